@@ -1,0 +1,102 @@
+"""Which nodes and pods the lab has, and their addresses."""
+
+import json
+import string
+from dataclasses import dataclass
+from itertools import product
+
+__all__ = ["NAMESPACE", "Cluster", "Node", "Pod", "make_cluster"]
+
+NAMESPACE = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A worker node, the `index`-th from 0."""
+
+    name: str
+    index: int
+
+    @property
+    def ipv4(self) -> str:
+        """Address on the network between the nodes."""
+        return f"10.30.45.{10 + self.index}"
+
+    @property
+    def ipv6(self) -> str:
+        """The same for IPv6."""
+        return f"fd00:30:45::{10 + self.index:x}"
+
+    @property
+    def pods_ipv4(self) -> str:
+        """The first three bytes of its pods' addresses."""
+        return f"10.244.{self.index}"
+
+    @property
+    def pods_ipv6(self) -> str:
+        """The first 64 bits of its pods' addresses."""
+        return f"fd00:10:244:{self.index:x}:"
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod; `number` counts from 2 on its node, 1 being the gateway."""
+
+    name: str
+    node: Node
+    number: int
+
+    @property
+    def ipv4(self) -> str:
+        """Its IPv4 address."""
+        return f"{self.node.pods_ipv4}.{self.number}"
+
+    @property
+    def ipv6(self) -> str:
+        """Its IPv6 address."""
+        return f"{self.node.pods_ipv6}:{self.number:x}"
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Nodes `worker0` … and pods `pod-a` …, spread over them in blocks."""
+
+    nodes: tuple[Node, ...]
+    pods: tuple[Pod, ...]
+
+    def pod(self, name: str) -> Pod | None:
+        """The pod of that name."""
+        return next((pod for pod in self.pods if pod.name == name), None)
+
+    def node(self, name: str) -> Node | None:
+        """The node of that name."""
+        return next((node for node in self.nodes if node.name == name), None)
+
+    def inventory(self) -> str:
+        """What the enricher is told, instead of a Kubernetes API: JSON."""
+        nodes = [
+            {"name": n.name, "addresses": [n.ipv4, n.ipv6, f"{n.pods_ipv4}.1", f"{n.pods_ipv6}:1"]}
+            for n in self.nodes
+        ]
+        pods = [
+            {
+                "namespace": NAMESPACE,
+                "name": pod.name,
+                "addresses": [pod.ipv4, pod.ipv6],
+                "node": pod.node.name,
+            }
+            for pod in self.pods
+        ]
+        return json.dumps({"nodes": nodes, "pods": pods}, indent=2)
+
+
+def make_cluster(pods: int, nodes: int) -> Cluster:
+    """`pods` pods on `nodes` nodes, neighbours in the alphabet on the same node."""
+    workers = tuple(Node(f"worker{index}", index) for index in range(nodes))
+    letters = [*string.ascii_lowercase, *map("".join, product(string.ascii_lowercase, repeat=2))]
+    made, on_node = [], dict.fromkeys(workers, 1)
+    for index in range(pods):
+        worker = workers[index * nodes // pods]
+        on_node[worker] += 1
+        made.append(Pod(f"pod-{letters[index]}", worker, on_node[worker]))
+    return Cluster(workers, tuple(made))

@@ -1,0 +1,189 @@
+"""The command `flowverdict-demo`: the experiment, live or replayed, and its verdict."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from flowverdict_contracts import verdicts
+from flowverdict_lab import report
+from flowverdict_lab.cluster import make_cluster
+from flowverdict_lab.experiment import METRICS_FILE, PHASES, Outcome, Tell, run_live, run_replay
+from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
+from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.network import LabError
+from flowverdict_lab.pipeline import PipelineError
+from flowverdict_lab.recording import RecordingError
+
+__all__ = ["main"]
+
+SHIPPED_RECORDING = Path(__file__).parent / "recordings" / "pod-loss.jsonl.gz"
+
+_RIGHT, _WRONG, _USAGE, _FAILED, _INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def _whole(low: int, high: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
+        return value
+
+    return whole_number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="script/demo",
+        description="Breaks one thing in a small cluster and shows what Flowverdict says is behind it.",
+        epilog="Exit status: 0 the verdict is right, 1 it is not, 2 wrong usage, 3 it could not run.",
+    )
+    add = parser.add_argument
+    add("--fault", choices=FAULTS, default="pod-loss", help="what to break (default: pod-loss)")
+    add("--target", default="", metavar="NAME", help="a pod, a node, or two as in pod-b,pod-c")
+    add("--loss", type=_whole(1, 100), default=20, metavar="PERCENT", help="default: 20")
+    add("--pods", type=_whole(2, 50), default=4, metavar="N", help="default: 4")
+    add("--nodes", type=_whole(1, 20), default=2, metavar="N", help="default: 2")
+    add("--seconds", type=_whole(5, 3600), default=20, metavar="N", help="of each phase; default: 20")
+    add("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
+    add("--record", type=Path, metavar="FILE", help="where the recording goes (default: in DIR)")
+    add("--replay", type=Path, metavar="FILE", help="replay a recording instead of running live")
+    return parser
+
+
+@contextlib.contextmanager
+def _progress(console: Console, total: float) -> Iterator[Tell]:
+    """A bar on a terminal; elsewhere a line whenever something new happens."""
+    if not console.is_terminal:
+        last = ""
+
+        def tell_line(what: str, _: float) -> None:
+            nonlocal last
+            if what != last:
+                console.print(what, highlight=False)
+            last = what
+
+        yield tell_line
+        return
+    columns = (BarColumn(30), TimeRemainingColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=total)
+
+        def tell_bar(what: str, seconds: float) -> None:
+            if what.startswith("metrics at"):
+                bar.console.print(what, highlight=False)
+            else:
+                bar.update(task, description=what, completed=seconds)
+
+        yield tell_bar
+        bar.update(task, description="done", completed=total)
+
+
+def _prepare(folder: Path) -> None:
+    """An empty output folder; only what an earlier run wrote there is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("logs", "nats"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("verdict.json", "verdicts.jsonl", METRICS_FILE, "inventory.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _save(outcome: Outcome, folder: Path) -> None:
+    (folder / "verdict.json").write_bytes(
+        msgspec.json.format(msgspec.json.encode(outcome.verdict), indent=2) + b"\n"
+    )
+    with (folder / "verdicts.jsonl").open("wb") as file:
+        for verdict in outcome.verdicts:
+            file.write(verdicts.encode(verdict) + b"\n")
+
+
+def _hand_back(folder: Path) -> None:
+    """What root wrote for a user of sudo belongs to that user."""
+    user, group = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
+    if user and group and os.geteuid() == 0:
+        for path in (folder.parent, folder, *folder.rglob("*")):
+            os.chown(path, int(user), int(group))
+
+
+async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
+    folder: Path = arguments.out
+    replay: Path | None = arguments.replay
+    cluster = make_cluster(arguments.pods, arguments.nodes)
+    fault = parse_fault(arguments.fault, arguments.target, arguments.loss, cluster)
+    if replay is None and (why := why_not_live()):
+        console.print(f"No live run, since {why}: replaying the recording of a real one.")
+        replay = SHIPPED_RECORDING
+    _prepare(folder)
+    if replay is not None:
+        with _progress(console, 1) as tell:
+            return await run_replay(replay, folder, tell)
+    record = arguments.record or folder / "recording.jsonl.gz"
+    with _progress(console, len(PHASES) * arguments.seconds) as tell:
+        return await run_live(cluster, fault, arguments.seconds, folder, record, tell)
+
+
+def _stop_like_ctrl_c() -> None:
+    """SIGTERM and SIGHUP unwind as Ctrl+C does, so that nothing stays behind."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    signal.signal(signal.SIGHUP, interrupt)
+
+
+def _demo(arguments: argparse.Namespace, console: Console) -> int:
+    folder: Path = arguments.out
+    outcome = asyncio.run(_run(arguments, console))
+    _save(outcome, folder)
+    recording = arguments.replay or arguments.record or folder / "recording.jsonl.gz"
+    report.show(
+        console,
+        outcome,
+        {
+            "verdict": str(folder / "verdict.json"),
+            "verdicts": str(folder / "verdicts.jsonl"),
+            "recording": str(recording),
+            "metrics": f"{folder / METRICS_FILE}, live at http://127.0.0.1:9191/metrics while it runs",
+            "logs": str(folder / "logs"),
+        },
+    )
+    wrong = outcome.wrong()
+    console.print()
+    if wrong:
+        console.print(f"[bold red]Wrong[/]: {wrong}.")
+        return _WRONG
+    broken = f"it was {outcome.fault}" if outcome.expected else "there was no fault"
+    console.print(f"[bold green]Right[/]: {broken}.")
+    return _RIGHT
+
+
+def main() -> None:
+    """Run the demo and exit with what came of it."""
+    arguments = _parser().parse_args()
+    console = Console(highlight=False)
+    _stop_like_ctrl_c()
+    try:
+        status = _demo(arguments, console)
+    except FaultError as error:
+        print(f"script/demo: {error}", file=sys.stderr)
+        status = _USAGE
+    except (LabError, PipelineError, RecordingError, OSError) as error:
+        print(f"script/demo: {error}", file=sys.stderr)
+        status = _FAILED
+    except KeyboardInterrupt:
+        print("script/demo: interrupted; everything it started is gone", file=sys.stderr)
+        status = _INTERRUPTED
+    finally:
+        if arguments.out.exists():
+            _hand_back(arguments.out)
+    sys.exit(status)

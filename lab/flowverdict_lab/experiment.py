@@ -1,0 +1,196 @@
+"""Phases before, during and after a fault, and what the pipeline said of them."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nats
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from flowverdict_contracts.subjects import SUBJECT_VERDICTS
+from flowverdict_contracts.verdicts import Component, Verdict
+from flowverdict_contracts.verdicts import decode as decode_verdict
+from flowverdict_lab import recording
+from flowverdict_lab.cluster import Cluster
+from flowverdict_lab.faults import Fault
+from flowverdict_lab.network import Network
+from flowverdict_lab.pipeline import Pipeline, PipelineError
+from flowverdict_lab.recording import About
+
+__all__ = ["METRICS_FILE", "PHASES", "Outcome", "listening", "run_live", "run_replay"]
+
+PHASES = ("before", "during", "after")
+METRICS_FILE = "metrics.prom"
+_JUDGED_SECONDS = 60
+_RESOLVED_SECONDS = 15
+_FLOW_REQUESTS = 120
+"""Requests a second of the whole lab, shared by its flows: two cores serve them with ease."""
+
+Tell = Callable[[str, float], None]
+"""Called with what happens now and how many seconds of traffic have passed."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What the pipeline said.
+
+    Attributes:
+        verdicts: all verdicts, in order.
+        phases: name to start and end, UTC nanoseconds.
+        fault: in words; `expected`: what a right verdict may name.
+    """
+
+    fault: str
+    expected: tuple[Component, ...]
+    verdicts: list[Verdict] = field(default_factory=list)
+    phases: dict[str, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The verdict that rests on the most evidence: the last before things got better."""
+        said = [verdict for verdict in self.verdicts if verdict.status != "resolved"]
+        return said[-1] if said else None
+
+    def wrong(self) -> str | None:
+        """Why the verdict is not right, None where it is."""
+        if not self.expected:
+            return f"nothing was broken, yet: {self.verdict.summary}" if self.verdict else None
+        names = " or ".join(str(each) for each in self.expected)
+        if self.verdict is None:
+            return f"there is no verdict, and it should have named {names}"
+        if not self.verdict.causes:
+            return f"the verdict names no cause, and it should have named {names}"
+        first = self.verdict.causes[0]
+        if not any((first.kind, first.name) == (each.kind, each.name) for each in self.expected):
+            return f"the verdict names {first}, and it should have named {names}"
+        return None
+
+
+@contextlib.asynccontextmanager
+async def listening(pipeline: Pipeline, outcome: Outcome) -> AsyncIterator[JetStreamContext]:
+    """A connection to the pipeline's NATS; every verdict goes to `outcome`."""
+
+    async def heard(message: Msg) -> None:
+        outcome.verdicts.append(decode_verdict(message.data))
+
+    client = await nats.connect(pipeline.nats_url)
+    try:
+        await client.subscribe(SUBJECT_VERDICTS, cb=heard)
+        await client.flush()
+        yield client.jetstream(timeout=10)
+        await client.flush()
+    finally:
+        await client.close()
+
+
+async def run_live(
+    cluster: Cluster,
+    fault: Fault,
+    seconds: float,
+    folder: Path,
+    record: Path,
+    tell: Tell,
+) -> Outcome:
+    """Build the lab, run the pipeline on it, break it, and listen.
+
+    Raises:
+        LabError, PipelineError: where the lab or a service does not start or ends early.
+    """
+    outcome = Outcome(fault.words, fault.expected)
+    logs = folder / "logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    tell("building the lab", 0)
+    with Network(cluster, logs) as network:
+        tell("starting the services", 0)
+        with Pipeline(folder, cluster.inventory()) as pipeline:
+            tell(f"metrics at {pipeline.url('exporter', '/metrics')}", 0)
+            async with listening(pipeline, outcome) as jetstream:
+                flows = len(cluster.pods) * (len(cluster.pods) - 1)
+                network.start_traffic(max(1.0, min(10.0, _FLOW_REQUESTS / flows)))
+                began = time.monotonic()
+                for phase in PHASES:
+                    if phase == "during":
+                        fault.inject(network)
+                    elif phase == "after":
+                        fault.remove(network)
+                    started = time.time_ns()
+                    until = began + seconds * (PHASES.index(phase) + 1)
+                    while time.monotonic() < until:
+                        tell(_phase_words(phase, fault, outcome), time.monotonic() - began)
+                        pipeline.check_running()
+                        await asyncio.sleep(min(0.25, max(0.0, until - time.monotonic())))
+                    outcome.phases[phase] = (started, time.time_ns())
+                tell("waiting for the last window to be judged", 3 * seconds)
+                await _until_judged(pipeline, outcome.phases["after"][1])
+                tell("waiting for the incident to resolve", 3 * seconds)
+                await _until(lambda: _is_resolved(outcome), _RESOLVED_SECONDS)
+                about = About(
+                    fault=outcome.fault,
+                    expected=outcome.expected,
+                    inventory=cluster.inventory(),
+                    phases=outcome.phases,
+                )
+                tell("saving the recording", 3 * seconds)
+                await recording.save(jetstream, about, record)
+            (folder / METRICS_FILE).write_text(pipeline.page("exporter", "/metrics"))
+    return outcome
+
+
+async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
+    """Send a recording through the same services.
+
+    Raises:
+        RecordingError: where the file is not a recording.
+        PipelineError: where a service does not start or ends early.
+    """
+    about, messages = recording.read(path)
+    outcome = Outcome(about.fault, about.expected, phases=about.phases)
+    tell("starting the services", 0)
+    with Pipeline(folder, about.inventory, collector=False) as pipeline:
+        async with listening(pipeline, outcome) as jetstream:
+            tell("replaying", 0)
+            end_ns = await recording.replay(jetstream, messages)
+            tell("waiting for the last window to be judged", 0)
+            await _until_judged(pipeline, end_ns)
+        (folder / METRICS_FILE).write_text(pipeline.page("exporter", "/metrics"))
+    return outcome
+
+
+def _phase_words(phase: str, fault: Fault, outcome: Outcome) -> str:
+    words = {"before": "before: all is well", "during": f"during: {fault.words}", "after": "after: mended"}
+    verdict = outcome.verdict
+    if verdict is None:
+        return words[phase]
+    return f"{words[phase]} — {outcome.verdicts[-1].status}"
+
+
+def _is_resolved(outcome: Outcome) -> bool:
+    opened = {verdict.incident_id for verdict in outcome.verdicts}
+    resolved = {v.incident_id for v in outcome.verdicts if v.status == "resolved"}
+    return opened == resolved
+
+
+async def _until_judged(pipeline: Pipeline, end_ns: int) -> None:
+    """Until the RCA worker has judged all windows that end before `end_ns`."""
+    pane_seconds = 5
+
+    def judged() -> bool:
+        pipeline.check_running()
+        until = pipeline.metric("rca", "flowverdict_rca_judged_until_seconds")
+        return until >= (end_ns / 1e9 - 0.5) // pane_seconds * pane_seconds
+
+    if not await _until(judged, _JUDGED_SECONDS):
+        raise PipelineError(f"the windows were not judged in {_JUDGED_SECONDS} s; see logs/rca.log")
+
+
+async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        await asyncio.sleep(0.1)
+    return True

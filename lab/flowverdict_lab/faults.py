@@ -1,0 +1,149 @@
+"""Packet loss on a pod's, a node's or a link's interface, with nftables.
+
+`numgen random` in a netdev table drops at the interface itself, as a bad cable or a full ring would,
+and works on kernels without netem. The tables stand in the nodes' own namespaces and go with them.
+"""
+
+from dataclasses import dataclass
+
+from flowverdict_contracts.verdicts import Component
+from flowverdict_lab.cluster import NAMESPACE, Cluster, Node, Pod
+from flowverdict_lab.network import Network
+
+__all__ = ["FAULTS", "Fault", "FaultError", "parse_fault"]
+
+FAULTS = ("pod-loss", "node-loss", "link-loss", "none")
+
+_DEFAULT_TARGETS = {
+    "pod-loss": "pod-a",
+    "node-loss": "worker0",
+    "link-loss": "pod-b,pod-c",
+    "none": "",
+}
+_TABLE = "flowverdict_lab"
+
+
+class FaultError(ValueError):
+    """The fault cannot be made in this cluster; the message says what could."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault and what it hits.
+
+    Attributes:
+        kind: one of `FAULTS`.
+        targets: one pod or node, or the two ends of a link; pod-loss may hit several pods.
+        loss_percent: of the packets that pass.
+    """
+
+    kind: str
+    targets: tuple[Pod | Node, ...]
+    loss_percent: int
+
+    @property
+    def words(self) -> str:
+        """What is broken, in words."""
+        if self.kind == "none":
+            return "no fault"
+        names = " and ".join(target.name for target in self.targets)
+        where = f"the link between {names}" if self.kind == "link-loss" else names
+        return f"{self.loss_percent} % packet loss on {where}"
+
+    @property
+    def expected(self) -> tuple[Component, ...]:
+        """What a right verdict may name; empty where a verdict would be wrong."""
+        names = [
+            f"{NAMESPACE}/{target.name}" if isinstance(target, Pod) else target.name
+            for target in self.targets
+        ]
+        if self.kind == "link-loss":
+            kind = "link" if isinstance(self.targets[0], Pod) else "node_link"
+            return (Component(kind=kind, name=" <-> ".join(sorted(names))),)
+        kind = "pod" if self.kind == "pod-loss" else "node"
+        return tuple(Component(kind=kind, name=name) for name in names)  # type: ignore[arg-type]
+
+    def inject(self, network: Network) -> None:
+        """Begin to drop packets."""
+        for node, chains in self._chains(network).items():
+            rules = "".join(chains)
+            network.inside(
+                node.name, ["nft", "-f", "-"], f"table netdev {_TABLE} {{\n{rules}}}\n"
+            )
+
+    def remove(self, network: Network) -> None:
+        """Drop no more."""
+        for node in self._chains(network):
+            network.inside(node.name, ["nft", "delete", "table", "netdev", _TABLE])
+
+    def _chains(self, network: Network) -> dict[Node, list[str]]:
+        drop = f"numgen random mod 100 < {self.loss_percent} counter drop"
+        chains: dict[Node, list[str]] = {}
+        if self.kind == "node-loss":
+            # On the way in at each interface: every packet the node forwards passes just one.
+            for node in self.targets:
+                assert isinstance(node, Node)
+                pods = [pod for pod in network.cluster.pods if pod.node is node]
+                ports = ["uplink", *map(network.port_of, pods)]
+                chains[node] = [_chain("ingress", port, [drop]) for port in ports]
+        elif self.kind == "pod-loss":
+            for pod in self.targets:
+                assert isinstance(pod, Pod)
+                port = network.port_of(pod)
+                hooks = [_chain(hook, port, [drop]) for hook in ("ingress", "egress")]
+                chains.setdefault(pod.node, []).extend(hooks)
+        elif self.kind == "link-loss":
+            here, there = self.targets
+            node = here.node if isinstance(here, Pod) else here
+            port = network.port_of(here) if isinstance(here, Pod) else "uplink"
+            chains[node] = [
+                _chain("ingress", port, _matching("daddr" if isinstance(here, Pod) else "saddr", there, drop)),
+                _chain("egress", port, _matching("saddr" if isinstance(here, Pod) else "daddr", there, drop)),
+            ]
+        return chains
+
+
+def _chain(hook: str, port: str, rules: list[str]) -> str:
+    name = f"{hook}_{port}".replace("-", "_")
+    body = "".join(f"    {rule}\n" for rule in rules)
+    return (
+        f"  chain {name} {{\n"
+        f'    type filter hook {hook} device "{port}" priority 0; policy accept;\n{body}  }}\n'
+    )
+
+
+def _matching(side: str, there: Pod | Node, drop: str) -> list[str]:
+    if isinstance(there, Pod):
+        return [f"ip {side} {there.ipv4} {drop}", f"ip6 {side} {there.ipv6} {drop}"]
+    return [
+        f"ip {side} {there.pods_ipv4}.0/24 {drop}",
+        f"ip6 {side} {there.pods_ipv6}:/64 {drop}",
+    ]
+
+
+def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> Fault:
+    """The fault that the command line asks for; an empty `target` is the kind's default.
+
+    Raises:
+        FaultError: where the cluster has no such target, or the kind cannot hit it.
+    """
+    names = [name for name in (target or _DEFAULT_TARGETS[kind]).split(",") if name]
+    if kind == "none":
+        if names:
+            raise FaultError("--fault none has no --target")
+        return Fault(kind, (), 0)
+    found = [cluster.pod(name) or cluster.node(name) for name in names]
+    targets = tuple(each for each in found if each is not None)
+    for name, each in zip(names, found, strict=True):
+        if each is None:
+            known = ", ".join(x.name for x in (*cluster.pods, *cluster.nodes))
+            raise FaultError(f"there is no {name} in the lab; there are {known}")
+    of_pods = all(isinstance(each, Pod) for each in targets)
+    of_nodes = all(isinstance(each, Node) for each in targets)
+    if kind == "pod-loss" and not of_pods:
+        raise FaultError("pod-loss needs pods as --target, such as pod-a or pod-b,pod-c")
+    if kind == "node-loss" and not of_nodes:
+        raise FaultError("node-loss needs nodes as --target, such as worker0")
+    if kind == "link-loss" and (len(set(names)) != 2 or not (of_pods or of_nodes)):
+        raise FaultError("link-loss needs two pods or two nodes as --target, such as pod-b,pod-c")
+    return Fault(kind, targets, loss_percent)

@@ -1,0 +1,215 @@
+"""NATS and the services as processes, as a cluster would run them."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+
+__all__ = ["Pipeline", "PipelineError", "free_port", "start_process", "stop_process"]
+
+EXPORTER_PORT = 9191
+_READY_SECONDS = 60
+_STOP_SECONDS = 15
+
+
+class PipelineError(RuntimeError):
+    """A service did not start, or ended; the message has the last of its log."""
+
+
+def free_port(wanted: int = 0) -> int:
+    """`wanted` where nothing listens there, else any free port of this machine."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            bound: int = probe.getsockname()[1]
+            return bound
+    raise PipelineError("there is no free port on 127.0.0.1")
+
+
+def start_process(
+    argv: list[str], log: Path, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """A process that is asked to end when this one does, however that comes about.
+
+    In a session of its own, so that a Ctrl+C in the terminal reaches only this process.
+    """
+    if shutil.which("setpriv"):
+        argv = ["setpriv", "--pdeathsig", "TERM", "--", *argv]
+    with log.open("ab") as out:
+        return subprocess.Popen(
+            argv,
+            env={**os.environ, **(environ or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
+def stop_process(process: subprocess.Popen[bytes], patience: float = _STOP_SECONDS) -> int:
+    """SIGTERM, then SIGKILL where that does not end it; returns its status."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
+class Pipeline:
+    """NATS, collector, enricher, exporter and rca, from `with` to the end of it.
+
+    Args:
+        folder: for logs, the inventory and NATS' data.
+        inventory: what the enricher is told.
+        collector: False for a replay, where the raw messages come from a recording.
+        environ: settings for the services besides their addresses.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        inventory: str,
+        *,
+        collector: bool = True,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = folder
+        self.logs = folder / "logs"
+        self.services = (*(("collector",) if collector else ()), "enricher", "exporter", "rca")
+        self.ports = {name: free_port() for name in self.services}
+        self.ports["exporter"] = free_port(EXPORTER_PORT)
+        self.nats_port = free_port()
+        self._environ = {
+            "FLOWVERDICT_NATS_URL": self.nats_url,
+            "FLOWVERDICT_NODE": "lab",
+            "FLOWVERDICT_NAMES": "inventory",
+            "FLOWVERDICT_INVENTORY": str(folder / "inventory.json"),
+            **(environ or {}),
+        }
+        self._inventory = inventory
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def nats_url(self) -> str:
+        """Where NATS answers."""
+        return f"nats://127.0.0.1:{self.nats_port}"
+
+    def url(self, service: str, path: str) -> str:
+        """An address of a service's own HTTP server."""
+        return f"http://127.0.0.1:{self.ports[service]}{path}"
+
+    def __enter__(self) -> "Pipeline":
+        self.logs.mkdir(parents=True, exist_ok=True)
+        (self.folder / "inventory.json").write_text(self._inventory)
+        try:
+            self.start_nats()
+            for service in self.services:
+                self.start(service)
+            self.wait_ready()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start_nats(self) -> None:
+        """Start the NATS server on its port, with the data it had."""
+        server = Path(sys.executable).with_name("nats-server")
+        argv = [str(server), "-js", "-a", "127.0.0.1", "-p", str(self.nats_port)]
+        argv += ["-sd", str(self.folder / "nats")]
+        self._processes["nats"] = start_process(argv, self.logs / "nats.log")
+
+    def start(self, service: str) -> None:
+        """Start a service."""
+        environ = {**self._environ, "FLOWVERDICT_LISTEN": f"127.0.0.1:{self.ports[service]}"}
+        argv = [sys.executable, "-m", f"flowverdict_{service}"]
+        self._processes[service] = start_process(argv, self.logs / f"{service}.log", environ)
+
+    def stop(self, name: str) -> int:
+        """Stop a service, or `nats`, as a cluster would; returns its exit status."""
+        return stop_process(self._processes.pop(name))
+
+    def kill(self, name: str) -> None:
+        """`kill -9`."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait()
+
+    def wait_ready(self, seconds: float = _READY_SECONDS) -> None:
+        """Until every service says that it is ready.
+
+        Raises:
+            PipelineError: where one ends instead, or is not ready in time.
+        """
+        deadline = time.monotonic() + seconds
+        for service in self.services:
+            while (why := self._not_ready(service)) is not None:
+                if self._processes[service].poll() is not None:
+                    raise PipelineError(f"{service} ended:\n{self.log_tail(service)}")
+                if time.monotonic() > deadline:
+                    raise PipelineError(f"{service} is not ready after {seconds:g} s: {why}")
+                time.sleep(0.05)
+
+    def check_running(self) -> None:
+        """Raises PipelineError where a process has ended by itself."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                raise PipelineError(f"{name} ended:\n{self.log_tail(name)}")
+
+    def log_tail(self, name: str) -> str:
+        """The last lines of a log."""
+        log = self.logs / f"{name}.log"
+        return "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
+
+    def metric(self, service: str, name: str) -> float:
+        """The sum of a metric's series, as the service serves them; 0 where there is none."""
+        lines = self.page(service, "/metrics").splitlines()
+        values = [
+            float(line.rsplit(" ", 1)[1])
+            for line in lines
+            if line.split("{")[0].split(" ")[0] == name
+        ]
+        return sum(values)
+
+    def page(self, service: str, path: str) -> str:
+        """What a service's own HTTP server answers."""
+        with urllib.request.urlopen(self.url(service, path), timeout=10) as answer:  # noqa: S310 # our own
+            text: str = answer.read().decode()
+            return text
+
+    def close(self) -> None:
+        """Stop the services, then NATS, and remove its data."""
+        for name in [*reversed([n for n in self._processes if n != "nats"]), "nats"]:
+            if name in self._processes:
+                stop_process(self._processes.pop(name))
+        shutil.rmtree(self.folder / "nats", ignore_errors=True)
+
+    def _not_ready(self, service: str) -> str | None:
+        try:
+            with urllib.request.urlopen(self.url(service, "/readyz"), timeout=2):  # noqa: S310 # our own
+                return None
+        except urllib.error.HTTPError as error:
+            with error:
+                return str(json.load(error)["waiting"])
+        except OSError as error:
+            return str(error)

@@ -1,0 +1,87 @@
+"""What runs in a pod: an HTTP server, and calls to the other pods.
+
+Orders come as JSON lines on standard input: `{"peers": [addresses], "requests_per_second": 10}`,
+the rate being for each peer. When the input ends, so does the pod.
+"""
+
+import http.client
+import json
+import socket
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+_REQUEST = b"q" * 8 * 1024
+_ANSWER = b"a" * 16 * 1024
+_REQUESTS_A_CONNECTION = 5
+_TIMEOUT_SECONDS = 10
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = _TIMEOUT_SECONDS
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(_ANSWER)))
+        self.end_headers()
+        self.wfile.write(_ANSWER)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class _Server(ThreadingHTTPServer):
+    address_family = socket.AF_INET6  # takes IPv4 as well
+    daemon_threads = True
+    request_queue_size = 256
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        print(f"connection from {client_address[0]}: {sys.exc_info()[1]}", flush=True)
+
+
+def _call(peer: str, port: int, pause: float, stop: threading.Event) -> None:
+    """Some requests over one connection, as a client with a pool would make them."""
+    connection = http.client.HTTPConnection(peer, port, timeout=_TIMEOUT_SECONDS)
+    try:
+        for _ in range(_REQUESTS_A_CONNECTION):
+            began = time.monotonic()
+            connection.request("POST", "/", body=_REQUEST)
+            connection.getresponse().read()
+            if stop.wait(max(0.0, began + pause - time.monotonic())):
+                return
+    finally:
+        connection.close()
+
+
+def _call_for_ever(peer: str, port: int, pause: float, stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            _call(peer, port, pause, stop)
+        except (OSError, http.client.HTTPException) as error:
+            print(f"call to {peer}: {error!r}", flush=True)
+            stop.wait(pause)
+
+
+def main() -> None:
+    """Serve, and follow orders until there are no more."""
+    port = int(sys.argv[1])
+    server = _Server(("::", port), _Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print("serving", flush=True)
+    stop = threading.Event()
+    for line in sys.stdin:
+        order = json.loads(line)
+        stop.set()
+        stop = threading.Event()
+        rate = order["requests_per_second"]
+        for peer in order["peers"]:
+            arguments = (peer, port, 1 / rate, stop)
+            threading.Thread(target=_call_for_ever, args=arguments, daemon=True).start()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Raw messages with their times, in a file: gzipped JSON lines.
+
+The first line says what was recorded: the inventory, the fault, the phases. Each further line is a
+message: when it was stored (UTC nanoseconds), subject, headers, and the body in base64.
+"""
+
+import base64
+import gzip
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from flowverdict_contracts.subjects import FLOWS_RAW
+from flowverdict_contracts.verdicts import Component
+
+__all__ = ["About", "RawMessage", "RecordingError", "read", "replay", "save"]
+
+FORMAT = "flowverdict-recording/1"
+
+
+class RecordingError(RuntimeError):
+    """The file is missing or is no recording; the message says which."""
+
+
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recording is of.
+
+    Attributes:
+        fault: in words.
+        expected: what a right verdict may name; empty where there was no fault.
+        inventory: names for the addresses, as the enricher reads them (JSON text).
+        phases: name to start and end, UTC nanoseconds.
+    """
+
+    format: str = FORMAT
+    fault: str
+    expected: tuple[Component, ...]
+    inventory: str
+    phases: dict[str, tuple[int, int]]
+
+
+@dataclass(frozen=True, slots=True)
+class RawMessage:
+    """One raw message as the stream holds it."""
+
+    time_ns: int
+    subject: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+async def save(jetstream: JetStreamContext, about: About, path: Path) -> int:
+    """Write all that FLOWS_RAW holds to `path`; returns how many messages that is."""
+    count = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE, inactive_threshold=60)
+    subscription = await jetstream.pull_subscribe("", stream=FLOWS_RAW, config=config)
+    with gzip.open(path, "wt", encoding="utf-8") as out:
+        out.write(msgspec.json.encode(about).decode() + "\n")
+        while True:
+            try:
+                messages = await subscription.fetch(256, timeout=1)
+            except NatsTimeout:
+                break
+            for message in messages:
+                line = {
+                    "time_ns": int(message.metadata.timestamp.timestamp() * 1e9),
+                    "subject": message.subject,
+                    "headers": {
+                        name: value
+                        for name, value in (message.headers or {}).items()
+                        if name.startswith(("Flowverdict-", "Nats-Msg-Id"))
+                    },
+                    "body": base64.b64encode(message.data).decode(),
+                }
+                out.write(json.dumps(line) + "\n")
+            count += len(messages)
+    await subscription.unsubscribe()
+    return count
+
+
+def read(path: Path) -> tuple[About, Iterator[RawMessage]]:
+    """What a recording is of, and its messages in order.
+
+    Raises:
+        RecordingError: where the file cannot be read or is not a recording, also while iterating.
+    """
+    lines = _lines(path)
+    try:
+        about = msgspec.json.decode(next(lines, ""), type=About)
+    except msgspec.MsgspecError as error:
+        raise RecordingError(f"{path} is not a recording: {error}") from None
+    if about.format != FORMAT:
+        raise RecordingError(f"{path} is a {about.format}, this version reads {FORMAT}")
+    return about, (_message(path, line) for line in lines)
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as file:
+            yield from file
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise RecordingError(f"{path} cannot be read: {error}") from None
+
+
+def _message(path: Path, line: str) -> RawMessage:
+    try:
+        parsed: dict[str, Any] = json.loads(line)
+        return RawMessage(
+            parsed["time_ns"], parsed["subject"], parsed["headers"], base64.b64decode(parsed["body"])
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordingError(f"{path} has a line that is no message: {error!r}") from None
+
+
+async def replay(jetstream: JetStreamContext, messages: Iterator[RawMessage]) -> int:
+    """Publish recorded messages as fast as NATS takes them; returns the end of the last interval."""
+    end_ns = 0
+    for message in messages:
+        await jetstream.publish(message.subject, message.body, headers=dict(message.headers))
+        end_ns = int(message.headers["Flowverdict-Interval"].split("-")[1])
+    return end_ns

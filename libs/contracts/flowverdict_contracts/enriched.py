@@ -1,0 +1,91 @@
+"""Messages on `flows.enriched`: the flows of one raw message, with names for both ends.
+
+The body is one Arrow IPC stream (arrow.apache.org/docs/format/Columnar.html) whose names are
+dictionary-encoded; the headers are those of `header`, with this module's schema and the message id
+of the raw message, so that a raw message enriched twice is stored once.
+"""
+
+import pyarrow as pa
+
+from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.columns import RECORD
+
+__all__ = ["ADDRESSES", "ENDS", "KINDS", "NAMES", "NAME_CONFIDENCE", "SCHEMA", "decode", "encode"]
+
+SCHEMA = "flows.enriched/1"
+
+ENDS = ("src", "dst")
+
+NAMES = (
+    "kind",
+    "namespace",
+    "pod",
+    "workload",
+    "workload_kind",
+    "node",
+    "zone",
+    "service",
+    "name_confidence",
+)
+"""What an enriched row adds for each end, as `src_kind`, `dst_kind`, `src_namespace` … .
+
+Strings, empty where there is none.
+"""
+
+KINDS = ("pod", "service", "node", "external", "unknown")
+"""`kind`: what has the address. `external` is a public address, `unknown` a private one that
+nothing in the cluster has."""
+
+NAME_CONFIDENCE = ("certain", "likely", "none")
+"""`name_confidence`: `certain` where one owner had the address for the whole interval, `likely`
+where it changed hands in it or had just ended, `none` where no owner is known."""
+
+ADDRESSES = ("src_ip", "dst_ip")
+
+_DICTIONARY = pa.dictionary(pa.int32(), pa.string())
+_NUMBERS = [name for name in RECORD.names or () if name not in ("src", "dst", "netns", "role")]
+
+ARROW_SCHEMA = pa.schema(
+    [pa.field(name, _DICTIONARY, nullable=False) for name in (*ADDRESSES, "role")]
+    + [
+        pa.field(name, pa.from_numpy_dtype(RECORD.fields[name][0]), nullable=False)
+        for name in _NUMBERS
+    ]
+    + [pa.field(f"{end}_{name}", _DICTIONARY, nullable=False) for end in ENDS for name in NAMES]
+)
+"""Addresses as text, `role` (`client`, `server`, `unknown`), the numbers of a raw record under the
+same names and units (`raw.FIELDS`), then the names."""
+
+_WRITE = pa.ipc.IpcWriteOptions(compression="lz4")
+
+
+def encode(table: pa.RecordBatch) -> bytes:
+    """The body for a batch of `ARROW_SCHEMA`."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ARROW_SCHEMA, options=_WRITE) as writer:
+        writer.write_batch(table)
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+def decode(body: bytes) -> pa.RecordBatch:
+    """The batch that `body` holds, checked so far that no reader can be led astray by it.
+
+    Raises:
+        MalformedMessage: where it is not one batch of `ARROW_SCHEMA`.
+    """
+    try:
+        with pa.ipc.open_stream(body) as reader:
+            if not reader.schema.equals(ARROW_SCHEMA):
+                raise MalformedMessage("columns are not those of flows.enriched/1")
+            batch = reader.read_next_batch()
+            batch.validate(full=True)
+            if any(True for _ in reader):
+                raise MalformedMessage("more than one batch")
+    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:
+        if isinstance(error, MalformedMessage):
+            raise
+        raise MalformedMessage(f"not an Arrow stream: {error}") from None
+    if any(batch.column(i).null_count for i in range(batch.num_columns)):
+        raise MalformedMessage("a column has nulls")
+    return batch

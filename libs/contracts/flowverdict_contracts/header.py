@@ -1,0 +1,85 @@
+"""The NATS headers of messages with flows: which node and interval they belong to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from flowverdict_contracts import MalformedMessage
+
+__all__ = ["IntervalHeader"]
+
+
+@dataclass(frozen=True, slots=True)
+class IntervalHeader:
+    """What the NATS headers of a message with flows say, raw or enriched.
+
+    Attributes:
+        node: Kubernetes name of the node.
+        boot: one run of the collector; changes when it restarts.
+        sequence: number of the message in that run, from 1.
+        start_ns, end_ns: the interval, UTC nanoseconds; `end_ns` is not part of it.
+        part, parts: an interval of many flows comes as several messages, numbered from 1.
+        rows_lost: flow updates for which the kernel map had no room.
+    """
+
+    node: str
+    boot: str
+    sequence: int
+    start_ns: int
+    end_ns: int
+    part: int = 1
+    parts: int = 1
+    rows_lost: int = 0
+
+    @property
+    def message_id(self) -> str:
+        """`Nats-Msg-Id`: the same for every copy of this message."""
+        return f"{self.node}/{self.boot}/{self.sequence}"
+
+    def encode(self, schema: str) -> dict[str, str]:
+        """The NATS headers of a message whose body is of `schema`."""
+        return {
+            "Nats-Msg-Id": self.message_id,
+            "Flowverdict-Schema": schema,
+            "Flowverdict-Node": self.node,
+            "Flowverdict-Interval": f"{self.start_ns}-{self.end_ns}",
+            "Flowverdict-Part": f"{self.part}/{self.parts}",
+            "Flowverdict-Rows-Lost": str(self.rows_lost),
+        }
+
+    @classmethod
+    def decode(cls, headers: Mapping[str, str] | None, schema: str) -> "IntervalHeader":
+        """The header that `headers` hold.
+
+        Raises:
+            MalformedMessage: where one is missing, is not what it should be, or names another
+                schema than `schema`.
+        """
+        headers = headers or {}
+        found = headers.get("Flowverdict-Schema", "none")
+        if found != schema:
+            raise MalformedMessage(f"schema is {found!r}, this version reads {schema!r}")
+        try:
+            node, boot, sequence = headers["Nats-Msg-Id"].rsplit("/", 2)
+            start, end = headers["Flowverdict-Interval"].split("-")
+            part, parts = headers["Flowverdict-Part"].split("/")
+            header = cls(
+                node=headers["Flowverdict-Node"],
+                boot=boot,
+                sequence=int(sequence),
+                start_ns=int(start),
+                end_ns=int(end),
+                part=int(part),
+                parts=int(parts),
+                rows_lost=int(headers["Flowverdict-Rows-Lost"]),
+            )
+        except KeyError as missing:
+            raise MalformedMessage(f"header {missing.args[0]} is missing") from None
+        except ValueError as wrong:
+            raise MalformedMessage(f"a header does not parse: {wrong}") from None
+        if not header.node or node != header.node:
+            raise MalformedMessage(f"message id is of node {node!r}, header of {header.node!r}")
+        if not 0 <= header.start_ns <= header.end_ns < 1 << 63:
+            raise MalformedMessage(f"interval {start}-{end} is not one")
+        if not 1 <= header.part <= header.parts or header.rows_lost < 0:
+            raise MalformedMessage("part or rows lost is out of range")
+        return header

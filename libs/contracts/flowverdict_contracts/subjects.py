@@ -1,0 +1,68 @@
+"""NATS JetStream streams and the subjects in them."""
+
+import re
+
+from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
+
+__all__ = [
+    "FLOWS_ENRICHED",
+    "FLOWS_RAW",
+    "RCA_STATE_BUCKET",
+    "RCA_VERDICTS",
+    "STREAMS",
+    "SUBJECT_ENRICHED",
+    "SUBJECT_RAW_ALL",
+    "SUBJECT_VERDICTS",
+    "raw_subject",
+]
+
+FLOWS_RAW = "FLOWS_RAW"
+FLOWS_ENRICHED = "FLOWS_ENRICHED"
+RCA_VERDICTS = "RCA_VERDICTS"
+RCA_STATE_BUCKET = "rca_state"
+
+SUBJECT_RAW_ALL = "flows.raw.>"
+SUBJECT_ENRICHED = "flows.enriched"
+SUBJECT_VERDICTS = "rca.verdicts"
+
+_HOUR = 3600.0
+_GIB = 1 << 30
+
+
+def raw_subject(node: str) -> str:
+    """The subject that the collector of `node` publishes on.
+
+    A node's name may hold dots (`ip-10-0-0-1.ec2.internal`); they stay, as further
+    tokens below `flows.raw`.
+
+    Raises:
+        ValueError: where the name cannot be part of a NATS subject.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", node):
+        raise ValueError(f"node name {node!r} is not letters, digits, '-', '_' and single dots")
+    return f"flows.raw.{node}"
+
+
+def _stream(name: str, subject: str, max_age_seconds: float, max_bytes: int) -> StreamConfig:
+    return StreamConfig(
+        name=name,
+        subjects=[subject],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.OLD,
+        max_age=max_age_seconds,
+        max_bytes=max_bytes,
+        # As long as a message can be delivered again, its copy is recognised.
+        duplicate_window=min(max_age_seconds, _HOUR),
+    )
+
+
+STREAMS = {
+    config.name: config
+    for config in (
+        _stream(FLOWS_RAW, SUBJECT_RAW_ALL, _HOUR, 4 * _GIB),
+        _stream(FLOWS_ENRICHED, SUBJECT_ENRICHED, _HOUR, 4 * _GIB),
+        _stream(RCA_VERDICTS, SUBJECT_VERDICTS, 30 * 24 * _HOUR, _GIB),
+    )
+}
+"""Stream name to configuration. Flows are kept an hour, verdicts thirty days."""

@@ -1,0 +1,194 @@
+"""Messages on `rca.verdicts`: who is behind the failing flows, how sure that is, and why.
+
+JSON; the JSON Schema made from these types is docs/verdict.schema.json.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import msgspec
+
+from flowverdict_contracts import MalformedMessage
+
+__all__ = [
+    "Cause",
+    "Component",
+    "Coverage",
+    "FailingFlow",
+    "FlowCounts",
+    "Rule",
+    "Verdict",
+    "Window",
+    "decode",
+    "encode",
+    "json_schema",
+    "moment",
+]
+
+SCHEMA = "rca.verdicts/1"
+
+Status = Literal["opened", "ongoing", "resolved"]
+Kind = Literal["pod", "workload", "node", "link", "node_link", "service", "external", "unknown"]
+Direction = Literal["sending", "receiving", "both"]
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class Component(_Record, frozen=True, kw_only=True):
+    """Something that can be at fault.
+
+    Attributes:
+        kind: `link` is the path between two endpoints, `node_link` that between two nodes.
+        name: `namespace/pod`, a node's name, an address; both ends of a link joined by ` <-> `.
+    """
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        words = {"link": "the link", "node_link": "the link between nodes", "unknown": "address"}
+        return f"{words.get(self.kind, self.kind)} {self.name}"
+
+
+class Cause(Component, frozen=True, kw_only=True):
+    """A component, and how well blaming it explains the failing flows.
+
+    Attributes:
+        node: the node it runs on, empty where that does not apply.
+        addresses: its addresses.
+        direction: whether flows fail that it sends, that it receives, or both.
+        score: F-measure with beta 0.5 of `precision` and `explains` (van Rijsbergen 1979), 0 to 1.
+        precision: share of its flows that fail; confidence of the rule cause -> FAIL.
+        explains: share of the failing flows that are its; confidence of the rule FAIL -> cause.
+        p_value: chance that so many of the failing flows were its by accident (hypergeometric).
+        alternatives: components whose flows are the very same, so that nothing tells them apart.
+    """
+
+    node: str
+    addresses: tuple[str, ...]
+    direction: Direction
+    score: float
+    precision: float
+    explains: float
+    p_value: float
+    alternatives: tuple[Component, ...] = ()
+
+
+class Rule(_Record, frozen=True, kw_only=True):
+    """An association rule over the window's flows (Agrawal and Srikant, VLDB 1994).
+
+    Items are components (`pod default/pod-a`, `node worker0`) and the status `OK` or `FAIL`.
+    """
+
+    antecedents: tuple[str, ...]
+    consequents: tuple[str, ...]
+    support: float
+    confidence: float
+    lift: float
+    leverage: float
+    p_value: float
+
+
+class Window(_Record, frozen=True, kw_only=True):
+    """The time that was judged; ISO 8601, UTC, `end` excluded."""
+
+    start: str
+    end: str
+
+
+class FlowCounts(_Record, frozen=True, kw_only=True):
+    """Directed pairs of endpoints in the window; `undecided` sent too little to be judged."""
+
+    failing: int
+    ok: int
+    undecided: int
+
+
+class FailingFlow(_Record, frozen=True, kw_only=True):
+    """A directed pair of endpoints that fails, and its numbers in the window."""
+
+    src: str
+    dst: str
+    retransmission_ratio: float
+    segments_sent: int
+    retransmitted_segments: int
+    opens: int
+    failed_opens: int
+    rtt_us: int
+
+
+class Coverage(_Record, frozen=True, kw_only=True):
+    """How complete the data is that the verdict rests on.
+
+    Attributes:
+        nodes_reporting: nodes whose collector sent something in the window.
+        nodes_silent: nodes that did in the last ten minutes, but not in the window.
+        rows_lost: flow updates that the kernels had no room for.
+        rows_late: rows that came after their window was judged.
+    """
+
+    nodes_reporting: tuple[str, ...]
+    nodes_silent: tuple[str, ...]
+    rows_lost: int
+    rows_late: int
+
+
+class Verdict(_Record, frozen=True, kw_only=True):
+    """One judgement of one incident.
+
+    Attributes:
+        schema: name and version of this document's shape.
+        id: unique; also the message id, so a verdict is stored once.
+        incident_id: the same from `opened` to `resolved`.
+        opened_at: end of the window in which the incident was found.
+        summary: one sentence that a person can act on.
+        enough_evidence: False where flows fail and nothing singles a cause out; `causes` is empty.
+        causes: best first. The first is the verdict, the others fit less well.
+        conditions: what was seen: HIGH_RETRANSMISSION_RATIO, CONNECT_FAILURE, PACKET_DROPS.
+    """
+
+    schema: Literal["rca.verdicts/1"] = SCHEMA
+    id: str
+    incident_id: str
+    status: Status
+    opened_at: str
+    window: Window
+    summary: str
+    enough_evidence: bool
+    causes: tuple[Cause, ...]
+    rules: tuple[Rule, ...]
+    conditions: tuple[str, ...]
+    flows: FlowCounts
+    failing_flows: tuple[FailingFlow, ...]
+    coverage: Coverage
+
+
+def moment(ns: int) -> str:
+    """UTC nanoseconds as ISO 8601 with milliseconds."""
+    text = datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
+
+
+def encode(verdict: Verdict) -> bytes:
+    """The message body."""
+    return msgspec.json.encode(verdict)
+
+
+def decode(body: bytes) -> Verdict:
+    """The verdict in a message body.
+
+    Raises:
+        MalformedMessage: where it is not one, or of another schema version.
+    """
+    try:
+        return msgspec.json.decode(body, type=Verdict)
+    except msgspec.MsgspecError as error:
+        raise MalformedMessage(f"not a verdict: {error}") from None
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a verdict."""
+    schema = msgspec.json.schema(Verdict)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}

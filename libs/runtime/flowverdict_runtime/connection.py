@@ -1,0 +1,190 @@
+"""NATS: connect and stay connected, make the streams, publish until stored."""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import nats
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+from nats.js import JetStreamContext
+from nats.js.api import PubAck, StreamConfig
+from nats.js.errors import NoStreamResponseError, NotFoundError
+from prometheus_client import Counter
+
+from flowverdict_contracts.subjects import STREAMS
+from flowverdict_runtime.service import Context
+
+__all__ = ["check_nats", "connected", "ensure_streams", "publish_until_stored", "retry"]
+
+log = logging.getLogger(__name__)
+
+PART = "nats"
+PASSING = (NatsError, OSError, TimeoutError)
+
+_RETRIES = Counter(
+    "flowverdict_nats_retries_total", "Requests to NATS that failed and were sent again.", ["what"]
+)
+
+T = TypeVar("T")
+
+
+async def _open(url: str, name: str, context: Context) -> Client:
+    async def lost() -> None:
+        if not context.stopping.is_set():
+            context.health.waiting(PART, f"lost {url}, connecting again")
+
+    async def back() -> None:
+        context.health.ready(PART)
+
+    async def failed(error: Exception) -> None:
+        log.debug("nats: %s", error)
+
+    return await nats.connect(
+        url,
+        name=name,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        connect_timeout=2,
+        ping_interval=10,
+        # Nothing is held back while disconnected: who publishes hears of it and tries again.
+        pending_size=0,
+        disconnected_cb=lost,
+        reconnected_cb=back,
+        error_cb=failed,
+    )
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str, name: str, context: Context) -> AsyncIterator[JetStreamContext | None]:
+    """JetStream at `url`, closed on leaving; None where the service is to stop before it answers.
+
+    The streams of the contract exist when this yields. Waits for NATS as long as it takes.
+    """
+    context.health.waiting(PART, f"connecting to {url}")
+    opening = asyncio.create_task(_open(url, name, context))
+    stopping = asyncio.create_task(context.stopping.wait())
+    await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not opening.done():
+        opening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await opening
+        yield None
+        return
+    client = opening.result()
+    try:
+        jetstream = client.jetstream(timeout=5)
+        made = await retry(context, "streams", lambda: ensure_streams(jetstream))
+        if made is None:
+            yield None
+            return
+        context.health.ready(PART)
+        yield jetstream
+    finally:
+        with contextlib.suppress(*PASSING):
+            await asyncio.wait_for(client.flush(), 2)
+        await client.close()
+
+
+async def ensure_streams(jetstream: JetStreamContext) -> bool:
+    """Make the streams that do not exist; leave those that do as the operator has them.
+
+    Raises:
+        NatsError: where JetStream does not answer or refuses.
+    """
+    for config in STREAMS.values():
+        await _ensure_stream(jetstream, config)
+    return True
+
+
+async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
+    try:
+        await jetstream.stream_info(str(config.name))
+    except NotFoundError:
+        await jetstream.add_stream(config)
+        log.info("made stream %s", config.name)
+
+
+async def retry(
+    context: Context, what: str, action: Callable[[], Awaitable[T]], give_up_seconds: float = 0
+) -> T | None:
+    """`action`'s result, tried until it succeeds, with growing, jittered pauses up to 5 s.
+
+    None where the service is to stop and `give_up_seconds` more have passed.
+
+    Raises:
+        MaxPayloadError: where the server will never take the message.
+    """
+    loop = asyncio.get_running_loop()
+    pause, deadline = 0.1, float("inf")
+    while True:
+        if context.stopping.is_set():
+            deadline = min(deadline, loop.time() + give_up_seconds)
+            if loop.time() >= deadline:
+                return None
+        try:
+            result = await action()
+        except MaxPayloadError:
+            raise
+        except PASSING as error:
+            _RETRIES.labels(what).inc()
+            reason = str(error) or type(error).__name__
+            context.health.waiting(what, f"NATS does not take it: {reason}")
+        else:
+            context.health.ready(what)
+            return result
+        if context.stopping.is_set():
+            await asyncio.sleep(min(pause, 0.5))
+        else:
+            await context.pause(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 2, 5.0)
+
+
+async def publish_until_stored(
+    jetstream: JetStreamContext,
+    context: Context,
+    subject: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    give_up_seconds: float = 5,
+) -> bool:
+    """Publish until a stream has stored the message; its `Nats-Msg-Id` keeps it single.
+
+    False where the service is to stop and NATS still did not take it `give_up_seconds` later.
+    """
+
+    async def publish() -> PubAck:
+        try:
+            return await jetstream.publish(subject, body, headers=dict(headers))
+        except NoStreamResponseError:
+            # NATS came back without its storage.
+            await ensure_streams(jetstream)
+            raise
+
+    return await retry(context, f"publish {subject}", publish, give_up_seconds) is not None
+
+
+async def check_nats(url: str) -> int:
+    """Print whether NATS at `url` answers and has JetStream; 0 where it does, else 1."""
+    async def quiet(error: Exception) -> None:
+        log.debug("nats: %s", error)
+
+    try:
+        client = await nats.connect(url, allow_reconnect=False, connect_timeout=2, error_cb=quiet)
+    except PASSING as error:
+        print(f"broken   NATS at {url}: {error or type(error).__name__}")
+        return 1
+    try:
+        account = await client.jetstream(timeout=2).account_info()
+    except PASSING as error:
+        print(f"broken   NATS at {url} answers, JetStream does not: {error or type(error).__name__}")
+        return 1
+    finally:
+        await client.close()
+    print(f"ok       NATS at {url}: JetStream with {account.streams} streams")
+    return 0

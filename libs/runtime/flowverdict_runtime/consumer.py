@@ -1,0 +1,175 @@
+"""A durable consumer: fetch, handle, acknowledge."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from nats.aio.msg import Msg
+from nats.errors import TimeoutError as NatsTimeout
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+from prometheus_client import Counter
+
+from flowverdict_contracts import MalformedMessage
+from flowverdict_runtime.connection import PASSING, ensure_streams, retry
+from flowverdict_runtime.logs import Throttle
+from flowverdict_runtime.service import Context
+
+__all__ = ["SeenSequences", "consume", "reject"]
+
+log = logging.getLogger(__name__)
+
+PART = "consumer"
+MALFORMED = Counter(
+    "flowverdict_messages_malformed_total",
+    "Messages that are not what their subject promises, by subject.",
+    ["subject"],
+)
+FAILED = Counter(
+    "flowverdict_messages_failed_total",
+    "Deliveries that the service itself failed to handle, by subject.",
+    ["subject"],
+)
+HANDLED = Counter(
+    "flowverdict_messages_handled_total", "Messages handled and acknowledged, by subject.", ["subject"]
+)
+
+_MAX_DELIVERIES = 5
+_IDLE_CHECK = 5
+_throttle = Throttle()
+
+
+class SeenSequences:
+    """Which stream sequences were handled, so that a second delivery counts nothing.
+
+    Exact in memory bounded by `limit`: up to a floor everything was seen. A gap above the floor
+    that `limit` later sequences have passed is a message that the stream no longer has.
+    """
+
+    def __init__(self, floor: int, limit: int = 100_000) -> None:
+        self._floor = floor
+        self._limit = limit
+        self._above: set[int] = set()
+
+    def __contains__(self, sequence: int) -> bool:
+        return sequence <= self._floor or sequence in self._above
+
+    def add(self, sequence: int) -> None:
+        """`sequence` was handled."""
+        if sequence in self:
+            return
+        self._above.add(sequence)
+        if len(self._above) > self._limit:
+            self._floor = min(self._above)
+            self._above.discard(self._floor)
+        while self._floor + 1 in self._above:
+            self._floor += 1
+            self._above.discard(self._floor)
+
+
+async def reject(message: Msg, error: MalformedMessage) -> None:
+    """Count and log a malformed message and end it, so that it is not delivered again."""
+    MALFORMED.labels(message.subject).inc()
+    held = _throttle.admit(message.subject)
+    if held is not None:
+        log.warning(
+            "malformed message: %s",
+            error,
+            extra={"subject": message.subject, "bytes": len(message.data), "not_shown": held},
+        )
+    await message.term()
+
+
+async def _settle(
+    message: Msg, handle: Callable[[Msg], Awaitable[bool]], seen: SeenSequences
+) -> None:
+    sequence = message.metadata.sequence.stream
+    try:
+        if sequence not in seen:
+            try:
+                if not await handle(message):
+                    await message.nak()
+                    return
+                HANDLED.labels(message.subject).inc()
+            except MalformedMessage as error:
+                seen.add(sequence)
+                await reject(message, error)
+                return
+            seen.add(sequence)
+        await message.ack()
+    except PASSING as error:
+        log.debug("left unacknowledged: %s", error)
+    except Exception as error:
+        # A fault of ours must not stop the stream: tried again, then put aside and counted.
+        FAILED.labels(message.subject).inc()
+        log.exception("cannot handle a message", extra={"subject": message.subject})
+        deliveries = message.metadata.num_delivered
+        with contextlib.suppress(*PASSING):
+            if deliveries < _MAX_DELIVERIES:
+                await message.nak(delay=2**deliveries)
+            else:
+                await reject(message, MalformedMessage(f"failed {deliveries} times: {error!r}"))
+
+
+@dataclass(slots=True)
+class _Subscription:
+    pull: JetStreamContext.PullSubscription
+    seen: SeenSequences
+    stream_created: object
+
+
+async def consume(
+    jetstream: JetStreamContext,
+    context: Context,
+    stream: str,
+    durable: str,
+    handle: Callable[[Msg], Awaitable[bool]],
+    batch: int = 64,
+) -> None:
+    """Handle every message of `stream`, until the service is to stop.
+
+    `handle` returns True where the message is done with, False to have it delivered again, and
+    raises `MalformedMessage` for one that never will be. It is not called again for a message it
+    was done with, also where the acknowledgement was lost. The messages of a batch are handled
+    concurrently. Several processes with the same `durable` name share the work.
+    """
+    config = ConsumerConfig(
+        durable_name=durable,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=30,
+        max_ack_pending=4096,
+    )
+    current: _Subscription | None = None
+
+    async def subscribe() -> _Subscription:
+        await ensure_streams(jetstream)
+        pull = await jetstream.pull_subscribe("", durable=durable, stream=stream, config=config)
+        created = (await jetstream.stream_info(stream)).created
+        if current is not None and current.stream_created == created:
+            return _Subscription(pull, current.seen, created)
+        floor = (await pull.consumer_info()).ack_floor
+        return _Subscription(pull, SeenSequences(floor.stream_seq if floor else 0), created)
+
+    current = await retry(context, PART, subscribe)
+    idle = 0
+    while current is not None and not context.stopping.is_set():
+        try:
+            if idle >= _IDLE_CHECK:
+                idle = 0
+                await current.pull.consumer_info()
+            messages = await current.pull.fetch(batch, timeout=1)
+        except NatsTimeout:
+            idle += 1
+        except PASSING as error:
+            context.health.waiting(PART, f"NATS does not deliver: {error or type(error).__name__}")
+            await context.pause(1)
+            with contextlib.suppress(*PASSING):
+                await current.pull.unsubscribe()
+            current = await retry(context, PART, subscribe)
+        else:
+            idle = 0
+            context.health.ready(PART)
+            seen = current.seen
+            await asyncio.gather(*(_settle(message, handle, seen) for message in messages))

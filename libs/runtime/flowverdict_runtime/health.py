@@ -1,0 +1,121 @@
+"""/healthz, /readyz and /metrics on one port."""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from logging import INFO, WARNING
+from socket import AF_INET6, socket
+from typing import Any
+
+from prometheus_client import REGISTRY, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from flowverdict_runtime.settings import Address, SettingsError
+
+__all__ = ["Health", "serve"]
+
+log = logging.getLogger(__name__)
+
+_STUCK_SECONDS = 60.0
+
+disable_created_metrics()  # a second series for each counter that nobody asks for
+
+
+class Health:
+    """What keeps a service from being ready, and whether its event loop still turns."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, str] = {"start": "starting"}
+        self._was_ready: set[str] = set()
+        self._beat = time.monotonic()
+
+    def ready(self, part: str) -> None:
+        """Nothing keeps `part` from working any more."""
+        self._was_ready.add(part)
+        if self._waiting.pop(part, None) is not None:
+            log.info("ready: %s", part)
+
+    def waiting(self, part: str, why: str) -> None:
+        """`part` cannot work now, and `why`; logged where the reason is new."""
+        if self._waiting.get(part) != why:
+            # At the start one waits; later something has gone away.
+            log.log(WARNING if part in self._was_ready else INFO, "waiting: %s: %s", part, why)
+        self._waiting[part] = why
+
+    def beat(self) -> None:
+        """The event loop is alive."""
+        self._beat = time.monotonic()
+
+    def reasons(self) -> dict[str, str]:
+        """Part to reason for all that keeps the service from being ready."""
+        return dict(self._waiting)
+
+    def alive(self) -> bool:
+        """False where the event loop has not turned for a minute."""
+        return time.monotonic() - self._beat < _STUCK_SECONDS
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server_version = "flowverdict"
+    sys_version = ""
+    timeout = 10
+    health: Health
+
+    def do_GET(self) -> None:
+        path = self.path.split("?", 1)[0]
+        if path == "/healthz":
+            alive = self.health.alive()
+            self._answer(200 if alive else 503, {"alive": alive})
+        elif path == "/readyz":
+            reasons = self.health.reasons()
+            self._answer(503 if reasons else 200, {"ready": not reasons, "waiting": reasons})
+        elif path == "/metrics":
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+            self._send(200, encode(REGISTRY), {"Content-Type": content_type})
+        else:
+            self._answer(404, {"error": "there is /healthz, /readyz and /metrics"})
+
+    do_HEAD = do_GET
+
+    def _answer(self, status: int, body: object) -> None:
+        encoded = json.dumps(body).encode() + b"\n"
+        self._send(status, encoded, {"Content-Type": "application/json"})
+
+    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        log.debug("http: " + format, *args)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.debug("http: %s went away", client_address, exc_info=True)
+
+
+def serve(health: Health, listen: Address) -> Address:
+    """Answer on `listen` from a thread until the process ends; returns where.
+
+    Raises:
+        SettingsError: where nothing can listen there.
+    """
+    handler = type("Handler", (_Handler,), {"health": health})
+    server = type("Server", (_Server,), {"address_family": AF_INET6}) if ":" in listen.host else _Server
+    try:
+        running = server((listen.host, listen.port), handler)
+    except OSError as error:
+        raise SettingsError(f"FLOWVERDICT_LISTEN is {listen}: {error.strerror}") from error
+    threading.Thread(target=running.serve_forever, name="http", daemon=True).start()
+    bound: socket = running.socket
+    return Address(listen.host, bound.getsockname()[1])

@@ -1,0 +1,146 @@
+"""Settings: environment variables, parsed once into a frozen dataclass.
+
+A service declares a frozen dataclass whose fields are made by `setting`. The field `window_seconds`
+is read from `FLOWVERDICT_WINDOW_SECONDS`; `describe` prints all of them for `--help`.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+__all__ = [
+    "Address",
+    "SettingsError",
+    "address",
+    "choice",
+    "describe",
+    "integer",
+    "load",
+    "number",
+    "optional_text",
+    "setting",
+    "text",
+]
+
+PREFIX = "FLOWVERDICT_"
+
+S = TypeVar("S")
+
+
+class SettingsError(ValueError):
+    """A variable is missing or wrong; the message names it, its value and what is allowed."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parser:
+    """Turns a variable's text into a value; `allowed` says in words what it takes."""
+
+    allowed: str
+    parse: Callable[[str], Any]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def _parse_text(value: str) -> str:
+    if not value.strip():
+        raise ValueError
+    return value.strip()
+
+
+def _parse_address(value: str) -> Address:
+    host, _, port = value.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ValueError
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+text = Parser("any text", _parse_text)
+optional_text = Parser("any text", str.strip)
+address = Parser("HOST:PORT, port 0 for any free one", _parse_address)
+
+
+def number(low: float, high: float) -> Parser:
+    """A number from `low` to `high`, both included."""
+
+    def parse(value: str) -> float:
+        parsed = float(value)
+        if not low <= parsed <= high:
+            raise ValueError
+        return parsed
+
+    return Parser(f"a number from {low:g} to {high:g}", parse)
+
+
+def integer(low: int, high: int) -> Parser:
+    """A whole number from `low` to `high`, both included."""
+
+    def parse(value: str) -> int:
+        parsed = int(value)
+        if not low <= parsed <= high:
+            raise ValueError
+        return parsed
+
+    return Parser(f"a whole number from {low} to {high}", parse)
+
+
+def choice(*names: str) -> Parser:
+    """One of `names`."""
+
+    def parse(value: str) -> str:
+        if value not in names:
+            raise ValueError
+        return value
+
+    return Parser(" or ".join(names), parse)
+
+
+def setting(parser: Parser, default: str | None, meaning: str) -> Any:
+    """A dataclass field read from the environment. `default` None: the variable must be set."""
+    return dataclasses.field(
+        metadata={"parser": parser, "default": default, "meaning": meaning},
+    )
+
+
+def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
+    """The settings that `environ` gives; an empty variable counts as not set.
+
+    Raises:
+        SettingsError: for the first variable that is missing or wrong.
+    """
+    values = {}
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # a dataclass by contract
+        name = PREFIX + field.name.upper()
+        parser: Parser = field.metadata["parser"]
+        given = environ.get(name) or field.metadata["default"]
+        if given is None:
+            raise SettingsError(f"{name} is not set; it takes {parser.allowed}")
+        try:
+            values[field.name] = parser.parse(given)
+        except ValueError:
+            raise SettingsError(f"{name} is {given!r}; it takes {parser.allowed}") from None
+    return cls(**values)
+
+
+def describe(cls: type[Any]) -> str:
+    """The settings of `cls` as the lines of a `--help` text."""
+    lines = ["settings (environment variables):"]
+    for field in dataclasses.fields(cls):
+        default = field.metadata["default"]
+        shown = "required" if default is None else f"default {default}" if default else "not set"
+        lines += [
+            f"  {PREFIX}{field.name.upper()}",
+            f"      {field.metadata['meaning']}",
+            f"      {field.metadata['parser'].allowed}; {shown}",
+        ]
+    return "\n".join(lines)

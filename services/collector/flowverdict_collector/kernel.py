@@ -1,0 +1,139 @@
+"""The kernel maps, as the service sees them: swap, drain, read what was lost."""
+
+import ctypes
+import errno
+import os
+import platform
+from dataclasses import dataclass
+
+from flowverdict_collector.loader import Loaded
+from flowverdict_contracts.raw import RECORD_BYTES
+
+__all__ = ["FlowMaps", "Lost"]
+
+_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_LOOKUP, _UPDATE, _LOOKUP_AND_DELETE_BATCH = 1, 2, 25
+_KEY_BYTES = 40
+_BATCH = 8192
+
+
+class _Element(ctypes.Structure):
+    _fields_ = [
+        ("map", ctypes.c_uint32),
+        ("key", ctypes.c_uint64),
+        ("value", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    ]
+
+
+class _Batch(ctypes.Structure):
+    _fields_ = [
+        ("start", ctypes.c_uint64),
+        ("next", ctypes.c_uint64),
+        ("keys", ctypes.c_uint64),
+        ("values", ctypes.c_uint64),
+        ("count", ctypes.c_uint32),
+        ("map", ctypes.c_uint32),
+        ("element_flags", ctypes.c_uint64),
+        ("flags", ctypes.c_uint64),
+    ]
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _bpf(command: int, attributes: ctypes.Structure) -> None:
+    """bpf(2); the layouts are those of union bpf_attr in include/uapi/linux/bpf.h."""
+    number = _BPF_SYSCALL[platform.machine()]
+    if _libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What the kernel had no room for since the start.
+
+    Attributes:
+        flow_updates: counts of events that are in no record, the flow map being full.
+        sockets: sockets that could not be followed, the socket map being full.
+    """
+
+    flow_updates: int
+    sockets: int
+
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.flow_updates + self.sockets
+
+
+class FlowMaps:
+    """Two flow maps, one being counted in while the other is drained."""
+
+    def __init__(self, loaded: Loaded) -> None:
+        self._flows = (loaded.maps["flows_even"], loaded.maps["flows_odd"])
+        self._active_map = loaded.maps["active_flows"]
+        self._lost_map = loaded.maps["lost"]
+        self._active = 0
+
+    def drain(self) -> bytes:
+        """All records counted since the last drain, packed, none missed and none twice.
+
+        Updating a map-in-map returns after every program that could still see the old inner map
+        has ended (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the old one stands still.
+
+        Raises:
+            OSError: where the kernel refuses.
+        """
+        old, new = self._flows[self._active], self._flows[1 - self._active]
+        slot, descriptor = ctypes.c_uint32(0), ctypes.c_uint32(new)
+        _bpf(
+            _UPDATE,
+            _Element(self._active_map, ctypes.addressof(slot), ctypes.addressof(descriptor), 0),
+        )
+        self._active = 1 - self._active
+        return self._take_all(old)
+
+    def lost(self) -> Lost:
+        """What was lost since the start."""
+        counts = []
+        for index in range(2):
+            key, value = ctypes.c_uint32(index), ctypes.c_uint64(0)
+            _bpf(
+                _LOOKUP,
+                _Element(self._lost_map, ctypes.addressof(key), ctypes.addressof(value), 0),
+            )
+            counts.append(value.value)
+        return Lost(*counts)
+
+    def _take_all(self, map_descriptor: int) -> bytes:
+        room, taken = _BATCH, []
+        # For a hash map the position is a bucket number; as wide as a key to be safe.
+        position = (ctypes.c_char * _KEY_BYTES)()
+        first = True
+        while True:
+            keys = (ctypes.c_char * (_KEY_BYTES * room))()
+            values = (ctypes.c_char * (RECORD_BYTES * room))()
+            batch = _Batch(
+                start=0 if first else ctypes.addressof(position),
+                next=ctypes.addressof(position),
+                keys=ctypes.addressof(keys),
+                values=ctypes.addressof(values),
+                count=room,
+                map=map_descriptor,
+            )
+            try:
+                _bpf(_LOOKUP_AND_DELETE_BATCH, batch)
+                done = False
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    room *= 2
+                    continue
+                if error.errno != errno.ENOENT:
+                    raise
+                done = True
+            taken.append(memoryview(values)[: RECORD_BYTES * batch.count])
+            first = False
+            if done:
+                return b"".join(taken)

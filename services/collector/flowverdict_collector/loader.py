@@ -1,0 +1,149 @@
+"""Compiles, loads and attaches flows.bpf.c in a child process that then exits.
+
+LLVM takes some 150 MB that a process does not give back; the programs and maps need only their
+file descriptors. So a child does the work, sends the descriptors over a Unix socket
+(unix(7), SCM_RIGHTS) and ends. It compiles against the few headers beside the C file and the
+offsets in the running kernel's BTF, so the node needs no kernel headers.
+"""
+
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flowverdict_collector.btf import KernelTypes, NoKernelTypes
+from flowverdict_collector.definitions import compiler_flags, drop_fields
+from flowverdict_collector.hooks import HOOKS
+from flowverdict_runtime.service import CannotRun
+
+__all__ = ["LoadError", "Loaded", "load"]
+
+_BPF = Path(__file__).parent / "bpf"
+_DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
+_MAPS = ("flows_even", "flows_odd", "active_flows", "lost")
+
+
+class LoadError(CannotRun):
+    """The programs cannot run here; the message says what is missing and how to get it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Descriptors of what now runs in the kernel; it ends when they are closed.
+
+    Attributes:
+        maps: map name to descriptor.
+        attached: tracepoint to the descriptor that keeps its program attached.
+        missing: tracepoint to why it is not attached.
+    """
+
+    maps: dict[str, int]
+    attached: dict[str, int]
+    missing: dict[str, str]
+
+
+def load(max_flows: int, max_sockets: int) -> Loaded:
+    """Attach every program, from a child process.
+
+    Raises:
+        LoadError: where something that the collector cannot do without is missing.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs, tempfile.TemporaryFile() as output:
+        argv = [sys.executable, "-m", __name__]
+        argv += [str(theirs.fileno()), str(max_flows), str(max_sockets)]
+        child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdout=output, stderr=output)
+        theirs.close()
+        message, descriptors, _, _ = socket.recv_fds(ours, 1 << 20, 64)
+        child.wait()
+        output.seek(0)
+        printed = output.read().decode(errors="replace").strip()
+    if not message:
+        raise LoadError(f"the loader ended with status {child.returncode}: {printed[-2000:]}")
+    answer = json.loads(message)
+    if "error" in answer:
+        raise LoadError(answer["error"] + (f"\n{printed[-2000:]}" if printed else ""))
+    names = [*_MAPS, *answer["attached"]]
+    found = dict(zip(names, descriptors, strict=True))
+    return Loaded(
+        maps={name: found[name] for name in _MAPS},
+        attached={name: found[name] for name in answer["attached"]},
+        missing=answer["missing"],
+    )
+
+
+def _bcc() -> Any:
+    try:
+        import bcc
+    except ImportError:
+        # Debian's package belongs to the system's Python; a virtual environment does not see it.
+        sys.path.append(_DEBIAN_PACKAGES)
+        try:
+            import bcc
+        except (ImportError, OSError) as error:
+            raise LoadError(f"BCC is missing ({error}): install Debian's python3-bpfcc") from None
+    if not hasattr(bcc, "BPF"):
+        raise LoadError("the installed Python package 'bcc' is not BCC: remove it, install python3-bpfcc")
+    return bcc
+
+
+def _attach(bpf_class: Any, program: Any) -> tuple[dict[str, int], dict[str, str]]:
+    attached, missing = {}, {}
+    for hook in HOOKS:
+        try:
+            program.load_func(hook.function, bpf_class.RAW_TRACEPOINT)
+            program.attach_raw_tracepoint(tp=hook.tracepoint.encode(), fn_name=hook.function.encode())
+        except Exception as error:  # BCC raises bare Exception
+            if hook.required:
+                raise LoadError(
+                    f"cannot attach to tracepoint {hook.tracepoint} ({error}): "
+                    f"without it the collector cannot count {hook.counts}"
+                ) from None
+            missing[hook.tracepoint] = str(error)
+        else:
+            attached[hook.tracepoint] = program.raw_tracepoint_fds[hook.tracepoint.encode()]
+    return attached, missing
+
+
+def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[int], Any]:
+    if os.geteuid() != 0:
+        raise LoadError("loading eBPF needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE")
+    bcc = _bcc()
+    with KernelTypes() as types:
+        flags = compiler_flags(types, max_flows, max_sockets)
+        reasons = drop_fields(types)
+    os.environ["BCC_KERNEL_SOURCE"] = str(_BPF)
+    try:
+        program = bcc.BPF(text=(_BPF / "flows.bpf.c").read_bytes(), cflags=flags)
+    except Exception as error:
+        raise LoadError(f"the kernel or the compiler refuses the programs: {error}") from None
+    for reason, field in reasons.items():
+        program["drop_field"][ctypes.c_int(reason)] = ctypes.c_uint32(field)
+    program["active_flows"][ctypes.c_int(0)] = ctypes.c_int(program["flows_even"].map_fd)
+    attached, missing = _attach(bcc.BPF, program)
+    if not reasons:
+        missing["kfree_skb"] = "this kernel gives no drop reasons (before Linux 5.17)"
+    descriptors = [program[name].map_fd for name in _MAPS] + list(attached.values())
+    return {"attached": list(attached), "missing": missing}, descriptors, program
+
+
+def _main() -> None:
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    try:
+        answer, descriptors, program = _load_here(int(sys.argv[2]), int(sys.argv[3]))
+    except (LoadError, NoKernelTypes) as error:
+        channel.send(json.dumps({"error": str(error)}).encode())
+        return
+    socket.send_fds(channel, [json.dumps(answer).encode()], descriptors)
+    # The programs outlive this process through the descriptors; BCC's own clean-up would detach.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main()

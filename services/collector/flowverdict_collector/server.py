@@ -1,0 +1,124 @@
+"""The collector's life: load the programs, then drain and publish once an interval."""
+
+import asyncio
+import logging
+import time
+import uuid
+from dataclasses import dataclass
+
+from nats.js import JetStreamContext
+from prometheus_client import Counter, Gauge
+
+from flowverdict_collector.check import check
+from flowverdict_collector.kernel import FlowMaps, Lost
+from flowverdict_collector.loader import load
+from flowverdict_collector.settings import CollectorSettings
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.raw import RECORD_BYTES, SCHEMA
+from flowverdict_contracts.subjects import raw_subject
+from flowverdict_runtime.connection import connected, publish_until_stored
+from flowverdict_runtime.service import Context, Service
+
+__all__ = ["SERVICE"]
+
+log = logging.getLogger(__name__)
+
+PART_RECORDS = 2048
+"""Records a message: once enriched still below NATS' default limit of 1 MB."""
+
+_FLOWS = Counter("flowverdict_collector_flows_total", "Flow records published.")
+_INTERVALS = Counter("flowverdict_collector_intervals_total", "Intervals published.")
+_LOST = Counter(
+    "flowverdict_collector_lost_total", "What the kernel maps had no room for.", ["what"]
+)
+_INTERVAL = Gauge(
+    "flowverdict_collector_interval_seconds",
+    "Length of the last interval; grows while NATS is away, since the kernel counts on.",
+)
+_DRAIN = Gauge("flowverdict_collector_drain_seconds", "Time the last drain of the kernel map took.")
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of the collector: what numbers its messages."""
+
+    node: str
+    boot: str
+    sequence: int = 0
+    start_ns: int = 0
+    lost: Lost = Lost(0, 0)
+
+
+async def run(settings: CollectorSettings, context: Context) -> None:
+    """Publish every interval until the service is to stop, then what is left."""
+    context.health.waiting("kernel", "loading the eBPF programs")
+    loaded = await asyncio.to_thread(load, settings.max_flows, settings.max_flows)
+    maps = FlowMaps(loaded)
+    this_run = Run(settings.node, uuid.uuid4().hex[:12], start_ns=time.time_ns())
+    for tracepoint, why in loaded.missing.items():
+        log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})
+    log.info(
+        "counting",
+        extra={"node": settings.node, "tracepoints": len(loaded.attached), "boot": this_run.boot},
+    )
+    context.health.ready("kernel")
+    async with connected(settings.nats_url, f"collector {settings.node}", context) as jetstream:
+        if jetstream is None:
+            return
+        while not context.stopping.is_set():
+            await context.pause(_until_next(settings.interval_seconds))
+            # While NATS is away this does not return, and the kernel map goes on adding up.
+            await _publish_interval(jetstream, context, maps, this_run)
+
+
+def _until_next(interval_seconds: float) -> float:
+    """Seconds to the next whole interval, so that all nodes' intervals line up."""
+    return interval_seconds - time.time() % interval_seconds
+
+
+async def _publish_interval(
+    jetstream: JetStreamContext, context: Context, maps: FlowMaps, this_run: Run
+) -> None:
+    began = time.monotonic()
+    body = await asyncio.to_thread(maps.drain)
+    end_ns = time.time_ns()
+    lost = maps.lost()
+    _DRAIN.set(time.monotonic() - began)
+    _LOST.labels("flow_updates").inc(lost.flow_updates - this_run.lost.flow_updates)
+    _LOST.labels("sockets").inc(lost.sockets - this_run.lost.sockets)
+    newly_lost, this_run.lost = lost.total - this_run.lost.total, lost
+
+    size = PART_RECORDS * RECORD_BYTES
+    bodies = [body[at : at + size] for at in range(0, len(body), size)] or [b""]
+    for number, part in enumerate(bodies, 1):
+        this_run.sequence += 1
+        header = IntervalHeader(
+            node=this_run.node,
+            boot=this_run.boot,
+            sequence=this_run.sequence,
+            start_ns=this_run.start_ns,
+            end_ns=max(end_ns, this_run.start_ns),
+            part=number,
+            parts=len(bodies),
+            rows_lost=newly_lost if number == 1 else 0,
+        )
+        subject = raw_subject(this_run.node)
+        if not await publish_until_stored(jetstream, context, subject, part, header.encode(SCHEMA)):
+            log.error(
+                "stopping with counts that NATS did not take",
+                extra={"flows": sum(map(len, bodies[number - 1 :])) // RECORD_BYTES},
+            )
+            return
+        _FLOWS.inc(len(part) // RECORD_BYTES)
+    _INTERVALS.inc()
+    _INTERVAL.set((end_ns - this_run.start_ns) / 1e9)
+    this_run.start_ns = max(end_ns, this_run.start_ns)
+
+
+SERVICE = Service(
+    name="collector",
+    purpose="Counts this node's TCP flows in the kernel with eBPF and publishes them to NATS.",
+    settings=CollectorSettings,
+    run=run,
+    check=check,
+)

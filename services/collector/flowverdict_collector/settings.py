@@ -1,0 +1,32 @@
+"""The collector's settings."""
+
+import platform
+from dataclasses import dataclass
+
+from flowverdict_contracts.subjects import raw_subject
+from flowverdict_runtime.service import CommonSettings, listen_setting
+from flowverdict_runtime.settings import Address, Parser, integer, number, setting
+
+__all__ = ["CollectorSettings"]
+
+
+def _parse_node(value: str) -> str:
+    raw_subject(value)
+    return value
+
+
+node_name = Parser("letters, digits, '-', '_' and single dots", _parse_node)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectorSettings(CommonSettings):
+    """What the collector reads from its environment."""
+
+    node: str = setting(node_name, platform.node(), "this node's name, as Kubernetes knows it")
+    interval_seconds: float = setting(number(0.1, 60), "1", "how often counts are published")
+    max_flows: int = setting(
+        integer(1024, 1 << 22),
+        "65536",
+        "flows and sockets the kernel maps hold, 128 bytes a flow twice and 88 a socket",
+    )
+    listen: Address = listen_setting(9192)

@@ -1,0 +1,156 @@
+"""Who had an address, and when.
+
+Addresses in a cluster change hands: a pod ends and another gets its address seconds later. A flow
+must be named as of its own interval, also when it is read minutes after.
+"""
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from ipaddress import IPv6Address, ip_address
+
+__all__ = ["Directory", "Endpoint", "address_bytes", "address_text", "nobody"]
+
+ALWAYS = 0
+STILL = (1 << 63) - 1
+_SECOND = 1_000_000_000
+GRACE_NS = 60 * _SECOND
+KEEP_NS = 2 * 3600 * _SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One end of a flow; the fields are the contract's `enriched.NAMES`."""
+
+    kind: str
+    namespace: str = ""
+    pod: str = ""
+    workload: str = ""
+    workload_kind: str = ""
+    node: str = ""
+    zone: str = ""
+    service: str = ""
+    name_confidence: str = "certain"
+
+
+@dataclass(slots=True)
+class _Tenure:
+    owner: str
+    endpoint: Endpoint
+    from_ns: int
+    until_ns: int
+
+
+def address_bytes(text: str) -> bytes:
+    """16 bytes of an address, IPv4 as ::ffff:a.b.c.d.
+
+    Raises:
+        ValueError: where `text` is no address.
+    """
+    address = ip_address(text)
+    if address.version == 4:
+        return b"\0" * 10 + b"\xff\xff" + address.packed
+    return address.packed
+
+
+def address_text(packed: bytes) -> str:
+    """The address in its usual notation (RFC 5952)."""
+    address = IPv6Address(packed)
+    return str(address.ipv4_mapped or address)
+
+
+def nobody(packed: bytes) -> Endpoint:
+    """What an address is that nothing in the cluster has."""
+    address = IPv6Address(packed)
+    known = address.ipv4_mapped or address
+    return Endpoint("external" if known.is_global else "unknown", name_confidence="none")
+
+
+class Directory:
+    """Addresses and their owners over time. One thread may change it while others read."""
+
+    def __init__(self) -> None:
+        self._tenures: dict[bytes, tuple[_Tenure, ...]] = {}
+        self._addresses: dict[str, frozenset[bytes]] = {}
+        self._changes = threading.Lock()
+
+    def put(
+        self, owner: str, endpoint: Endpoint, addresses: Iterable[bytes], from_ns: int, now_ns: int
+    ) -> None:
+        """`owner` (a unique id) is `endpoint` and has `addresses`, since `from_ns`.
+
+        What it had before and has no longer ended at `now_ns`. Where another owner had one of
+        them, that one's tenure ends when this one's begins.
+        """
+        wanted = frozenset(addresses)
+        with self._changes:
+            for address in self._addresses.get(owner, frozenset()) - wanted:
+                self._end(owner, address, now_ns)
+            for address in wanted:
+                self._begin(owner, endpoint, address, from_ns)
+            self._addresses[owner] = wanted
+
+    def end(self, owner: str, at_ns: int) -> None:
+        """`owner` gave its addresses up at `at_ns`. Unknown owners are no error."""
+        with self._changes:
+            for address in self._addresses.pop(owner, frozenset()):
+                self._end(owner, address, at_ns)
+
+    def keep_only(self, owners: Iterable[str], now_ns: int) -> None:
+        """End every owner that is not among `owners`, as after a fresh list."""
+        for owner in set(self._addresses) - set(owners):
+            self.end(owner, now_ns)
+
+    def forget(self, now_ns: int) -> None:
+        """Drop tenures that ended longer ago than flows are kept."""
+        with self._changes:
+            for address, tenures in list(self._tenures.items()):
+                kept = tuple(each for each in tenures if each.until_ns > now_ns - KEEP_NS)
+                if kept:
+                    self._tenures[address] = kept
+                else:
+                    del self._tenures[address]
+
+    def __len__(self) -> int:
+        """Owners that have an address now."""
+        return len(self._addresses)
+
+    def at(self, address: bytes, start_ns: int, end_ns: int) -> Endpoint:
+        """Who had `address` in the interval; for the longest part of it where it changed hands."""
+        best, longest = None, -1
+        for tenure in self._tenures.get(address, ()):
+            overlap = min(end_ns, tenure.until_ns) - max(start_ns, tenure.from_ns)
+            if overlap > longest:
+                best, longest = tenure, overlap
+        if best is not None:
+            whole = best.from_ns <= start_ns and end_ns <= best.until_ns
+            return best.endpoint if whole else replace(best.endpoint, name_confidence="likely")
+        return self._nearest(address, start_ns, end_ns) or nobody(address)
+
+    def _nearest(self, address: bytes, start_ns: int, end_ns: int) -> Endpoint | None:
+        """A pod's last segments come after its end, and its first before the API tells of it."""
+        best, nearest = None, GRACE_NS
+        for tenure in self._tenures.get(address, ()):
+            distance = max(tenure.from_ns - end_ns, start_ns - tenure.until_ns)
+            if distance <= nearest:
+                best, nearest = tenure, distance
+        return replace(best.endpoint, name_confidence="likely") if best else None
+
+    def _begin(self, owner: str, endpoint: Endpoint, address: bytes, from_ns: int) -> None:
+        kept = []
+        for tenure in self._tenures.get(address, ()):
+            if tenure.owner == owner and tenure.until_ns == STILL:
+                from_ns = min(from_ns, tenure.from_ns)
+                continue
+            if tenure.until_ns > from_ns and tenure.owner != owner:
+                tenure = replace(tenure, until_ns=max(from_ns, tenure.from_ns))
+            kept.append(tenure)
+        self._tenures[address] = (*kept, _Tenure(owner, endpoint, from_ns, STILL))
+
+    def _end(self, owner: str, address: bytes, at_ns: int) -> None:
+        self._tenures[address] = tuple(
+            replace(each, until_ns=max(at_ns, each.from_ns))
+            if each.owner == owner and each.until_ns > at_ns
+            else each
+            for each in self._tenures.get(address, ())
+        )

@@ -1,0 +1,131 @@
+"""Names from a file: the lab, tests, machines without Kubernetes.
+
+JSON, for example:
+
+    {"nodes": [{"name": "worker0", "addresses": ["10.0.0.10"], "zone": "a"}],
+     "pods": [{"namespace": "default", "name": "pod-a", "addresses": ["10.244.0.2"],
+               "node": "worker0", "workload": "web", "workload_kind": "Deployment"}],
+     "services": [{"namespace": "default", "name": "web", "addresses": ["10.96.0.7"]}]}
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+import msgspec
+
+from flowverdict_enricher.directory import ALWAYS, Directory, Endpoint, address_bytes
+from flowverdict_runtime.service import CannotRun, Context
+
+__all__ = ["Inventory", "follow", "read"]
+
+
+class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A node and the addresses of its host network."""
+
+    name: str
+    addresses: tuple[str, ...] = ()
+    zone: str = ""
+
+
+class Pod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A pod; `workload` is what made it, `workload_kind` for example Deployment."""
+
+    namespace: str
+    name: str
+    addresses: tuple[str, ...]
+    node: str = ""
+    workload: str = ""
+    workload_kind: str = ""
+
+
+class NamedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A service and its cluster addresses."""
+
+    namespace: str
+    name: str
+    addresses: tuple[str, ...]
+
+
+class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a file names."""
+
+    nodes: tuple[Node, ...] = ()
+    pods: tuple[Pod, ...] = ()
+    services: tuple[NamedService, ...] = ()
+
+
+def read(path: Path) -> Inventory:
+    """The inventory in `path`.
+
+    Raises:
+        CannotRun: where the file is missing or not an inventory; the message says where and why.
+    """
+    try:
+        inventory = msgspec.json.decode(path.read_bytes(), type=Inventory)
+        for each in (*inventory.nodes, *inventory.pods, *inventory.services):
+            for address in each.addresses:
+                address_bytes(address)
+    except OSError as error:
+        raise CannotRun(f"inventory {path}: {error.strerror}") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise CannotRun(f"inventory {path}: {error}") from None
+    return inventory
+
+
+def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int) -> None:
+    """Make the directory say what `inventory` says; what is new has been so `since_ns`."""
+    zones = {node.name: node.zone for node in inventory.nodes}
+    wanted: dict[str, tuple[Endpoint, tuple[str, ...]]] = {}
+    for node in inventory.nodes:
+        wanted[f"node/{node.name}"] = (
+            Endpoint("node", node=node.name, zone=node.zone),
+            node.addresses,
+        )
+    for pod in inventory.pods:
+        wanted[f"pod/{pod.namespace}/{pod.name}"] = (
+            Endpoint(
+                "pod",
+                namespace=pod.namespace,
+                pod=pod.name,
+                workload=pod.workload,
+                workload_kind=pod.workload_kind,
+                node=pod.node,
+                zone=zones.get(pod.node, ""),
+            ),
+            pod.addresses,
+        )
+    for service in inventory.services:
+        wanted[f"service/{service.namespace}/{service.name}"] = (
+            Endpoint("service", namespace=service.namespace, service=service.name),
+            service.addresses,
+        )
+    directory.keep_only(wanted, now_ns)
+    for owner, (endpoint, addresses) in wanted.items():
+        directory.put(owner, endpoint, map(address_bytes, addresses), since_ns, now_ns)
+
+
+async def follow(path: Path, directory: Directory, context: Context) -> None:
+    """Fill `directory` from `path` and again whenever the file changes, until stopping.
+
+    Raises:
+        CannotRun: where the file is wrong at the start; later the last good one stays.
+    """
+    apply(read(path), directory, ALWAYS, time.time_ns())
+    context.health.ready("names")
+    last = path.stat().st_mtime_ns
+    while not context.stopping.is_set():
+        await context.pause(1)
+        try:
+            changed = (await asyncio.to_thread(path.stat)).st_mtime_ns
+            if changed == last:
+                continue
+            now = time.time_ns()
+            apply(read(path), directory, now, now)
+        except OSError as error:
+            context.health.waiting("names", f"inventory {path}: {error.strerror}")
+        except CannotRun as error:
+            context.health.waiting("names", str(error))
+        else:
+            last = changed
+            context.health.ready("names")

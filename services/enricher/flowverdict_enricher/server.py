@@ -1,0 +1,111 @@
+"""The enricher's life: a source of names, then one enriched message for each raw one."""
+
+import asyncio
+import time
+from pathlib import Path
+
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from prometheus_client import Counter, Gauge
+
+from flowverdict_contracts import columns, enriched, raw
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.subjects import FLOWS_RAW, SUBJECT_ENRICHED
+from flowverdict_enricher import inventory, kubernetes
+from flowverdict_enricher.directory import Directory
+from flowverdict_enricher.enrich import enrich
+from flowverdict_enricher.settings import EnricherSettings
+from flowverdict_runtime.connection import check_nats, connected, publish_until_stored
+from flowverdict_runtime.consumer import consume
+from flowverdict_runtime.service import CannotRun, Context, Service
+from flowverdict_runtime.settings import SettingsError
+
+__all__ = ["SERVICE"]
+
+_ROWS = Counter("flowverdict_enricher_rows_total", "Flow rows enriched.")
+_ENDS = Counter(
+    "flowverdict_enricher_ends_total", "Ends of flows by what they were found to be.", ["kind"]
+)
+_OWNERS = Gauge("flowverdict_enricher_names", "Pods, nodes and services with an address now.")
+_FORGET_SECONDS = 60
+
+
+def _follow_names(
+    settings: EnricherSettings, directory: Directory, context: Context
+) -> asyncio.Task[None]:
+    context.health.waiting("names", f"reading from {settings.names}")
+    if settings.names == "kubernetes":
+        return asyncio.create_task(kubernetes.follow(settings.kubeconfig, directory, context))
+    if not settings.inventory:
+        raise SettingsError("FLOWVERDICT_INVENTORY is not set; FLOWVERDICT_NAMES=inventory needs it")
+    return asyncio.create_task(inventory.follow(Path(settings.inventory), directory, context))
+
+
+async def _forget(directory: Directory) -> None:
+    while True:
+        await asyncio.sleep(_FORGET_SECONDS)
+        directory.forget(time.time_ns())
+
+
+async def run(settings: EnricherSettings, context: Context) -> None:
+    """Enrich every raw message until the service is to stop."""
+    directory = Directory()
+    _OWNERS.set_function(lambda: len(directory))
+    names = _follow_names(settings, directory, context)
+    forgetting = asyncio.create_task(_forget(directory))
+    try:
+        async with connected(settings.nats_url, "enricher", context) as jetstream:
+            # A flow enriched before the names are known would stay unknown for ever.
+            while "names" in context.health.reasons() and not context.stopping.is_set():
+                if names.done():
+                    names.result()
+                await context.pause(0.1)
+            if jetstream is not None:
+                await _enrich_all(jetstream, context, directory)
+    finally:
+        forgetting.cancel()
+        context.stopping.set()
+        await names
+
+
+async def _enrich_all(
+    jetstream: JetStreamContext, context: Context, directory: Directory
+) -> None:
+    async def handle(message: Msg) -> bool:
+        header = IntervalHeader.decode(message.headers, raw.SCHEMA)
+        records = columns.decode(message.data)
+        batch, kinds = enrich(records, directory, header.start_ns, header.end_ns)
+        headers = header.encode(enriched.SCHEMA)
+        body = enriched.encode(batch)
+        if not await publish_until_stored(jetstream, context, SUBJECT_ENRICHED, body, headers):
+            return False
+        _ROWS.inc(len(records))
+        for kind, count in kinds.items():
+            _ENDS.labels(kind).inc(count)
+        return True
+
+    await consume(jetstream, context, FLOWS_RAW, "enricher", handle)
+
+
+async def check(settings: EnricherSettings) -> int:
+    """Print whether names and NATS are there; 0 where both are."""
+    broken = 0
+    if settings.names == "inventory":
+        try:
+            found = inventory.read(Path(settings.inventory))
+            print(f"ok       inventory: {len(found.pods)} pods on {len(found.nodes)} nodes")
+        except CannotRun as error:
+            print(f"broken   {error}")
+            broken = 1
+    else:
+        broken = await asyncio.to_thread(kubernetes.check, settings.kubeconfig)
+    return max(broken, await check_nats(settings.nats_url))
+
+
+SERVICE = Service(
+    name="enricher",
+    purpose="Gives the flows that collectors publish their Kubernetes names.",
+    settings=EnricherSettings,
+    run=run,
+    check=check,
+)

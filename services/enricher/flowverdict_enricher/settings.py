@@ -1,0 +1,24 @@
+"""The enricher's settings."""
+
+from dataclasses import dataclass
+
+from flowverdict_runtime.service import CommonSettings, listen_setting
+from flowverdict_runtime.settings import Address, choice, optional_text, setting
+
+__all__ = ["EnricherSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class EnricherSettings(CommonSettings):
+    """What the enricher reads from its environment."""
+
+    names: str = setting(
+        choice("kubernetes", "inventory"),
+        "kubernetes",
+        "where names come from: a cluster's API, or the file FLOWVERDICT_INVENTORY",
+    )
+    inventory: str = setting(optional_text, "", "inventory file (JSON)")
+    kubeconfig: str = setting(
+        optional_text, "", "kubeconfig file; without it the pod's own service account"
+    )
+    listen: Address = listen_setting(9193)

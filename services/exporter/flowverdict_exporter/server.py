@@ -1,0 +1,50 @@
+"""The exporter's life: add up every enriched message, until the service is to stop."""
+
+from nats.aio.msg import Msg
+from prometheus_client import REGISTRY, Counter
+
+from flowverdict_contracts import enriched
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.subjects import FLOWS_ENRICHED
+from flowverdict_exporter.series import PairSeries
+from flowverdict_exporter.settings import ExporterSettings
+from flowverdict_runtime.connection import check_nats, connected
+from flowverdict_runtime.consumer import consume
+from flowverdict_runtime.service import Context, Service
+
+__all__ = ["SERVICE"]
+
+_ROWS = Counter("flowverdict_exporter_rows_total", "Flow rows added up.")
+_LOST = Counter("flowverdict_rows_lost_total", "Flow updates that a node's kernel lost.", ["node"])
+
+
+async def run(settings: ExporterSettings, context: Context) -> None:
+    """Add up every enriched message until the service is to stop."""
+    series = PairSeries(settings.series_budget, settings.expire_seconds)
+    REGISTRY.register(series)
+
+    async def handle(message: Msg) -> bool:
+        header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
+        batch = enriched.decode(message.data)
+        series.add(batch)
+        _ROWS.inc(batch.num_rows)
+        _LOST.labels(header.node).inc(header.rows_lost)
+        return True
+
+    async with connected(settings.nats_url, "exporter", context) as jetstream:
+        if jetstream is not None:
+            await consume(jetstream, context, FLOWS_ENRICHED, "exporter", handle)
+
+
+async def check(settings: ExporterSettings) -> int:
+    """Print whether NATS is there; 0 where it is."""
+    return await check_nats(settings.nats_url)
+
+
+SERVICE = Service(
+    name="exporter",
+    purpose="Serves named flows to Prometheus, by pair of addresses.",
+    settings=ExporterSettings,
+    run=run,
+    check=check,
+)

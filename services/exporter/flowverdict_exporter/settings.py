@@ -1,0 +1,21 @@
+"""The exporter's settings."""
+
+from dataclasses import dataclass
+
+from flowverdict_runtime.service import CommonSettings, listen_setting
+from flowverdict_runtime.settings import Address, integer, number, setting
+
+__all__ = ["ExporterSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExporterSettings(CommonSettings):
+    """What the exporter reads from its environment."""
+
+    series_budget: int = setting(
+        integer(1, 10_000_000), "100000", "pairs with series of their own; more are summed as other"
+    )
+    expire_seconds: float = setting(
+        number(60, 1e7), "3600", "a pair without a flow for so long is dropped"
+    )
+    listen: Address = listen_setting(9191)

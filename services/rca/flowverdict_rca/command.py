@@ -1,0 +1,49 @@
+"""The command `flowverdict-rca`: the service, `fetch` and `analyse`."""
+
+import sys
+from pathlib import Path
+
+from flowverdict_rca import offline
+from flowverdict_rca.server import SERVICE
+from flowverdict_runtime.service import parser_of, run_service
+
+__all__ = ["run"]
+
+DEFAULT_FILE = Path("tcp_retransmissions.jsonl")
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise ValueError
+    return value
+
+
+def run() -> int:
+    """Parse the command line and do what it says; returns the exit status."""
+    parser = parser_of(SERVICE)
+    commands = parser.add_subparsers(dest="command", title="commands (without one: the service)")
+    fetch = commands.add_parser("fetch", help="save a Prometheus' retransmission counters to a file")
+    fetch.add_argument("url", metavar="PROMETHEUS_URL", help="for example http://localhost:9090")
+    fetch.add_argument("--minutes", type=float, default=120, help="how far back (default: 120)")
+    fetch.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")
+    analyse = commands.add_parser("analyse", help="print the itemsets and rules of such a file")
+    analyse.add_argument("file", type=Path, metavar="FILE")
+    analyse.add_argument("--min-support", type=_share, default=0.2, help="default: 0.2")
+    analyse.add_argument("--min-confidence", type=_share, default=0.7, help="default: 0.7")
+    analyse.add_argument("--json", action="store_true", help="one JSON document")
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "fetch":
+            count = offline.fetch(arguments.url, arguments.out, arguments.minutes)
+            print(f"{count} series saved to {arguments.out}")
+            return 0
+        if arguments.command == "analyse":
+            offline.analyse(
+                arguments.file, arguments.min_support, arguments.min_confidence, arguments.json
+            )
+            return 0
+    except offline.OfflineError as error:
+        print(f"flowverdict-rca: {error}", file=sys.stderr)
+        return 1
+    return run_service(SERVICE, arguments.check)

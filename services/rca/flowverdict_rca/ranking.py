@@ -1,0 +1,182 @@
+"""The components that explain the failing pairs.
+
+A component explains the failing pairs that it takes part in, and is contradicted by the OK pairs
+that it takes part in. The best one is chosen, its pairs are set aside, and the rest is explained in
+the same way, so that two faults at once give two findings.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from flowverdict_contracts.verdicts import Cause, Component, Direction
+from flowverdict_rca.mining import FAIL, OK, chance
+from flowverdict_rca.pairs import Endpoint, Pair
+
+__all__ = ["Addresses", "Finding", "components_of", "findings", "transaction"]
+
+Addresses = dict[Endpoint, frozenset[str]]
+
+_BETA_SQUARED = 0.25
+_MIN_SCORE = 0.6
+_MAX_P_VALUE = 0.05
+_MAX_FINDINGS = 5
+_RUNNERS_UP = 4
+# Of components with the very same flows, the first is named and the others are alternatives.
+_PREFERENCE = ("pod", "service", "external", "unknown", "node", "workload", "link", "node_link")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A cause that was singled out, with what fits less well behind it, and what it explains."""
+
+    causes: tuple[Cause, ...]
+    explained: tuple[Pair, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Suspect:
+    """Components with the very same flows: numbers of their failing pairs and of their OK ones."""
+
+    components: tuple[Component, ...]
+    failing: frozenset[int]
+    ok: frozenset[int]
+
+
+def _joined(kind: str, one: str, other: str) -> Component:
+    return Component(kind=kind, name=" <-> ".join(sorted((one, other))))  # type: ignore[arg-type]
+
+
+def components_of(pair: Pair) -> Iterator[Component]:
+    """Every component that could make this pair fail."""
+    for end in (pair.src, pair.dst):
+        yield end.component
+        if end.workload:
+            yield Component(kind="workload", name=end.workload)
+        if end.node and end.kind != "node":
+            yield Component(kind="node", name=end.node)
+    yield _joined("link", pair.src.name, pair.dst.name)
+    if pair.src.node and pair.dst.node and pair.src.node != pair.dst.node:
+        yield _joined("node_link", pair.src.node, pair.dst.node)
+
+
+def transaction(pair: Pair, failing: bool) -> frozenset[str]:
+    """The pair as items for rule mining: endpoints, nodes, OK or FAIL."""
+    items = {str(end.component) for end in (pair.src, pair.dst)}
+    items |= {f"node {end.node}" for end in (pair.src, pair.dst) if end.node}
+    return frozenset(items | {FAIL if failing else OK})
+
+
+def findings(failing: Sequence[Pair], ok: Sequence[Pair], addresses: Addresses) -> list[Finding]:
+    """What is behind `failing`, most convincing first; empty where nothing can be singled out."""
+    found: list[Finding] = []
+    remaining = list(failing)
+    while len(remaining) > 1 and len(found) < _MAX_FINDINGS:
+        suspects = _suspects(remaining, ok)
+        total = len(remaining) + len(ok)
+        scored = sorted(
+            ((_score(suspect, len(remaining)), suspect) for suspect in suspects),
+            key=lambda each: (-each[0], _rank_of(each[1].components[0])),
+        )
+        causes = [
+            _cause(suspect, score, remaining, total, addresses)
+            for score, suspect in scored[: 1 + _RUNNERS_UP]
+        ]
+        if causes[0].score < _MIN_SCORE or causes[0].p_value > _MAX_P_VALUE:
+            break
+        explained = scored[0][1].failing
+        found.append(Finding(tuple(causes), tuple(remaining[number] for number in sorted(explained))))
+        remaining = [pair for number, pair in enumerate(remaining) if number not in explained]
+    return found
+
+
+def _rank_of(component: Component) -> tuple[int, str]:
+    return _PREFERENCE.index(component.kind), component.name
+
+
+def _suspects(failing: Sequence[Pair], ok: Sequence[Pair]) -> list[_Suspect]:
+    fails: dict[Component, set[int]] = defaultdict(set)
+    fine: dict[Component, set[int]] = defaultdict(set)
+    for number, pair in enumerate(failing):
+        for component in components_of(pair):
+            fails[component].add(number)
+    for number, pair in enumerate(ok):
+        for component in components_of(pair):
+            if component in fails:
+                fine[component].add(number)
+    alike: dict[tuple[frozenset[int], frozenset[int]], list[Component]] = defaultdict(list)
+    for component, numbers in fails.items():
+        alike[frozenset(numbers), frozenset(fine[component])].append(component)
+    return [
+        _Suspect(_ordered(components), bad, good) for (bad, good), components in alike.items()
+    ]
+
+
+def _ordered(components: list[Component]) -> tuple[Component, ...]:
+    """The one to name first. Where two endpoints are alike, the link between them is as far as
+    the evidence goes, and naming one of the two would be a guess."""
+    components.sort(key=_rank_of)
+    for kinds, link in ((("pod", "service", "external", "unknown"), "link"), (("node",), "node_link")):
+        if sum(each.kind in kinds for each in components) > 1:
+            components.sort(key=lambda each, link=link: each.kind != link)  # type: ignore[misc]
+            break
+    return tuple(components)
+
+
+def _score(suspect: _Suspect, failing: int) -> float:
+    precision = len(suspect.failing) / (len(suspect.failing) + len(suspect.ok))
+    explains = len(suspect.failing) / failing
+    return (1 + _BETA_SQUARED) * precision * explains / (_BETA_SQUARED * precision + explains)
+
+
+def _cause(
+    suspect: _Suspect, score: float, failing: Sequence[Pair], total: int, addresses: Addresses
+) -> Cause:
+    named, *others = suspect.components
+    involved = len(suspect.failing) + len(suspect.ok)
+    ends = _ends(named, [failing[number] for number in suspect.failing])
+    return Cause(
+        kind=named.kind,
+        name=named.name,
+        node=_node(named, ends),
+        addresses=tuple(sorted(set().union(*(addresses.get(end, frozenset()) for end in ends)))),
+        direction=_direction(named, [failing[number] for number in suspect.failing]),
+        score=round(score, 4),
+        precision=round(len(suspect.failing) / involved, 4),
+        explains=round(len(suspect.failing) / len(failing), 4),
+        p_value=chance(total, len(failing), involved, len(suspect.failing)),
+        alternatives=tuple(others),
+    )
+
+
+def _is_part(end: Endpoint, component: Component) -> bool:
+    if component.kind == "workload":
+        return end.workload == component.name
+    if component.kind == "node":
+        return end.node == component.name
+    return end.kind == component.kind and end.name == component.name
+
+
+def _ends(component: Component, pairs: Sequence[Pair]) -> set[Endpoint]:
+    """The endpoints that have the component's addresses; a link's are those at both its ends."""
+    both = {end for pair in pairs for end in (pair.src, pair.dst)}
+    if component.kind == "link":
+        return both
+    if component.kind in ("node", "node_link"):
+        return {end for end in both if end.kind == "node" and end.name in component.name}
+    return {end for end in both if _is_part(end, component)}
+
+
+def _node(component: Component, ends: set[Endpoint]) -> str:
+    if component.kind == "node":
+        return component.name
+    nodes = {end.node for end in ends}
+    return nodes.pop() if len(nodes) == 1 else ""
+
+
+def _direction(component: Component, pairs: Sequence[Pair]) -> Direction:
+    sends = any(_is_part(pair.src, component) for pair in pairs)
+    receives = any(_is_part(pair.dst, component) for pair in pairs)
+    if sends == receives:
+        return "both"
+    return "sending" if sends else "receiving"

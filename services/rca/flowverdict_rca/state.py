@@ -1,0 +1,72 @@
+"""What the RCA worker keeps in NATS, so that a restart forgets nothing."""
+
+import msgspec
+from nats.js import JetStreamContext
+from nats.js.api import KeyValueConfig
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
+from nats.js.kv import KeyValue
+
+from flowverdict_contracts.subjects import RCA_STATE_BUCKET
+from flowverdict_rca.incidents import Incident
+from flowverdict_runtime.service import CannotRun
+
+__all__ = ["State", "StateStore"]
+
+_KEY = "state"
+
+
+class State(msgspec.Struct, frozen=True):
+    """Where judging stands.
+
+    Attributes:
+        resume_from: first sequence of FLOWS_ENRICHED that must be read again.
+        seen_until: last sequence that was read.
+        judged_until_ns: end of the last window judged, UTC nanoseconds.
+        incidents: those open or about to be.
+        stream_created: which FLOWS_ENRICHED the sequences belong to.
+    """
+
+    resume_from: int
+    seen_until: int
+    judged_until_ns: int
+    incidents: tuple[Incident, ...]
+    stream_created: str
+
+
+class StateStore:
+    """One state in the bucket `rca_state`, written by one worker."""
+
+    def __init__(self, bucket: KeyValue, revision: int) -> None:
+        self._bucket = bucket
+        self._revision = revision
+
+    @classmethod
+    async def open(cls, jetstream: JetStreamContext) -> tuple["StateStore", State | None]:
+        """The store and what it holds; made where it is not there."""
+        try:
+            bucket = await jetstream.key_value(RCA_STATE_BUCKET)
+        except NotFoundError:
+            bucket = await jetstream.create_key_value(KeyValueConfig(bucket=RCA_STATE_BUCKET))
+        try:
+            entry = await bucket.get(_KEY)
+        except KeyNotFoundError as missing:
+            return cls(bucket, missing.entry.revision if missing.entry else 0), None
+        try:
+            state = msgspec.json.decode(entry.value or b"", type=State)
+        except msgspec.MsgspecError:
+            # Written by another version: begin anew rather than not at all.
+            state = None
+        return cls(bucket, entry.revision or 0), state
+
+    async def save(self, state: State) -> None:
+        """Keep `state`.
+
+        Raises:
+            CannotRun: where another worker has written since; two would judge everything twice.
+        """
+        try:
+            self._revision = await self._bucket.update(
+                _KEY, msgspec.json.encode(state), last=self._revision
+            )
+        except KeyWrongLastSequenceError:
+            raise CannotRun("another RCA worker is judging; this one stops") from None
