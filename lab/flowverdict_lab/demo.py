@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
+from nats.errors import Error as NatsError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -119,7 +120,7 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
     replay: Path | None = arguments.replay
     cluster = make_cluster(arguments.pods, arguments.nodes)
     fault = parse_fault(arguments.fault, arguments.target, arguments.loss, cluster)
-    if replay is None and (why := why_not_live()):
+    if replay is None and (why := os.environ.get("FLOWVERDICT_NOT_LIVE") or why_not_live()):
         console.print(f"No live run, since {why}: replaying the recording of a real one.")
         replay = SHIPPED_RECORDING
     _prepare(folder)
@@ -177,8 +178,8 @@ def main() -> None:
     except FaultError as error:
         print(f"script/demo: {error}", file=sys.stderr)
         status = _USAGE
-    except (LabError, PipelineError, RecordingError, OSError) as error:
-        print(f"script/demo: {error}", file=sys.stderr)
+    except (LabError, PipelineError, RecordingError, NatsError, OSError) as error:
+        print(f"script/demo: {str(error) or repr(error)}", file=sys.stderr)
         status = _FAILED
     except KeyboardInterrupt:
         print("script/demo: interrupted; everything it started is gone", file=sys.stderr)

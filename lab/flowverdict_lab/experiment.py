@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from flowverdict_contracts.subjects import SUBJECT_VERDICTS
-from flowverdict_contracts.verdicts import Component, Verdict
+from flowverdict_contracts.verdicts import Component, Verdict, moment
 from flowverdict_contracts.verdicts import decode as decode_verdict
 from flowverdict_lab import recording
 from flowverdict_lab.cluster import Cluster
@@ -26,6 +26,7 @@ __all__ = ["METRICS_FILE", "PHASES", "Outcome", "listening", "run_live", "run_re
 PHASES = ("before", "during", "after")
 METRICS_FILE = "metrics.prom"
 _JUDGED_SECONDS = 60
+_PANE_SECONDS = 2
 _RESOLVED_SECONDS = 15
 _FLOW_REQUESTS = 120
 """Requests a second of the whole lab, shared by its flows: two cores serve them with ease."""
@@ -51,9 +52,22 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict that rests on the most evidence: the last before things got better."""
+        """The verdict of the last window while the fault was there; of several, the first."""
         said = [verdict for verdict in self.verdicts if verdict.status != "resolved"]
-        return said[-1] if said else None
+        _, mended_ns = self.phases.get("during", (0, 0))
+        while_broken = [each for each in said if each.window.end <= moment(mended_ns)]
+        in_question = while_broken or said
+        last = in_question[-1].window if in_question else None
+        return next((each for each in in_question if each.window == last), None)
+
+    @property
+    def also(self) -> list[Verdict]:
+        """Verdicts on other incidents in the same window."""
+        return [
+            each
+            for each in self.verdicts
+            if self.verdict and each.window == self.verdict.window and each is not self.verdict
+        ]
 
     def wrong(self) -> str | None:
         """Why the verdict is not right, None where it is."""
@@ -175,13 +189,12 @@ def _is_resolved(outcome: Outcome) -> bool:
 
 
 async def _until_judged(pipeline: Pipeline, end_ns: int) -> None:
-    """Until the RCA worker has judged all windows that end before `end_ns`."""
-    pane_seconds = 5
+    """Until the RCA worker has judged all windows that are whole at `end_ns`."""
 
     def judged() -> bool:
         pipeline.check_running()
         until = pipeline.metric("rca", "flowverdict_rca_judged_until_seconds")
-        return until >= (end_ns / 1e9 - 0.5) // pane_seconds * pane_seconds
+        return until > end_ns / 1e9 - 2 * _PANE_SECONDS
 
     if not await _until(judged, _JUDGED_SECONDS):
         raise PipelineError(f"the windows were not judged in {_JUDGED_SECONDS} s; see logs/rca.log")

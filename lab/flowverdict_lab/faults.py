@@ -4,6 +4,7 @@
 and works on kernels without netem. The tables stand in the nodes' own namespaces and go with them.
 """
 
+import itertools
 from dataclasses import dataclass
 
 from flowverdict_contracts.verdicts import Component
@@ -50,6 +51,14 @@ class Fault:
         where = f"the link between {names}" if self.kind == "link-loss" else names
         return f"{self.loss_percent} % packet loss on {where}"
 
+    def hits(self, one: Pod, other: Pod) -> bool:
+        """Whether packets between two pods are dropped."""
+        if self.kind == "link-loss" and isinstance(self.targets[0], Pod):
+            return {one, other} == set(self.targets)
+        if self.kind == "link-loss":
+            return {one.node, other.node} == set(self.targets)
+        return not {one, other, one.node, other.node}.isdisjoint(self.targets)
+
     @property
     def expected(self) -> tuple[Component, ...]:
         """What a right verdict may name; empty where a verdict would be wrong."""
@@ -77,7 +86,8 @@ class Fault:
             network.inside(node.name, ["nft", "delete", "table", "netdev", _TABLE])
 
     def _chains(self, network: Network) -> dict[Node, list[str]]:
-        drop = f"numgen random mod 100 < {self.loss_percent} counter drop"
+        some = "" if self.loss_percent == 100 else f"numgen random mod 100 < {self.loss_percent} "
+        drop = f"{some}counter drop"
         chains: dict[Node, list[str]] = {}
         if self.kind == "node-loss":
             # On the way in at each interface: every packet the node forwards passes just one.
@@ -146,4 +156,21 @@ def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> 
         raise FaultError("node-loss needs nodes as --target, such as worker0")
     if kind == "link-loss" and (len(set(names)) != 2 or not (of_pods or of_nodes)):
         raise FaultError("link-loss needs two pods or two nodes as --target, such as pod-b,pod-c")
-    return Fault(kind, targets, loss_percent)
+    fault = Fault(kind, targets, loss_percent)
+    _check_can_be_told(fault, cluster)
+    return fault
+
+
+def _check_can_be_told(fault: Fault, cluster: Cluster) -> None:
+    """Refuse what no evidence could single out: that would show nothing."""
+    pairs = list(itertools.combinations(cluster.pods, 2))
+    hit = [pair for pair in pairs if fault.hits(*pair)]
+    if not hit:
+        raise FaultError("no flow would pass there: use more pods")
+    if len(hit) == len(pairs):
+        raise FaultError("every flow would fail, and nothing would be left to compare with")
+    nodes = [target for target in fault.targets if isinstance(target, Node)]
+    pods = [sum(pod.node is node for pod in cluster.pods) for node in nodes]
+    if nodes and max(pods) < 2:
+        names = " and ".join(node.name for node in nodes)
+        raise FaultError(f"{names} with one pod each cannot be told from the pods: use more pods")

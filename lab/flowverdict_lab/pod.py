@@ -16,12 +16,13 @@ from typing import Any
 _REQUEST = b"q" * 8 * 1024
 _ANSWER = b"a" * 16 * 1024
 _REQUESTS_A_CONNECTION = 5
-_TIMEOUT_SECONDS = 10
+_CONNECTIONS_A_PEER = 3
+_TIMEOUT_SECONDS = 3
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = _TIMEOUT_SECONDS
+    timeout = 10
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
@@ -78,8 +79,8 @@ def main() -> None:
         stop.set()
         stop = threading.Event()
         rate = order["requests_per_second"]
-        for peer in order["peers"]:
-            arguments = (peer, port, 1 / rate, stop)
+        for peer in order["peers"] * _CONNECTIONS_A_PEER:
+            arguments = (peer, port, _CONNECTIONS_A_PEER / rate, stop)
             threading.Thread(target=_call_for_ever, args=arguments, daemon=True).start()
 
 

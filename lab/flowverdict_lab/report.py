@@ -45,6 +45,8 @@ def _words(outcome: Outcome, verdict: Verdict) -> Text:
         at = datetime.fromisoformat(opened.opened_at).timestamp()
         facts["opened"] = f"{at - outcome.phases['during'][0] / 1e9:.0f} s after the fault began"
     text = Text(verdict.summary + "\n", style="bold")
+    for other in outcome.also:
+        text.append(f"\nAlso: {other.summary}\n")
     for name, fact in facts.items():
         text.append(f"\n{name:<11} {fact}", style="not bold")
     return text
@@ -97,13 +99,13 @@ def _rules(rules: Sequence[Rule]) -> Table:
 
 
 def _flows(flows: Sequence[FailingFlow]) -> Table:
-    table = _table("Failing flows", ["from", "to"], ["sent again", "segments", "failed opens", "RTT ms"])
+    table = _table("Failing flows", ["from", "to"], ["sent again", "data segments", "failed opens", "RTT ms"])
     for flow in flows:
         table.add_row(
             flow.src,
             flow.dst,
             f"{100 * flow.retransmission_ratio:.1f} %",
-            str(flow.segments_sent),
+            str(flow.data_segments_sent),
             str(flow.failed_opens),
             f"{flow.rtt_us / 1000:.1f}",
         )

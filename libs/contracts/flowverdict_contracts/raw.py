@@ -38,12 +38,13 @@ FIELDS: tuple[tuple[str, str, int], ...] = (
     ("rtt_variation_us", "u4", 116),
     ("mss", "u2", 120),
     ("role", "u1", 122),
+    ("data_segments_sent", "u4", 124),
 )
 """Name, little-endian type and byte offset of each field.
 
 `src` is the local end. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
-Counts are of the interval. `segments_sent` includes pure ACKs and retransmissions, so
-`retransmitted_segments / segments_sent` lies between 0 and 1. `rtt_us` is the kernel's smoothed
+Counts are of the interval. `segments_sent` includes pure ACKs and retransmissions,
+`data_segments_sent` only segments with payload, retransmissions included. `rtt_us` is the kernel's smoothed
 RTT and `rtt_variation_us` its mean deviation, as of the interval's last sample, 0 where unknown.
 The `drops_*` fields count packets from `src` to `dst` that this node's kernel discarded.
 """

@@ -3,6 +3,7 @@
 JSON; the JSON Schema made from these types is docs/verdict.schema.json.
 """
 
+import inspect
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -107,12 +108,18 @@ class FlowCounts(_Record, frozen=True, kw_only=True):
 
 
 class FailingFlow(_Record, frozen=True, kw_only=True):
-    """A directed pair of endpoints that fails, and its numbers in the window."""
+    """A directed pair of endpoints that fails, and its numbers.
+
+    Attributes:
+        data_segments_sent: segments sent with payload or SYN, retransmissions included.
+        retransmission_ratio: `retransmitted_segments / data_segments_sent`, at most 1.
+        rtt_us: smoothed RTT in microseconds, 0 where unknown.
+    """
 
     src: str
     dst: str
     retransmission_ratio: float
-    segments_sent: int
+    data_segments_sent: int
     retransmitted_segments: int
     opens: int
     failed_opens: int
@@ -191,4 +198,12 @@ def decode(body: bytes) -> Verdict:
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a verdict."""
     schema = msgspec.json.schema(Verdict)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    for described in schema["$defs"].values():
+        described["description"] = inspect.cleandoc(described["description"])
+    whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(whole))
+    return plain
+
+
+if __name__ == "__main__":
+    print(msgspec.json.format(msgspec.json.encode(json_schema()), indent=2).decode())

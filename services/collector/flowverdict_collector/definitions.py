@@ -23,6 +23,7 @@ _OFFSETS = {
     "TCP_SOCK_BYTES_RECEIVED": ("tcp_sock", "bytes_received"),
     "TCP_SOCK_SEGS_OUT": ("tcp_sock", "segs_out"),
     "TCP_SOCK_SEGS_IN": ("tcp_sock", "segs_in"),
+    "TCP_SOCK_DATA_SEGS_OUT": ("tcp_sock", "data_segs_out"),
     "TCP_SOCK_TOTAL_RETRANS": ("tcp_sock", "total_retrans"),
     "TCP_SOCK_SRTT_US": ("tcp_sock", "srtt_us"),
     "TCP_SOCK_MDEV_US": ("tcp_sock", "mdev_us"),

@@ -7,9 +7,10 @@ must be named as of its own interval, also when it is read minutes after.
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv6Address, ip_address
 
-__all__ = ["Directory", "Endpoint", "address_bytes", "address_text", "nobody"]
+from flowverdict_contracts import addresses
+
+__all__ = ["ALWAYS", "Directory", "Endpoint", "nobody"]
 
 ALWAYS = 0
 STILL = (1 << 63) - 1
@@ -41,29 +42,10 @@ class _Tenure:
     until_ns: int
 
 
-def address_bytes(text: str) -> bytes:
-    """16 bytes of an address, IPv4 as ::ffff:a.b.c.d.
-
-    Raises:
-        ValueError: where `text` is no address.
-    """
-    address = ip_address(text)
-    if address.version == 4:
-        return b"\0" * 10 + b"\xff\xff" + address.packed
-    return address.packed
-
-
-def address_text(packed: bytes) -> str:
-    """The address in its usual notation (RFC 5952)."""
-    address = IPv6Address(packed)
-    return str(address.ipv4_mapped or address)
-
-
 def nobody(packed: bytes) -> Endpoint:
     """What an address is that nothing in the cluster has."""
-    address = IPv6Address(packed)
-    known = address.ipv4_mapped or address
-    return Endpoint("external" if known.is_global else "unknown", name_confidence="none")
+    kind = "external" if addresses.parse(packed).is_global else "unknown"
+    return Endpoint(kind, name_confidence="none")
 
 
 class Directory:
@@ -75,14 +57,14 @@ class Directory:
         self._changes = threading.Lock()
 
     def put(
-        self, owner: str, endpoint: Endpoint, addresses: Iterable[bytes], from_ns: int, now_ns: int
+        self, owner: str, endpoint: Endpoint, owned: Iterable[bytes], from_ns: int, now_ns: int
     ) -> None:
-        """`owner` (a unique id) is `endpoint` and has `addresses`, since `from_ns`.
+        """`owner` (a unique id) is `endpoint` and has `owned`, its addresses, since `from_ns`.
 
         What it had before and has no longer ended at `now_ns`. Where another owner had one of
         them, that one's tenure ends when this one's begins.
         """
-        wanted = frozenset(addresses)
+        wanted = frozenset(owned)
         with self._changes:
             for address in self._addresses.get(owner, frozenset()) - wanted:
                 self._end(owner, address, now_ns)

@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from flowverdict_contracts.addresses import to_text
 from flowverdict_contracts.enriched import ARROW_SCHEMA, ENDS, NAMES
 from flowverdict_contracts.raw import ROLES
-from flowverdict_enricher.directory import Directory, Endpoint, address_text
+from flowverdict_enricher.directory import Directory, Endpoint
 
 __all__ = ["enrich"]
 
@@ -31,7 +32,7 @@ def enrich(
     codes, addresses = _distinct(records)
     endpoints = [directory.at(address, start_ns, end_ns) for address in addresses]
     columns: dict[str, pa.Array] = {}
-    texts = pa.array([address_text(address) for address in addresses], pa.string())
+    texts = pa.array([to_text(address) for address in addresses], pa.string())
     halves = dict(zip(ENDS, np.split(codes, 2), strict=True))
     for end, half in halves.items():
         columns[f"{end}_ip"] = pa.DictionaryArray.from_arrays(pa.array(half), texts)

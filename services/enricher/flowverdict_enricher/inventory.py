@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from flowverdict_enricher.directory import ALWAYS, Directory, Endpoint, address_bytes
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_enricher.directory import ALWAYS, Directory, Endpoint
 from flowverdict_runtime.service import CannotRun, Context
 
 __all__ = ["Inventory", "follow", "read"]
@@ -65,7 +66,7 @@ def read(path: Path) -> Inventory:
         inventory = msgspec.json.decode(path.read_bytes(), type=Inventory)
         for each in (*inventory.nodes, *inventory.pods, *inventory.services):
             for address in each.addresses:
-                address_bytes(address)
+                to_bytes(address)
     except OSError as error:
         raise CannotRun(f"inventory {path}: {error.strerror}") from None
     except (msgspec.MsgspecError, ValueError) as error:
@@ -102,7 +103,7 @@ def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int
         )
     directory.keep_only(wanted, now_ns)
     for owner, (endpoint, addresses) in wanted.items():
-        directory.put(owner, endpoint, map(address_bytes, addresses), since_ns, now_ns)
+        directory.put(owner, endpoint, map(to_bytes, addresses), since_ns, now_ns)
 
 
 async def follow(path: Path, directory: Directory, context: Context) -> None:

@@ -18,7 +18,8 @@ import msgspec
 import urllib3
 from kubernetes import client, config
 
-from flowverdict_enricher.directory import Directory, Endpoint, address_bytes
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_enricher.directory import Directory, Endpoint
 from flowverdict_runtime.service import CannotRun, Context
 
 __all__ = ["check", "follow"]
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 PAGE = 500
 WATCH_SECONDS = 100
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 30.0
 SILENCE_SECONDS = 130
 """A watch that gives nothing for longer than the server was asked to keep it is dead."""
 
@@ -159,7 +161,7 @@ def _apply(pod: _Pod, directory: Directory) -> None:
     meta, status, node = pod.metadata, pod.status, pod.spec.node_name
     host = {each.ip for each in status.hostIPs} | {status.hostIP}
     if node:
-        addresses = [address_bytes(ip) for ip in host if ip]
+        addresses = [to_bytes(ip) for ip in host if ip]
         directory.put(f"node/{node}", Endpoint("node", node=node), addresses, 0, now)
     if status.phase in ("Succeeded", "Failed"):
         # Its address is free for another from now on, though the pod object stays.
@@ -177,7 +179,7 @@ def _apply(pod: _Pod, directory: Directory) -> None:
     own = [] if pod.spec.host_network else [each.ip for each in status.podIPs if each.ip]
     began = status.startTime or meta.creation_timestamp
     since = int(began.timestamp() * 1e9) if began else now
-    directory.put(meta.uid, endpoint, map(address_bytes, own), since, now)
+    directory.put(meta.uid, endpoint, map(to_bytes, own), since, now)
 
 
 def _list(api: Any, directory: Directory) -> str:
@@ -233,14 +235,14 @@ def _watch(api: Any, directory: Directory, version: str, context: Context) -> st
 
 
 def _follow_for_ever(api: Any, directory: Directory, context: Context) -> None:
-    version, pause = "", 0.5
+    version, pause = "", FIRST_PAUSE_SECONDS
     while not context.stopping.is_set():
         try:
             if not version:
                 version = _list(api, directory)
                 log.info("pods listed", extra={"owners": len(directory)})
             version = _watch(api, directory, version, context)
-            pause = 0.5
+            pause = FIRST_PAUSE_SECONDS
         except _Gone:
             log.info("the watch is too old, listing again")
             version = ""
@@ -249,7 +251,7 @@ def _follow_for_ever(api: Any, directory: Directory, context: Context) -> None:
             # What happened meanwhile is only in a fresh list if the watch itself was lost.
             version = version if isinstance(error, urllib3.exceptions.HTTPError) else ""
             time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 2, 30)
+            pause = min(pause * 2, LAST_PAUSE_SECONDS)
 
 
 async def follow(kubeconfig: str, directory: Directory, context: Context) -> None:

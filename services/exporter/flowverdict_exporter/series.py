@@ -34,6 +34,10 @@ LABELS = (
 COUNTERS = {
     "retransmitted_segments": ("tcp_retransmissions", "TCP segments sent again."),
     "segments_sent": ("tcp_segments_sent", "TCP segments sent, retransmissions and ACKs included."),
+    "data_segments_sent": (
+        "tcp_data_segments_sent",
+        "TCP segments with payload sent, retransmissions included.",
+    ),
     "bytes_sent": ("tcp_sent_bytes", "TCP payload sent, retransmissions included."),
     "opens": ("tcp_opens", "TCP connections established."),
     "failed_opens": ("tcp_failed_opens", "TCP connection attempts that failed."),

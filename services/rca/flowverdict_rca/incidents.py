@@ -1,8 +1,8 @@
 """Windows over time to verdicts: opened, ongoing, resolved.
 
-An incident opens when the same cause was found in several windows in a row, and resolves when it
-was not for several. Everything follows from the windows, so judging the same windows again after a
-restart gives the same verdicts with the same ids.
+An incident opens when the same cause was found in several windows in a row, and resolves when
+nothing of it was for several. Everything follows from the windows, so judging the same windows
+again after a restart gives the same verdicts with the same ids.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import msgspec
 from flowverdict_contracts.verdicts import Cause, Verdict
 from flowverdict_rca.judgement import Judgement, verdict
 from flowverdict_rca.pairs import Pair
-from flowverdict_rca.ranking import Finding
+from flowverdict_rca.ranking import components_of
 from flowverdict_rca.settings import RcaSettings
 
 __all__ = ["Incident", "Incidents"]
@@ -24,35 +24,48 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: the same from `opened` to `resolved`.
-        blamed: the first cause as last found; None where nothing could be singled out.
-        flows: the failing pairs, as `src -> dst`.
+        causes: as last confirmed, the blamed one first; empty where none could be singled out.
+        flows: the failing pairs of its last window, as `src -> dst`.
         windows: windows in a row that blamed the same.
+        rival: what the last windows blamed instead, and in `rival_windows` how many in a row.
         clear: windows in a row without it.
         opened_ns: end of the window in which it opened, 0 before that.
     """
 
     id: str
-    blamed: Cause | None
+    causes: tuple[Cause, ...]
     flows: frozenset[str]
     windows: int = 1
+    rival: tuple[str, str] = ("", "")
+    rival_windows: int = 0
     clear: int = 0
     opened_ns: int = 0
 
-
-def _flows(pairs: Sequence[Pair]) -> frozenset[str]:
-    return frozenset(f"{pair.src.name} -> {pair.dst.name}" for pair in pairs)
-
-
-def _key(cause: Cause | None) -> tuple[str, str]:
-    return (cause.kind, cause.name) if cause else ("", "")
+    @property
+    def blamed(self) -> tuple[str, str]:
+        """Kind and name of the first cause, empty where there is none."""
+        return _key(self.causes)
 
 
-def _is_same(incident: Incident, blamed: Cause | None, flows: frozenset[str]) -> bool:
-    """The same cause, or mostly the same flows: then what is blamed has become clearer."""
-    if _key(incident.blamed) == _key(blamed):
-        return True
-    shared = len(incident.flows & flows)
-    return 2 * shared >= min(len(incident.flows), len(flows)) > 0
+class _Found(msgspec.Struct, frozen=True):
+    causes: tuple[Cause, ...]
+    pairs: tuple[Pair, ...]
+    flows: frozenset[str]
+
+
+def _key(causes: Sequence[Cause]) -> tuple[str, str]:
+    return (causes[0].kind, causes[0].name) if causes else ("", "")
+
+
+def _found(judgement: Judgement) -> list[_Found]:
+    """What a window blames, for which pairs; one without causes where it cannot tell."""
+    found = [(finding.causes, finding.explained) for finding in judgement.findings]
+    if judgement.failing and not found:
+        found = [((), judgement.failing)]
+    return [
+        _Found(causes, pairs, frozenset(f"{pair.src.name} -> {pair.dst.name}" for pair in pairs))
+        for causes, pairs in found
+    ]
 
 
 class Incidents:
@@ -68,52 +81,86 @@ class Incidents:
         return self._known
 
     def judge(self, judgement: Judgement) -> Iterator[Verdict]:
-        """The verdicts that a window gives, in order of how much they explain."""
-        found: list[tuple[Finding | None, frozenset[str]]] = [
-            (finding, _flows(finding.explained)) for finding in judgement.findings
-        ]
-        if judgement.failing and not found:
-            found = [(None, _flows(judgement.failing))]
+        """The verdicts that a window gives, those that explain most first."""
         before, now = list(self._known), []
-        for finding, flows in found:
-            blamed = finding.causes[0] if finding else None
-            match = next((each for each in before if _key(each.blamed) == _key(blamed)), None)
-            match = match or next((each for each in before if _is_same(each, blamed, flows)), None)
+        for found in _found(judgement):
+            match = _match(before, found)
             if match:
                 before.remove(match)
-            incident = self._next(match, blamed, flows, judgement)
+            incident = self._next(match, found, judgement.window.end_ns)
             now.append(incident)
             if incident.opened_ns:
                 status = "ongoing" if match and match.opened_ns else "opened"
-                yield verdict(incident.id, incident.opened_ns, status, judgement, finding)
+                yield verdict(
+                    incident.id,
+                    incident.opened_ns,
+                    status,  # type: ignore[arg-type] # one of two literals
+                    judgement,
+                    incident.causes,
+                    found.pairs,
+                )
         for incident in before:
-            cleared = msgspec.structs.replace(incident, clear=incident.clear + 1, windows=0)
-            if cleared.clear < self._settings.resolve_after:
-                now.append(cleared)
+            clear = incident.clear + 1
+            if clear < self._settings.resolve_after:
+                now.append(msgspec.structs.replace(incident, clear=clear, windows=0))
             elif incident.opened_ns:
                 yield verdict(
-                    incident.id, incident.opened_ns, "resolved", judgement, None, incident.blamed
+                    incident.id, incident.opened_ns, "resolved", judgement, incident.causes, ()
                 )
         self._known = tuple(now)
 
-    def _next(
-        self,
-        match: Incident | None,
-        blamed: Cause | None,
-        flows: frozenset[str],
-        judgement: Judgement,
-    ) -> Incident:
+    def _next(self, match: Incident | None, found: _Found, end_ns: int) -> Incident:
+        """The incident as of this window."""
         if match is None:
-            identity = f"{judgement.window.end_ns} {_key(blamed)} {sorted(flows)}"
-            fresh = hashlib.sha256(identity.encode()).hexdigest()[:16]
-            match = Incident(id=fresh, blamed=blamed, flows=flows, windows=0)
-        same = _key(match.blamed) == _key(blamed)
-        windows = match.windows + 1 if same else 1
-        opens = windows >= self._settings.open_after and not match.opened_ns
+            identity = f"{end_ns} {_key(found.causes)} {sorted(found.flows)}"
+            match = Incident(
+                id=hashlib.sha256(identity.encode()).hexdigest()[:16],
+                causes=found.causes,
+                flows=found.flows,
+                windows=0,
+            )
+        key = _key(found.causes)
+        if key == match.blamed or (not match.opened_ns and match.windows == 0):
+            causes, windows, rival, rivals = found.causes, match.windows + 1, ("", ""), 0
+        else:
+            rivals = match.rival_windows + 1 if key == match.rival else 1
+            causes, windows, rival = match.causes, match.windows, key
+            if rivals >= self._needed(match, found):
+                causes, windows, rival, rivals = found.causes, rivals, ("", ""), 0
+        opens = not match.opened_ns and not rivals and windows >= self._settings.open_after
         return Incident(
             id=match.id,
-            blamed=blamed,
-            flows=flows,
+            causes=causes,
+            flows=found.flows,
             windows=windows,
-            opened_ns=judgement.window.end_ns if opens else match.opened_ns,
+            rival=rival,
+            rival_windows=rivals,
+            opened_ns=end_ns if opens else match.opened_ns,
         )
+
+    def _needed(self, match: Incident, found: _Found) -> int:
+        """Windows in a row before another cause is believed.
+
+        While a fault fades, its flows recover one after the other, and what is left looks like a
+        smaller fault. So where the blamed one still takes part in all that fails, a whole window's
+        length more is waited for.
+        """
+        if not match.opened_ns:
+            return 1
+        fades = bool(match.causes) and all(
+            match.blamed in {(each.kind, each.name) for each in components_of(pair)}
+            for pair in found.pairs
+        )
+        return self._settings.open_after + (self._settings.window_panes if fades else 0)
+
+
+def _match(known: Sequence[Incident], found: _Found) -> Incident | None:
+    """The incident with the same cause, or else with mostly the same flows."""
+    for incident in known:
+        if incident.blamed == _key(found.causes):
+            return incident
+    for incident in known:
+        shared = len(incident.flows & found.flows)
+        if 2 * shared >= min(len(incident.flows), len(found.flows)) > 0:
+            return incident
+    return None

@@ -1,5 +1,6 @@
 """One window judged: its failing pairs, what is behind them, and the verdict's document."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flowverdict_contracts.verdicts import (
@@ -13,7 +14,7 @@ from flowverdict_contracts.verdicts import (
 )
 from flowverdict_rca import wording
 from flowverdict_rca.mining import failure_rules
-from flowverdict_rca.pairs import Pair, Status, status_of
+from flowverdict_rca.pairs import Pair, Status, decide
 from flowverdict_rca.panes import WindowData
 from flowverdict_rca.ranking import Finding, findings, transaction
 from flowverdict_rca.settings import RcaSettings
@@ -38,8 +39,9 @@ class Judgement:
 def judge(window: WindowData, settings: RcaSettings) -> Judgement:
     """Decide which pairs fail, and what is behind it."""
     by_status: dict[Status, list[Pair]] = {status: [] for status in Status}
-    for pair in window.pairs:
-        by_status[status_of(pair, settings)].append(pair)
+    for panes in window.pairs:
+        status, evidence = decide(panes, settings)
+        by_status[status].append(evidence)
     failing, ok = by_status[Status.FAIL], by_status[Status.OK]
     return Judgement(
         window=window,
@@ -56,24 +58,23 @@ def verdict(
     opened_ns: int,
     status: VerdictStatus,
     judgement: Judgement,
-    finding: Finding | None,
-    was_blamed: Cause | None = None,
+    causes: tuple[Cause, ...],
+    explained: Sequence[Pair],
 ) -> Verdict:
     """The document that says what `judgement` means for one incident.
 
-    `finding` is None where nothing could be singled out, or where the incident is resolved; then
-    `was_blamed` is the cause it had.
+    `causes` are empty where nothing could be singled out; `explained` are the incident's failing
+    pairs in this window.
     """
     flows = FlowCounts(
         failing=len(judgement.failing), ok=len(judgement.ok), undecided=judgement.undecided
     )
     if status == "resolved":
-        causes, text = ((was_blamed,) if was_blamed else ()), wording.resolved(was_blamed)
-    elif finding:
-        causes, text = finding.causes, wording.summary(finding.causes[0], finding.explained, flows)
+        text = wording.resolved(causes)
+    elif causes:
+        text = wording.summary(causes[0], explained, flows)
     else:
-        causes, text = (), wording.undetermined(flows)
-    explained = finding.explained if finding else judgement.failing
+        text = wording.undetermined(flows)
     transactions = [transaction(pair, True) for pair in judgement.failing]
     transactions += [transaction(pair, False) for pair in judgement.ok]
     end = judgement.window.end_ns
@@ -94,7 +95,7 @@ def verdict(
     )
 
 
-def _conditions(pairs: tuple[Pair, ...], settings: RcaSettings) -> tuple[str, ...]:
+def _conditions(pairs: Sequence[Pair], settings: RcaSettings) -> tuple[str, ...]:
     seen = {
         "HIGH_RETRANSMISSION_RATIO": any(pair.retransmits(settings) for pair in pairs),
         "CONNECT_FAILURE": any(pair.connects_fail(settings) for pair in pairs),
@@ -103,7 +104,7 @@ def _conditions(pairs: tuple[Pair, ...], settings: RcaSettings) -> tuple[str, ..
     return tuple(name for name, is_seen in seen.items() if is_seen)
 
 
-def _worst(pairs: tuple[Pair, ...]) -> list[Pair]:
+def _worst(pairs: Sequence[Pair]) -> list[Pair]:
     return sorted(pairs, key=lambda pair: -pair.retransmission_ratio)[:_SHOWN_FLOWS]
 
 
@@ -112,7 +113,7 @@ def _failing_flow(pair: Pair) -> FailingFlow:
         src=pair.src.name,
         dst=pair.dst.name,
         retransmission_ratio=round(pair.retransmission_ratio, 4),
-        segments_sent=pair.segments_sent,
+        data_segments_sent=pair.segments,
         retransmitted_segments=pair.retransmitted_segments,
         opens=pair.opens,
         failed_opens=pair.failed_opens,

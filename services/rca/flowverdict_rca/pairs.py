@@ -1,5 +1,6 @@
 """A window's pairs of endpoints, and whether each is OK or FAIL."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -9,10 +10,11 @@ import numpy.typing as npt
 from flowverdict_contracts.verdicts import Component
 from flowverdict_rca.settings import RcaSettings
 
-__all__ = ["FIELDS", "Endpoint", "Pair", "PairKey", "Status", "Sums", "status_of"]
+__all__ = ["FIELDS", "Endpoint", "Pair", "PairKey", "Status", "Sums", "decide"]
 
 FIELDS = (
-    "segments_sent",
+    "data_segments_sent",
+    "syn_retransmits",
     "retransmitted_segments",
     "opens",
     "failed_opens",
@@ -49,6 +51,9 @@ class Endpoint:
         return Component(kind=self.kind, name=self.name)  # type: ignore[arg-type]
 
 
+_QUIET = 4
+"""Less than a quarter of its mean rate is silence."""
+
 PairKey = tuple[Endpoint, Endpoint]
 """Who sent, and to whom."""
 
@@ -63,27 +68,49 @@ class Status(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A directed pair of endpoints in one window."""
+    """A directed pair of endpoints and what it did, over some stretch of time.
+
+    Attributes:
+        segments: segments sent that have to arrive: with payload or SYN, retransmissions included.
+            Pure ACKs are left out, since TCP never sends them again: with them 10 % packet loss
+            shows as a ratio of 6 %, without them of 11 % (measured in the lab).
+        dropped: its packets that a node's kernel discarded.
+        rtt_us: smoothed RTT, as last sampled; 0 where unknown.
+    """
 
     src: Endpoint
     dst: Endpoint
-    segments_sent: int
-    retransmitted_segments: int
-    opens: int
-    failed_opens: int
-    dropped: int
-    rtt_us: int
+    segments: int = 0
+    retransmitted_segments: int = 0
+    opens: int = 0
+    failed_opens: int = 0
+    dropped: int = 0
+    rtt_us: int = 0
+
+    def __add__(self, older: "Pair") -> "Pair":
+        """Both stretches of time together."""
+        return Pair(
+            self.src,
+            self.dst,
+            self.segments + older.segments,
+            self.retransmitted_segments + older.retransmitted_segments,
+            self.opens + older.opens,
+            self.failed_opens + older.failed_opens,
+            self.dropped + older.dropped,
+            self.rtt_us or older.rtt_us,
+        )
 
     @property
     def retransmission_ratio(self) -> float:
-        """Retransmitted segments among those sent, 0 where none was sent."""
-        return self.retransmitted_segments / self.segments_sent if self.segments_sent else 0.0
+        """Retransmitted segments among `segments`, 0 to 1; 0 where none was sent.
+
+        A retransmitted FIN is counted and its first sending is not, hence the limit.
+        """
+        return min(1.0, self.retransmitted_segments / self.segments) if self.segments else 0.0
 
     def connects_fail(self, settings: RcaSettings) -> bool:
         """Whether most attempts to connect failed."""
-        return (
-            self.failed_opens >= settings.min_retransmissions and self.failed_opens > self.opens
-        )
+        return self.failed_opens >= settings.min_retransmissions and self.failed_opens > self.opens
 
     def retransmits(self, settings: RcaSettings) -> bool:
         """Whether the retransmission ratio is over the threshold, on more than a few segments."""
@@ -93,10 +120,22 @@ class Pair:
         )
 
 
-def status_of(pair: Pair, settings: RcaSettings) -> Status:
-    """FAIL by retransmission ratio or failed connects; OK only where enough was sent to tell."""
-    if pair.retransmits(settings) or pair.connects_fail(settings):
-        return Status.FAIL
-    if pair.segments_sent >= settings.min_segments:
-        return Status.OK
-    return Status.UNDECIDED
+def decide(panes: Sequence[Pair], settings: RcaSettings) -> tuple[Status, Pair]:
+    """What a pair is, and the evidence for it, from its panes, newest first.
+
+    No more of the past is taken than is needed: a flow that fails sends less, so that a healthy past
+    would outweigh it. A pair fails as soon as the newest panes say so. It is OK where the newest
+    pane alone has enough segments, or the whole window has and the pair did not just fall silent.
+    """
+    newest = panes[0]
+    evidence = Pair(newest.src, newest.dst)
+    for number, pane in enumerate(panes):
+        evidence = evidence + pane
+        if evidence.retransmits(settings) or evidence.connects_fail(settings):
+            return Status.FAIL, evidence
+        if number == 0 and evidence.segments >= settings.min_segments:
+            return Status.OK, evidence
+    went_quiet = newest.segments * len(panes) < evidence.segments / _QUIET
+    if evidence.segments >= settings.min_segments and not went_quiet:
+        return Status.OK, evidence
+    return Status.UNDECIDED, evidence

@@ -46,14 +46,14 @@ class WindowData:
 
     Attributes:
         start_ns, end_ns: its time, UTC nanoseconds.
-        pairs: every pair that sent something in it.
+        pairs: every pair that sent something in it, as its panes, newest first.
         addresses: the addresses seen of each endpoint.
         coverage: how complete it is.
     """
 
     start_ns: int
     end_ns: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[tuple[Pair, ...], ...]
     addresses: dict[Endpoint, frozenset[str]]
     coverage: Coverage
 
@@ -146,13 +146,11 @@ class Panes:
             self._next = min(self._panes) - self._per_window
 
     def _window(self, last: int) -> WindowData:
-        panes = [self._panes[i] for i in range(last - self._per_window + 1, last + 1) if i in self._panes]
-        sums: dict[PairKey, _PairSums] = defaultdict(_PairSums)
+        indices = range(last, last - self._per_window, -1)
+        panes = [self._panes.get(index) or _Pane(0) for index in indices]
+        keys = {key for pane in panes for key in pane.pairs}
         addresses: dict[Endpoint, set[str]] = defaultdict(set)
         for pane in panes:
-            for key, part in pane.pairs.items():
-                sums[key].sums += part.sums
-                sums[key].rtt_us = part.rtt_us or sums[key].rtt_us
             for endpoint, seen in pane.addresses.items():
                 addresses[endpoint] |= seen
         end = (last + 1) * self._length
@@ -161,7 +159,7 @@ class Panes:
         return WindowData(
             start_ns=end - self._per_window * self._length,
             end_ns=end,
-            pairs=tuple(_pair(key, part) for key, part in sums.items()),
+            pairs=tuple(tuple(_pair(key, pane.pairs.get(key)) for pane in panes) for key in keys),
             addresses={endpoint: frozenset(seen) for endpoint, seen in addresses.items()},
             coverage=Coverage(
                 nodes_reporting=tuple(sorted(reporting)),
@@ -172,12 +170,17 @@ class Panes:
         )
 
 
-def _pair(key: PairKey, part: _PairSums) -> Pair:
+def _pair(key: PairKey, part: _PairSums | None) -> Pair:
+    if part is None:
+        return Pair(*key)
     named = dict(zip(FIELDS, part.sums.tolist(), strict=True))
     return Pair(
         src=key[0],
         dst=key[1],
-        segments_sent=named["segments_sent"],
+        segments=sum(
+            named[name]
+            for name in ("data_segments_sent", "opens", "failed_opens", "syn_retransmits")
+        ),
         retransmitted_segments=named["retransmitted_segments"],
         opens=named["opens"],
         failed_opens=named["failed_opens"],

@@ -19,7 +19,7 @@ Addresses = dict[Endpoint, frozenset[str]]
 
 _BETA_SQUARED = 0.25
 _MIN_SCORE = 0.6
-_MAX_P_VALUE = 0.05
+_MAX_P_VALUE = 0.1
 _MAX_FINDINGS = 5
 _RUNNERS_UP = 4
 # Of components with the very same flows, the first is named and the others are alternatives.
@@ -68,26 +68,42 @@ def transaction(pair: Pair, failing: bool) -> frozenset[str]:
 
 
 def findings(failing: Sequence[Pair], ok: Sequence[Pair], addresses: Addresses) -> list[Finding]:
-    """What is behind `failing`, most convincing first; empty where nothing can be singled out."""
+    """What is behind `failing`, most convincing first; empty where nothing can be singled out.
+
+    One fault may make too few flows fail to be told from chance while another hides them, so the
+    faults found are tested together: as many are taken as make chance least likely.
+    """
     found: list[Finding] = []
+    chances: list[float] = []
     remaining = list(failing)
     while len(remaining) > 1 and len(found) < _MAX_FINDINGS:
-        suspects = _suspects(remaining, ok)
-        total = len(remaining) + len(ok)
         scored = sorted(
-            ((_score(suspect, len(remaining)), suspect) for suspect in suspects),
+            ((_score(suspect, len(remaining)), suspect) for suspect in _suspects(remaining, ok)),
             key=lambda each: (-each[0], _rank_of(each[1].components[0])),
         )
-        causes = [
-            _cause(suspect, score, remaining, total, addresses)
+        causes = tuple(
+            _cause(suspect, score, remaining, len(remaining) + len(ok), addresses)
             for score, suspect in scored[: 1 + _RUNNERS_UP]
-        ]
-        if causes[0].score < _MIN_SCORE or causes[0].p_value > _MAX_P_VALUE:
+        )
+        if causes[0].score < _MIN_SCORE:
             break
         explained = scored[0][1].failing
-        found.append(Finding(tuple(causes), tuple(remaining[number] for number in sorted(explained))))
+        found.append(Finding(causes, tuple(remaining[number] for number in sorted(explained))))
         remaining = [pair for number, pair in enumerate(remaining) if number not in explained]
-    return found
+        chances.append(_chance_of_all(found, failing, ok))
+    if not chances or min(chances) > _MAX_P_VALUE:
+        return []
+    return found[: 1 + chances.index(min(chances))]
+
+
+def _chance_of_all(found: Sequence[Finding], failing: Sequence[Pair], ok: Sequence[Pair]) -> float:
+    """P-value of blaming all of `found` at once."""
+    blamed = {(each.causes[0].kind, each.causes[0].name) for each in found}
+    explained = sum(len(each.explained) for each in found)
+    contradicting = sum(
+        any((each.kind, each.name) in blamed for each in components_of(pair)) for pair in ok
+    )
+    return chance(len(failing) + len(ok), len(failing), explained + contradicting, explained)
 
 
 def _rank_of(component: Component) -> tuple[int, str]:

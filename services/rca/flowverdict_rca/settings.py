@@ -13,21 +13,21 @@ class RcaSettings(CommonSettings):
     """What the RCA worker reads from its environment."""
 
     fail_ratio: float = setting(
-        number(0.0001, 1), "0.05", "a flow fails above this share of segments sent again"
+        number(0.0001, 1), "0.05", "a flow fails above this share of data segments sent again"
     )
     min_retransmissions: int = setting(
         integer(1, 1_000_000), "3", "a flow with fewer retransmissions in a window does not fail"
     )
     min_segments: int = setting(
-        integer(1, 1_000_000), "20", "a flow with fewer segments in a window is not called OK"
+        integer(1, 1_000_000), "20", "a flow with fewer data segments in a window is not called OK"
     )
-    pane_seconds: float = setting(number(1, 3600), "5", "how often is judged")
-    window_panes: int = setting(integer(1, 100), "2", "panes in the window that is judged")
+    pane_seconds: float = setting(number(1, 3600), "2", "how often is judged")
+    window_panes: int = setting(integer(1, 100), "5", "panes in the window that is judged")
     open_after: int = setting(
-        integer(1, 100), "2", "windows in a row that must blame the same cause to open an incident"
+        integer(1, 100), "3", "windows in a row that must blame the same cause to open an incident"
     )
     resolve_after: int = setting(
-        integer(1, 100), "2", "windows in a row without it that resolve an incident"
+        integer(1, 100), "3", "windows in a row without it that resolve an incident"
     )
     lateness_seconds: float = setting(
         number(0, 3600), "10", "how long a slow node is waited for before a window is judged"

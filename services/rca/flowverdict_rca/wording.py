@@ -23,11 +23,11 @@ _DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "
 def summary(cause: Cause, explained: Sequence[Pair], flows: FlowCounts) -> str:
     """Who is to blame, on what evidence, and where to look."""
     where = f" on node {cause.node}" if cause.node and cause.kind != "node" else ""
-    sent = sum(pair.segments_sent for pair in explained)
+    sent = sum(pair.segments for pair in explained)
     again = sum(pair.retransmitted_segments for pair in explained)
     parts = [
         f"{_capital(str(cause))}{where} is behind {len(explained)} of {flows.failing} failing flows"
-        f"{_DIRECTION[cause.direction]}: {_percent(again, sent)} of their segments are sent again, "
+        f"{_DIRECTION[cause.direction]}: {_percent(again, sent)} of the segments are sent again, "
         f"while {flows.ok} other flows are fine."
     ]
     if cause.alternatives:
@@ -46,11 +46,11 @@ def undetermined(flows: FlowCounts) -> str:
     )
 
 
-def resolved(cause: Cause | None) -> str:
+def resolved(causes: Sequence[Cause]) -> str:
     """What was said to be the cause no longer fails."""
-    if cause is None:
+    if not causes:
         return "The flows that failed without a clear cause have recovered."
-    return f"{_capital(str(cause))} has recovered: its flows are no longer failing."
+    return f"{_capital(str(causes[0]))} has recovered: its flows are no longer failing."
 
 
 def _capital(text: str) -> str:

@@ -63,7 +63,8 @@ struct flow_record {
 	u32 rtt_variation_us;
 	u16 mss;
 	u8 role;
-	u8 reserved[5];
+	u8 reserved;
+	u32 data_segments_sent;
 };
 
 struct totals {
@@ -72,8 +73,10 @@ struct totals {
 	u64 bytes_received;
 	u32 segs_out;
 	u32 segs_in;
+	u32 data_segs_out;
 	u32 total_retrans;
 	u32 role;
+	u32 reserved;
 };
 
 struct tracked_socket {
@@ -215,6 +218,7 @@ static __always_inline void read_totals(void *sk, struct totals *now)
 	READ(now->bytes_received, sk, TCP_SOCK_BYTES_RECEIVED);
 	READ(now->segs_out, sk, TCP_SOCK_SEGS_OUT);
 	READ(now->segs_in, sk, TCP_SOCK_SEGS_IN);
+	READ(now->data_segs_out, sk, TCP_SOCK_DATA_SEGS_OUT);
 	READ(now->total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
 }
 
@@ -242,6 +246,7 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	__sync_fetch_and_add(&record->bytes_received, GREW(bytes_received));
 	__sync_fetch_and_add(&record->segments_sent, GREW(segs_out));
 	__sync_fetch_and_add(&record->segments_received, GREW(segs_in));
+	__sync_fetch_and_add(&record->data_segments_sent, GREW(data_segs_out));
 	if (now.total_retrans != tracked->seen.total_retrans)
 		__sync_fetch_and_add(&record->retransmitted_segments, GREW(total_retrans));
 	READ(srtt, sk, TCP_SOCK_SRTT_US);
@@ -355,6 +360,7 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 			segments = 1;
 		tracked->seen.total_retrans -= segments;
 		tracked->seen.segs_out -= segments;
+		tracked->seen.data_segs_out -= segments;
 	}
 	if (!tracked)
 		return 0;

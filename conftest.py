@@ -1,0 +1,155 @@
+"""What tests of several parts need: a real NATS server, raw records, deadlines."""
+
+import asyncio
+import shutil
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nats
+import numpy as np
+import pyarrow as pa
+import pytest
+from nats.aio.client import Client
+
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_contracts.columns import RECORD
+from flowverdict_contracts.enriched import ARROW_SCHEMA
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_lab.pipeline import free_port, start_process, stop_process
+
+SECOND = 1_000_000_000
+
+
+class NatsServer:
+    """A nats-server with JetStream, of this test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._process: Any = None
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self._port}"
+
+    def start(self) -> None:
+        server = str(Path(sys.executable).with_name("nats-server"))
+        argv = [server, "-js", "-a", "127.0.0.1", "-p", str(self._port)]
+        argv += ["-sd", str(self._folder / "data")]
+        self._process = start_process(argv, self._folder / "nats.log")
+
+    def stop(self) -> None:
+        stop_process(self._process)
+
+    def forget(self) -> None:
+        """Lose all data, as a server without a volume does."""
+        shutil.rmtree(self._folder / "data")
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    folder = tmp_path / "nats"
+    folder.mkdir()
+    server = NatsServer(folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def nats_client(nats_server: NatsServer) -> AsyncIterator[Client]:
+    async def quiet(_: Exception) -> None:
+        pass
+
+    client = await nats.connect(
+        nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet
+    )
+    yield client
+    await client.close()
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A raw record in the making."""
+
+    src: str
+    dst: str
+    segments_sent: int = 100
+    retransmitted_segments: int = 0
+    src_port: int = 40000
+    dst_port: int = 8080
+    bytes_sent: int = 0
+    opens: int = 0
+    failed_opens: int = 0
+    rtt_us: int = 500
+    role: int = 1
+
+
+@pytest.fixture
+def raw_body() -> Callable[..., bytes]:
+    """Packs `Flow`s as the kernel map holds them."""
+
+    def pack(*flows: Flow) -> bytes:
+        records = np.zeros(len(flows), RECORD)
+        for record, flow in zip(records, flows, strict=True):
+            for name in Flow.__dataclass_fields__:
+                value = getattr(flow, name)
+                if name in ("src", "dst"):
+                    value = np.void(to_bytes(value))
+                record[name] = value
+        return records.tobytes()
+
+    return pack
+
+
+def enriched_batch(*rows: dict[str, Any]) -> pa.RecordBatch:
+    """An enriched batch of rows of which only what matters is given."""
+    columns = []
+    for field in ARROW_SCHEMA:
+        if pa.types.is_dictionary(field.type):
+            values = pa.array([row.get(field.name, "") for row in rows], pa.string())
+            columns.append(values.dictionary_encode())
+        else:
+            columns.append(pa.array([row.get(field.name, 0) for row in rows], field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=ARROW_SCHEMA)
+
+
+def flow_row(src: str, dst: str, **numbers: int) -> dict[str, Any]:
+    """A row between two pods named like `pod-a@worker0`, with addresses made from the names."""
+    row: dict[str, Any] = {"role": "client", "data_segments_sent": 100, **numbers}
+    for end, name in (("src", src), ("dst", dst)):
+        pod, _, node = name.partition("@")
+        row |= {
+            f"{end}_ip": f"10.0.0.{sum(map(ord, pod)) % 250}",
+            f"{end}_kind": "pod",
+            f"{end}_namespace": "default",
+            f"{end}_pod": pod,
+            f"{end}_node": node,
+            f"{end}_name_confidence": "certain",
+        }
+    return row
+
+
+def header(second: float = 1_000_000, sequence: int = 1, node: str = "n1") -> IntervalHeader:
+    """The header of a one-second interval."""
+    start = int(second * SECOND)
+    return IntervalHeader(node, "boot", sequence, start, start + SECOND)
+
+
+async def eventually(
+    condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 30
+) -> Any:
+    """The first true value of `condition`, or a failure where there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if asyncio.iscoroutine(value):
+            value = await value
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+        await asyncio.sleep(0.05)

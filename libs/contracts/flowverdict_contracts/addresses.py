@@ -1,0 +1,28 @@
+"""Addresses as raw records hold them: 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)."""
+
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+__all__ = ["parse", "to_bytes", "to_text"]
+
+
+def to_bytes(text: str) -> bytes:
+    """16 bytes of the address in `text`.
+
+    Raises:
+        ValueError: where `text` is no address.
+    """
+    address = ip_address(text)
+    if address.version == 4:
+        return b"\0" * 10 + b"\xff\xff" + address.packed
+    return address.packed
+
+
+def parse(packed: bytes) -> IPv4Address | IPv6Address:
+    """The address in 16 bytes."""
+    address = IPv6Address(packed)
+    return address.ipv4_mapped or address
+
+
+def to_text(packed: bytes) -> str:
+    """The address in 16 bytes in its usual notation (RFC 5952)."""
+    return str(parse(packed))

@@ -1,0 +1,100 @@
+"""Verdict documents."""
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.verdicts import (
+    Cause,
+    Component,
+    Coverage,
+    FailingFlow,
+    FlowCounts,
+    Rule,
+    Verdict,
+    Window,
+    decode,
+    encode,
+    json_schema,
+)
+
+SCHEMA_FILE = Path(__file__).parents[3] / "docs" / "verdict.schema.json"
+
+VERDICT = Verdict(
+    id="a/1",
+    incident_id="a",
+    status="opened",
+    opened_at="2026-01-01T00:00:10.000Z",
+    window=Window(start="2026-01-01T00:00:00.000Z", end="2026-01-01T00:00:10.000Z"),
+    summary="Pod default/pod-a is behind it.",
+    enough_evidence=True,
+    causes=(
+        Cause(
+            kind="pod",
+            name="default/pod-a",
+            node="worker0",
+            addresses=("10.244.0.2",),
+            direction="both",
+            score=1.0,
+            precision=1.0,
+            explains=1.0,
+            p_value=0.001,
+            alternatives=(Component(kind="node", name="worker0"),),
+        ),
+    ),
+    rules=(
+        Rule(
+            antecedents=("FAIL",),
+            consequents=("pod default/pod-a",),
+            support=0.5,
+            confidence=1.0,
+            lift=2.0,
+            leverage=0.25,
+            p_value=0.001,
+        ),
+    ),
+    conditions=("HIGH_RETRANSMISSION_RATIO",),
+    flows=FlowCounts(failing=6, ok=6, undecided=0),
+    failing_flows=(
+        FailingFlow(
+            src="default/pod-a",
+            dst="default/pod-b",
+            retransmission_ratio=0.2,
+            data_segments_sent=100,
+            retransmitted_segments=20,
+            opens=3,
+            failed_opens=0,
+            rtt_us=300,
+        ),
+    ),
+    coverage=Coverage(nodes_reporting=("n1",), nodes_silent=(), rows_lost=0, rows_late=0),
+)
+
+
+def test_a_verdict_is_read_as_it_was_written() -> None:
+    assert decode(encode(VERDICT)) == VERDICT
+
+
+def test_the_published_schema_is_the_one_of_the_code() -> None:
+    assert json.loads(SCHEMA_FILE.read_text()) == json_schema(), (
+        "write it again: .venv/bin/python -m flowverdict_contracts.verdicts > docs/verdict.schema.json"
+    )
+
+
+def test_a_verdict_is_valid_by_the_published_schema() -> None:
+    jsonschema.validate(json.loads(encode(VERDICT)), json.loads(SCHEMA_FILE.read_text()))
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"null", b"[]", b"\xff", encode(VERDICT)[:-1]])
+def test_what_is_no_verdict_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        decode(body)
+
+
+def test_a_verdict_of_a_newer_version_is_malformed() -> None:
+    newer = encode(VERDICT).replace(b"rca.verdicts/1", b"rca.verdicts/2")
+    with pytest.raises(MalformedMessage):
+        decode(newer)

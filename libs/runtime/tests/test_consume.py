@@ -1,0 +1,202 @@
+"""A durable consumer on a real NATS server."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from conftest import NatsServer, eventually
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+
+from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
+from flowverdict_runtime.connection import connected, ensure_streams, publish_until_stored
+from flowverdict_runtime.consumer import MALFORMED, consume
+from flowverdict_runtime.service import Context
+
+
+@contextlib.asynccontextmanager
+async def consuming(
+    server: NatsServer, handle: Callable[[Msg], Awaitable[bool]]
+) -> AsyncIterator[Context]:
+    context = Context()
+    context.health.ready("start")
+
+    async def live() -> None:
+        async with connected(server.url, "test", context) as jetstream:
+            assert jetstream is not None
+            await consume(jetstream, context, FLOWS_ENRICHED, "test", handle)
+
+    task = asyncio.create_task(live())
+    try:
+        yield context
+    finally:
+        context.stopping.set()
+        await task
+
+
+async def test_every_message_is_handled_once_also_over_a_restart_of_the_service(
+    nats_server: NatsServer, nats_client: Client
+) -> None:
+    handled: Counter[bytes] = Counter()
+
+    async def handle(message: Msg) -> bool:
+        handled[message.data] += 1
+        return True
+
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for number in range(200):
+        await jetstream.publish(SUBJECT_ENRICHED, b"%d" % number)
+    async with consuming(nats_server, handle):
+        await eventually(lambda: len(handled) == 200)
+    await jetstream.publish(SUBJECT_ENRICHED, b"one more")
+    async with consuming(nats_server, handle):
+        await eventually(lambda: len(handled) == 201)
+    assert set(handled.values()) == {1}
+
+
+async def test_a_message_whose_acknowledgement_was_lost_is_not_handled_again(
+    nats_server: NatsServer, nats_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handled: Counter[bytes] = Counter()
+    acknowledged: list[int] = []
+    real_ack = Msg.ack
+
+    async def flaky_ack(self: Msg) -> None:
+        if not acknowledged:
+            acknowledged.append(1)
+            await self.nak()
+            return
+        acknowledged.append(1)
+        await real_ack(self)
+
+    async def handle(message: Msg) -> bool:
+        handled[message.data] += 1
+        return True
+
+    monkeypatch.setattr(Msg, "ack", flaky_ack)
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    await jetstream.publish(SUBJECT_ENRICHED, b"x")
+    async with consuming(nats_server, handle):
+        await eventually(lambda: len(acknowledged) == 2)
+    assert handled == {b"x": 1}
+
+
+async def test_a_malformed_message_is_counted_and_never_comes_back_and_the_next_is_handled(
+    nats_server: NatsServer, nats_client: Client
+) -> None:
+    seen: Counter[bytes] = Counter()
+
+    async def handle(message: Msg) -> bool:
+        seen[message.data] += 1
+        if message.data == b"bad":
+            raise MalformedMessage("it is bad")
+        return True
+
+    before = MALFORMED.labels(SUBJECT_ENRICHED)._value.get()
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    await jetstream.publish(SUBJECT_ENRICHED, b"bad")
+    await jetstream.publish(SUBJECT_ENRICHED, b"good")
+    async with consuming(nats_server, handle):
+        await eventually(lambda: seen[b"good"])
+
+        async def nothing_left() -> bool:
+            info = await jetstream.consumer_info(FLOWS_ENRICHED, "test")
+            return info.num_ack_pending == 0 and info.num_pending == 0
+
+        await eventually(nothing_left)
+    assert seen == {b"bad": 1, b"good": 1}
+    assert MALFORMED.labels(SUBJECT_ENRICHED)._value.get() == before + 1
+
+
+async def test_a_fault_of_the_service_leaves_the_message_for_another_try(
+    nats_server: NatsServer, nats_client: Client
+) -> None:
+    tries: list[bytes] = []
+
+    async def handle(message: Msg) -> bool:
+        tries.append(message.data)
+        if len(tries) == 1:
+            raise KeyError("a bug")
+        return True
+
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    await jetstream.publish(SUBJECT_ENRICHED, b"x")
+    async with consuming(nats_server, handle):
+        await eventually(lambda: len(tries) == 2)
+
+
+async def test_nats_may_go_away_and_come_back_and_nothing_is_lost_or_doubled(
+    nats_server: NatsServer, nats_client: Client
+) -> None:
+    handled: Counter[bytes] = Counter()
+    stored: list[bool] = []
+
+    async def handle(message: Msg) -> bool:
+        handled[message.data] += 1
+        return True
+
+    async with consuming(nats_server, handle) as context:
+        await eventually(lambda: not context.health.reasons())
+        publisher = Context()
+        async with connected(nats_server.url, "publisher", publisher) as jetstream:
+            assert jetstream is not None
+
+            async def publish(number: int) -> None:
+                headers = {"Nats-Msg-Id": str(number)}
+                body = b"%d" % number
+                stored.append(
+                    await publish_until_stored(
+                        jetstream, publisher, SUBJECT_ENRICHED, body, headers
+                    )
+                )
+
+            await publish(0)
+            await eventually(lambda: handled)
+            nats_server.stop()
+            await eventually(lambda: "nats" in context.health.reasons())
+            away = asyncio.create_task(publish(1))
+            await eventually(lambda: "publish flows.enriched" in publisher.health.reasons())
+            nats_server.start()
+            await away
+            await publish(2)
+            await eventually(lambda: len(handled) == 3)
+            await eventually(lambda: not context.health.reasons())
+    assert stored == [True] * 3
+    assert handled == {b"0": 1, b"1": 1, b"2": 1}
+
+
+async def test_a_nats_that_comes_back_without_its_data_is_set_up_again(
+    nats_server: NatsServer, nats_client: Client
+) -> None:
+    handled: list[bytes] = []
+
+    async def handle(message: Msg) -> bool:
+        handled.append(message.data)
+        return True
+
+    async with consuming(nats_server, handle):
+        jetstream = nats_client.jetstream()
+        await eventually(lambda: _has_consumer(nats_client))
+        await jetstream.publish(SUBJECT_ENRICHED, b"before")
+        await eventually(lambda: handled == [b"before"])
+        nats_server.stop()
+        nats_server.forget()
+        nats_server.start()
+        await eventually(lambda: _has_consumer(nats_client), 60)
+        await jetstream.publish(SUBJECT_ENRICHED, b"after")
+        await eventually(lambda: handled == [b"before", b"after"])
+
+
+async def _has_consumer(client: Client) -> bool:
+    try:
+        await client.jetstream(timeout=1).consumer_info(FLOWS_ENRICHED, "test")
+    except Exception:
+        return False
+    return True

@@ -1,0 +1,79 @@
+"""Settings from the environment."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from flowverdict_runtime.settings import (
+    Address,
+    SettingsError,
+    address,
+    choice,
+    describe,
+    integer,
+    load,
+    number,
+    setting,
+    text,
+)
+
+
+@dataclass(frozen=True)
+class Example:
+    """Settings of a service that is not there."""
+
+    url: str = setting(text, None, "where it is")
+    share: float = setting(number(0, 1), "0.5", "how much")
+    count: int = setting(integer(1, 9), "3", "how many")
+    mode: str = setting(choice("fast", "slow"), "fast", "how")
+    listen: Address = setting(address, "127.0.0.1:1", "where")
+
+
+def test_defaults_fill_what_is_not_set() -> None:
+    assert load(Example, {"FLOWVERDICT_URL": "x"}) == Example(
+        "x", 0.5, 3, "fast", Address("127.0.0.1", 1)
+    )
+
+
+def test_an_empty_variable_counts_as_not_set() -> None:
+    assert load(Example, {"FLOWVERDICT_URL": "x", "FLOWVERDICT_COUNT": ""}).count == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("SHARE", "1.5", "a number from 0 to 1"),
+        ("SHARE", "nan", "a number from 0 to 1"),
+        ("SHARE", "much", "a number from 0 to 1"),
+        ("COUNT", "0", "a whole number from 1 to 9"),
+        ("COUNT", "2.5", "a whole number from 1 to 9"),
+        ("MODE", "medium", "fast or slow"),
+        ("LISTEN", "9191", "HOST:PORT"),
+        ("LISTEN", "host:99999", "HOST:PORT"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name_itself_and_what_is_allowed(
+    variable: str, value: str, allowed: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(Example, {"FLOWVERDICT_URL": "x", f"FLOWVERDICT_{variable}": value})
+    assert f"FLOWVERDICT_{variable}" in str(caught.value)
+    assert repr(value) in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+def test_a_missing_variable_is_named() -> None:
+    with pytest.raises(SettingsError, match="FLOWVERDICT_URL is not set"):
+        load(Example, {})
+
+
+def test_an_ipv6_address_is_taken_with_or_without_brackets() -> None:
+    environ = {"FLOWVERDICT_URL": "x", "FLOWVERDICT_LISTEN": "[::1]:80"}
+    assert load(Example, environ).listen == Address("::1", 80)
+    assert str(Address("::1", 80)) == "[::1]:80"
+
+
+def test_help_names_every_variable_its_meaning_and_default() -> None:
+    described = describe(Example)
+    for words in ("FLOWVERDICT_URL", "where it is", "required", "FLOWVERDICT_COUNT", "default 3"):
+        assert words in described

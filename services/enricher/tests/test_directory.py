@@ -1,0 +1,118 @@
+"""Who had an address, and when."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_enricher.directory import GRACE_NS, KEEP_NS, Directory, Endpoint
+
+SECOND = 1_000_000_000
+A, B = to_bytes("10.0.0.1"), to_bytes("10.0.0.2")
+
+
+def pod(name: str) -> Endpoint:
+    return Endpoint("pod", namespace="default", pod=name)
+
+
+def test_an_address_that_moved_is_named_as_of_the_flow_not_as_of_now() -> None:
+    directory = Directory()
+    directory.put("1", pod("old"), [A], 100 * SECOND, 100 * SECOND)
+    directory.end("1", 200 * SECOND)
+    directory.put("2", pod("new"), [A], 210 * SECOND, 210 * SECOND)
+    assert directory.at(A, 150 * SECOND, 151 * SECOND) == pod("old")
+    assert directory.at(A, 220 * SECOND, 221 * SECOND) == pod("new")
+
+
+def test_where_it_changed_hands_in_the_interval_the_longer_owner_is_likely() -> None:
+    directory = Directory()
+    directory.put("1", pod("old"), [A], 0, 0)
+    directory.end("1", 11 * SECOND)
+    directory.put("2", pod("new"), [A], 12 * SECOND, 12 * SECOND)
+    named = directory.at(A, 10 * SECOND, 20 * SECOND)
+    assert (named.pod, named.name_confidence) == ("new", "likely")
+
+
+def test_last_segments_after_a_pods_end_are_still_likely_its_and_later_ones_nobodys() -> None:
+    directory = Directory()
+    directory.put("1", pod("gone"), [A], 0, 0)
+    directory.end("1", 100 * SECOND)
+    soon = directory.at(A, 110 * SECOND, 111 * SECOND)
+    assert (soon.pod, soon.name_confidence) == ("gone", "likely")
+    late = 100 * SECOND + GRACE_NS + SECOND
+    assert directory.at(A, late, late + SECOND).kind == "unknown"
+
+
+def test_a_new_owner_ends_the_old_ones_tenure_though_its_end_was_never_told() -> None:
+    directory = Directory()
+    directory.put("1", pod("old"), [A], 0, 0)
+    directory.put("2", pod("new"), [A], 100 * SECOND, 100 * SECOND)
+    assert directory.at(A, 50 * SECOND, 51 * SECOND) == pod("old")
+    assert directory.at(A, 150 * SECOND, 151 * SECOND) == pod("new")
+
+
+def test_a_pod_that_gets_another_address_gives_the_first_one_up() -> None:
+    directory = Directory()
+    directory.put("1", pod("p"), [A], 0, 0)
+    directory.put("1", pod("p"), [B], 0, 100 * SECOND)
+    late = 100 * SECOND + GRACE_NS + SECOND
+    assert directory.at(A, late, late + SECOND).kind == "unknown"
+    assert directory.at(B, late, late + SECOND) == pod("p")
+
+
+def test_what_a_fresh_list_does_not_have_has_ended() -> None:
+    directory = Directory()
+    directory.put("1", pod("p"), [A], 0, 0)
+    directory.put("2", pod("q"), [B], 0, 0)
+    directory.keep_only(["2"], 100 * SECOND)
+    late = 100 * SECOND + GRACE_NS + SECOND
+    assert directory.at(A, late, late + SECOND).kind == "unknown"
+    assert directory.at(B, late, late + SECOND) == pod("q")
+
+
+def test_what_ended_long_ago_is_forgotten_and_takes_no_memory() -> None:
+    directory = Directory()
+    directory.put("1", pod("p"), [A], 0, 0)
+    directory.end("1", SECOND)
+    directory.forget(KEEP_NS + 2 * SECOND)
+    assert not directory._tenures
+
+
+def test_an_address_of_nobody_is_external_or_unknown() -> None:
+    directory = Directory()
+    for text, kind in (("8.8.8.8", "external"), ("10.9.9.9", "unknown"), ("fd00::1", "unknown")):
+        named = directory.at(to_bytes(text), 0, 1)
+        assert (named.kind, named.name_confidence) == (kind, "none")
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=1, max_size=20))
+def test_owners_one_after_the_other_are_each_named_in_their_own_time(
+    lives: list[tuple[int, int]],
+) -> None:
+    """Each life is (seconds of pause before, seconds of life)."""
+    directory, now, spans = Directory(), 1000, []
+    for number, (pause, life) in enumerate(lives):
+        start, end = now + pause, now + pause + life
+        directory.put(str(number), pod(f"p{number}"), [A], start * SECOND, start * SECOND)
+        directory.end(str(number), end * SECOND)
+        spans.append((start, end))
+        now = end
+    for number, (start, end) in enumerate(spans):
+        for second in (start, end - 1):
+            assert directory.at(A, second * SECOND, (second + 1) * SECOND) == pod(f"p{number}")
+
+
+@given(st.data())
+def test_after_any_events_an_address_has_at_most_one_owner_at_a_time(data: st.DataObject) -> None:
+    directory, now = Directory(), 0
+    for _ in range(data.draw(st.integers(0, 30))):
+        now += data.draw(st.integers(0, 10))
+        owner = data.draw(st.sampled_from("123"))
+        if data.draw(st.booleans()):
+            owned = data.draw(st.sets(st.sampled_from([A, B])))
+            directory.put(owner, pod(owner), owned, now * SECOND, now * SECOND)
+        else:
+            directory.end(owner, now * SECOND)
+    for tenures in directory._tenures.values():
+        spans = sorted((each.from_ns, each.until_ns) for each in tenures if each.until_ns > each.from_ns)
+        for (_, until), (following, _) in zip(spans, spans[1:], strict=False):
+            assert until <= following

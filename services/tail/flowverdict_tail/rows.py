@@ -1,0 +1,70 @@
+"""A message to plain rows, as they are printed in JSON."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from nats.aio.msg import Msg
+
+from flowverdict_contracts import columns, enriched, raw, verdicts
+from flowverdict_contracts.addresses import to_text
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_RAW_ALL, SUBJECT_VERDICTS
+from flowverdict_contracts.verdicts import moment
+
+__all__ = ["STREAMS", "Row"]
+
+Row = dict[str, Any]
+
+
+def _times(header: IntervalHeader) -> Row:
+    return {
+        "node": header.node,
+        "start": moment(header.start_ns),
+        "end": moment(header.end_ns),
+    }
+
+
+def raw_rows(message: Msg) -> Iterator[Row]:
+    """The flows of a raw message; counts, and units in the names, as in the contract.
+
+    Raises:
+        MalformedMessage: where it is not one.
+    """
+    times = _times(IntervalHeader.decode(message.headers, raw.SCHEMA))
+    records = columns.decode(message.data)
+    for record in records:
+        row = {name: record[name].item() for name in records.dtype.names or ()}
+        row["src"] = to_text(record["src"].tobytes())
+        row["dst"] = to_text(record["dst"].tobytes())
+        row["role"] = raw.ROLES[row["role"]]
+        yield times | row
+
+
+def flow_rows(message: Msg) -> Iterator[Row]:
+    """The flows of an enriched message.
+
+    Raises:
+        MalformedMessage: where it is not one.
+    """
+    times = _times(IntervalHeader.decode(message.headers, enriched.SCHEMA))
+    for row in enriched.decode(message.data).to_pylist():
+        yield times | row
+
+
+def verdict_rows(message: Msg) -> Iterator[Row]:
+    """The verdict of a message.
+
+    Raises:
+        MalformedMessage: where it is not one.
+    """
+    row: Row = msgspec.to_builtins(verdicts.decode(message.data))
+    yield row
+
+
+STREAMS: dict[str, tuple[str, Callable[[Msg], Iterator[Row]]]] = {
+    "raw": (SUBJECT_RAW_ALL, raw_rows),
+    "flows": (SUBJECT_ENRICHED, flow_rows),
+    "verdicts": (SUBJECT_VERDICTS, verdict_rows),
+}
+"""Name on the command line to subject, and how to read a message of it."""
