@@ -169,6 +169,10 @@ def _check_can_be_told(fault: Fault, cluster: Cluster) -> None:
         raise FaultError("no flow would pass there: use more pods")
     if len(hit) == len(pairs):
         raise FaultError("every flow would fail, and nothing would be left to compare with")
+    for node in cluster.nodes:
+        on_node = {pod for pod in cluster.pods if pod.node is node}
+        if len(on_node) > 1 and on_node <= set(fault.targets):
+            raise FaultError(f"all pods of {node.name} cannot be told from the node itself")
     nodes = [target for target in fault.targets if isinstance(target, Node)]
     pods = [sum(pod.node is node for pod in cluster.pods) for node in nodes]
     if nodes and max(pods) < 2:

@@ -25,6 +25,7 @@ _MAX_ITEMS = 32
 _MAX_LENGTH = 3
 _MAX_RULES = 12
 _MIN_CONFIDENCE = 0.7
+_SUPPORTS = ("antecedent support", "consequent support", "support")
 
 
 def chance(population: int, failing: int, drawn: int, failing_drawn: int) -> float:
@@ -103,7 +104,11 @@ def _supports(
 
 def _rules(frequent: pd.DataFrame, total: int, min_confidence: float) -> list[Rule]:
     table = association_rules(
-        frequent, num_itemsets=total, metric="confidence", min_threshold=min_confidence
+        frequent,
+        num_itemsets=total,
+        metric="confidence",
+        min_threshold=min_confidence,
+        return_metrics=[*_SUPPORTS, "confidence", "lift", "leverage"],
     )
     rules = [_rule(row, total) for row in table.to_dict("records") if row["support"] > 0]
     # Most certain first; of equals FAIL -> component before component -> FAIL, short before long.
@@ -122,7 +127,7 @@ def _rules(frequent: pd.DataFrame, total: int, min_confidence: float) -> list[Ru
 
 def _rule(row: dict[str, Any], total: int) -> Rule:
     antecedent, consequent, both = (
-        round(row[name] * total) for name in ("antecedent support", "consequent support", "support")
+        round(row[name] * total) for name in _SUPPORTS
     )
     return Rule(
         antecedents=tuple(sorted(row["antecedents"])),

@@ -5,7 +5,7 @@ every node that reports has passed its end, or when a slow node has been waited 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -63,10 +63,17 @@ class Panes:
 
     Args:
         judged_until_ns: panes up to here were judged before a restart; their rows are known.
-        seen_until: stream sequence up to which rows of judged panes are no news.
+        seen_until: stream sequence up to which messages were read before.
+        too_late: those of them that came after their window was judged.
     """
 
-    def __init__(self, settings: RcaSettings, judged_until_ns: int = 0, seen_until: int = 0) -> None:
+    def __init__(
+        self,
+        settings: RcaSettings,
+        judged_until_ns: int = 0,
+        seen_until: int = 0,
+        too_late: Iterable[int] = (),
+    ) -> None:
         self._length = int(settings.pane_seconds * _SECOND)
         self._per_window = settings.window_panes
         self._lateness = int(settings.lateness_seconds * _SECOND)
@@ -74,7 +81,8 @@ class Panes:
         self._next = judged_until_ns // self._length if judged_until_ns else None
         self._seen_until = seen_until
         self._reached: dict[str, int] = {}
-        self._late = 0
+        self._rows_late = 0
+        self._too_late = set(too_late)
         self._last_sequence = seen_until
 
     def add(self, header: IntervalHeader, batch: pa.RecordBatch, sequence: int) -> None:
@@ -84,10 +92,10 @@ class Panes:
         index = self._pane_of(header)
         if self._next is None:
             self._next = index
-        oldest = self._next - self._per_window + 1
         if index < self._next and sequence > self._seen_until:
-            self._late += batch.num_rows
-        if index < oldest or (index < self._next and sequence > self._seen_until):
+            self._rows_late += batch.num_rows
+            self._too_late.add(sequence)
+        if index <= self._next - self._per_window or sequence in self._too_late:
             return
         pane = self._panes.get(index)
         if pane is None:
@@ -102,9 +110,10 @@ class Panes:
         while self._next is not None and self._is_whole(self._next):
             window = self._window(self._next)
             self._next += 1
-            self._late = 0
+            self._rows_late = 0
             for index in [each for each in self._panes if each <= self._next - self._per_window]:
                 del self._panes[index]
+            self._too_late = set(self.too_late)
             yield window
             self._skip_empty()
 
@@ -118,6 +127,11 @@ class Panes:
         """First stream sequence that a restart must read again."""
         held = [pane.first_sequence for pane in self._panes.values()]
         return min(held, default=self._last_sequence + 1)
+
+    @property
+    def too_late(self) -> tuple[int, ...]:
+        """Sequences that a restart would read again and must not take."""
+        return tuple(sorted(each for each in self._too_late if each >= self.resume_from))
 
     @property
     def last_sequence(self) -> int:
@@ -165,7 +179,7 @@ class Panes:
                 nodes_reporting=tuple(sorted(reporting)),
                 nodes_silent=tuple(sorted(known - reporting)),
                 rows_lost=sum(pane.rows_lost for pane in panes),
-                rows_late=self._late,
+                rows_late=self._rows_late,
             ),
         )
 

@@ -28,10 +28,20 @@ _PREFERENCE = ("pod", "service", "external", "unknown", "node", "workload", "lin
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A cause that was singled out, with what fits less well behind it, and what it explains."""
+    """A cause that was singled out, with what fits less well behind it.
+
+    Attributes:
+        causes: best first.
+        explained: the failing pairs that are the first one's.
+        contradicting: numbers, among the OK pairs, of those that are.
+    """
 
     causes: tuple[Cause, ...]
     explained: tuple[Pair, ...]
+    contradicting: frozenset[int]
+
+
+_Role = tuple[Component, Direction]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +57,35 @@ def _joined(kind: str, one: str, other: str) -> Component:
     return Component(kind=kind, name=" <-> ".join(sorted((one, other))))  # type: ignore[arg-type]
 
 
-def components_of(pair: Pair) -> Iterator[Component]:
-    """Every component that could make this pair fail."""
-    for end in (pair.src, pair.dst):
-        yield end.component
-        if end.workload:
-            yield Component(kind="workload", name=end.workload)
-        if end.node and end.kind != "node":
-            yield Component(kind="node", name=end.node)
+def _parts(end: Endpoint) -> Iterator[Component]:
+    yield end.component
+    if end.workload:
+        yield Component(kind="workload", name=end.workload)
+    if end.node and end.kind != "node":
+        yield Component(kind="node", name=end.node)
+
+
+def _links(pair: Pair) -> Iterator[Component]:
     yield _joined("link", pair.src.name, pair.dst.name)
     if pair.src.node and pair.dst.node and pair.src.node != pair.dst.node:
         yield _joined("node_link", pair.src.node, pair.dst.node)
+
+
+def components_of(pair: Pair) -> Iterator[Component]:
+    """Every component that could make this pair fail."""
+    yield from _parts(pair.src)
+    yield from _parts(pair.dst)
+    yield from _links(pair)
+
+
+def _roles(pair: Pair) -> Iterator[_Role]:
+    """Every component with what it would have to be bad at: loss may hit one direction only."""
+    for component in components_of(pair):
+        yield component, "both"
+    for component in _parts(pair.src):
+        yield component, "sending"
+    for component in _parts(pair.dst):
+        yield component, "receiving"
 
 
 def transaction(pair: Pair, failing: bool) -> frozenset[str]:
@@ -87,8 +115,10 @@ def findings(failing: Sequence[Pair], ok: Sequence[Pair], addresses: Addresses) 
         )
         if causes[0].score < _MIN_SCORE:
             break
-        explained = scored[0][1].failing
-        found.append(Finding(causes, tuple(remaining[number] for number in sorted(explained))))
+        best = scored[0][1]
+        explained = best.failing
+        pairs = tuple(remaining[number] for number in sorted(explained))
+        found.append(Finding(causes, pairs, best.ok))
         remaining = [pair for number, pair in enumerate(remaining) if number not in explained]
         chances.append(_chance_of_all(found, failing, ok))
     if not chances or min(chances) > _MAX_P_VALUE:
@@ -98,11 +128,8 @@ def findings(failing: Sequence[Pair], ok: Sequence[Pair], addresses: Addresses) 
 
 def _chance_of_all(found: Sequence[Finding], failing: Sequence[Pair], ok: Sequence[Pair]) -> float:
     """P-value of blaming all of `found` at once."""
-    blamed = {(each.causes[0].kind, each.causes[0].name) for each in found}
     explained = sum(len(each.explained) for each in found)
-    contradicting = sum(
-        any((each.kind, each.name) in blamed for each in components_of(pair)) for pair in ok
-    )
+    contradicting = len(frozenset().union(*(each.contradicting for each in found)))
     return chance(len(failing) + len(ok), len(failing), explained + contradicting, explained)
 
 
@@ -111,20 +138,21 @@ def _rank_of(component: Component) -> tuple[int, str]:
 
 
 def _suspects(failing: Sequence[Pair], ok: Sequence[Pair]) -> list[_Suspect]:
-    fails: dict[Component, set[int]] = defaultdict(set)
-    fine: dict[Component, set[int]] = defaultdict(set)
+    fails: dict[_Role, set[int]] = defaultdict(set)
+    fine: dict[_Role, set[int]] = defaultdict(set)
     for number, pair in enumerate(failing):
-        for component in components_of(pair):
-            fails[component].add(number)
+        for role in _roles(pair):
+            fails[role].add(number)
     for number, pair in enumerate(ok):
-        for component in components_of(pair):
-            if component in fails:
-                fine[component].add(number)
-    alike: dict[tuple[frozenset[int], frozenset[int]], list[Component]] = defaultdict(list)
-    for component, numbers in fails.items():
-        alike[frozenset(numbers), frozenset(fine[component])].append(component)
+        for role in _roles(pair):
+            if role in fails:
+                fine[role].add(number)
+    alike: dict[tuple[frozenset[int], frozenset[int]], dict[Component, None]] = defaultdict(dict)
+    for role, numbers in fails.items():
+        alike[frozenset(numbers), frozenset(fine[role])][role[0]] = None
     return [
-        _Suspect(_ordered(components), bad, good) for (bad, good), components in alike.items()
+        _Suspect(_ordered(list(components)), bad, good)
+        for (bad, good), components in alike.items()
     ]
 
 

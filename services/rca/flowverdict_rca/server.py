@@ -65,12 +65,13 @@ class Worker:
         self._created = created
         if kept is not None and kept.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
-            kept = State(1, 0, kept.judged_until_ns, kept.incidents, created)
+            kept = State(1, 0, (), kept.judged_until_ns, kept.incidents, created)
         self._incidents = Incidents(self._settings, kept.incidents if kept else ())
         self._panes = Panes(
             self._settings,
             kept.judged_until_ns if kept else 0,
             kept.seen_until if kept else 0,
+            kept.too_late if kept else (),
         )
         self._held: list[tuple[int, Msg]] = []
         start = kept.resume_from if kept else 1
@@ -118,6 +119,7 @@ class Worker:
         state = State(
             resume_from=self._panes.resume_from,
             seen_until=self._panes.last_sequence,
+            too_late=self._panes.too_late,
             judged_until_ns=self._panes.judged_until_ns,
             incidents=self._incidents.known,
             stream_created=self._created,

@@ -21,6 +21,7 @@ class State(msgspec.Struct, frozen=True):
     Attributes:
         resume_from: first sequence of FLOWS_ENRICHED that must be read again.
         seen_until: last sequence that was read.
+        too_late: sequences from `resume_from` on whose rows came too late to be judged.
         judged_until_ns: end of the last window judged, UTC nanoseconds.
         incidents: those open or about to be.
         stream_created: which FLOWS_ENRICHED the sequences belong to.
@@ -28,6 +29,7 @@ class State(msgspec.Struct, frozen=True):
 
     resume_from: int
     seen_until: int
+    too_late: tuple[int, ...]
     judged_until_ns: int
     incidents: tuple[Incident, ...]
     stream_created: str

@@ -1,0 +1,100 @@
+"""Association rules: the reference experiment's figures, and what scale needs."""
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowverdict_rca.mining import FAIL, OK, chance, failure_rules, itemsets_and_rules
+
+IPS = ("10.244.92.132", "10.244.92.134", "10.244.92.159", "10.244.92.190")
+TWELVE_FLOWS = [
+    frozenset({src, dst, FAIL if "10.244.92.159" in (src, dst) else OK})
+    for src in IPS
+    for dst in IPS
+    if src != dst
+]
+
+
+def test_the_twelve_flows_give_the_printed_itemsets_in_the_printed_order() -> None:
+    itemsets, _ = itemsets_and_rules(TWELVE_FLOWS, 0.2, 0.7)
+    assert [
+        (round(support, 6), items)
+        for support, items in zip(itemsets["support"], itemsets["itemsets"], strict=True)
+    ] == [
+        (0.5, ("10.244.92.132",)),
+        (0.5, ("10.244.92.134",)),
+        (0.5, ("10.244.92.159",)),
+        (0.5, ("10.244.92.190",)),
+        (0.5, ("FAIL",)),
+        (0.5, ("OK",)),
+        (0.333333, ("10.244.92.132", "OK")),
+        (0.333333, ("10.244.92.134", "OK")),
+        (0.333333, ("10.244.92.190", "OK")),
+        (0.5, ("10.244.92.159", "FAIL")),
+    ]
+
+
+def test_the_twelve_flows_give_the_printed_rules() -> None:
+    _, rules = itemsets_and_rules(TWELVE_FLOWS, 0.2, 0.7)
+    assert [
+        (rule.antecedents, rule.consequents, rule.support, rule.confidence, rule.lift)
+        for rule in rules
+    ] == [
+        (("FAIL",), ("10.244.92.159",), 0.5, 1.0, 2.0),
+        (("10.244.92.159",), ("FAIL",), 0.5, 1.0, 2.0),
+    ]
+
+
+def test_the_rules_about_failure_have_the_figures_of_mining_everything() -> None:
+    _, everything = itemsets_and_rules(TWELVE_FLOWS, 0.01, 0.7)
+    figures = {
+        (rule.antecedents, rule.consequents): (rule.support, rule.confidence, rule.lift)
+        for rule in everything
+    }
+    found = failure_rules(TWELVE_FLOWS)
+    assert found
+    for rule in found:
+        key = (rule.antecedents, rule.consequents)
+        assert figures[key] == (rule.support, rule.confidence, rule.lift)
+
+
+def test_a_chance_is_that_of_fishers_exact_test() -> None:
+    assert chance(12, 6, 6, 6) == pytest.approx(1 / 924)
+    assert chance(12, 12, 6, 6) == pytest.approx(1)
+    assert chance(12, 2, 2, 2) == pytest.approx(1 / 66)
+
+
+def test_without_failures_there_are_no_rules() -> None:
+    assert failure_rules([frozenset({"a", "b", OK})] * 5) == ()
+    assert failure_rules([]) == ()
+
+
+def test_itemsets_without_support_are_an_empty_table_not_an_error() -> None:
+    itemsets, rules = itemsets_and_rules([frozenset({"a"}), frozenset({"b"})], 0.9, 0.7)
+    assert itemsets.empty
+    assert rules == []
+
+
+@given(st.lists(st.tuples(st.sets(st.sampled_from("abcdef"), min_size=1), st.booleans()), max_size=20))
+def test_any_transactions_give_rules_about_failure_with_probabilities(
+    flows: list[tuple[set[str], bool]],
+) -> None:
+    for rule in failure_rules([frozenset(items | {FAIL if bad else OK}) for items, bad in flows]):
+        assert (rule.antecedents == (FAIL,)) != (rule.consequents == (FAIL,))
+        assert 0 < rule.support <= rule.confidence <= 1
+        assert 0 <= rule.p_value <= 1
+
+
+def test_forty_thousand_pairs_are_mined_without_gigabytes() -> None:
+    chooser = random.Random(1)
+    flows = [
+        frozenset({f"pod {src}", f"pod {dst}", f"node {src % 20}", f"node {dst % 20}",
+                   FAIL if 7 in (src, dst) or chooser.random() < 0.001 else OK})
+        for src in range(200)
+        for dst in range(200)
+        if src != dst
+    ]  # fmt: skip
+    rules = failure_rules(flows)
+    assert any(rule.antecedents == ("pod 7",) and rule.confidence == 1 for rule in rules)

@@ -1,0 +1,125 @@
+"""Rows to windows, by event time."""
+
+from conftest import enriched_batch, flow_row, header
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_rca.panes import Panes, WindowData
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_runtime.settings import load
+
+SETTINGS = load(RcaSettings, {"FLOWVERDICT_PANE_SECONDS": "2", "FLOWVERDICT_WINDOW_PANES": "3"})
+SECOND = 1_000_000_000
+T = 1_000_000
+
+
+def add(panes: Panes, second: float, sequence: int = 0, node: str = "n1", again: int = 1) -> None:
+    row = flow_row("pod-a@w0", "pod-b@w1", retransmitted_segments=again)
+    panes.add(header(second, sequence or int(second), node), enriched_batch(row), sequence or int(second))
+
+
+def total(window: WindowData) -> int:
+    return sum(pane.retransmitted_segments for panes in window.pairs for pane in panes)
+
+
+def test_a_window_is_given_when_every_node_has_passed_its_end() -> None:
+    panes = Panes(SETTINGS)
+    for node in ("n1", "n2"):
+        for second in range(2):
+            add(panes, T + second, node=node)
+    assert list(panes.windows()) == []
+    add(panes, T + 2, node="n1")
+    assert list(panes.windows()) == []
+    add(panes, T + 2, node="n2")
+    (window,) = panes.windows()
+    assert total(window) == 4
+    assert window.end_ns == (T + 2) * SECOND
+    assert window.coverage.nodes_reporting == ("n1", "n2")
+
+
+def test_a_window_is_the_last_panes_together() -> None:
+    panes = Panes(SETTINGS)
+    windows = []
+    for second in range(12):
+        add(panes, T + second)
+        windows += panes.windows()
+    assert [total(window) for window in windows] == [2, 4, 6, 6, 6]
+    assert all(w.end_ns - w.start_ns == 6 * SECOND for w in windows)
+
+
+def test_a_slow_node_is_waited_for_only_so_long_and_then_called_silent() -> None:
+    panes = Panes(SETTINGS)
+    add(panes, T, node="slow")
+    windows = []
+    for second in range(30):
+        add(panes, T + second, node="fast")
+        windows += panes.windows()
+    assert windows[0].end_ns == (T + 2) * SECOND
+    assert windows[-1].coverage.nodes_silent == ("slow",)
+    assert windows[-1].coverage.nodes_reporting == ("fast",)
+
+
+def test_rows_after_their_window_are_counted_as_late_and_not_judged() -> None:
+    panes = Panes(SETTINGS)
+    for second in range(4):
+        add(panes, T + second)
+    list(panes.windows())
+    add(panes, T, sequence=T + 99, again=1000)
+    for second in range(4, 8):
+        add(panes, T + second, sequence=T + 100 + second)
+    windows = list(panes.windows())
+    assert windows[0].coverage.rows_late == 1
+    assert all(total(window) < 1000 for window in windows)
+
+
+def test_an_interval_merged_over_an_outage_belongs_to_its_end() -> None:
+    panes = Panes(SETTINGS)
+    add(panes, T)
+    add(panes, T + 2)
+    list(panes.windows())
+    long = IntervalHeader("n1", "boot", 9, (T + 3) * SECOND, (T + 303) * SECOND)
+    panes.add(long, enriched_batch(flow_row("pod-a@w0", "pod-b@w1", retransmitted_segments=50)), T + 9)
+    add(panes, T + 305, sequence=T + 400)
+    windows = list(panes.windows())
+    assert 50 in [total(window) for window in windows]
+    assert len(windows) < 40
+
+
+def test_kernel_losses_are_in_the_coverage() -> None:
+    panes = Panes(SETTINGS)
+    lossy = IntervalHeader("n1", "boot", 1, T * SECOND, (T + 1) * SECOND, rows_lost=7)
+    panes.add(lossy, enriched_batch(), 1)
+    add(panes, T + 3)
+    assert next(panes.windows()).coverage.rows_lost == 7
+
+
+def test_what_stays_on_a_host_is_not_judged() -> None:
+    panes = Panes(SETTINGS)
+    row = flow_row("pod-a@w0", "pod-b@w1") | {"src_ip": "127.0.0.1", "dst_ip": "127.0.0.1"}
+    panes.add(header(T), enriched_batch(row), 1)
+    add(panes, T + 3, sequence=2)
+    assert next(panes.windows()).pairs == ()
+
+
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(0, 29))
+def test_a_restart_anywhere_gives_the_windows_that_would_have_come(
+    seconds: list[int], cut: int
+) -> None:
+    """Messages in any order; the second worker reads again from where the first says."""
+    messages = [(T + second, number) for number, second in enumerate(seconds, 1)]
+
+    def feed(panes: Panes, part: list[tuple[int, int]]) -> list[WindowData]:
+        given: list[WindowData] = []
+        for second, sequence in part:
+            add(panes, second, sequence)
+            given += panes.windows()
+        return given
+
+    whole = feed(Panes(SETTINGS), messages)
+    first = Panes(SETTINGS)
+    before = feed(first, messages[:cut])
+    second = Panes(SETTINGS, first.judged_until_ns, first.last_sequence, first.too_late)
+    resumed = feed(second, [each for each in messages if each[1] >= first.resume_from])
+    after = before + resumed
+    assert [(w.end_ns, total(w)) for w in after] == [(w.end_ns, total(w)) for w in whole]
