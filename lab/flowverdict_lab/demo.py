@@ -45,8 +45,8 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="script/demo",
-        description="Breaks one thing in a small cluster and shows what Flowverdict says is behind it.",
-        epilog="Exit status: 0 the verdict is right, 1 it is not, 2 wrong usage, 3 it could not run.",
+        description="Breaks one thing in a small cluster and shows what Flowverdict blames for it.",
+        epilog="Exit status: 0 the verdict is right, 1 it is wrong, 2 wrong usage, 3 cannot run.",
     )
     add = parser.add_argument
     add("--fault", choices=FAULTS, default="pod-loss", help="what to break (default: pod-loss)")
@@ -54,7 +54,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--loss", type=_whole(1, 100), default=20, metavar="PERCENT", help="default: 20")
     add("--pods", type=_whole(2, 50), default=4, metavar="N", help="default: 4")
     add("--nodes", type=_whole(1, 20), default=2, metavar="N", help="default: 2")
-    add("--seconds", type=_whole(5, 3600), default=20, metavar="N", help="of each phase; default: 20")
+    add(
+        "--seconds",
+        type=_whole(5, 3600),
+        default=20,
+        metavar="N",
+        help="of each phase; default: 20",
+    )
     add("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
     add("--record", type=Path, metavar="FILE", help="where the recording goes (default: in DIR)")
     add("--replay", type=Path, metavar="FILE", help="replay a recording instead of running live")
@@ -154,7 +160,7 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
             "verdict": str(folder / "verdict.json"),
             "verdicts": str(folder / "verdicts.jsonl"),
             "recording": str(recording),
-            "metrics": f"{folder / METRICS_FILE}, live at http://127.0.0.1:9191/metrics while it runs",
+            "metrics": f"{folder / METRICS_FILE} (while it runs: http://127.0.0.1:9191/metrics)",
             "logs": str(folder / "logs"),
         },
     )

@@ -75,7 +75,10 @@ class Outcome:
             return f"nothing was broken, yet: {self.verdict.summary}" if self.verdict else None
         names = " or ".join(str(each) for each in self.expected)
         if self.verdict is None:
-            return f"there is no verdict, and it should have named {names}"
+            return (
+                f"there is no verdict, and it should have named {names}; a flow fails when more "
+                "than FLOWVERDICT_FAIL_RATIO (0.05) of its data segments are sent again"
+            )
         if not self.verdict.causes:
             return f"the verdict names no cause, and it should have named {names}"
         first = self.verdict.causes[0]
@@ -175,7 +178,11 @@ async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
 
 
 def _phase_words(phase: str, fault: Fault, outcome: Outcome) -> str:
-    words = {"before": "before: all is well", "during": f"during: {fault.words}", "after": "after: mended"}
+    words = {
+        "before": "before: all is well",
+        "during": f"during: {fault.words}",
+        "after": "after: mended",
+    }
     verdict = outcome.verdict
     if verdict is None:
         return words[phase]

@@ -1,7 +1,8 @@
 """Packet loss on a pod's, a node's or a link's interface, with nftables.
 
-`numgen random` in a netdev table drops at the interface itself, as a bad cable or a full ring would,
-and works on kernels without netem. The tables stand in the nodes' own namespaces and go with them.
+`numgen random` in a netdev table drops at the interface itself, as a bad cable or a full ring
+would, and works on kernels without netem. The tables stand in the nodes' own namespaces and go
+with them.
 """
 
 import itertools
@@ -68,7 +69,7 @@ class Fault:
         ]
         if self.kind == "link-loss":
             kind = "link" if isinstance(self.targets[0], Pod) else "node_link"
-            return (Component(kind=kind, name=" <-> ".join(sorted(names))),)
+            return (Component(kind=kind, name=" <-> ".join(sorted(names))),)  # type: ignore[arg-type]
         kind = "pod" if self.kind == "pod-loss" else "node"
         return tuple(Component(kind=kind, name=name) for name in names)  # type: ignore[arg-type]
 
@@ -76,9 +77,7 @@ class Fault:
         """Begin to drop packets."""
         for node, chains in self._chains(network).items():
             rules = "".join(chains)
-            network.inside(
-                node.name, ["nft", "-f", "-"], f"table netdev {_TABLE} {{\n{rules}}}\n"
-            )
+            network.inside(node.name, ["nft", "-f", "-"], f"table netdev {_TABLE} {{\n{rules}}}\n")
 
     def remove(self, network: Network) -> None:
         """Drop no more."""
@@ -106,9 +105,11 @@ class Fault:
             here, there = self.targets
             node = here.node if isinstance(here, Pod) else here
             port = network.port_of(here) if isinstance(here, Pod) else "uplink"
+            # A pod's port receives what the pod sends, an uplink what others send.
+            sides = ("daddr", "saddr") if isinstance(here, Pod) else ("saddr", "daddr")
             chains[node] = [
-                _chain("ingress", port, _matching("daddr" if isinstance(here, Pod) else "saddr", there, drop)),
-                _chain("egress", port, _matching("saddr" if isinstance(here, Pod) else "daddr", there, drop)),
+                _chain(hook, port, _matching(side, there, drop))
+                for hook, side in zip(("ingress", "egress"), sides, strict=True)
             ]
         return chains
 
@@ -146,7 +147,7 @@ def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> 
     targets = tuple(each for each in found if each is not None)
     for name, each in zip(names, found, strict=True):
         if each is None:
-            known = ", ".join(x.name for x in (*cluster.pods, *cluster.nodes))
+            known = ", ".join([p.name for p in cluster.pods] + [n.name for n in cluster.nodes])
             raise FaultError(f"there is no {name} in the lab; there are {known}")
     of_pods = all(isinstance(each, Pod) for each in targets)
     of_nodes = all(isinstance(each, Node) for each in targets)
@@ -171,7 +172,8 @@ def _check_can_be_told(fault: Fault, cluster: Cluster) -> None:
         raise FaultError("every flow would fail, and nothing would be left to compare with")
     for node in cluster.nodes:
         on_node = {pod for pod in cluster.pods if pod.node is node}
-        if len(on_node) > 1 and on_node <= set(fault.targets):
+        alike = len(on_node) > 1 and on_node <= set(fault.targets)
+        if fault.kind == "pod-loss" and alike:
             raise FaultError(f"all pods of {node.name} cannot be told from the node itself")
     nodes = [target for target in fault.targets if isinstance(target, Node)]
     pods = [sum(pod.node is node for pod in cluster.pods) for node in nodes]

@@ -1,6 +1,7 @@
-"""Whether this machine can run the lab live. Needs nothing but Python, so that it can be asked first.
+"""Whether this machine can run the lab live.
 
-Run as a program it prints the reason why not, or nothing.
+Needs nothing but Python, so that it can be asked first. Run as a program it prints the reason why
+not, or nothing.
 """
 
 import ctypes

@@ -156,7 +156,7 @@ class Network:
             time.sleep(0.02)
 
     def _wait_for_namespace(self, name: str) -> None:
-        """Until unshare(1) has done its work: then the process is in another namespace than ours."""
+        """Until unshare(1) has done its work and the process is in another namespace than ours."""
         ours = Path("/proc/self/ns/net").readlink()
         process = self._processes[name]
         while Path(f"/proc/{process.pid}/ns/net").readlink() == ours:

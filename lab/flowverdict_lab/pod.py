@@ -40,7 +40,7 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         print(f"connection from {client_address[0]}: {sys.exc_info()[1]}", flush=True)
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
@@ -68,7 +67,7 @@ async def save(jetstream: JetStreamContext, about: About, path: Path) -> int:
         while True:
             try:
                 messages = await subscription.fetch(256, timeout=1)
-            except NatsTimeout:
+            except TimeoutError:
                 break
             for message in messages:
                 line = {
@@ -115,14 +114,17 @@ def _message(path: Path, line: str) -> RawMessage:
     try:
         parsed: dict[str, Any] = json.loads(line)
         return RawMessage(
-            parsed["time_ns"], parsed["subject"], parsed["headers"], base64.b64decode(parsed["body"])
+            parsed["time_ns"],
+            parsed["subject"],
+            parsed["headers"],
+            base64.b64decode(parsed["body"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise RecordingError(f"{path} has a line that is no message: {error!r}") from None
 
 
 async def replay(jetstream: JetStreamContext, messages: Iterator[RawMessage]) -> int:
-    """Publish recorded messages as fast as NATS takes them; returns the end of the last interval."""
+    """Publish messages as fast as NATS takes them; returns the end of the last interval."""
     end_ns = 0
     for message in messages:
         await jetstream.publish(message.subject, message.body, headers=dict(message.headers))

@@ -70,7 +70,9 @@ def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
 
 
 def _causes(causes: Sequence[Cause]) -> Table:
-    table = _table("Causes, best first", ["cause", "alternatives"], ["score", "precision", "explains", "p"])
+    table = _table(
+        "Causes, best first", ["cause", "alternatives"], ["score", "precision", "explains", "p"]
+    )
     for cause in causes:
         table.add_row(
             str(cause),
@@ -99,7 +101,9 @@ def _rules(rules: Sequence[Rule]) -> Table:
 
 
 def _flows(flows: Sequence[FailingFlow]) -> Table:
-    table = _table("Failing flows", ["from", "to"], ["sent again", "data segments", "failed opens", "RTT ms"])
+    table = _table(
+        "Failing flows", ["from", "to"], ["sent again", "data segments", "failed opens", "RTT ms"]
+    )
     for flow in flows:
         table.add_row(
             flow.src,

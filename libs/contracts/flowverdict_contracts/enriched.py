@@ -43,14 +43,15 @@ where it changed hands in it or had just ended, `none` where no owner is known."
 ADDRESSES = ("src_ip", "dst_ip")
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
-_NUMBERS = [name for name in RECORD.names or () if name not in ("src", "dst", "netns", "role")]
+_NUMBERS = {
+    name: kind
+    for name, (kind, *_) in (RECORD.fields or {}).items()
+    if name not in ("src", "dst", "netns", "role")
+}
 
 ARROW_SCHEMA = pa.schema(
     [pa.field(name, _DICTIONARY, nullable=False) for name in (*ADDRESSES, "role")]
-    + [
-        pa.field(name, pa.from_numpy_dtype(RECORD.fields[name][0]), nullable=False)
-        for name in _NUMBERS
-    ]
+    + [pa.field(name, pa.from_numpy_dtype(kind), nullable=False) for name, kind in _NUMBERS.items()]
     + [pa.field(f"{end}_{name}", _DICTIONARY, nullable=False) for end in ENDS for name in NAMES]
 )
 """Addresses as text, `role` (`client`, `server`, `unknown`), the numbers of a raw record under the

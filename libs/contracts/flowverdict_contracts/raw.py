@@ -2,8 +2,8 @@
 
 The body is a run of 128-byte records, as the collector's kernel map holds them
 (`struct flow_record` in services/collector/flowverdict_collector/bpf/flows.bpf.c). The headers say
-which node and interval they belong to (`header`). This module needs no numpy, so that the collector stays
-small; `columns` turns bodies into columns.
+which node and interval they belong to (`header`). This module needs no numpy, so that the
+collector stays small; `columns` turns bodies into columns.
 """
 
 __all__ = ["FIELDS", "RECORD_BYTES", "ROLES", "SCHEMA"]
@@ -44,8 +44,9 @@ FIELDS: tuple[tuple[str, str, int], ...] = (
 
 `src` is the local end. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
 Counts are of the interval. `segments_sent` includes pure ACKs and retransmissions,
-`data_segments_sent` only segments with payload, retransmissions included. `rtt_us` is the kernel's smoothed
-RTT and `rtt_variation_us` its mean deviation, as of the interval's last sample, 0 where unknown.
+`data_segments_sent` only segments with payload, retransmissions included. `rtt_us` is the kernel's
+smoothed RTT and `rtt_variation_us` its mean deviation, as of the interval's last sample, 0 where
+unknown.
 The `drops_*` fields count packets from `src` to `dst` that this node's kernel discarded.
 """
 

@@ -156,7 +156,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
         conditions: what was seen: HIGH_RETRANSMISSION_RATIO, CONNECT_FAILURE, PACKET_DROPS.
     """
 
-    schema: Literal["rca.verdicts/1"] = SCHEMA
+    schema: Literal["rca.verdicts/1"] = "rca.verdicts/1"
     id: str
     incident_id: str
     status: Status

@@ -23,7 +23,9 @@ def test_fields_neither_overlap_nor_leave_the_record() -> None:
 
 @given(st.lists(st.binary(min_size=RECORD_BYTES, max_size=RECORD_BYTES), max_size=5))
 def test_a_body_of_whole_records_is_read_record_by_record(records: list[bytes]) -> None:
-    records = [record[:122] + bytes([record[122] % len(ROLES)]) + record[123:] for record in records]
+    records = [
+        record[:122] + bytes([record[122] % len(ROLES)]) + record[123:] for record in records
+    ]
     decoded = decode(b"".join(records))
     assert [each.tobytes() for each in decoded] == records
     for each, record in zip(decoded, records, strict=True):

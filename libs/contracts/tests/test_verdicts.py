@@ -80,7 +80,7 @@ def test_a_verdict_is_read_as_it_was_written() -> None:
 
 def test_the_published_schema_is_the_one_of_the_code() -> None:
     assert json.loads(SCHEMA_FILE.read_text()) == json_schema(), (
-        "write it again: .venv/bin/python -m flowverdict_contracts.verdicts > docs/verdict.schema.json"
+        "write it again: python -m flowverdict_contracts.verdicts > docs/verdict.schema.json"
     )
 
 

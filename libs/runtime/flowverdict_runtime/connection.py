@@ -60,7 +60,9 @@ async def _open(url: str, name: str, context: Context) -> Client:
 
 
 @contextlib.asynccontextmanager
-async def connected(url: str, name: str, context: Context) -> AsyncIterator[JetStreamContext | None]:
+async def connected(
+    url: str, name: str, context: Context
+) -> AsyncIterator[JetStreamContext | None]:
     """JetStream at `url`, closed on leaving; None where the service is to stop before it answers.
 
     The streams of the contract exist when this yields. Waits for NATS as long as it takes.
@@ -171,6 +173,7 @@ async def publish_until_stored(
 
 async def check_nats(url: str) -> int:
     """Print whether NATS at `url` answers and has JetStream; 0 where it does, else 1."""
+
     async def quiet(error: Exception) -> None:
         log.debug("nats: %s", error)
 
@@ -182,7 +185,9 @@ async def check_nats(url: str) -> int:
     try:
         account = await client.jetstream(timeout=2).account_info()
     except PASSING as error:
-        print(f"broken   NATS at {url} answers, JetStream does not: {error or type(error).__name__}")
+        print(
+            f"broken   NATS at {url} answers, JetStream does not: {error or type(error).__name__}"
+        )
         return 1
     finally:
         await client.close()

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from nats.aio.msg import Msg
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from prometheus_client import Counter
@@ -33,7 +32,9 @@ FAILED = Counter(
     ["subject"],
 )
 HANDLED = Counter(
-    "flowverdict_messages_handled_total", "Messages handled and acknowledged, by subject.", ["subject"]
+    "flowverdict_messages_handled_total",
+    "Messages handled and acknowledged, by subject.",
+    ["subject"],
 )
 
 _MAX_DELIVERIES = 5
@@ -160,7 +161,7 @@ async def consume(
                 idle = 0
                 await current.pull.consumer_info()
             messages = await current.pull.fetch(batch, timeout=1)
-        except NatsTimeout:
+        except TimeoutError:
             idle += 1
         except PASSING as error:
             context.health.waiting(PART, f"NATS does not deliver: {error or type(error).__name__}")

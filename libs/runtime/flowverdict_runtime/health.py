@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._answer(404, {"error": "there is /healthz, /readyz and /metrics"})
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815 # http.server's name
 
     def _answer(self, status: int, body: object) -> None:
         encoded = json.dumps(body).encode() + b"\n"
@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         log.debug("http: %s went away", client_address, exc_info=True)
 
 
@@ -111,7 +111,9 @@ def serve(health: Health, listen: Address) -> Address:
         SettingsError: where nothing can listen there.
     """
     handler = type("Handler", (_Handler,), {"health": health})
-    server = type("Server", (_Server,), {"address_family": AF_INET6}) if ":" in listen.host else _Server
+    server = (
+        type("Server", (_Server,), {"address_family": AF_INET6}) if ":" in listen.host else _Server
+    )
     try:
         running = server((listen.host, listen.port), handler)
     except OSError as error:

@@ -6,10 +6,10 @@ import contextlib
 import logging
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from flowverdict_runtime import logs
 from flowverdict_runtime.health import Health, serve
@@ -24,7 +24,16 @@ from flowverdict_runtime.settings import (
     text,
 )
 
-__all__ = ["CannotRun", "CommonSettings", "Context", "Service", "listen_setting", "main", "parser_of", "run_service"]
+__all__ = [
+    "CannotRun",
+    "CommonSettings",
+    "Context",
+    "Service",
+    "listen_setting",
+    "main",
+    "parser_of",
+    "run_service",
+]
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +50,9 @@ class CommonSettings:
     """Settings that every service has."""
 
     nats_url: str = setting(text, "nats://127.0.0.1:4222", "where NATS with JetStream is")
-    log_level: str = setting(choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "logs from here up")
+    log_level: str = setting(
+        choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "logs from here up"
+    )
 
 
 def listen_setting(port: int) -> Address:
@@ -78,8 +89,8 @@ class Service(Generic[S]):
     name: str
     purpose: str
     settings: type[S]
-    run: Callable[[S, Context], Awaitable[None]]
-    check: Callable[[S], Awaitable[int]]
+    run: Callable[[S, Context], Coroutine[Any, Any, None]]
+    check: Callable[[S], Coroutine[Any, Any, int]]
 
 
 async def _beat(health: Health) -> None:
@@ -95,7 +106,9 @@ async def _live(service: Service[S], settings: S) -> None:
         loop.add_signal_handler(number, context.stopping.set)
     listen: Address = settings.listen  # type: ignore[attr-defined]  # every service declares it
     where = serve(context.health, listen)
-    log.info("started, version %s", version(f"flowverdict-{service.name}"), extra={"listen": str(where)})
+    log.info(
+        "started, version %s", version(f"flowverdict-{service.name}"), extra={"listen": str(where)}
+    )
     beat = asyncio.create_task(_beat(context.health))
     context.health.ready("start")
     try:
@@ -113,8 +126,12 @@ def parser_of(service: Service[S]) -> argparse.ArgumentParser:
         epilog=describe(service.settings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--check", action="store_true", help="say whether it could run here, and exit")
-    parser.add_argument("--version", action="version", version=version(f"flowverdict-{service.name}"))
+    parser.add_argument(
+        "--check", action="store_true", help="say whether it could run here, and exit"
+    )
+    parser.add_argument(
+        "--version", action="version", version=version(f"flowverdict-{service.name}")
+    )
     return parser
 
 

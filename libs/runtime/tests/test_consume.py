@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from conftest import NatsServer, eventually
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from conftest import NatsServer, eventually
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
-from flowverdict_runtime.connection import connected, ensure_streams, publish_until_stored
+from flowverdict_runtime.connection import PASSING, connected, ensure_streams, publish_until_stored
 from flowverdict_runtime.consumer import MALFORMED, consume
 from flowverdict_runtime.service import Context
 
@@ -107,7 +107,7 @@ async def test_a_malformed_message_is_counted_and_never_comes_back_and_the_next_
 
         async def nothing_left() -> bool:
             info = await jetstream.consumer_info(FLOWS_ENRICHED, "test")
-            return info.num_ack_pending == 0 and info.num_pending == 0
+            return not info.num_ack_pending and not info.num_pending
 
         await eventually(nothing_left)
     assert seen == {b"bad": 1, b"good": 1}
@@ -197,6 +197,6 @@ async def test_a_nats_that_comes_back_without_its_data_is_set_up_again(
 async def _has_consumer(client: Client) -> bool:
     try:
         await client.jetstream(timeout=1).consumer_info(FLOWS_ENRICHED, "test")
-    except Exception:
+    except PASSING:
         return False
     return True

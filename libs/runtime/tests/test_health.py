@@ -53,5 +53,7 @@ def test_a_client_that_hangs_keeps_no_other_waiting() -> None:
 
 def test_a_port_that_is_taken_is_a_clear_error() -> None:
     where = serve(Health(), Address("127.0.0.1", 0))
-    with pytest.raises(SettingsError, match=f"FLOWVERDICT_LISTEN is {where}: Address already in use"):
+    with pytest.raises(
+        SettingsError, match=f"FLOWVERDICT_LISTEN is {where}: Address already in use"
+    ):
         serve(Health(), where)

@@ -6,6 +6,7 @@ Layout of the records: Documentation/bpf/btf.rst in the kernel's source.
 import ctypes
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 __all__ = ["KernelTypes", "NoKernelTypes"]
@@ -71,7 +72,7 @@ class KernelTypes:
     """
 
     def __init__(self, path: str = VMLINUX) -> None:
-        if not os.path.exists(path):
+        if not Path(path).exists():
             raise NoKernelTypes(
                 f"{path} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF"
             )
@@ -113,7 +114,7 @@ class KernelTypes:
         type_id = self._libbpf.btf__find_by_name_kind(self._btf, enum.encode(), _ENUM)
         if type_id <= 0:
             return {}
-        kind, count, _, body = self._type(type_id)
+        _, count, _, body = self._type(type_id)
         table = (_Enumerator * count).from_address(body)
         return {self._name(entry.name): entry.value for entry in table}
 

@@ -12,7 +12,7 @@ __all__ = ["check"]
 
 
 async def check(settings: CollectorSettings) -> int:
-    """Attach everything, detach it again, and print what came of it; 0 where all required is there."""
+    """Attach everything, detach it again, print what came of it; 0 where nothing is broken."""
     print(f"kernel   {platform.release()} {platform.machine()}, node {settings.node}")
     try:
         loaded = load(settings.max_flows, settings.max_flows)
@@ -22,8 +22,9 @@ async def check(settings: CollectorSettings) -> int:
     else:
         broken = 0
         for hook in HOOKS:
-            if hook.tracepoint in loaded.missing:
-                print(f"warning  {hook.tracepoint}: {loaded.missing[hook.tracepoint]}; not counted: {hook.counts}")
+            why = loaded.missing.get(hook.tracepoint)
+            if why:
+                print(f"warning  {hook.tracepoint}: {why}; not counted: {hook.counts}")
             else:
                 print(f"ok       {hook.tracepoint}: {hook.counts}")
         for descriptor in (*loaded.maps.values(), *loaded.attached.values()):

@@ -89,7 +89,7 @@ def drop_fields(types: KernelTypes) -> dict[int, int]:
 
 
 def _layout_asserts() -> str:
-    checks = [f"_Static_assert(sizeof(struct flow_record)=={RECORD_BYTES},\"size\");"]
+    checks = [f'_Static_assert(sizeof(struct flow_record)=={RECORD_BYTES},"size");']
     for name, _, offset in FIELDS:
         member = f"key.{name}" if offset < 40 else name
         checks.append(

@@ -7,6 +7,7 @@ offsets in the running kernel's BTF, so the node needs no kernel headers.
 """
 
 import ctypes
+import importlib
 import json
 import os
 import socket
@@ -79,17 +80,16 @@ def load(max_flows: int, max_sockets: int) -> Loaded:
 
 
 def _bcc() -> Any:
+    # Debian's package belongs to the system's Python; a virtual environment does not see it.
+    sys.path.append(_DEBIAN_PACKAGES)
     try:
-        import bcc
-    except ImportError:
-        # Debian's package belongs to the system's Python; a virtual environment does not see it.
-        sys.path.append(_DEBIAN_PACKAGES)
-        try:
-            import bcc
-        except (ImportError, OSError) as error:
-            raise LoadError(f"BCC is missing ({error}): install Debian's python3-bpfcc") from None
+        bcc = importlib.import_module("bcc")
+    except (ImportError, OSError) as error:
+        raise LoadError(f"BCC is missing ({error}): install Debian's python3-bpfcc") from None
     if not hasattr(bcc, "BPF"):
-        raise LoadError("the installed Python package 'bcc' is not BCC: remove it, install python3-bpfcc")
+        raise LoadError(
+            "the Python package 'bcc' here is not BCC: remove it, install python3-bpfcc"
+        )
     return bcc
 
 
@@ -98,8 +98,10 @@ def _attach(bpf_class: Any, program: Any) -> tuple[dict[str, int], dict[str, str
     for hook in HOOKS:
         try:
             program.load_func(hook.function, bpf_class.RAW_TRACEPOINT)
-            program.attach_raw_tracepoint(tp=hook.tracepoint.encode(), fn_name=hook.function.encode())
-        except Exception as error:  # BCC raises bare Exception
+            program.attach_raw_tracepoint(
+                tp=hook.tracepoint.encode(), fn_name=hook.function.encode()
+            )
+        except Exception as error:  # noqa: BLE001 # BCC raises bare Exception
             if hook.required:
                 raise LoadError(
                     f"cannot attach to tracepoint {hook.tracepoint} ({error}): "
@@ -111,7 +113,7 @@ def _attach(bpf_class: Any, program: Any) -> tuple[dict[str, int], dict[str, str
     return attached, missing
 
 
-def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[int], Any]:
+def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[int]]:
     if os.geteuid() != 0:
         raise LoadError("loading eBPF needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE")
     bcc = _bcc()
@@ -121,7 +123,7 @@ def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[i
     os.environ["BCC_KERNEL_SOURCE"] = str(_BPF)
     try:
         program = bcc.BPF(text=(_BPF / "flows.bpf.c").read_bytes(), cflags=flags)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 # BCC raises bare Exception
         raise LoadError(f"the kernel or the compiler refuses the programs: {error}") from None
     for reason, field in reasons.items():
         program["drop_field"][ctypes.c_int(reason)] = ctypes.c_uint32(field)
@@ -130,13 +132,13 @@ def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[i
     if not reasons:
         missing["kfree_skb"] = "this kernel gives no drop reasons (before Linux 5.17)"
     descriptors = [program[name].map_fd for name in _MAPS] + list(attached.values())
-    return {"attached": list(attached), "missing": missing}, descriptors, program
+    return {"attached": list(attached), "missing": missing}, descriptors
 
 
 def _main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     try:
-        answer, descriptors, program = _load_here(int(sys.argv[2]), int(sys.argv[3]))
+        answer, descriptors = _load_here(int(sys.argv[2]), int(sys.argv[3]))
     except (LoadError, NoKernelTypes) as error:
         channel.send(json.dumps({"error": str(error)}).encode())
         return

@@ -124,9 +124,9 @@ class Directory:
             if tenure.owner == owner and tenure.until_ns == STILL:
                 from_ns = min(from_ns, tenure.from_ns)
                 continue
-            if tenure.until_ns > from_ns and tenure.owner != owner:
-                tenure = replace(tenure, until_ns=max(from_ns, tenure.from_ns))
-            kept.append(tenure)
+            overlaps = tenure.until_ns > from_ns and tenure.owner != owner
+            until_ns = max(from_ns, tenure.from_ns) if overlaps else tenure.until_ns
+            kept.append(replace(tenure, until_ns=until_ns))
         self._tenures[address] = (*kept, _Tenure(owner, endpoint, from_ns, STILL))
 
     def _end(self, owner: str, address: bytes, at_ns: int) -> None:

@@ -14,11 +14,7 @@ from flowverdict_enricher.directory import Directory, Endpoint
 __all__ = ["enrich"]
 
 _ROLES = pa.array(ROLES, pa.string())
-_NUMBERS = [
-    field.name
-    for field in ARROW_SCHEMA
-    if not pa.types.is_dictionary(field.type)
-]
+_NUMBERS = [field.name for field in ARROW_SCHEMA if not pa.types.is_dictionary(field.type)]
 
 
 def enrich(
@@ -67,13 +63,9 @@ def _distinct(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], lis
     return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
 
 
-def _dictionary(
-    endpoints: list[Endpoint], name: str
-) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+def _dictionary(endpoints: list[Endpoint], name: str) -> tuple[pa.Array, npt.NDArray[np.int32]]:
     position: dict[str, int] = {}
     of_endpoint = np.array(
         [position.setdefault(getattr(each, name), len(position)) for each in endpoints], np.int32
     )
     return pa.array(list(position), pa.string()), of_endpoint
-
-

@@ -9,6 +9,7 @@ JSON, for example:
 """
 
 import asyncio
+import itertools
 import time
 from pathlib import Path
 
@@ -64,9 +65,11 @@ def read(path: Path) -> Inventory:
     """
     try:
         inventory = msgspec.json.decode(path.read_bytes(), type=Inventory)
-        for each in (*inventory.nodes, *inventory.pods, *inventory.services):
-            for address in each.addresses:
-                to_bytes(address)
+        owned = [node.addresses for node in inventory.nodes]
+        owned += [pod.addresses for pod in inventory.pods]
+        owned += [service.addresses for service in inventory.services]
+        for address in itertools.chain(*owned):
+            to_bytes(address)
     except OSError as error:
         raise CannotRun(f"inventory {path}: {error.strerror}") from None
     except (msgspec.MsgspecError, ValueError) as error:
@@ -114,7 +117,7 @@ async def follow(path: Path, directory: Directory, context: Context) -> None:
     """
     apply(read(path), directory, ALWAYS, time.time_ns())
     context.health.ready("names")
-    last = path.stat().st_mtime_ns
+    last = (await asyncio.to_thread(path.stat)).st_mtime_ns
     while not context.stopping.is_set():
         await context.pause(1)
         try:

@@ -61,10 +61,10 @@ class _Spec(msgspec.Struct, rename="camel"):
 
 class _Status(msgspec.Struct):
     phase: str = ""
-    podIPs: list[_Ip] = []
-    hostIP: str = ""
-    hostIPs: list[_Ip] = []
-    startTime: datetime | None = None
+    pod_ips: list[_Ip] = msgspec.field(default_factory=list, name="podIPs")
+    host_ip: str = msgspec.field(default="", name="hostIP")
+    host_ips: list[_Ip] = msgspec.field(default_factory=list, name="hostIPs")
+    start_time: datetime | None = msgspec.field(default=None, name="startTime")
 
 
 class _Pod(msgspec.Struct):
@@ -159,7 +159,7 @@ def workload_of(pod: _Metadata) -> tuple[str, str]:
 def _apply(pod: _Pod, directory: Directory) -> None:
     now = time.time_ns()
     meta, status, node = pod.metadata, pod.status, pod.spec.node_name
-    host = {each.ip for each in status.hostIPs} | {status.hostIP}
+    host = {each.ip for each in status.host_ips} | {status.host_ip}
     if node:
         addresses = [to_bytes(ip) for ip in host if ip]
         directory.put(f"node/{node}", Endpoint("node", node=node), addresses, 0, now)
@@ -176,8 +176,8 @@ def _apply(pod: _Pod, directory: Directory) -> None:
         workload_kind=kind,
         node=node,
     )
-    own = [] if pod.spec.host_network else [each.ip for each in status.podIPs if each.ip]
-    began = status.startTime or meta.creation_timestamp
+    own = [] if pod.spec.host_network else [each.ip for each in status.pod_ips if each.ip]
+    began = status.start_time or meta.creation_timestamp
     since = int(began.timestamp() * 1e9) if began else now
     directory.put(meta.uid, endpoint, map(to_bytes, own), since, now)
 
@@ -263,7 +263,9 @@ async def follow(kubeconfig: str, directory: Directory, context: Context) -> Non
     api = _connect(kubeconfig)
     # A thread of its own, which may hang in a read: the process ends without waiting for it.
     arguments = (api, directory, context)
-    threading.Thread(target=_follow_for_ever, args=arguments, name="kubernetes", daemon=True).start()
+    threading.Thread(
+        target=_follow_for_ever, args=arguments, name="kubernetes", daemon=True
+    ).start()
     await context.stopping.wait()
 
 
@@ -277,4 +279,3 @@ def check(kubeconfig: str) -> int:
         return 1
     print("ok       Kubernetes: pods can be listed")
     return 0
-

@@ -37,7 +37,9 @@ def _follow_names(
     if settings.names == "kubernetes":
         return asyncio.create_task(kubernetes.follow(settings.kubeconfig, directory, context))
     if not settings.inventory:
-        raise SettingsError("FLOWVERDICT_INVENTORY is not set; FLOWVERDICT_NAMES=inventory needs it")
+        raise SettingsError(
+            "FLOWVERDICT_INVENTORY is not set; FLOWVERDICT_NAMES=inventory needs it"
+        )
     return asyncio.create_task(inventory.follow(Path(settings.inventory), directory, context))
 
 
@@ -68,9 +70,7 @@ async def run(settings: EnricherSettings, context: Context) -> None:
         await names
 
 
-async def _enrich_all(
-    jetstream: JetStreamContext, context: Context, directory: Directory
-) -> None:
+async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: Directory) -> None:
     async def handle(message: Msg) -> bool:
         header = IntervalHeader.decode(message.headers, raw.SCHEMA)
         records = columns.decode(message.data)

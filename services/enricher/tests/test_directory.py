@@ -1,5 +1,7 @@
 """Who had an address, and when."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,6 +115,8 @@ def test_after_any_events_an_address_has_at_most_one_owner_at_a_time(data: st.Da
         else:
             directory.end(owner, now * SECOND)
     for tenures in directory._tenures.values():
-        spans = sorted((each.from_ns, each.until_ns) for each in tenures if each.until_ns > each.from_ns)
-        for (_, until), (following, _) in zip(spans, spans[1:], strict=False):
+        spans = sorted(
+            (each.from_ns, each.until_ns) for each in tenures if each.until_ns > each.from_ns
+        )
+        for (_, until), (following, _) in pairwise(spans):
             assert until <= following

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable
 
-from conftest import Flow
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import Flow
 from flowverdict_contracts import columns, enriched
 from flowverdict_contracts.addresses import to_bytes, to_text
 from flowverdict_enricher.directory import Directory, Endpoint
@@ -48,9 +49,9 @@ def test_an_interval_without_flows_stays_a_message_without_rows(
 
 
 @given(st.lists(st.tuples(st.ip_addresses(), st.ip_addresses()), max_size=30))
-def test_no_row_is_dropped_or_reordered_whoever_it_is_of(pairs: list[tuple[object, object]]) -> None:
-    import numpy as np
-
+def test_no_row_is_dropped_or_reordered_whoever_it_is_of(
+    pairs: list[tuple[object, object]],
+) -> None:
     records = np.zeros(len(pairs), columns.RECORD)
     for number, (src, dst) in enumerate(pairs):
         records[number]["src"] = np.void(to_bytes(str(src)))

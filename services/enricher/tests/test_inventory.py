@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import eventually
 
+from conftest import eventually
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_enricher import inventory
 from flowverdict_enricher.directory import Directory
@@ -33,12 +33,12 @@ def write(path: Path, pods: dict[str, str]) -> None:
 def test_a_wrong_file_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "inventory.json"
     path.write_text(text)
-    with pytest.raises(CannotRun, match="inventory.json"):
+    with pytest.raises(CannotRun, match=r"inventory\.json"):
         inventory.read(path)
 
 
 def test_a_missing_file_is_refused_with_its_name(tmp_path: Path) -> None:
-    with pytest.raises(CannotRun, match="none.json: No such file"):
+    with pytest.raises(CannotRun, match=r"none\.json: No such file"):
         inventory.read(tmp_path / "none.json")
 
 

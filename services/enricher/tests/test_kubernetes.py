@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 import pytest
-from conftest import eventually
 
+from conftest import eventually
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_enricher import kubernetes
 from flowverdict_enricher.directory import Directory
@@ -117,7 +118,9 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Api, 
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "c",
-        "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+        "clusters": [
+            {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
+        ],
         "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
         "users": [{"name": "u", "user": {"token": "t"}}],
     }
@@ -236,15 +239,19 @@ async def test_nonsense_from_the_api_is_survived(api: tuple[Api, str]) -> None:
 
 def test_a_pod_of_a_deployment_is_named_after_the_deployment() -> None:
     def workload(**changes: Any) -> tuple[str, str]:
-        import msgspec
-
         decoded = msgspec.json.decode(json.dumps(pod("x", "", **changes)), type=kubernetes._Pod)
         return kubernetes.workload_of(decoded.metadata)
 
     replica_set = {"kind": "ReplicaSet", "name": "web-7d9", "controller": True}
-    assert workload(owners=[replica_set], labels={"pod-template-hash": "7d9"}) == ("web", "Deployment")
+    assert workload(owners=[replica_set], labels={"pod-template-hash": "7d9"}) == (
+        "web",
+        "Deployment",
+    )
     assert workload(owners=[replica_set]) == ("web-7d9", "ReplicaSet")
-    assert workload(owners=[{"kind": "Job", "name": "backup", "controller": True}]) == ("backup", "Job")
+    assert workload(owners=[{"kind": "Job", "name": "backup", "controller": True}]) == (
+        "backup",
+        "Job",
+    )
     assert workload() == ("", "")
 
 

@@ -3,12 +3,12 @@
 import math
 
 import pytest
-from conftest import enriched_batch, flow_row
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from conftest import enriched_batch, flow_row
 from flowverdict_exporter.series import COUNTERS, LABELS, PairSeries
 
 

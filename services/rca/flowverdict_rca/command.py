@@ -23,7 +23,9 @@ def run() -> int:
     """Parse the command line and do what it says; returns the exit status."""
     parser = parser_of(SERVICE)
     commands = parser.add_subparsers(dest="command", title="commands (without one: the service)")
-    fetch = commands.add_parser("fetch", help="save a Prometheus' retransmission counters to a file")
+    fetch = commands.add_parser(
+        "fetch", help="save a Prometheus' retransmission counters to a file"
+    )
     fetch.add_argument("url", metavar="PROMETHEUS_URL", help="for example http://localhost:9090")
     fetch.add_argument("--minutes", type=float, default=120, help="how far back (default: 120)")
     fetch.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")

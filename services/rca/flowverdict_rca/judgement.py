@@ -7,10 +7,12 @@ from flowverdict_contracts.verdicts import (
     Cause,
     FailingFlow,
     FlowCounts,
-    Status as VerdictStatus,
     Verdict,
     Window,
     moment,
+)
+from flowverdict_contracts.verdicts import (
+    Status as VerdictStatus,
 )
 from flowverdict_rca import wording
 from flowverdict_rca.mining import failure_rules

@@ -42,8 +42,8 @@ def itemsets_and_rules(
 ) -> tuple[pd.DataFrame, list[Rule]]:
     """All frequent itemsets and the rules between them.
 
-    Returns a table with the columns `support` and `itemsets` (sorted tuples), by size, then support,
-    then name, and the rules, most certain first.
+    Returns a table with the columns `support` and `itemsets` (sorted tuples), by size, then
+    support, then name, and the rules, most certain first.
     """
     table = _encode(transactions)
     frequent = apriori(table, min_support=min_support, use_colnames=True)
@@ -126,9 +126,7 @@ def _rules(frequent: pd.DataFrame, total: int, min_confidence: float) -> list[Ru
 
 
 def _rule(row: dict[str, Any], total: int) -> Rule:
-    antecedent, consequent, both = (
-        round(row[name] * total) for name in _SUPPORTS
-    )
+    antecedent, consequent, both = (round(row[name] * total) for name in _SUPPORTS)
     return Rule(
         antecedents=tuple(sorted(row["antecedents"])),
         consequents=tuple(sorted(row["consequents"])),

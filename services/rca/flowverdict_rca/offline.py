@@ -50,7 +50,9 @@ def fetch(url: str, out: Path, minutes: float) -> int:
             answer = json.load(response)
         series = answer["data"]["result"]
     except urllib.error.HTTPError as error:
-        raise OfflineError(f"{url} answers {error.code}: {error.read(500).decode(errors='replace')}") from None
+        raise OfflineError(
+            f"{url} answers {error.code}: {error.read(500).decode(errors='replace')}"
+        ) from None
     except OSError as error:
         raise OfflineError(f"{url} cannot be reached: {error}") from None
     except (ValueError, KeyError, TypeError):
@@ -152,7 +154,9 @@ def _document(
 
 
 def _itemset_table(itemsets: pd.DataFrame) -> Table:
-    table = Table("", "support", "itemsets", title="Frequent itemsets", box=None, title_justify="left")
+    table = Table(
+        "", "support", "itemsets", title="Frequent itemsets", box=None, title_justify="left"
+    )
     for number, (support, items) in enumerate(
         zip(itemsets["support"], itemsets["itemsets"], strict=True)
     ):

@@ -123,9 +123,10 @@ class Pair:
 def decide(panes: Sequence[Pair], settings: RcaSettings) -> tuple[Status, Pair]:
     """What a pair is, and the evidence for it, from its panes, newest first.
 
-    No more of the past is taken than is needed: a flow that fails sends less, so that a healthy past
-    would outweigh it. A pair fails as soon as the newest panes say so. It is OK where the newest
-    pane alone has enough segments, or the whole window has and the pair did not just fall silent.
+    No more of the past is taken than is needed: a flow that fails sends less, so that a healthy
+    past would outweigh it. A pair fails as soon as the newest panes say so. It is OK where the
+    newest pane alone has enough segments, or the whole window has and the pair did not just fall
+    silent.
     """
     newest = panes[0]
     evidence = Pair(newest.src, newest.dst)

@@ -224,7 +224,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def _add_rows(pane: _Pane, batch: pa.RecordBatch) -> None:
-    """Add the batch's rows to the pane's pairs. What never leaves a host says nothing of a network."""
+    """Add a batch to a pane's pairs, but for loopback, which says nothing of a network."""
     if not batch.num_rows:
         return
     src, dst = (batch.column(f"{end}_ip").indices.to_numpy() for end in ENDS)

@@ -109,9 +109,12 @@ def findings(failing: Sequence[Pair], ok: Sequence[Pair], addresses: Addresses) 
             ((_score(suspect, len(remaining)), suspect) for suspect in _suspects(remaining, ok)),
             key=lambda each: (-each[0], _rank_of(each[1].components[0])),
         )
+        best_of_each: dict[Component, tuple[float, _Suspect]] = {}
+        for score, suspect in scored:
+            best_of_each.setdefault(suspect.components[0], (score, suspect))
         causes = tuple(
             _cause(suspect, score, remaining, len(remaining) + len(ok), addresses)
-            for score, suspect in scored[: 1 + _RUNNERS_UP]
+            for score, suspect in list(best_of_each.values())[: 1 + _RUNNERS_UP]
         )
         if causes[0].score < _MIN_SCORE:
             break
@@ -151,16 +154,19 @@ def _suspects(failing: Sequence[Pair], ok: Sequence[Pair]) -> list[_Suspect]:
     for role, numbers in fails.items():
         alike[frozenset(numbers), frozenset(fine[role])][role[0]] = None
     return [
-        _Suspect(_ordered(list(components)), bad, good)
-        for (bad, good), components in alike.items()
+        _Suspect(_ordered(list(components)), bad, good) for (bad, good), components in alike.items()
     ]
 
 
 def _ordered(components: list[Component]) -> tuple[Component, ...]:
     """The one to name first. Where two endpoints are alike, the link between them is as far as
-    the evidence goes, and naming one of the two would be a guess."""
+    the evidence goes, and naming one of the two would be a guess.
+    """
     components.sort(key=_rank_of)
-    for kinds, link in ((("pod", "service", "external", "unknown"), "link"), (("node",), "node_link")):
+    for kinds, link in (
+        (("pod", "service", "external", "unknown"), "link"),
+        (("node",), "node_link"),
+    ):
         if sum(each.kind in kinds for each in components) > 1:
             components.sort(key=lambda each, link=link: each.kind != link)  # type: ignore[misc]
             break

@@ -5,7 +5,6 @@ import contextlib
 import logging
 
 from nats.aio.msg import Msg
-from nats.errors import TimeoutError as NatsTimeout
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
@@ -171,7 +170,7 @@ async def run(settings: RcaSettings, context: Context) -> None:
                 for message in await subscription.fetch(64, timeout=1):
                     await worker.take(message)
                 context.health.ready(_PART)
-            except NatsTimeout:
+            except TimeoutError:
                 continue
             except PASSING as error:
                 reason = f"NATS does not deliver: {error or type(error).__name__}"

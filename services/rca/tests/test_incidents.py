@@ -27,7 +27,9 @@ def window(number: int, broken: set[str]) -> WindowData:
     return WindowData(end - 10 * SECOND, end, tuple(pairs), {}, coverage)
 
 
-def play(windows: list[set[str]], known: tuple[Incident, ...] = (), first: int = 0) -> list[Verdict]:
+def play(
+    windows: list[set[str]], known: tuple[Incident, ...] = (), first: int = 0
+) -> list[Verdict]:
     incidents = Incidents(SETTINGS, known)
     return [
         verdict
@@ -46,7 +48,11 @@ FINE: set[str] = set()
 
 def test_an_incident_opens_goes_on_and_resolves() -> None:
     verdicts = play([FINE, A, A, A, A, FINE, FINE, FINE, FINE])
-    assert said(verdicts) == [("opened", "d/pod-a"), ("ongoing", "d/pod-a"), ("resolved", "d/pod-a")]
+    assert said(verdicts) == [
+        ("opened", "d/pod-a"),
+        ("ongoing", "d/pod-a"),
+        ("resolved", "d/pod-a"),
+    ]
     assert len({each.incident_id for each in verdicts}) == 1
     assert len({each.id for each in verdicts}) == 3
     assert len({each.opened_at for each in verdicts}) == 1

@@ -77,7 +77,9 @@ def test_itemsets_without_support_are_an_empty_table_not_an_error() -> None:
     assert rules == []
 
 
-@given(st.lists(st.tuples(st.sets(st.sampled_from("abcdef"), min_size=1), st.booleans()), max_size=20))
+@given(
+    st.lists(st.tuples(st.sets(st.sampled_from("abcdef"), min_size=1), st.booleans()), max_size=20)
+)
 def test_any_transactions_give_rules_about_failure_with_probabilities(
     flows: list[tuple[set[str], bool]],
 ) -> None:

@@ -1,9 +1,9 @@
 """Rows to windows, by event time."""
 
-from conftest import enriched_batch, flow_row, header
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import enriched_batch, flow_row, header
 from flowverdict_contracts.header import IntervalHeader
 from flowverdict_rca.panes import Panes, WindowData
 from flowverdict_rca.settings import RcaSettings
@@ -16,7 +16,9 @@ T = 1_000_000
 
 def add(panes: Panes, second: float, sequence: int = 0, node: str = "n1", again: int = 1) -> None:
     row = flow_row("pod-a@w0", "pod-b@w1", retransmitted_segments=again)
-    panes.add(header(second, sequence or int(second), node), enriched_batch(row), sequence or int(second))
+    panes.add(
+        header(second, sequence or int(second), node), enriched_batch(row), sequence or int(second)
+    )
 
 
 def total(window: WindowData) -> int:
@@ -40,7 +42,7 @@ def test_a_window_is_given_when_every_node_has_passed_its_end() -> None:
 
 def test_a_window_is_the_last_panes_together() -> None:
     panes = Panes(SETTINGS)
-    windows = []
+    windows: list[WindowData] = []
     for second in range(12):
         add(panes, T + second)
         windows += panes.windows()
@@ -51,7 +53,7 @@ def test_a_window_is_the_last_panes_together() -> None:
 def test_a_slow_node_is_waited_for_only_so_long_and_then_called_silent() -> None:
     panes = Panes(SETTINGS)
     add(panes, T, node="slow")
-    windows = []
+    windows: list[WindowData] = []
     for second in range(30):
         add(panes, T + second, node="fast")
         windows += panes.windows()
@@ -79,7 +81,9 @@ def test_an_interval_merged_over_an_outage_belongs_to_its_end() -> None:
     add(panes, T + 2)
     list(panes.windows())
     long = IntervalHeader("n1", "boot", 9, (T + 3) * SECOND, (T + 303) * SECOND)
-    panes.add(long, enriched_batch(flow_row("pod-a@w0", "pod-b@w1", retransmitted_segments=50)), T + 9)
+    panes.add(
+        long, enriched_batch(flow_row("pod-a@w0", "pod-b@w1", retransmitted_segments=50)), T + 9
+    )
     add(panes, T + 305, sequence=T + 400)
     windows = list(panes.windows())
     assert 50 in [total(window) for window in windows]

@@ -13,7 +13,8 @@ PODS = {f"default/pod-{letter}": f"worker{index // 2}" for index, letter in enum
 def find(breaks: object, pods: dict[str, str] = PODS) -> list[Finding]:
     """Findings where the pairs of pods for which `breaks` is true fail."""
     ends = [Endpoint("pod", name, node) for name, node in pods.items()]
-    failing, ok = [], []
+    failing: list[Pair] = []
+    ok: list[Pair] = []
     for src, dst in permutations(ends, 2):
         bad = breaks(src, dst)  # type: ignore[operator]
         (failing if bad else ok).append(Pair(src, dst, 100, 20 if bad else 0))
@@ -82,7 +83,7 @@ def test_of_two_pods_that_only_talk_to_each_other_neither_is_named() -> None:
     pairs = [
         Pair(src, dst, 100, 20 if talkers == {src.name, dst.name} else 0)
         for src, dst in permutations(ends, 2)
-        if not len(talkers & {src.name, dst.name}) == 1
+        if len(talkers & {src.name, dst.name}) != 1
     ]
     failing = [pair for pair in pairs if pair.retransmitted_segments]
     ok = [pair for pair in pairs if not pair.retransmitted_segments]

@@ -61,39 +61,40 @@ async def _tail(stream: str, url: str, as_json: bool) -> None:
         try:
             for row in rows_of(message):
                 if as_json:
-                    print(json.dumps(row))
+                    print(json.dumps(row), flush=True)
                 else:
                     table.add(row)
         except MalformedMessage as error:
             print(f"flowverdict-tail: malformed on {message.subject}: {error}", file=sys.stderr)
         except BrokenPipeError:
             stopping.set()
-        if as_json:
-            with contextlib.suppress(BrokenPipeError):
-                sys.stdout.flush()
 
-    client = await nats.connect(
-        url, connect_timeout=3, max_reconnect_attempts=-1, error_cb=failed
-    )
+    client = await nats.connect(url, connect_timeout=3, max_reconnect_attempts=-1, error_cb=failed)
     await client.subscribe(subject, cb=heard)
     try:
         if as_json:
             await stopping.wait()
         else:
-            with Live(table.render(), console=Console(), auto_refresh=False) as live:
-                while not stopping.is_set():
-                    live.update(table.render(), refresh=True)
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(stopping.wait(), _REFRESH_SECONDS)
+            await _show(table, stopping)
     finally:
         await client.close()
+
+
+async def _show(table: LiveTable, stopping: asyncio.Event) -> None:
+    with Live(table.render(), console=Console(), auto_refresh=False) as live:
+        while not stopping.is_set():
+            live.update(table.render(), refresh=True)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _REFRESH_SECONDS)
 
 
 def run() -> int:
     """Parse the command line and print until interrupted; returns the exit status."""
     arguments = _parser().parse_args()
     try:
-        asyncio.run(_tail(arguments.stream, arguments.nats, arguments.json or not sys.stdout.isatty()))
+        asyncio.run(
+            _tail(arguments.stream, arguments.nats, arguments.json or not sys.stdout.isatty())
+        )
     except (NatsError, OSError) as error:
         print(f"flowverdict-tail: NATS at {arguments.nats}: {error}", file=sys.stderr)
         return 1

@@ -88,7 +88,11 @@ def _name(row: Row, end: str) -> str:
     """A pod's, service's or node's name where there is one, else the address."""
     if end in row:
         address = row[end]
-        return f"[{address}]:{row[f'{end}_port']}" if ":" in address else f"{address}:{row[f'{end}_port']}"
+        return (
+            f"[{address}]:{row[f'{end}_port']}"
+            if ":" in address
+            else f"{address}:{row[f'{end}_port']}"
+        )
     kind = row[f"{end}_kind"]
     if kind in ("pod", "service"):
         return f"{row[f'{end}_namespace']}/{row[f'{end}_{kind}']}"

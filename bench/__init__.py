@@ -1,0 +1,1 @@
+"""What is measured, and how. `script/bench --help` lists it."""

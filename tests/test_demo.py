@@ -1,0 +1,167 @@
+"""The demo as a user runs it: right verdicts, and nothing left behind."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flowverdict_lab.machine import why_not_live
+
+DEMO = str(Path(sys.executable).with_name("flowverdict-demo"))
+REASON = why_not_live()
+live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
+
+
+def run(out: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [DEMO, "--out", str(out), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, **environ},
+        check=False,
+    )
+
+
+def processes_of(out: Path) -> list[str]:
+    """Command lines of what a demo with this output folder started, pods and nodes included."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            words = (folder / "cmdline").read_bytes().decode().split("\0")
+            environ = (folder / "environ").read_bytes().decode(errors="replace")
+        except (OSError, ProcessLookupError):
+            continue
+        if f"FLOWVERDICT_TEST_MARK={out}" in environ:
+            found.append(" ".join(words))
+    return found
+
+
+def wait_for(condition: object, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.1)
+
+
+def host_network() -> tuple[str, str, str]:
+    """Interfaces, named namespaces and nftables rules of this machine itself."""
+    commands = (["ip", "-br", "link"], ["ip", "netns", "list"], ["nft", "list", "ruleset"])
+    return tuple(subprocess.check_output(command, text=True) for command in commands)  # type: ignore[return-value]
+
+
+@live
+@pytest.mark.parametrize(
+    ("arguments", "kind", "name"),
+    [
+        (["--target", "pod-c"], "pod", "default/pod-c"),
+        (["--fault", "node-loss", "--target", "worker1"], "node", "worker1"),
+        (["--fault", "link-loss"], "link", "default/pod-b <-> default/pod-c"),
+    ],
+)
+def test_the_verdict_names_what_was_broken_and_nothing_is_left_behind(
+    tmp_path: Path, arguments: list[str], kind: str, name: str
+) -> None:
+    before = host_network()
+    done = run(tmp_path, *arguments, "--seconds", "10", FLOWVERDICT_TEST_MARK=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert (verdict["causes"][0]["kind"], verdict["causes"][0]["name"]) == (kind, name)
+    assert verdict["summary"].split()[-1] in done.stdout
+    statuses = [json.loads(line)["status"] for line in (tmp_path / "verdicts.jsonl").open()]
+    assert statuses[0] == "opened"
+    assert statuses[-1] == "resolved"
+    assert (tmp_path / "recording.jsonl.gz").stat().st_size < 1_000_000
+    assert {path.name for path in (tmp_path / "logs").iterdir()} >= {
+        f"{service}.log" for service in ("nats", "collector", "enricher", "exporter", "rca")
+    }
+    assert "tcp_retransmissions_total" in (tmp_path / "metrics.prom").read_text()
+    assert processes_of(tmp_path) == []
+    assert host_network() == before
+
+
+@live
+def test_without_a_fault_there_is_no_verdict(tmp_path: Path) -> None:
+    done = run(tmp_path, "--fault", "none", "--seconds", "10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads((tmp_path / "verdict.json").read_text()) is None
+    assert "No verdict" in done.stdout
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A demo in the middle of its fault."""
+    process = subprocess.Popen(
+        [DEMO, "--out", str(tmp_path), "--seconds", "6"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "FLOWVERDICT_TEST_MARK": str(tmp_path), "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("during"):
+            break
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@live
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_demo_that_is_interrupted_or_killed_leaves_nothing_behind(
+    tmp_path: Path, running: subprocess.Popen[str], number: signal.Signals
+) -> None:
+    assert processes_of(tmp_path)
+    running.send_signal(number)
+    status = running.wait(60)
+    assert status == (-9 if number == signal.SIGKILL else 130)
+    wait_for(lambda: processes_of(tmp_path) == [])
+
+
+def test_without_ebpf_it_says_so_in_one_line_and_replays_a_real_run(tmp_path: Path) -> None:
+    done = run(tmp_path, FLOWVERDICT_NOT_LIVE="this is a test")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = done.stdout.splitlines()[0]
+    assert said == "No live run, since this is a test: replaying the recording of a real one."
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert verdict["causes"][0]["name"] == "default/pod-a"
+    assert not (tmp_path / "logs" / "collector.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "pod-x"], "there is no pod-x"),
+        (["--fault", "node-loss", "--target", "pod-a"], "node-loss needs nodes"),
+        (["--fault", "link-loss", "--target", "pod-a"], "link-loss needs two"),
+        (["--fault", "link-loss", "--target", "pod-a,worker0"], "link-loss needs two"),
+        (["--fault", "none", "--target", "pod-a"], "no --target"),
+        (["--pods", "2"], "every flow would fail"),
+        (["--loss", "0"], "not from 1 to 100"),
+        (["--target", "pod-a,pod-b"], "cannot be told"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_at_once(
+    tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize("content", [b"", b"not gzip", b"\x1f\x8b\x08\x00broken"])
+def test_what_is_no_recording_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "recording.gz"
+    path.write_bytes(content)
+    done = run(tmp_path / "out", "--replay", str(path))
+    assert done.returncode == 3
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr

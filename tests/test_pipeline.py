@@ -1,0 +1,256 @@
+"""Real kernel counts through the whole pipeline, exact, whatever happens on the way."""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nats
+import numpy as np
+import pytest
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig
+
+from conftest import Flow, eventually, header
+from flowverdict_contracts import columns, enriched, raw
+from flowverdict_contracts.addresses import to_text
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, raw_subject
+from flowverdict_lab.cluster import Cluster, make_cluster
+from flowverdict_lab.faults import parse_fault
+from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.network import Network
+from flowverdict_lab.pipeline import Pipeline
+
+REASON = why_not_live()
+live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
+    """The lab without traffic, and the pipeline watching it."""
+    cluster = make_cluster(4, 2)
+    (tmp_path / "logs").mkdir()
+    with (
+        Network(cluster, tmp_path / "logs") as network,
+        Pipeline(tmp_path, cluster.inventory()) as pipeline,
+    ):
+        yield network, pipeline
+
+
+@contextlib.asynccontextmanager
+async def jetstream_of(pipeline: Pipeline) -> AsyncIterator[JetStreamContext]:
+    client = await nats.connect(pipeline.nats_url, max_reconnect_attempts=-1)
+    try:
+        yield client.jetstream(timeout=10)
+    finally:
+        await client.close()
+
+
+async def read_all(jetstream: JetStreamContext, stream: str) -> list[Any]:
+    config = ConsumerConfig(ack_policy=AckPolicy.NONE)
+    subscription = await jetstream.pull_subscribe("", stream=stream, config=config)
+    messages: list[Any] = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            messages += await subscription.fetch(500, timeout=1)
+    await subscription.unsubscribe()
+    return messages
+
+
+async def raw_records(jetstream: JetStreamContext, cluster: Cluster) -> Any:
+    """All raw records whose local end is one of the lab's pods."""
+    bodies = [columns.decode(message.data) for message in await read_all(jetstream, FLOWS_RAW)]
+    records = np.concatenate(bodies)
+    own = {address for pod in cluster.pods for address in (pod.ipv4, pod.ipv6)}
+    mine = [to_text(each["src"].tobytes()) in own for each in records]
+    return records[mine]
+
+
+async def enriched_total(jetstream: JetStreamContext, field: str) -> int:
+    """The sum of a field over all enriched rows that were sent by pods."""
+    total = 0
+    for message in await read_all(jetstream, FLOWS_ENRICHED):
+        for row in enriched.decode(message.data).to_pylist():
+            total += row[field] if row["src_kind"] == "pod" else 0
+    return total
+
+
+def kernel(network: Network, counter: str) -> int:
+    return sum(network.tcp_counter(pod, counter) for pod in network.cluster.pods)
+
+
+async def run_with_loss(
+    network: Network, seconds: float, meanwhile: Callable[[], None] = lambda: None
+) -> None:
+    """Traffic under 20 % loss, then none, until every connection is closed."""
+    fault = parse_fault("pod-loss", "pod-b", 20, network.cluster)
+    network.start_traffic(10)
+    fault.inject(network)
+    await asyncio.sleep(seconds / 2)
+    await asyncio.to_thread(meanwhile)
+    await asyncio.sleep(seconds / 2)
+    fault.remove(network)
+    network.stop_traffic()
+    await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
+
+
+@live
+async def test_counts_equal_the_kernels_own(lab: tuple[Network, Pipeline]) -> None:
+    network, pipeline = lab
+    await run_with_loss(network, 8)
+    retransmitted = kernel(network, "RetransSegs")
+    assert retransmitted > 50
+    async with jetstream_of(pipeline) as jetstream:
+
+        async def equal() -> bool:
+            records = await raw_records(jetstream, network.cluster)
+            return int(records["retransmitted_segments"].sum()) == retransmitted
+
+        await eventually(equal)
+        records = await raw_records(jetstream, network.cluster)
+        clients = records[records["role"] == raw.ROLES.index("client")]
+        servers = records[records["role"] == raw.ROLES.index("server")]
+        attempts = clients["opens"].sum() + clients["failed_opens"].sum()
+        assert attempts == kernel(network, "ActiveOpens")
+        assert servers["opens"].sum() == kernel(network, "PassiveOpens")
+        # The kernel also counts what no socket sent: resets, and ACKs in TIME_WAIT.
+        sent = int(records["segments_sent"].sum())
+        of_kernel = kernel(network, "OutSegs") + retransmitted
+        assert 0.98 * of_kernel < sent <= of_kernel
+        assert int(records["bytes_received"].sum()) > 1_000_000
+        timed = records[records["rtt_us"] > 0]
+        assert len(timed) > 10
+        assert timed["rtt_variation_us"].max() > 0
+        assert await enriched_total(jetstream, "retransmitted_segments") == retransmitted
+    await eventually(lambda: _exported(pipeline, network.cluster) == retransmitted)
+
+
+def _exported(pipeline: Pipeline, cluster: Cluster) -> float:
+    """Retransmissions that the exporter serves as sent by the lab's pods."""
+    names = {f'src_pod="{pod.name}"' for pod in cluster.pods}
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in pipeline.page("exporter", "/metrics").splitlines()
+        if line.startswith("tcp_retransmissions_total{") and any(name in line for name in names)
+    )
+
+
+@live
+async def test_no_count_is_lost_while_nats_is_away(lab: tuple[Network, Pipeline]) -> None:
+    network, pipeline = lab
+
+    def nats_goes_away() -> None:
+        pipeline.stop("nats")
+        time.sleep(4)  # the length of the outage, not a wait for anything
+        pipeline.start_nats()
+
+    await run_with_loss(network, 6, nats_goes_away)
+    retransmitted = kernel(network, "RetransSegs")
+    async with jetstream_of(pipeline) as jetstream:
+
+        async def equal() -> bool:
+            return await enriched_total(jetstream, "retransmitted_segments") == retransmitted
+
+        await eventually(equal, 60)
+        longest = max(
+            int(end) - int(start)
+            for message in await read_all(jetstream, FLOWS_RAW)
+            for start, end in [message.headers["Flowverdict-Interval"].split("-")]
+        )
+        assert longest > 3e9, "the collector did not merge the intervals of the outage"
+    await eventually(lambda: _exported(pipeline, network.cluster) == retransmitted, 60)
+
+
+@live
+async def test_no_count_is_lost_when_services_are_killed(lab: tuple[Network, Pipeline]) -> None:
+    network, pipeline = lab
+
+    def kill_some() -> None:
+        for service in ("enricher", "rca"):
+            pipeline.kill(service)
+            pipeline.start(service)
+
+    await run_with_loss(network, 6, kill_some)
+    pipeline.wait_ready()
+    retransmitted = kernel(network, "RetransSegs")
+    async with jetstream_of(pipeline) as jetstream:
+
+        async def equal() -> bool:
+            return await enriched_total(jetstream, "retransmitted_segments") == retransmitted
+
+        # What the killed enricher had fetched comes again after the acknowledgement's time is up.
+        await eventually(equal, 90)
+
+
+@live
+async def test_an_ipv6_flow_is_counted_and_named(lab: tuple[Network, Pipeline]) -> None:
+    network, pipeline = lab
+    network.start_traffic(10, ipv6=True)
+    pod_a, pod_d = network.cluster.pods[0], network.cluster.pods[3]
+    labels = f'src_ip="{pod_a.ipv6}",dst_ip="{pod_d.ipv6}"'
+
+    def sent() -> float:
+        lines = pipeline.page("exporter", "/metrics").splitlines()
+        found = [line for line in lines if line.startswith("tcp_sent_bytes_total{" + labels)]
+        return float(found[0].rsplit(" ", 1)[1]) if found and 'dst_pod="pod-d"' in found[0] else 0
+
+    await eventually(lambda: sent() > 100_000)
+
+
+@pytest.fixture
+def no_collector(tmp_path: Path) -> Iterator[Pipeline]:
+    cluster = make_cluster(4, 2)
+    with Pipeline(tmp_path, cluster.inventory(), collector=False) as pipeline:
+        yield pipeline
+
+
+async def test_malformed_messages_are_passed_over_and_an_unknown_address_is_kept(
+    no_collector: Pipeline, raw_body: Callable[..., bytes]
+) -> None:
+    pipeline, subject = no_collector, raw_subject("n1")
+    good = raw_body(
+        Flow("203.0.113.9", "10.244.0.2", retransmitted_segments=7),
+        Flow("10.99.99.99", "10.244.0.2", retransmitted_segments=5),
+    )
+    async with jetstream_of(pipeline) as jetstream:
+        headers = header(sequence=1).encode(raw.SCHEMA)
+        await jetstream.publish(subject, b"nonsense")
+        await jetstream.publish(subject, good[:-1], headers=headers | {"Nats-Msg-Id": "n1/boot/7"})
+        newer = headers | {"Flowverdict-Schema": "flows.raw/9", "Nats-Msg-Id": "n1/boot/8"}
+        await jetstream.publish(subject, good, headers=newer)
+        await jetstream.publish("flows.enriched", b"nonsense")
+        await jetstream.publish(subject, good, headers=headers)
+        again = await jetstream.publish(subject, good, headers=headers)
+        assert again.duplicate
+
+        def exported() -> list[str]:
+            lines = pipeline.page("exporter", "/metrics").splitlines()
+            return [line for line in lines if line.startswith("tcp_retransmissions_total{")]
+
+        await eventually(lambda: len(exported()) == 2)
+        found = {line.split('src_ip="')[1].split('"')[0]: line.split()[-1] for line in exported()}
+        assert found == {"203.0.113.9": "7.0", "10.99.99.99": "5.0"}
+        assert all('dst_pod="pod-a"' in line for line in exported())
+        assert pipeline.metric("enricher", "flowverdict_messages_malformed_total") == 3
+        assert pipeline.metric("exporter", "flowverdict_messages_malformed_total") == 1
+        await eventually(
+            lambda: pipeline.metric("rca", "flowverdict_messages_malformed_total") == 1
+        )
+        kinds = pipeline.page("enricher", "/metrics")
+        # 203.0.113.0/24 is set aside for documentation (RFC 5737), so nobody's public address.
+        assert 'flowverdict_enricher_ends_total{kind="unknown"} 2.0' in kinds
+        info = await jetstream.consumer_info(FLOWS_RAW, "enricher")
+        assert info.num_ack_pending == 0
+    log = [json.loads(line) for line in (pipeline.logs / "enricher.log").read_text().splitlines()]
+    warnings = [line for line in log if line["message"].startswith("malformed")]
+    assert len(warnings) == 1, "once a minute, not once a message"
+    assert warnings[0]["subject"] == subject
+
+
+def test_every_service_drains_and_ends_well_on_sigterm(no_collector: Pipeline) -> None:
+    for service in ("enricher", "exporter", "rca"):
+        assert no_collector.stop(service) == 0
+        assert json.loads(no_collector.log_tail(service).splitlines()[-1])["message"] == "stopped"
