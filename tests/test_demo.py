@@ -74,7 +74,8 @@ def test_the_verdict_names_what_was_broken_and_nothing_is_left_behind(
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert (verdict["causes"][0]["kind"], verdict["causes"][0]["name"]) == (kind, name)
     assert verdict["summary"].split()[-1] in done.stdout
-    statuses = [json.loads(line)["status"] for line in (tmp_path / "verdicts.jsonl").open()]
+    lines = (tmp_path / "verdicts.jsonl").read_text().splitlines()
+    statuses = [json.loads(line)["status"] for line in lines]
     assert statuses[0] == "opened"
     assert statuses[-1] == "resolved"
     assert (tmp_path / "recording.jsonl.gz").stat().st_size < 1_000_000

@@ -3,6 +3,7 @@
 import json
 import string
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from itertools import product
 
 __all__ = ["NAMESPACE", "Cluster", "Node", "Pod", "make_cluster"]
@@ -53,8 +54,8 @@ class Pod:
 
     @property
     def ipv6(self) -> str:
-        """Its IPv6 address."""
-        return f"{self.node.pods_ipv6}:{self.number:x}"
+        """Its IPv6 address, in the usual notation (RFC 5952)."""
+        return str(IPv6Address(f"{self.node.pods_ipv6}:{self.number:x}"))
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,6 +212,8 @@ class Network:
                 f"link set {port} master pods up",
             ],
         )
+        # A pod that is gone soon stops sending its last FINs, which another lab would see.
+        self.inside(pod.name, ["tee", "/proc/sys/net/ipv4/tcp_orphan_retries"], "1")
         self._ip(
             pod.name,
             [

@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-__all__ = ["parse", "to_bytes", "to_text"]
+__all__ = ["is_loopback", "parse", "to_bytes", "to_text"]
 
 
 def to_bytes(text: str) -> bytes:
@@ -26,3 +26,8 @@ def parse(packed: bytes) -> IPv4Address | IPv6Address:
 def to_text(packed: bytes) -> str:
     """The address in 16 bytes in its usual notation (RFC 5952)."""
     return str(parse(packed))
+
+
+def is_loopback(text: str) -> bool:
+    """Whether flows of this address, in its usual notation, stay on their host."""
+    return text == "::1" or text.startswith("127.")

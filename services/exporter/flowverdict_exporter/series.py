@@ -1,7 +1,8 @@
 """Sums by pair of addresses, and the Prometheus series they become.
 
-One series for each pair of addresses and their names. Ports are left out: each connection would be
-a new series. Beyond the budget, pairs are summed in one with `other` in every label.
+One series for each pair of addresses and their names. Ports are left out, since each connection
+would be a new series, and loopback, which is no network. Beyond the budget, pairs are summed in
+one with `other` in every label.
 """
 
 import threading
@@ -15,6 +16,7 @@ import pyarrow as pa
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from flowverdict_contracts.addresses import is_loopback
 from flowverdict_contracts.enriched import ADDRESSES
 
 __all__ = ["COUNTERS", "LABELS", "PairSeries"]
@@ -79,6 +81,8 @@ class PairSeries(Collector):
         now = time.monotonic()
         with self._lock:
             for key, row in zip(keys, sums, strict=True):
+                if is_loopback(key[0]):
+                    continue
                 pair = self._pairs.get(key)
                 if pair is None:
                     pair = self._make(key, now)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
+from flowverdict_contracts.addresses import is_loopback
 from flowverdict_contracts.enriched import ENDS
 from flowverdict_contracts.header import IntervalHeader
 from flowverdict_contracts.verdicts import Coverage
@@ -219,10 +220,6 @@ def _endpoint(batch: pa.RecordBatch, end: str, row: int) -> tuple[Endpoint, str]
     return Endpoint(kind, name, values["node"], workload), values["ip"]
 
 
-def _is_loopback(address: str) -> bool:
-    return address == "::1" or address.startswith("127.")
-
-
 def _add_rows(pane: _Pane, batch: pa.RecordBatch) -> None:
     """Add a batch to a pane's pairs, but for loopback, which says nothing of a network."""
     if not batch.num_rows:
@@ -237,7 +234,7 @@ def _add_rows(pane: _Pane, batch: pa.RecordBatch) -> None:
     np.maximum.at(rtt, inverse, batch.column("rtt_us").to_numpy().astype(np.int64))
     for at, row in enumerate(first.tolist()):
         (source, src_ip), (target, dst_ip) = (_endpoint(batch, end, row) for end in ENDS)
-        if _is_loopback(src_ip) or _is_loopback(dst_ip):
+        if is_loopback(src_ip) or is_loopback(dst_ip):
             continue
         part = pane.pairs[source, target]
         part.sums += sums[at]

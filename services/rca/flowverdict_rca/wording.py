@@ -41,8 +41,8 @@ def undetermined(flows: FlowCounts) -> str:
     """Flows fail, and nothing singles out a cause."""
     return (
         f"{flows.failing} of {flows.failing + flows.ok} flows fail, and there is not enough"
-        " evidence to name a cause: no pod, node or link takes part in most of the failing flows and in few"
-        " of the others. If nearly all fail, look at what they share: the network between nodes."
+        " evidence to name a cause: no pod, node or link takes part in most of the failing flows"
+        " and in few of the others. Where nearly all fail, look at what they share."
     )
 
 
