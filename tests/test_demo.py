@@ -89,7 +89,7 @@ def test_the_verdict_names_what_was_broken_and_nothing_is_left_behind(
 
 @live
 def test_without_a_fault_there_is_no_verdict(tmp_path: Path) -> None:
-    done = run(tmp_path, "--fault", "none", "--seconds", "10")
+    done = run(tmp_path, "--fault", "none", "--seconds", "7")
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "verdict.json").read_text()) is None
     assert "No verdict" in done.stdout

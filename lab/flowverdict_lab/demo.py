@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,9 @@ from flowverdict_lab.recording import RecordingError
 
 __all__ = ["main"]
 
+RECORDING_FILE = "recording.jsonl.gz"
+_FILES = ("verdict.json", "verdicts.jsonl", METRICS_FILE, "inventory.json")
+_DEFAULT_RUN = ("20 % packet loss on pod-a", 4, 2)
 SHIPPED_RECORDING = Path(__file__).parent / "recordings" / "pod-loss.jsonl.gz"
 
 _RIGHT, _WRONG, _USAGE, _FAILED, _INTERRUPTED = 0, 1, 2, 3, 130
@@ -100,7 +103,7 @@ def _prepare(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("logs", "nats"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("verdict.json", "verdicts.jsonl", METRICS_FILE, "inventory.json"):
+    for name in _FILES:
         (folder / name).unlink(missing_ok=True)
 
 
@@ -113,12 +116,25 @@ def _save(outcome: Outcome, folder: Path) -> None:
             file.write(verdicts.encode(verdict) + b"\n")
 
 
-def _hand_back(folder: Path) -> None:
-    """What root wrote for a user of sudo belongs to that user."""
+def _hand_back(paths: Iterable[Path]) -> None:
+    """What root wrote for a user of sudo belongs to that user; nothing else is touched."""
     user, group = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
     if user and group and os.geteuid() == 0:
-        for path in (folder.parent, folder, *folder.rglob("*")):
-            os.chown(path, int(user), int(group))
+        for path in paths:
+            with contextlib.suppress(FileNotFoundError):
+                os.chown(path, int(user), int(group), follow_symlinks=False)
+
+
+def _missing_folders(folder: Path) -> list[Path]:
+    """`folder` and those above it that are not there yet, and so will be this run's own."""
+    return [each for each in (folder, *folder.parents) if not each.exists()]
+
+
+def _written(arguments: argparse.Namespace) -> list[Path]:
+    """What a run writes."""
+    logs = arguments.out / "logs"
+    found = [arguments.out / name for name in (*_FILES, RECORDING_FILE)]
+    return [*found, logs, *logs.glob("*.log"), *([arguments.record] if arguments.record else [])]
 
 
 async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
@@ -128,12 +144,14 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
     fault = parse_fault(arguments.fault, arguments.target, arguments.loss, cluster)
     if replay is None and (why := os.environ.get("FLOWVERDICT_NOT_LIVE") or why_not_live()):
         console.print(f"No live run, since {why}: replaying the recording of a real one.")
-        replay = SHIPPED_RECORDING
+        arguments.replay = replay = SHIPPED_RECORDING
+        if (fault.words, len(cluster.pods), len(cluster.nodes)) != _DEFAULT_RUN:
+            console.print("It is of 20 % packet loss on pod-a; what you asked for is not shown.")
     _prepare(folder)
     if replay is not None:
         with _progress(console, 1) as tell:
             return await run_replay(replay, folder, tell)
-    record = arguments.record or folder / "recording.jsonl.gz"
+    record = arguments.record or folder / RECORDING_FILE
     with _progress(console, len(PHASES) * arguments.seconds) as tell:
         return await run_live(cluster, fault, arguments.seconds, folder, record, tell)
 
@@ -152,7 +170,7 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
     folder: Path = arguments.out
     outcome = asyncio.run(_run(arguments, console))
     _save(outcome, folder)
-    recording = arguments.replay or arguments.record or folder / "recording.jsonl.gz"
+    recording = arguments.replay or arguments.record or folder / RECORDING_FILE
     report.show(
         console,
         outcome,
@@ -178,6 +196,7 @@ def main() -> None:
     """Run the demo and exit with what came of it."""
     arguments = _parser().parse_args()
     console = Console(highlight=False)
+    own_folders = _missing_folders(arguments.out)
     _stop_like_ctrl_c()
     try:
         status = _demo(arguments, console)
@@ -191,6 +210,5 @@ def main() -> None:
         print("script/demo: interrupted; everything it started is gone", file=sys.stderr)
         status = _INTERRUPTED
     finally:
-        if arguments.out.exists():
-            _hand_back(arguments.out)
+        _hand_back([*own_folders, *_written(arguments)])
     sys.exit(status)

@@ -21,7 +21,15 @@ from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline, PipelineError
 from flowverdict_lab.recording import About
 
-__all__ = ["METRICS_FILE", "PHASES", "Outcome", "listening", "run_live", "run_replay"]
+__all__ = [
+    "METRICS_FILE",
+    "PHASES",
+    "Outcome",
+    "listening",
+    "run_live",
+    "run_replay",
+    "until_judged",
+]
 
 PHASES = ("before", "during", "after")
 METRICS_FILE = "metrics.prom"
@@ -142,7 +150,7 @@ async def run_live(
                         await asyncio.sleep(min(0.25, max(0.0, until - time.monotonic())))
                     outcome.phases[phase] = (started, time.time_ns())
                 tell("waiting for the last window to be judged", 3 * seconds)
-                await _until_judged(pipeline, outcome.phases["after"][1])
+                await until_judged(pipeline, outcome.phases["after"][1])
                 tell("waiting for the incident to resolve", 3 * seconds)
                 await _until(lambda: _is_resolved(outcome), _RESOLVED_SECONDS)
                 about = About(
@@ -172,7 +180,7 @@ async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
             tell("replaying", 0)
             end_ns = await recording.replay(jetstream, messages)
             tell("waiting for the last window to be judged", 0)
-            await _until_judged(pipeline, end_ns)
+            await until_judged(pipeline, end_ns)
         (folder / METRICS_FILE).write_text(pipeline.page("exporter", "/metrics"))
     return outcome
 
@@ -195,7 +203,7 @@ def _is_resolved(outcome: Outcome) -> bool:
     return opened == resolved
 
 
-async def _until_judged(pipeline: Pipeline, end_ns: int) -> None:
+async def until_judged(pipeline: Pipeline, end_ns: int) -> None:
     """Until the RCA worker has judged all windows that are whole at `end_ns`."""
 
     def judged() -> bool:

@@ -170,6 +170,10 @@ class Pipeline:
                     raise PipelineError(f"{service} is not ready after {seconds:g} s: {why}")
                 time.sleep(0.05)
 
+    def pid(self, name: str) -> int:
+        """Process id of a service, or of `nats`."""
+        return self._processes[name].pid
+
     def check_running(self) -> None:
         """Raises PipelineError where a process has ended by itself."""
         for name, process in self._processes.items():

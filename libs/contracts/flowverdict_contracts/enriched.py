@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.columns import RECORD
+from flowverdict_contracts.raw import ROLES
 
 __all__ = ["ADDRESSES", "ENDS", "KINDS", "NAMES", "NAME_CONFIDENCE", "SCHEMA", "decode", "encode"]
 
@@ -57,6 +58,11 @@ ARROW_SCHEMA = pa.schema(
 """Addresses as text, `role` (`client`, `server`, `unknown`), the numbers of a raw record under the
 same names and units (`raw.FIELDS`), then the names."""
 
+_ALLOWED = {"role": set(ROLES)}
+for _end in ENDS:
+    _ALLOWED[f"{_end}_kind"] = set(KINDS)
+    _ALLOWED[f"{_end}_name_confidence"] = set(NAME_CONFIDENCE)
+
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4")
 
 
@@ -87,6 +93,11 @@ def decode(body: bytes) -> pa.RecordBatch:
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
-    if any(batch.column(i).null_count for i in range(batch.num_columns)):
-        raise MalformedMessage("a column has nulls")
+    for name, column in zip(batch.schema.names, batch.columns, strict=True):
+        is_text = pa.types.is_dictionary(column.type)
+        if column.null_count or (is_text and column.dictionary.null_count):
+            raise MalformedMessage(f"column {name} has nulls")
+        allowed = _ALLOWED.get(name)
+        if allowed and not set(column.dictionary.to_pylist()) <= allowed:
+            raise MalformedMessage(f"column {name} has a value that is none of {sorted(allowed)}")
     return batch

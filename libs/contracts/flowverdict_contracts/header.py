@@ -7,6 +7,9 @@ from flowverdict_contracts import MalformedMessage
 
 __all__ = ["IntervalHeader"]
 
+_TOLERATED_SECONDS = 5
+_MOST = 1 << 63
+
 
 @dataclass(frozen=True, slots=True)
 class IntervalHeader:
@@ -29,6 +32,18 @@ class IntervalHeader:
     part: int = 1
     parts: int = 1
     rows_lost: int = 0
+
+    def check_not_ahead(self, stored_ns: int) -> None:
+        """Refuse an interval that ends later than its message was stored.
+
+        Raises:
+            MalformedMessage: where it does by more than five seconds.
+        """
+        ahead_seconds = (self.end_ns - stored_ns) / 1e9
+        if ahead_seconds > _TOLERATED_SECONDS:
+            raise MalformedMessage(
+                f"the clock of node {self.node} is {ahead_seconds:.0f} s ahead of NATS"
+            )
 
     @property
     def message_id(self) -> str:
@@ -80,6 +95,7 @@ class IntervalHeader:
             raise MalformedMessage(f"message id is of node {node!r}, header of {header.node!r}")
         if not 0 <= header.start_ns <= header.end_ns < 1 << 63:
             raise MalformedMessage(f"interval {start}-{end} is not one")
-        if not 1 <= header.part <= header.parts or header.rows_lost < 0:
-            raise MalformedMessage("part or rows lost is out of range")
+        numbers = (header.sequence, header.part, header.parts, header.rows_lost)
+        if not 1 <= header.part <= header.parts or not all(0 <= each < _MOST for each in numbers):
+            raise MalformedMessage("sequence, part or rows lost is out of range")
         return header

@@ -47,6 +47,7 @@ Counts are of the interval. `segments_sent` includes pure ACKs and retransmissio
 `data_segments_sent` only segments with payload, retransmissions included. `rtt_us` is the kernel's
 smoothed RTT and `rtt_variation_us` its mean deviation, as of the interval's last sample, 0 where
 unknown.
+`bytes_acked` and `bytes_received` count SYN and FIN as a byte each, as the kernel's tcp_info does.
 The `drops_*` fields count packets from `src` to `dst` that this node's kernel discarded.
 """
 

@@ -8,10 +8,21 @@ from hypothesis import strategies as st
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.enriched import ARROW_SCHEMA, decode, encode
 
+WORDS = {
+    "role": "client",
+    "src_kind": "pod",
+    "dst_kind": "pod",
+    "src_name_confidence": "certain",
+    "dst_name_confidence": "certain",
+}
 
-def batch(rows: int) -> pa.RecordBatch:
+
+def batch(rows: int, words: dict[str, str | None] | None = None) -> pa.RecordBatch:
+    known: dict[str, str | None] = {**WORDS, **(words or {})}
     columns = [
-        pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["x"]))
+        pa.DictionaryArray.from_arrays(
+            pa.array([0] * rows, pa.int32()), pa.array([known.get(field.name, "x")], pa.string())
+        )
         if pa.types.is_dictionary(field.type)
         else pa.array([7] * rows, field.type)
         for field in ARROW_SCHEMA
@@ -58,3 +69,14 @@ def test_other_columns_are_malformed() -> None:
         writer.write_batch(other)
     with pytest.raises(MalformedMessage, match="columns"):
         decode(sink.getvalue().to_pybytes())
+
+
+@pytest.mark.parametrize("column", ["src_kind", "dst_name_confidence", "role"])
+def test_a_word_that_the_contract_does_not_have_is_malformed(column: str) -> None:
+    with pytest.raises(MalformedMessage, match=column):
+        decode(encode(batch(3, {column: "gateway"})))
+
+
+def test_a_dictionary_with_a_null_is_malformed() -> None:
+    with pytest.raises(MalformedMessage, match="src_pod has nulls"):
+        decode(encode(batch(3, {"src_pod": None})))

@@ -63,3 +63,10 @@ def test_a_message_of_another_schema_version_names_both_versions() -> None:
 def test_a_message_without_headers_is_malformed() -> None:
     with pytest.raises(MalformedMessage):
         IntervalHeader.decode(None, "flows.raw/1")
+
+
+def test_an_interval_from_a_clock_that_runs_ahead_is_malformed_and_its_node_named() -> None:
+    header = IntervalHeader("n7", "b", 1, 3600_000_000_000, 3601_000_000_000)
+    header.check_not_ahead(3600_500_000_000)
+    with pytest.raises(MalformedMessage, match="clock of node n7 is 3601 s ahead"):
+        header.check_not_ahead(0)

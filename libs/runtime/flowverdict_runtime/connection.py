@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -19,7 +20,7 @@ from prometheus_client import Counter
 from flowverdict_contracts.subjects import STREAMS
 from flowverdict_runtime.service import Context
 
-__all__ = ["check_nats", "connected", "ensure_streams", "publish_until_stored", "retry"]
+__all__ = ["check_nats", "connected", "ensure_streams", "publish_until_stored", "retry", "shown"]
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,20 @@ _RETRIES = Counter(
 T = TypeVar("T")
 
 
+def shown(url: str) -> str:
+    """`url` without the user and password that it may hold."""
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
 async def _open(url: str, name: str, context: Context) -> Client:
     async def lost() -> None:
         if not context.stopping.is_set():
-            context.health.waiting(PART, f"lost {url}, connecting again")
+            context.health.waiting(PART, f"lost {shown(url)}, connecting again")
+
+    async def closed() -> None:
+        # nats-py does not connect again after some errors, such as refused credentials.
+        if not context.stopping.is_set():
+            context.fail(f"NATS at {shown(url)} refuses this service: {client.last_error}")
 
     async def back() -> None:
         context.health.ready(PART)
@@ -44,7 +55,8 @@ async def _open(url: str, name: str, context: Context) -> Client:
     async def failed(error: Exception) -> None:
         log.debug("nats: %s", error)
 
-    return await nats.connect(
+    client = Client()
+    await client.connect(
         url,
         name=name,
         max_reconnect_attempts=-1,
@@ -55,8 +67,10 @@ async def _open(url: str, name: str, context: Context) -> Client:
         pending_size=0,
         disconnected_cb=lost,
         reconnected_cb=back,
+        closed_cb=closed,
         error_cb=failed,
     )
+    return client
 
 
 @contextlib.asynccontextmanager
@@ -67,7 +81,7 @@ async def connected(
 
     The streams of the contract exist when this yields. Waits for NATS as long as it takes.
     """
-    context.health.waiting(PART, f"connecting to {url}")
+    context.health.waiting(PART, f"connecting to {shown(url)}")
     opening = asyncio.create_task(_open(url, name, context))
     stopping = asyncio.create_task(context.stopping.wait())
     await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -178,18 +192,18 @@ async def check_nats(url: str) -> int:
         log.debug("nats: %s", error)
 
     try:
-        client = await nats.connect(url, allow_reconnect=False, connect_timeout=2, error_cb=quiet)
+        connecting = nats.connect(url, connect_timeout=2, max_reconnect_attempts=1, error_cb=quiet)
+        client = await asyncio.wait_for(connecting, 3)
     except PASSING as error:
-        print(f"broken   NATS at {url}: {error or type(error).__name__}")
+        print(f"broken   NATS at {shown(url)}: {error or type(error).__name__}")
         return 1
     try:
         account = await client.jetstream(timeout=2).account_info()
     except PASSING as error:
-        print(
-            f"broken   NATS at {url} answers, JetStream does not: {error or type(error).__name__}"
-        )
+        reason = error or type(error).__name__
+        print(f"broken   NATS at {shown(url)} answers, JetStream does not: {reason}")
         return 1
     finally:
         await client.close()
-    print(f"ok       NATS at {url}: JetStream with {account.streams} streams")
+    print(f"ok       NATS at {shown(url)}: JetStream with {account.streams} streams")
     return 0

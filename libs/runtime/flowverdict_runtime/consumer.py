@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from nats.aio.msg import Msg
+from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from prometheus_client import Counter
@@ -100,9 +101,10 @@ async def _settle(
                 return
             seen.add(sequence)
         await message.ack()
-    except PASSING as error:
-        log.debug("left unacknowledged: %s", error)
     except Exception as error:
+        if isinstance(error, PASSING) and not isinstance(error, MaxPayloadError):
+            log.debug("left unacknowledged: %s", error)
+            return
         # A fault of ours must not stop the stream: tried again, then put aside and counted.
         FAILED.labels(message.subject).inc()
         log.exception("cannot handle a message", extra={"subject": message.subject})

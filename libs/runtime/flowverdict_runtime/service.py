@@ -20,8 +20,8 @@ from flowverdict_runtime.settings import (
     choice,
     describe,
     load,
+    nats_url,
     setting,
-    text,
 )
 
 __all__ = [
@@ -49,7 +49,7 @@ class CannotRun(RuntimeError):
 class CommonSettings:
     """Settings that every service has."""
 
-    nats_url: str = setting(text, "nats://127.0.0.1:4222", "where NATS with JetStream is")
+    nats_url: str = setting(nats_url, "nats://127.0.0.1:4222", "where NATS with JetStream is")
     log_level: str = setting(
         choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "logs from here up"
     )
@@ -68,6 +68,12 @@ class Context:
 
     health: Health = field(default_factory=Health)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    failure: str = ""
+
+    def fail(self, why: str) -> None:
+        """Stop the service, which then ends with an error, for its supervisor to start it again."""
+        self.failure = why
+        self.stopping.set()
 
     async def pause(self, seconds: float) -> None:
         """Sleep, but not longer than until the service is to stop."""
@@ -113,6 +119,8 @@ async def _live(service: Service[S], settings: S) -> None:
     context.health.ready("start")
     try:
         await service.run(settings, context)
+        if context.failure:
+            raise CannotRun(context.failure)
     finally:
         beat.cancel()
         log.info("stopped")

@@ -8,6 +8,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 __all__ = [
     "Address",
@@ -17,6 +18,7 @@ __all__ = [
     "describe",
     "integer",
     "load",
+    "nats_url",
     "number",
     "optional_text",
     "setting",
@@ -58,6 +60,15 @@ def _parse_text(value: str) -> str:
     return value.strip()
 
 
+def _parse_nats_url(value: str) -> str:
+    for url in value.split(","):
+        parts = urlsplit(url.strip())
+        if parts.scheme not in ("nats", "tls", "ws", "wss") or not parts.hostname:
+            raise ValueError
+        _ = parts.port  # raises ValueError where it is none
+    return value.strip()
+
+
 def _parse_address(value: str) -> Address:
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
@@ -66,6 +77,7 @@ def _parse_address(value: str) -> Address:
 
 
 text = Parser("any text", _parse_text)
+nats_url = Parser("nats://HOST:PORT, several with commas between", _parse_nats_url)
 optional_text = Parser("any text", str.strip)
 address = Parser("HOST:PORT, port 0 for any free one", _parse_address)
 

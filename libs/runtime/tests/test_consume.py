@@ -12,7 +12,13 @@ from nats.aio.msg import Msg
 from conftest import NatsServer, eventually
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
-from flowverdict_runtime.connection import PASSING, connected, ensure_streams, publish_until_stored
+from flowverdict_runtime.connection import (
+    PASSING,
+    connected,
+    ensure_streams,
+    publish_until_stored,
+    shown,
+)
 from flowverdict_runtime.consumer import MALFORMED, consume
 from flowverdict_runtime.service import Context
 
@@ -200,3 +206,8 @@ async def _has_consumer(client: Client) -> bool:
     except PASSING:
         return False
     return True
+
+
+def test_a_password_in_the_address_of_nats_is_never_shown() -> None:
+    assert shown("nats://user:secret@host:4222") == "nats://host:4222"
+    assert shown("nats://host:4222") == "nats://host:4222"

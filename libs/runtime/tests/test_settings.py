@@ -12,6 +12,7 @@ from flowverdict_runtime.settings import (
     describe,
     integer,
     load,
+    nats_url,
     number,
     setting,
     text,
@@ -77,3 +78,13 @@ def test_help_names_every_variable_its_meaning_and_default() -> None:
     described = describe(Example)
     for words in ("FLOWVERDICT_URL", "where it is", "required", "FLOWVERDICT_COUNT", "default 3"):
         assert words in described
+
+
+@pytest.mark.parametrize("url", ["http://x:1", "nats://", "nats://[", "nats://x:99999", "x:4222"])
+def test_what_is_no_nats_address_is_refused(url: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 # any is a refusal
+        nats_url.parse(url)
+
+
+def test_several_nats_servers_may_be_given() -> None:
+    assert nats_url.parse("nats://a:4222,tls://b:4222") == "nats://a:4222,tls://b:4222"

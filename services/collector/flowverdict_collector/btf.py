@@ -4,7 +4,6 @@ Layout of the records: Documentation/bpf/btf.rst in the kernel's source.
 """
 
 import ctypes
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +12,7 @@ __all__ = ["KernelTypes", "NoKernelTypes"]
 
 VMLINUX = "/sys/kernel/btf/vmlinux"
 
+_LAST_PAGE = (1 << 64) - 4096
 _STRUCT, _UNION, _ENUM = 4, 5, 6
 _MODIFIERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
 
@@ -78,8 +78,9 @@ class KernelTypes:
             )
         self._libbpf = _libbpf()
         self._btf = self._libbpf.btf__parse(path.encode(), None)
-        if not self._btf or ctypes.get_errno():
-            raise NoKernelTypes(f"{path} cannot be read: {os.strerror(ctypes.get_errno())}")
+        # Before libbpf 1.0 an error came as a pointer into the last page.
+        if not self._btf or self._btf >= _LAST_PAGE:
+            raise NoKernelTypes(f"{path} cannot be read as BTF")
 
     def __enter__(self) -> "KernelTypes":
         return self

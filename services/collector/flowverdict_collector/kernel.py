@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from flowverdict_collector.loader import Loaded
 from flowverdict_contracts.raw import RECORD_BYTES
 
-__all__ = ["FlowMaps", "Lost"]
+__all__ = ["FlowMaps", "Lost", "program_descriptor"]
 
 _BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-_LOOKUP, _UPDATE, _LOOKUP_AND_DELETE_BATCH = 1, 2, 25
+_LOOKUP, _UPDATE, _PROGRAM_BY_ID, _LOOKUP_AND_DELETE_BATCH = 1, 2, 13, 25
 _KEY_BYTES = 40
 _BATCH = 8192
 
@@ -42,12 +42,29 @@ class _Batch(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def _bpf(command: int, attributes: ctypes.Structure) -> None:
-    """bpf(2); the layouts are those of union bpf_attr in include/uapi/linux/bpf.h."""
+def _bpf(command: int, attributes: ctypes.Structure) -> int:
+    """bpf(2) and what it returns; the layouts are those of union bpf_attr in include/uapi/linux/bpf.h."""
     number = _BPF_SYSCALL[platform.machine()]
-    if _libc.syscall(number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)) != 0:
+    result: int = _libc.syscall(
+        number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)
+    )
+    if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
+    return result
+
+
+class _ProgramId(ctypes.Structure):
+    _fields_ = [("id", ctypes.c_uint32), ("next", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
+
+
+def program_descriptor(program_id: int) -> int:
+    """A descriptor of the loaded program with this id, for its statistics.
+
+    Raises:
+        OSError: where there is none, or CAP_SYS_ADMIN is missing.
+    """
+    return _bpf(_PROGRAM_BY_ID, _ProgramId(program_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,8 @@ __all__ = ["LoadError", "Loaded", "load"]
 
 _BPF = Path(__file__).parent / "bpf"
 _DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
+_CAPABILITIES = {"CAP_PERFMON": 38, "CAP_BPF": 39}
+_SYS_ADMIN = 21
 _MAPS = ("flows_even", "flows_odd", "active_flows", "lost")
 
 
@@ -93,6 +95,15 @@ def _bcc() -> Any:
     return bcc
 
 
+def _missing_capabilities() -> list[str]:
+    """Names of capabilities(7) that this process lacks; CAP_SYS_ADMIN stands for both."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    if effective & 1 << _SYS_ADMIN:
+        return []
+    return [name for name, bit in _CAPABILITIES.items() if not effective & 1 << bit]
+
+
 def _attach(bpf_class: Any, program: Any) -> tuple[dict[str, int], dict[str, str]]:
     attached, missing = {}, {}
     for hook in HOOKS:
@@ -114,8 +125,9 @@ def _attach(bpf_class: Any, program: Any) -> tuple[dict[str, int], dict[str, str
 
 
 def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[int]]:
-    if os.geteuid() != 0:
-        raise LoadError("loading eBPF needs root, or CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE")
+    missing = _missing_capabilities()
+    if missing:
+        raise LoadError(f"loading eBPF needs {' and '.join(missing)}: run as root or grant them")
     bcc = _bcc()
     with KernelTypes() as types:
         flags = compiler_flags(types, max_flows, max_sockets)
@@ -128,11 +140,11 @@ def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[i
     for reason, field in reasons.items():
         program["drop_field"][ctypes.c_int(reason)] = ctypes.c_uint32(field)
     program["active_flows"][ctypes.c_int(0)] = ctypes.c_int(program["flows_even"].map_fd)
-    attached, missing = _attach(bcc.BPF, program)
+    attached, not_attached = _attach(bcc.BPF, program)
     if not reasons:
-        missing["kfree_skb"] = "this kernel gives no drop reasons (before Linux 5.17)"
+        not_attached["kfree_skb"] = "this kernel gives no drop reasons (before Linux 5.17)"
     descriptors = [program[name].map_fd for name in _MAPS] + list(attached.values())
-    return {"attached": list(attached), "missing": missing}, descriptors
+    return {"attached": list(attached), "missing": not_attached}, descriptors
 
 
 def _main() -> None:

@@ -65,10 +65,13 @@ async def run(settings: CollectorSettings, context: Context) -> None:
     async with connected(settings.nats_url, f"collector {settings.node}", context) as jetstream:
         if jetstream is None:
             return
-        while not context.stopping.is_set():
+        last = stored = False
+        while not last and (stored or not this_run.sequence):
             await context.pause(_until_next(settings.interval_seconds))
+            # Whatever is counted while this interval is published, the last one still takes.
+            last = context.stopping.is_set()
             # While NATS is away this does not return, and the kernel map goes on adding up.
-            await _publish_interval(jetstream, context, maps, this_run)
+            stored = await _publish_interval(jetstream, context, maps, this_run)
 
 
 def _until_next(interval_seconds: float) -> float:
@@ -78,7 +81,8 @@ def _until_next(interval_seconds: float) -> float:
 
 async def _publish_interval(
     jetstream: JetStreamContext, context: Context, maps: FlowMaps, this_run: Run
-) -> None:
+) -> bool:
+    """Drain and publish; False where the service is to stop and NATS does not take it."""
     began = time.monotonic()
     body = await asyncio.to_thread(maps.drain)
     end_ns = time.time_ns()
@@ -106,13 +110,16 @@ async def _publish_interval(
         if not await publish_until_stored(jetstream, context, subject, part, header.encode(SCHEMA)):
             log.error(
                 "stopping with counts that NATS did not take",
-                extra={"flows": sum(map(len, bodies[number - 1 :])) // RECORD_BYTES},
+                extra={
+                    "flows": sum(map(len, [*bodies[number - 1 :], maps.drain()])) // RECORD_BYTES
+                },
             )
-            return
+            return False
         _FLOWS.inc(len(part) // RECORD_BYTES)
     _INTERVALS.inc()
     _INTERVAL.set((end_ns - this_run.start_ns) / 1e9)
     this_run.start_ns = max(end_ns, this_run.start_ns)
+    return True
 
 
 SERVICE = Service(

@@ -62,7 +62,7 @@ class Directory:
         """`owner` (a unique id) is `endpoint` and has `owned`, its addresses, since `from_ns`.
 
         What it had before and has no longer ended at `now_ns`. Where another owner had one of
-        them, that one's tenure ends when this one's begins.
+        them, the one that came later has it from then on.
         """
         wanted = frozenset(owned)
         with self._changes:
@@ -119,15 +119,21 @@ class Directory:
         return replace(best.endpoint, name_confidence="likely") if best else None
 
     def _begin(self, owner: str, endpoint: Endpoint, address: bytes, from_ns: int) -> None:
-        kept = []
+        kept: list[_Tenure] = []
+        until_ns = STILL
         for tenure in self._tenures.get(address, ()):
-            if tenure.owner == owner and tenure.until_ns == STILL:
+            if tenure.owner == owner and tenure.until_ns >= from_ns:
                 from_ns = min(from_ns, tenure.from_ns)
                 continue
+            if tenure.owner != owner and tenure.from_ns > from_ns:
+                # News of an owner that came before: the later one keeps the address.
+                until_ns = min(until_ns, tenure.from_ns)
+                kept.append(tenure)
+                continue
             overlaps = tenure.until_ns > from_ns and tenure.owner != owner
-            until_ns = max(from_ns, tenure.from_ns) if overlaps else tenure.until_ns
-            kept.append(replace(tenure, until_ns=until_ns))
-        self._tenures[address] = (*kept, _Tenure(owner, endpoint, from_ns, STILL))
+            ends_ns = max(from_ns, tenure.from_ns) if overlaps else tenure.until_ns
+            kept.append(replace(tenure, until_ns=ends_ns))
+        self._tenures[address] = (*kept, _Tenure(owner, endpoint, from_ns, until_ns))
 
     def _end(self, owner: str, address: bytes, at_ns: int) -> None:
         self._tenures[address] = tuple(

@@ -96,7 +96,7 @@ class _Refused(Exception):
     """The API answered with an error; the message says which and what to do."""
 
 
-_PASSING = (_Refused, urllib3.exceptions.HTTPError, msgspec.MsgspecError, OSError)
+_PASSING = (_Refused, urllib3.exceptions.HTTPError, msgspec.MsgspecError, ValueError, OSError)
 
 
 def _connect(kubeconfig: str) -> Any:
@@ -160,8 +160,9 @@ def _apply(pod: _Pod, directory: Directory) -> None:
     now = time.time_ns()
     meta, status, node = pod.metadata, pod.status, pod.spec.node_name
     host = {each.ip for each in status.host_ips} | {status.host_ip}
-    if node:
-        addresses = [to_bytes(ip) for ip in host if ip]
+    addresses = [to_bytes(ip) for ip in host if ip]
+    # A pod that is only just bound to its node does not tell the node's address yet.
+    if node and addresses:
         directory.put(f"node/{node}", Endpoint("node", node=node), addresses, 0, now)
     if status.phase in ("Succeeded", "Failed"):
         # Its address is free for another from now on, though the pod object stays.

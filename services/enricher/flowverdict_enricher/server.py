@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge
 
-from flowverdict_contracts import columns, enriched, raw
+from flowverdict_contracts import MalformedMessage, columns, enriched, raw
 from flowverdict_contracts.header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_RAW, SUBJECT_ENRICHED
 from flowverdict_enricher import inventory, kubernetes
@@ -40,6 +40,7 @@ def _follow_names(
         raise SettingsError(
             "FLOWVERDICT_INVENTORY is not set; FLOWVERDICT_NAMES=inventory needs it"
         )
+    inventory.read(Path(settings.inventory))
     return asyncio.create_task(inventory.follow(Path(settings.inventory), directory, context))
 
 
@@ -73,6 +74,8 @@ async def run(settings: EnricherSettings, context: Context) -> None:
 async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: Directory) -> None:
     async def handle(message: Msg) -> bool:
         header = IntervalHeader.decode(message.headers, raw.SCHEMA)
+        if message.subject != f"flows.raw.{header.node}":
+            raise MalformedMessage(f"a message of node {header.node} on {message.subject}")
         records = columns.decode(message.data)
         batch, kinds = enrich(records, directory, header.start_ns, header.end_ns)
         headers = header.encode(enriched.SCHEMA)

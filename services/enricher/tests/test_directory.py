@@ -52,6 +52,16 @@ def test_a_new_owner_ends_the_old_ones_tenure_though_its_end_was_never_told() ->
     assert directory.at(A, 150 * SECOND, 151 * SECOND) == pod("new")
 
 
+def test_late_news_of_the_old_owner_does_not_take_the_address_from_the_new_one() -> None:
+    directory = Directory()
+    directory.put("1", pod("old"), [A], 100 * SECOND, 100 * SECOND)
+    directory.put("2", pod("new"), [A], 200 * SECOND, 200 * SECOND)
+    directory.put("1", pod("old"), [A], 100 * SECOND, 300 * SECOND)
+    directory.end("1", 400 * SECOND)
+    assert directory.at(A, 150 * SECOND, 151 * SECOND) == pod("old")
+    assert directory.at(A, 500 * SECOND, 501 * SECOND) == pod("new")
+
+
 def test_a_pod_that_gets_another_address_gives_the_first_one_up() -> None:
     directory = Directory()
     directory.put("1", pod("p"), [A], 0, 0)

@@ -50,6 +50,8 @@ COUNTERS = {
 
 OTHER = ("other",) * len(LABELS)
 _FIELDS = tuple(COUNTERS)
+_LOOK_SECONDS = 10.0
+"""How often expired pairs are looked for: it takes a walk through all of them."""
 
 
 @dataclass(slots=True)
@@ -71,6 +73,7 @@ class PairSeries(Collector):
         self._expire = expire_seconds
         self._pairs: dict[tuple[str, ...], _Pair] = {}
         self._overflowed = 0
+        self._next_look = 0.0
         self._lock = threading.Lock()
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -99,6 +102,9 @@ class PairSeries(Collector):
         return pair
 
     def _drop_expired(self, now: float) -> None:
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_SECONDS
         for key, pair in list(self._pairs.items()):
             if now - pair.touched > self._expire:
                 del self._pairs[key]

@@ -19,6 +19,13 @@ def _share(text: str) -> float:
     return value
 
 
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e7:
+        raise ValueError
+    return value
+
+
 def run() -> int:
     """Parse the command line and do what it says; returns the exit status."""
     parser = parser_of(SERVICE)
@@ -27,7 +34,7 @@ def run() -> int:
         "fetch", help="save a Prometheus' retransmission counters to a file"
     )
     fetch.add_argument("url", metavar="PROMETHEUS_URL", help="for example http://localhost:9090")
-    fetch.add_argument("--minutes", type=float, default=120, help="how far back (default: 120)")
+    fetch.add_argument("--minutes", type=_minutes, default=120, help="how far back (default: 120)")
     fetch.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")
     analyse = commands.add_parser("analyse", help="print the itemsets and rules of such a file")
     analyse.add_argument("file", type=Path, metavar="FILE")

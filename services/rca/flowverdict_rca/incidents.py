@@ -19,13 +19,16 @@ from flowverdict_rca.settings import RcaSettings
 __all__ = ["Incident", "Incidents"]
 
 
+_SAMPLED_FLOWS = 500
+
+
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """What is remembered of an incident from window to window.
 
     Attributes:
         id: the same from `opened` to `resolved`.
         causes: as last confirmed, the blamed one first; empty where none could be singled out.
-        flows: the failing pairs of its last window, as `src -> dst`.
+        flows: a sample of the failing pairs of its last window, as short hashes.
         windows: windows in a row that blamed the same.
         rival: what the last windows blamed instead, and in `rival_windows` how many in a row.
         clear: windows in a row without it.
@@ -57,15 +60,24 @@ def _key(causes: Sequence[Cause]) -> tuple[str, str]:
     return (causes[0].kind, causes[0].name) if causes else ("", "")
 
 
+def _sample(pairs: Sequence[Pair]) -> frozenset[str]:
+    """Hashes of the pairs, of many only the smallest: what two samples share tells how much the
+    wholes do (Broder, 1997), and the state stays small however much of a cluster fails.
+    """
+    hashes = (_digest(f"{pair.src.name} -> {pair.dst.name}") for pair in pairs)
+    return frozenset(sorted(hashes)[:_SAMPLED_FLOWS])
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _found(judgement: Judgement) -> list[_Found]:
     """What a window blames, for which pairs; one without causes where it cannot tell."""
     found = [(finding.causes, finding.explained) for finding in judgement.findings]
     if judgement.failing and not found:
         found = [((), judgement.failing)]
-    return [
-        _Found(causes, pairs, frozenset(f"{pair.src.name} -> {pair.dst.name}" for pair in pairs))
-        for causes, pairs in found
-    ]
+    return [_Found(causes, pairs, _sample(pairs)) for causes, pairs in found]
 
 
 class Incidents:
@@ -114,7 +126,7 @@ class Incidents:
         if match is None:
             identity = f"{end_ns} {_key(found.causes)} {sorted(found.flows)}"
             match = Incident(
-                id=hashlib.sha256(identity.encode()).hexdigest()[:16],
+                id=_digest(identity),
                 causes=found.causes,
                 flows=found.flows,
                 windows=0,

@@ -1,5 +1,6 @@
 """The commands `fetch` and `analyse`: root cause analysis of what a Prometheus holds."""
 
+import http.client
 import itertools
 import json
 import sys
@@ -15,6 +16,7 @@ import msgspec
 import pandas as pd
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flowverdict_contracts.verdicts import Rule
 from flowverdict_rca.mining import FAIL, OK, itemsets_and_rules
@@ -23,6 +25,7 @@ __all__ = ["OfflineError", "analyse", "fetch", "read_pairs", "transactions"]
 
 QUERY = "sum(tcp_retransmissions_total) by (src_ip, dst_ip)"
 STEP_SECONDS = 30
+MAX_ADDRESSES = 500
 
 
 class OfflineError(RuntimeError):
@@ -48,18 +51,21 @@ def fetch(url: str, out: Path, minutes: float) -> int:
     try:
         with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 # checked above
             answer = json.load(response)
-        series = answer["data"]["result"]
+        series = [dict(each) for each in answer["data"]["result"]]
     except urllib.error.HTTPError as error:
         raise OfflineError(
             f"{url} answers {error.code}: {error.read(500).decode(errors='replace')}"
         ) from None
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         raise OfflineError(f"{url} cannot be reached: {error}") from None
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise OfflineError(f"{url} does not answer as a Prometheus") from None
     if not series:
         raise OfflineError(f"the Prometheus at {url} has no tcp_retransmissions_total")
-    out.write_text("".join(json.dumps(each) + "\n" for each in series))
+    try:
+        out.write_text("".join(json.dumps(each) + "\n" for each in series))
+    except OSError as error:
+        raise OfflineError(f"{out} cannot be written: {error.strerror}") from None
     return len(series)
 
 
@@ -105,8 +111,13 @@ def transactions(pairs: dict[tuple[str, str], bool]) -> list[frozenset[str]]:
     """A transaction for every directed pair of the addresses seen: FAIL where it retransmitted.
 
     A pair that is not in the file sent nothing again, and is OK.
+
+    Raises:
+        OfflineError: where there are more than `MAX_ADDRESSES` addresses.
     """
     addresses = sorted({address for pair in pairs for address in pair})
+    if len(addresses) > MAX_ADDRESSES:
+        raise OfflineError(f"{len(addresses)} addresses are too many: every pair of them is a flow")
     return [
         frozenset({*pair, FAIL if pairs.get(pair) else OK})
         for pair in itertools.permutations(addresses, 2)
@@ -160,7 +171,7 @@ def _itemset_table(itemsets: pd.DataFrame) -> Table:
     for number, (support, items) in enumerate(
         zip(itemsets["support"], itemsets["itemsets"], strict=True)
     ):
-        table.add_row(str(number), f"{support:.6f}", ", ".join(items))
+        table.add_row(str(number), f"{support:.6f}", Text(", ".join(items)))
     return table
 
 
@@ -172,8 +183,8 @@ def _rule_table(rules: list[Rule]) -> Table:
     for number, rule in enumerate(rules):
         table.add_row(
             str(number),
-            ", ".join(rule.antecedents),
-            ", ".join(rule.consequents),
+            Text(", ".join(rule.antecedents)),
+            Text(", ".join(rule.consequents)),
             str(rule.support),
             str(rule.confidence),
             str(rule.lift),

@@ -204,20 +204,26 @@ def _pair(key: PairKey, part: _PairSums | None) -> Pair:
     )
 
 
-def _endpoint(batch: pa.RecordBatch, end: str, row: int) -> tuple[Endpoint, str]:
-    values = {
-        name: batch.column(f"{end}_{name}")[row].as_py()
-        for name in ("ip", "kind", "namespace", "pod", "workload", "service", "node")
-    }
-    kind, namespace = values["kind"], values["namespace"]
-    if kind == "pod":
-        name = f"{namespace}/{values['pod']}"
-    elif kind == "service":
-        name = f"{namespace}/{values['service']}"
-    else:
-        name = values["node"] if kind == "node" else values["ip"]
-    workload = f"{namespace}/{values['workload']}" if values["workload"] else ""
-    return Endpoint(kind, name, values["node"], workload), values["ip"]
+class _Endpoints:
+    """The endpoints at one end of a batch's rows; its dictionaries are read once."""
+
+    def __init__(self, batch: pa.RecordBatch, end: str) -> None:
+        self._columns = {
+            name: (column.indices.to_numpy(), column.dictionary.to_pylist())
+            for name in ("ip", "kind", "namespace", "pod", "workload", "service", "node")
+            for column in (batch.column(f"{end}_{name}"),)
+        }
+
+    def __getitem__(self, row: int) -> tuple[Endpoint, str]:
+        """A row's endpoint, and its address."""
+        values = {name: words[codes[row]] for name, (codes, words) in self._columns.items()}
+        kind, namespace = values["kind"], values["namespace"]
+        if kind in ("pod", "service"):
+            name = f"{namespace}/{values[kind]}"
+        else:
+            name = values["node"] if kind == "node" else values["ip"]
+        workload = f"{namespace}/{values['workload']}" if values["workload"] else ""
+        return Endpoint(kind, name, values["node"], workload), values["ip"]
 
 
 def _add_rows(pane: _Pane, batch: pa.RecordBatch) -> None:
@@ -232,8 +238,9 @@ def _add_rows(pane: _Pane, batch: pa.RecordBatch) -> None:
         np.add.at(sums[:, position], inverse, batch.column(name).to_numpy().astype(np.int64))
     rtt = np.zeros(len(first), np.int64)
     np.maximum.at(rtt, inverse, batch.column("rtt_us").to_numpy().astype(np.int64))
+    sources, targets = (_Endpoints(batch, end) for end in ENDS)
     for at, row in enumerate(first.tolist()):
-        (source, src_ip), (target, dst_ip) = (_endpoint(batch, end, row) for end in ENDS)
+        (source, src_ip), (target, dst_ip) = sources[row], targets[row]
         if is_loopback(src_ip) or is_loopback(dst_ip):
             continue
         part = pane.pairs[source, target]

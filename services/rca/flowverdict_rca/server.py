@@ -27,7 +27,7 @@ from flowverdict_runtime.connection import (
     retry,
 )
 from flowverdict_runtime.consumer import reject
-from flowverdict_runtime.service import Context, Service
+from flowverdict_runtime.service import CannotRun, Context, Service
 
 __all__ = ["SERVICE"]
 
@@ -35,9 +35,13 @@ log = logging.getLogger(__name__)
 
 _DURABLE = "rca"
 _PART = "consumer"
+_IDLE_CHECK = 5
 
 _ROWS = Counter("flowverdict_rca_rows_total", "Flow rows taken in.")
 _WINDOWS = Counter("flowverdict_rca_windows_total", "Windows judged.")
+_FAILED_WINDOWS = Counter(
+    "flowverdict_rca_windows_failed_total", "Windows that the worker failed to judge."
+)
 _VERDICTS = Counter("flowverdict_rca_verdicts_total", "Verdicts published.", ["status"])
 _JUDGED_UNTIL = Gauge(
     "flowverdict_rca_judged_until_seconds", "End of the last window judged, as a Unix time."
@@ -55,12 +59,24 @@ class Worker:
         self._jetstream = jetstream
         self._context = context
         self._settings = settings
+        self._store: StateStore | None = None
+        self._subscription: JetStreamContext.PullSubscription | None = None
 
     async def open(self) -> JetStreamContext.PullSubscription:
-        """Take up the kept state and read on from where it stands."""
+        """Take up the kept state and read on from where it stands.
+
+        Raises:
+            CannotRun: where another worker has taken over.
+        """
+        if self._subscription is not None:
+            with contextlib.suppress(*PASSING):
+                await self._subscription.unsubscribe()
         await ensure_streams(self._jetstream)
         created = str((await self._jetstream.stream_info(FLOWS_ENRICHED)).created)
-        self._store, kept = await StateStore.open(self._jetstream)
+        store, kept = await StateStore.open(self._jetstream)
+        if self._store is not None and store.revision > self._store.revision:
+            raise CannotRun("another RCA worker is judging; this one stops")
+        self._store = store
         self._created = created
         if kept is not None and kept.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
@@ -75,7 +91,17 @@ class Worker:
         self._held: list[tuple[int, Msg]] = []
         start = kept.resume_from if kept else 1
         log.info("reading from sequence %d", start)
-        return await self._subscribe(start)
+        self._subscription = await self._subscribe(start)
+        return self._subscription
+
+    async def check_alone(self) -> None:
+        """Raises CannotRun where another worker has saved, NotFoundError without a consumer."""
+        assert self._store is not None
+        assert self._subscription is not None
+        await self._subscription.consumer_info()
+        store, _ = await StateStore.open(self._jetstream)
+        if store.revision > self._store.revision:
+            raise CannotRun("another RCA worker is judging; this one stops")
 
     async def _subscribe(self, start: int) -> JetStreamContext.PullSubscription:
         # The kept state says where to read from, not what was acknowledged; the consumer is there
@@ -98,12 +124,18 @@ class Worker:
         """Add one enriched message to its pane."""
         try:
             header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
+            header.check_not_ahead(int(message.metadata.timestamp.timestamp() * 1e9))
             batch = enriched.decode(message.data)
+            sequence = message.metadata.sequence.stream
+            self._panes.add(header, batch, sequence)
         except MalformedMessage as error:
             await reject(message, error)
             return
-        sequence = message.metadata.sequence.stream
-        self._panes.add(header, batch, sequence)
+        except Exception as error:  # a fault of ours must not stop the judging
+            log.exception("cannot take a message")
+            await reject(message, MalformedMessage(f"it cannot be taken: {error!r}"))
+            return
+        message.data = b""  # held until it is judged, for its acknowledgement only
         self._held.append((sequence, message))
         _ROWS.inc(batch.num_rows)
 
@@ -111,7 +143,8 @@ class Worker:
         """Publish what complete windows say, keep the state, then acknowledge what it rests on."""
         judged = False
         for window in self._panes.windows():
-            await self._judge(window)
+            if not await self._judge(window):
+                return  # stopping, with a verdict that NATS did not take: judged again next time
             judged = True
         if not judged:
             return
@@ -123,7 +156,8 @@ class Worker:
             incidents=self._incidents.known,
             stream_created=self._created,
         )
-        await retry(self._context, "state", lambda: self._save(state), give_up_seconds=5)
+        if not await retry(self._context, "state", lambda: self._save(state), give_up_seconds=5):
+            return
         _JUDGED_UNTIL.set(state.judged_until_ns / 1e9)
         for sequence, message in self._held:
             if sequence < state.resume_from:
@@ -132,21 +166,29 @@ class Worker:
         self._held = [each for each in self._held if each[0] >= state.resume_from]
 
     async def _save(self, state: State) -> bool:
+        assert self._store is not None
         await self._store.save(state)
         return True
 
-    async def _judge(self, window: WindowData) -> None:
-        with _JUDGING.time():
-            judgement = await asyncio.to_thread(judge, window, self._settings)
-            said = await asyncio.to_thread(list, self._incidents.judge(judgement))
+    async def _judge(self, window: WindowData) -> bool:
+        """Publish a window's verdicts; False where NATS did not take one."""
+        try:
+            with _JUDGING.time():
+                judgement = await asyncio.to_thread(judge, window, self._settings)
+                said = await asyncio.to_thread(list, self._incidents.judge(judgement))
+        except Exception:
+            _FAILED_WINDOWS.inc()
+            log.exception("cannot judge a window, passing it over")
+            return True
         _WINDOWS.inc()
         _OPEN.set(sum(bool(each.opened_ns) for each in self._incidents.known))
         for verdict in said:
             headers = {"Nats-Msg-Id": verdict.id, "Flowverdict-Schema": verdicts.SCHEMA}
             body = verdicts.encode(verdict)
-            await publish_until_stored(
+            if not await publish_until_stored(
                 self._jetstream, self._context, SUBJECT_VERDICTS, body, headers
-            )
+            ):
+                return False
             _VERDICTS.labels(verdict.status).inc()
             level = logging.DEBUG if verdict.status == "ongoing" else logging.INFO
             log.log(
@@ -156,6 +198,7 @@ class Worker:
                 verdict.summary,
                 extra={"incident_id": verdict.incident_id},
             )
+        return True
 
 
 async def run(settings: RcaSettings, context: Context) -> None:
@@ -164,13 +207,19 @@ async def run(settings: RcaSettings, context: Context) -> None:
         if jetstream is None:
             return
         worker = Worker(jetstream, context, settings)
-        subscription = await retry(context, _PART, worker.open)
+        subscription, idle = await retry(context, _PART, worker.open), 0
         while subscription is not None and not context.stopping.is_set():
             try:
+                if idle >= _IDLE_CHECK:
+                    idle = 0
+                    await worker.check_alone()
                 for message in await subscription.fetch(64, timeout=1):
                     await worker.take(message)
+                    await asyncio.sleep(0)
                 context.health.ready(_PART)
+                idle = 0
             except TimeoutError:
+                idle += 1
                 continue
             except PASSING as error:
                 reason = f"NATS does not deliver: {error or type(error).__name__}"

@@ -3,7 +3,12 @@
 import msgspec
 from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NotFoundError
+from nats.js.errors import (
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NoStreamResponseError,
+    NotFoundError,
+)
 from nats.js.kv import KeyValue
 
 from flowverdict_contracts.subjects import RCA_STATE_BUCKET
@@ -38,27 +43,30 @@ class State(msgspec.Struct, frozen=True):
 class StateStore:
     """One state in the bucket `rca_state`, written by one worker."""
 
-    def __init__(self, bucket: KeyValue, revision: int) -> None:
+    def __init__(self, jetstream: JetStreamContext, bucket: KeyValue, revision: int) -> None:
+        self._jetstream = jetstream
         self._bucket = bucket
         self._revision = revision
+
+    @property
+    def revision(self) -> int:
+        """Changes whenever a state is saved."""
+        return self._revision
 
     @classmethod
     async def open(cls, jetstream: JetStreamContext) -> tuple["StateStore", State | None]:
         """The store and what it holds; made where it is not there."""
-        try:
-            bucket = await jetstream.key_value(RCA_STATE_BUCKET)
-        except NotFoundError:
-            bucket = await jetstream.create_key_value(KeyValueConfig(bucket=RCA_STATE_BUCKET))
+        bucket = await _bucket(jetstream)
         try:
             entry = await bucket.get(_KEY)
         except KeyNotFoundError as missing:
-            return cls(bucket, missing.entry.revision if missing.entry else 0), None
+            return cls(jetstream, bucket, missing.entry.revision if missing.entry else 0), None
         try:
             state = msgspec.json.decode(entry.value or b"", type=State)
         except msgspec.MsgspecError:
             # Written by another version: begin anew rather than not at all.
             state = None
-        return cls(bucket, entry.revision or 0), state
+        return cls(jetstream, bucket, entry.revision or 0), state
 
     async def save(self, state: State) -> None:
         """Keep `state`.
@@ -66,9 +74,23 @@ class StateStore:
         Raises:
             CannotRun: where another worker has written since; two would judge everything twice.
         """
+        encoded = msgspec.json.encode(state)
         try:
-            self._revision = await self._bucket.update(
-                _KEY, msgspec.json.encode(state), last=self._revision
-            )
+            self._revision = await self._bucket.update(_KEY, encoded, last=self._revision)
         except KeyWrongLastSequenceError:
-            raise CannotRun("another RCA worker is judging; this one stops") from None
+            entry = await self._bucket.get(_KEY)
+            if entry.value != encoded:
+                raise CannotRun("another RCA worker is judging; this one stops") from None
+            # It was stored, and only the answer was lost.
+            self._revision = entry.revision or 0
+        except NoStreamResponseError:
+            # NATS came back without its storage.
+            self._bucket, self._revision = await _bucket(self._jetstream), 0
+            raise
+
+
+async def _bucket(jetstream: JetStreamContext) -> KeyValue:
+    try:
+        return await jetstream.key_value(RCA_STATE_BUCKET)
+    except NotFoundError:
+        return await jetstream.create_key_value(KeyValueConfig(bucket=RCA_STATE_BUCKET))

@@ -9,12 +9,14 @@ import signal
 import sys
 
 import nats
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from rich.console import Console
 from rich.live import Live
 
 from flowverdict_contracts import MalformedMessage
+from flowverdict_runtime.connection import shown
 from flowverdict_runtime.logs import Throttle
 from flowverdict_tail.rows import STREAMS
 from flowverdict_tail.table import LiveTable
@@ -45,12 +47,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 async def _tail(stream: str, url: str, as_json: bool) -> None:
-    throttle = Throttle()
-
-    async def failed(error: Exception) -> None:
-        if throttle.admit("nats") is not None:
-            print(f"flowverdict-tail: NATS at {url}: {error}; trying again", file=sys.stderr)
-
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -69,7 +65,9 @@ async def _tail(stream: str, url: str, as_json: bool) -> None:
         except BrokenPipeError:
             stopping.set()
 
-    client = await nats.connect(url, connect_timeout=3, max_reconnect_attempts=-1, error_cb=failed)
+    client = await _connect(url, stopping)
+    if client is None:
+        return
     await client.subscribe(subject, cb=heard)
     try:
         if as_json:
@@ -78,6 +76,27 @@ async def _tail(stream: str, url: str, as_json: bool) -> None:
             await _show(table, stopping)
     finally:
         await client.close()
+
+
+async def _connect(url: str, stopping: asyncio.Event) -> Client | None:
+    """A connection, waited for as long as it takes; None where the command is to end before."""
+    throttle = Throttle()
+
+    async def failed(error: Exception) -> None:
+        if throttle.admit("nats") is not None:
+            why = f"NATS at {shown(url)}: {error}; trying again"
+            print(f"flowverdict-tail: {why}", file=sys.stderr)
+
+    connecting = asyncio.create_task(
+        nats.connect(url, connect_timeout=3, max_reconnect_attempts=-1, error_cb=failed)
+    )
+    ending = asyncio.create_task(stopping.wait())
+    await asyncio.wait({connecting, ending}, return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    if connecting.done():
+        return connecting.result()
+    connecting.cancel()
+    return None
 
 
 async def _show(table: LiveTable, stopping: asyncio.Event) -> None:
@@ -96,6 +115,6 @@ def run() -> int:
             _tail(arguments.stream, arguments.nats, arguments.json or not sys.stdout.isatty())
         )
     except (NatsError, OSError) as error:
-        print(f"flowverdict-tail: NATS at {arguments.nats}: {error}", file=sys.stderr)
+        print(f"flowverdict-tail: NATS at {shown(arguments.nats)}: {error}", file=sys.stderr)
         return 1
     return 0

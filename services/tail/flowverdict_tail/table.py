@@ -66,8 +66,8 @@ class LiveTable:
         for (source, target), (segments, again, failed, rtt_us) in worst[:_SHOWN]:
             ratio = again / segments if segments else 0.0
             table.add_row(
-                source,
-                target,
+                Text(source),  # not markup: an IPv6 address is in brackets
+                Text(target),
                 f"{segments / _WINDOW_SECONDS:.0f}",
                 Text(f"{100 * ratio:.1f} %", style="red" if ratio > 0.05 else ""),
                 str(failed),
@@ -80,7 +80,9 @@ class LiveTable:
         styles = {"opened": "bold red", "ongoing": "red", "resolved": "green"}
         for _, row in self._rows:
             status = row["status"]
-            table.add_row(row["window"]["end"], Text(status, style=styles[status]), row["summary"])
+            table.add_row(
+                row["window"]["end"], Text(status, style=styles[status]), Text(row["summary"])
+            )
         return table
 
 

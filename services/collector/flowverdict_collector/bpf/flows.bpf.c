@@ -283,6 +283,17 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 	return tracked;
 }
 
+/* connect() after disconnect() gives a socket another port, and its totals begin anew. */
+static __always_inline int is_reused(void *sk, struct tracked_socket *tracked)
+{
+	u16 src_port = 0;
+
+	if (!tracked)
+		return 1;
+	READ(src_port, sk, INET_SOCK_SPORT);
+	return tracked->key.src_port != swap16(src_port);
+}
+
 int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
@@ -302,21 +313,21 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 
 	tracked = sockets.lookup(&id);
-	if (!tracked && before == TCP_SYN_SENT)
+	if (before == TCP_SYN_SENT && is_reused(sk, tracked))
 		tracked = track(sk, ROLE_CLIENT, FROM_ZERO);
 	else if (!tracked)
 		tracked = track(sk, ROLE_SERVER, FROM_ACCEPT);
 	if (!tracked)
 		return 0;
 	record = sample(sk, tracked);
+	if (!opened)
+		sockets.delete(&id);
 	if (!record) {
 		count_lost(LOST_FLOW_UPDATES);
 		return 0;
 	}
 	if (!opened) {
 		__sync_fetch_and_add(&record->failed_opens, 1);
-		/* connect() may use the socket again, with another port. */
-		sockets.delete(&id);
 		return 0;
 	}
 	__sync_fetch_and_add(&record->opens, 1);

@@ -1,0 +1,70 @@
+"""`script/bench [NAME…] [--json FILE]`: run measurements and print them as a table."""
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench import kernel, memory, throughput
+from bench.figure import CannotMeasure, Figure
+
+MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
+    "throughput": throughput.measure,
+    "kernel": kernel.measure,
+    "memory": memory.measure,
+}
+_MEANINGS = {
+    "throughput": "rows per second through enricher and exporter",
+    "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
+    "memory": "memory of each service while it works",
+}
+
+
+def main() -> int:
+    """Measure what the command line names; returns the exit status."""
+    listed = "\n".join(f"  {name:<12}{meaning}" for name, meaning in _MEANINGS.items())
+    parser = argparse.ArgumentParser(
+        prog="script/bench",
+        description="Measures Flowverdict on this machine.",
+        epilog=f"measurements:\n{listed}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE, too")
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(MEASUREMENTS)
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(_MEANINGS)}")
+    figures: list[Figure] = []
+    status = 0
+    for name in arguments.names or MEASUREMENTS:
+        print(f"measuring: {_MEANINGS[name]} …", file=sys.stderr)
+        try:
+            figures += MEASUREMENTS[name]()
+        except CannotMeasure as error:
+            print(f"script/bench: {name}: {error}", file=sys.stderr)
+            status = 1
+    machine = (
+        f"{platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
+    )
+    table = Table("measurement", "what", box=box.SIMPLE_HEAD, title=machine, title_justify="left")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    for figure in figures:
+        table.add_row(figure.measurement, figure.what, f"{figure.value:,.0f}", figure.unit)
+    Console().print(table)
+    if arguments.json:
+        document = {"machine": machine, "figures": [asdict(figure) for figure in figures]}
+        arguments.json.write_text(json.dumps(document, indent=2) + "\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

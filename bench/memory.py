@@ -1,0 +1,44 @@
+"""Memory of each service while it works: proportional set size, from /proc/PID/smaps_rollup.
+
+A recording of a real run is replayed through the services; where eBPF can be had, the collector is
+measured as well.
+"""
+
+import asyncio
+import tempfile
+from pathlib import Path
+
+from bench.figure import Figure
+from flowverdict_lab import recording
+from flowverdict_lab.demo import SHIPPED_RECORDING
+from flowverdict_lab.experiment import Outcome, listening, until_judged
+from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.pipeline import Pipeline
+
+__all__ = ["measure"]
+
+
+def _resident_mebibytes(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+async def _replay(pipeline: Pipeline, messages: object) -> None:
+    async with listening(pipeline, Outcome("", ())) as jetstream:
+        end_ns = await recording.replay(jetstream, messages)  # type: ignore[arg-type]
+        await until_judged(pipeline, end_ns)
+
+
+def measure() -> list[Figure]:
+    """Mebibytes of each service, after a recording went through them."""
+    about, messages = recording.read(SHIPPED_RECORDING)
+    with tempfile.TemporaryDirectory() as folder:
+        live = why_not_live() is None
+        with Pipeline(Path(folder), about.inventory, collector=live) as pipeline:
+            asyncio.run(_replay(pipeline, messages))
+            return [
+                Figure("memory", name, _resident_mebibytes(pipeline.pid(name)), "MiB")
+                for name in (*pipeline.services, "nats")
+            ]

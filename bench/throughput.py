@@ -1,0 +1,81 @@
+"""Rows per second through enricher and exporter, on one core, without NATS in between.
+
+A message is as the collector sends it: 2,048 records, of 200 pods that all talk to each other. Each
+figure is the median of five rounds, in CPU seconds of this process.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from bench.figure import Figure
+from flowverdict_contracts import columns, enriched
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_enricher.directory import Directory, Endpoint
+from flowverdict_enricher.enrich import enrich
+from flowverdict_exporter.series import PairSeries
+
+__all__ = ["measure"]
+
+_ROWS = 2048
+_PODS = 200
+_MESSAGES = 50
+_ROUNDS = 5
+
+
+def _records(seed: int) -> npt.NDArray[np.void]:
+    chooser = np.random.default_rng(seed)
+    addresses = np.array([np.void(to_bytes(_address(pod))) for pod in range(_PODS)])
+    records = np.zeros(_ROWS, columns.RECORD)
+    records["src"] = addresses[chooser.integers(0, _PODS, _ROWS)]
+    records["dst"] = addresses[chooser.integers(0, _PODS, _ROWS)]
+    for name in ("segments_sent", "data_segments_sent", "bytes_sent", "rtt_us"):
+        records[name] = chooser.integers(0, 10_000, _ROWS)
+    return records
+
+
+def _address(pod: int) -> str:
+    return f"10.244.{pod // 250}.{pod % 250 + 1}"
+
+
+def _directory() -> Directory:
+    directory = Directory()
+    for pod in range(_PODS):
+        endpoint = Endpoint("pod", "default", f"web-{pod}", "web", "Deployment", f"node-{pod % 10}")
+        directory.put(str(pod), endpoint, [to_bytes(_address(pod))], 0, 0)
+    return directory
+
+
+def _rows_per_second(work: Callable[[], object]) -> float:
+    work()
+    rounds = []
+    for _ in range(_ROUNDS):
+        began = time.process_time()
+        for _ in range(_MESSAGES):
+            work()
+        rounds.append(_ROWS * _MESSAGES / (time.process_time() - began))
+    return statistics.median(rounds)
+
+
+def measure() -> list[Figure]:
+    """Enricher: decode, name, encode. Exporter: decode, add up."""
+    body, directory, series = _records(1).tobytes(), _directory(), PairSeries(100_000, 3600)
+
+    def through_enricher() -> bytes:
+        return enriched.encode(enrich(columns.decode(body), directory, 0, 1)[0])
+
+    named = through_enricher()
+    return [
+        Figure("throughput", "enricher", _rows_per_second(through_enricher), "rows/s a core"),
+        Figure(
+            "throughput",
+            "exporter",
+            _rows_per_second(lambda: series.add(enriched.decode(named))),
+            "rows/s a core",
+        ),
+        Figure("throughput", "raw message, 2,048 rows", len(body), "bytes"),
+        Figure("throughput", "enriched message, 2,048 rows", len(named), "bytes"),
+    ]

@@ -1,0 +1,222 @@
+"""The collector as a process, on this machine's kernel."""
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nats.aio.client import Client
+
+from conftest import NatsServer, eventually
+from flowverdict_contracts import columns, raw
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.pipeline import start_process, stop_process
+
+REASON = why_not_live()
+live = pytest.mark.skipif(REASON is not None, reason=f"no eBPF: {REASON}")
+COLLECTOR = str(Path(sys.executable).with_name("flowverdict-collector"))
+
+
+def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [COLLECTOR, *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **environ},
+        check=False,
+    )
+
+
+def test_help_names_every_setting() -> None:
+    printed = command("--help").stdout
+    for name in ("NATS_URL", "NODE", "INTERVAL_SECONDS", "MAX_FLOWS", "LISTEN", "LOG_LEVEL"):
+        assert f"FLOWVERDICT_{name}" in printed
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("INTERVAL_SECONDS", "0"), ("NODE", "a b"), ("MAX_FLOWS", "many"), ("LISTEN", "9192")],
+)
+def test_a_wrong_setting_ends_it_at_once_and_is_named(name: str, value: str) -> None:
+    done = command(**{f"FLOWVERDICT_{name}": value})
+    assert done.returncode == 2
+    assert f"FLOWVERDICT_{name} is {value!r}; it takes " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@live
+def test_the_check_attaches_everything_and_says_what_is_broken() -> None:
+    done = command("--check", FLOWVERDICT_NATS_URL="nats://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "ok       tcp_retransmit_skb: retransmissions" in done.stdout
+    assert "broken   NATS at nats://127.0.0.1:1" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@live
+def test_without_capabilities_it_says_which_are_missing() -> None:
+    done = subprocess.run(
+        ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", COLLECTOR, "--check"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "needs CAP_PERFMON and CAP_BPF" in done.stdout
+
+
+class Collector:
+    """A collector process and what it has published."""
+
+    def __init__(self, server: NatsServer, folder: Path, **environ: str) -> None:
+        self.log = folder / "collector.log"
+        settings = {
+            "FLOWVERDICT_NATS_URL": server.url,
+            "FLOWVERDICT_NODE": "test",
+            "FLOWVERDICT_LISTEN": "127.0.0.1:0",
+            **environ,
+        }
+        self.process = start_process([COLLECTOR], self.log, settings)
+        self.records: list[np.void] = []
+        self.headers: list[IntervalHeader] = []
+
+    async def listen(self, client: Client) -> None:
+        async def heard(message: object) -> None:
+            headers = message.headers  # type: ignore[attr-defined]
+            self.headers.append(IntervalHeader.decode(headers, raw.SCHEMA))
+            self.records += list(columns.decode(message.data))  # type: ignore[attr-defined]
+
+        await client.subscribe("flows.raw.test", cb=heard)
+        await client.flush()
+        await eventually(lambda: self.headers)
+
+    def of_port(self, port: int) -> list[np.void]:
+        return [each for each in self.records if port in (each["src_port"], each["dst_port"])]
+
+
+@pytest.fixture
+def collector(nats_server: NatsServer, tmp_path: Path) -> Iterator[Collector]:
+    running = Collector(nats_server, tmp_path)
+    yield running
+    stop_process(running.process)
+
+
+def exchange(family: socket.AddressFamily, host: str, size: int) -> int:
+    """Send `size` bytes over one connection of this machine; returns the server's port."""
+    with socket.socket(family) as server:
+        server.bind((host, 0))
+        server.listen()
+
+        def answer() -> None:
+            peer, _ = server.accept()
+            with peer:
+                left = size
+                while left:
+                    left -= len(peer.recv(65536))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with socket.create_connection(server.getsockname()[:2]) as client:
+            client.sendall(b"x" * size)
+        thread.join()
+        port: int = server.getsockname()[1]
+    return port
+
+
+@live
+@pytest.mark.parametrize(
+    ("family", "host"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")]
+)
+async def test_a_connection_is_two_records_one_for_each_end(
+    collector: Collector, nats_client: Client, family: socket.AddressFamily, host: str
+) -> None:
+    await collector.listen(nats_client)
+    port = exchange(family, host, 1_000_000)
+
+    def total(role: str, field: str) -> int:
+        number = raw.ROLES.index(role)
+        return sum(int(each[field]) for each in collector.of_port(port) if each["role"] == number)
+
+    # The kernel counts the FIN as a byte received.
+    await eventually(lambda: total("server", "bytes_received") == 1_000_001)
+    await eventually(lambda: total("client", "bytes_sent") == 1_000_000)
+    assert total("client", "opens") == total("server", "opens") == 1
+    assert total("client", "data_segments_sent") > 0
+    assert total("server", "data_segments_sent") == 0
+    assert total("server", "segments_sent") > 0
+    sources = {each["src"].tobytes() for each in collector.of_port(port)}
+    assert sources == {to_bytes(host)}
+    ours = Path("/proc/self/ns/net").stat().st_ino
+    assert {int(each["netns"]) for each in collector.of_port(port)} == {ours}
+
+
+@live
+async def test_a_refused_connection_is_a_failed_open_and_a_reset(
+    collector: Collector, nats_client: Client
+) -> None:
+    await collector.listen(nats_client)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    await eventually(lambda: len(collector.of_port(port)) >= 2)
+    records = collector.of_port(port)
+    assert sum(each["failed_opens"] for each in records) == 1
+    assert sum(each["resets_received"] for each in records if each["dst_port"] == port) == 1
+    assert sum(each["resets_sent"] for each in records if each["src_port"] == port) == 1
+
+
+@live
+async def test_intervals_follow_each_other_without_a_gap_and_a_stop_publishes_the_last(
+    collector: Collector, nats_client: Client
+) -> None:
+    await collector.listen(nats_client)
+    await eventually(lambda: len(collector.headers) >= 3)
+    port = exchange(socket.AF_INET, "127.0.0.1", 1000)
+    assert stop_process(collector.process) == 0
+    await eventually(lambda: collector.of_port(port))
+    for one, following in zip(collector.headers, collector.headers[1:], strict=False):
+        assert one.end_ns == following.start_ns
+        assert one.sequence + 1 == following.sequence
+    assert "stopped" in collector.log.read_text().splitlines()[-1]
+
+
+@live
+async def test_more_flows_than_the_map_holds_are_counted_as_lost_and_none_unseen(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    running = Collector(
+        nats_server, tmp_path, FLOWVERDICT_MAX_FLOWS="1024", FLOWVERDICT_INTERVAL_SECONDS="60"
+    )
+    try:
+        # Intervals of a minute: the first messages come with the stop.
+        await eventually(lambda: "ready: nats" in running.log.read_text())
+        heard: list[IntervalHeader] = []
+        records: list[np.void] = []
+
+        async def hear(message: object) -> None:
+            heard.append(IntervalHeader.decode(message.headers, raw.SCHEMA))  # type: ignore[attr-defined]
+            records.extend(columns.decode(message.data))  # type: ignore[attr-defined]
+
+        await nats_client.subscribe("flows.raw.test", cb=hear)
+        await nats_client.flush()
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", 0))
+            server.listen(64)
+            for _ in range(1000):
+                with socket.create_connection(server.getsockname()), server.accept()[0]:
+                    pass
+        stop_process(running.process)
+        await eventually(lambda: heard)
+        assert len(records) <= 1024
+        assert sum(header.rows_lost for header in heard) > 0
+    finally:
+        stop_process(running.process)

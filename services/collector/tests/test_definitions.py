@@ -1,0 +1,57 @@
+"""What the C program is compiled with."""
+
+import ctypes
+from pathlib import Path
+
+import pytest
+
+from flowverdict_collector import btf, definitions, hooks
+from flowverdict_collector.btf import KernelTypes, NoKernelTypes
+
+HAS_BTF = pytest.mark.skipif(not Path(btf.VMLINUX).exists(), reason="this kernel gives no BTF")
+
+
+@HAS_BTF
+def test_offsets_are_those_of_the_running_kernel() -> None:
+    with KernelTypes() as types:
+        # struct sock_common begins so in every kernel (include/net/sock.h), for the hash lookups.
+        assert types.offset("sock_common", "skc_daddr") == 0
+        assert types.offset("sock_common", "skc_rcv_saddr") == 4
+        assert types.offset("tcp_sock", "inet_conn") == 0
+        assert types.offset("sock_common", "skc_net.net") == types.offset("sock_common", "skc_net")
+        assert types.enumerators("no_such_enum") == {}
+        assert set(definitions.drop_fields(types).values()) <= {1, 2, 3, 4}
+
+
+@HAS_BTF
+@pytest.mark.parametrize(("struct", "member"), [("sock", "no_such"), ("no_such", "x")])
+def test_a_member_that_is_not_there_is_named(struct: str, member: str) -> None:
+    with KernelTypes() as types, pytest.raises(NoKernelTypes, match=f"{struct}.{member}"):
+        types.offset(struct, member)
+
+
+def test_a_kernel_without_btf_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NoKernelTypes, match="CONFIG_DEBUG_INFO_BTF"):
+        KernelTypes(str(tmp_path / "vmlinux"))
+
+
+@pytest.mark.parametrize("content", [b"", b"not BTF at all", b"\x9f\xeb\x01\x00" + b"\xff" * 60])
+def test_a_file_that_is_no_btf_is_refused(tmp_path: Path, content: bytes) -> None:
+    try:
+        ctypes.CDLL("libbpf.so.1")
+    except OSError:
+        pytest.skip("there is no libbpf on this machine")
+    path = tmp_path / "vmlinux"
+    path.write_bytes(content)
+    with pytest.raises(NoKernelTypes, match="cannot be read"):
+        KernelTypes(str(path))
+
+
+def test_every_function_of_the_program_is_a_hook_and_every_hook_a_function() -> None:
+    program = Path(definitions.__file__).parent / "bpf" / "flows.bpf.c"
+    functions = {
+        line.split("(")[0].removeprefix("int ")
+        for line in program.read_text().splitlines()
+        if line.startswith("int on_")
+    }
+    assert functions == {hook.function for hook in hooks.HOOKS}

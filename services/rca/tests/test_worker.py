@@ -1,0 +1,177 @@
+"""The RCA worker as a process: enriched messages in, verdicts out, whatever happens to it."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext
+
+from conftest import NatsServer, enriched_batch, eventually, flow_row, header
+from flowverdict_contracts import enriched
+from flowverdict_contracts.subjects import RCA_VERDICTS, SUBJECT_ENRICHED
+from flowverdict_contracts.verdicts import Verdict, decode
+from flowverdict_lab.pipeline import start_process, stop_process
+from flowverdict_runtime.connection import ensure_streams
+
+PODS = ("pod-a@worker0", "pod-b@worker0", "pod-c@worker1", "pod-d@worker1")
+T = 1_000_000
+RCA = str(Path(sys.executable).with_name("flowverdict-rca"))
+
+
+class Worker:
+    """A worker that can be killed and started again."""
+
+    def __init__(self, server: NatsServer, folder: Path) -> None:
+        self._environ = {"FLOWVERDICT_NATS_URL": server.url, "FLOWVERDICT_LISTEN": "127.0.0.1:0"}
+        self.log = folder / "rca.log"
+        self.start()
+
+    def start(self) -> None:
+        self.process = start_process([RCA], self.log, self._environ)
+
+    def kill(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+
+@pytest.fixture
+def worker(nats_server: NatsServer, tmp_path: Path) -> Iterator[Worker]:
+    running = Worker(nats_server, tmp_path)
+    yield running
+    stop_process(running.process)
+
+
+async def publish(jetstream: JetStreamContext, second: int, broken: str = "") -> None:
+    """One second of everyone calling everyone; a fifth is sent again where `broken` takes part."""
+    rows = [
+        flow_row(src, dst, retransmitted_segments=20 if broken and broken in src + dst else 0)
+        for src in PODS
+        for dst in PODS
+        if src != dst
+    ]
+    one = header(T + second, second + 1)
+    body = enriched.encode(enriched_batch(*rows))
+    await jetstream.publish(SUBJECT_ENRICHED, body, headers=one.encode(enriched.SCHEMA))
+
+
+async def verdicts(jetstream: JetStreamContext) -> list[Verdict]:
+    state = (await jetstream.stream_info(RCA_VERDICTS)).state
+    return [
+        decode((await jetstream.get_msg(RCA_VERDICTS, sequence)).data or b"")
+        for sequence in range(1, state.last_seq + 1)
+    ]
+
+
+async def until(jetstream: JetStreamContext, status: str) -> list[Verdict]:
+    async def said() -> list[Verdict]:
+        found = await verdicts(jetstream)
+        return found if any(each.status == status for each in found) else []
+
+    found: list[Verdict] = await eventually(said)
+    return found
+
+
+async def test_an_incident_is_opened_goes_on_and_is_resolved(
+    worker: Worker, nats_client: Client
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for second in range(40):
+        await publish(jetstream, second, "pod-c" if 10 <= second < 26 else "")
+    found = await until(jetstream, "resolved")
+    assert found[0].status == "opened"
+    assert {each.status for each in found[1:-1]} == {"ongoing"}
+    assert {each.causes[0].name for each in found} == {"default/pod-c"}
+    assert len({each.incident_id for each in found}) == 1
+
+
+async def test_a_worker_killed_again_and_again_says_what_it_would_have_said(
+    worker: Worker, nats_client: Client, nats_server: NatsServer
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for second in range(40):
+        await publish(jetstream, second, "pod-c" if 10 <= second < 26 else "")
+        if second in (5, 17, 18, 27):
+            worker.kill()
+            worker.start()
+    found = await until(jetstream, "resolved")
+    ends = [each.window.end for each in found]
+    assert len(ends) == len(set(ends)), "a window was judged twice"
+    assert [each.status for each in found] == [
+        "opened",
+        *["ongoing"] * (len(found) - 2),
+        "resolved",
+    ]
+    assert {each.causes[0].name for each in found} == {"default/pod-c"}
+    # One for each pane of two seconds from the opening to the last failing one: none is missing.
+    first, last = (datetime.fromisoformat(found[at].window.end) for at in (0, -2))
+    assert len(found) - 2 == (last - first).total_seconds() / 2
+
+
+async def test_nats_away_in_the_middle_of_an_incident_loses_no_verdict(
+    worker: Worker, nats_client: Client, nats_server: NatsServer
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for second in range(20):
+        await publish(jetstream, second, "pod-a" if second >= 6 else "")
+    await until(jetstream, "opened")
+    nats_server.stop()
+    await eventually(lambda: not nats_client.is_connected)
+    nats_server.start()
+
+    async def answers() -> bool:
+        with contextlib.suppress(NatsError, TimeoutError):
+            return bool(await jetstream.stream_info(RCA_VERDICTS))
+        return False
+
+    await eventually(answers)
+    for second in range(20, 40):
+        await publish(jetstream, second)
+    found = await until(jetstream, "resolved")
+    assert len({each.incident_id for each in found}) == 1
+
+
+async def test_a_node_whose_clock_runs_ahead_does_not_keep_the_others_from_being_judged(
+    worker: Worker, nats_client: Client
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for second in range(40):
+        await publish(jetstream, second, "pod-c" if 10 <= second < 26 else "")
+        if second == 15:
+            ahead = header(4_000_000_000, 1, node="ahead")
+            body = enriched.encode(enriched_batch(flow_row("pod-x@w", "pod-y@w")))
+            headers = ahead.encode(enriched.SCHEMA)
+            await jetstream.publish(SUBJECT_ENRICHED, body, headers=headers)
+    found = await until(jetstream, "resolved")
+    assert {each.causes[0].name for each in found} == {"default/pod-c"}
+    assert "clock of node ahead is" in worker.log.read_text()
+
+
+async def test_a_second_worker_makes_the_first_stop_rather_than_judge_everything_twice(
+    worker: Worker, nats_client: Client, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for second in range(10):
+        await publish(jetstream, second, "pod-a")
+    await until(jetstream, "opened")
+    (tmp_path / "second").mkdir()
+    second_worker = Worker(nats_server, tmp_path / "second")
+    try:
+        await eventually(lambda: "reading from" in second_worker.log.read_text())
+        for second in range(10, 30):
+            await publish(jetstream, second, "pod-a")
+        both = (worker.process, second_worker.process)
+        await eventually(lambda: sum(each.poll() is not None for each in both) == 1)
+        assert len({each.id for each in await verdicts(jetstream)}) >= 2
+    finally:
+        stop_process(second_worker.process)

@@ -1,0 +1,111 @@
+"""`flowverdict-tail` on a real NATS server."""
+
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from rich.console import Console
+
+from conftest import Flow, NatsServer, enriched_batch, eventually, flow_row, header
+from flowverdict_contracts import enriched, raw
+from flowverdict_tail.table import LiveTable
+
+TAIL = str(Path(sys.executable).with_name("flowverdict-tail"))
+
+
+@pytest.fixture
+def tail(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Starts `flowverdict-tail STREAM`; gives the file that its output goes to."""
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start(stream: str) -> Path:
+        output = tmp_path / f"{stream}.jsonl"
+        with output.open("wb") as file:
+            argv = [TAIL, stream, "--nats", nats_server.url]
+            running.append(subprocess.Popen(argv, stdout=file, stderr=subprocess.STDOUT))
+        return output
+
+    yield start
+    for process in running:
+        process.terminate()
+        assert process.wait() == 0
+
+
+async def lines_of(client: Client, output: Path, publish: Callable[[], object]) -> list[str]:
+    """Output lines once there are any; what is published before it listens passes unseen."""
+
+    async def some() -> list[str]:
+        await publish()  # type: ignore[misc]
+        return output.read_text().splitlines()
+
+    found: list[str] = await eventually(some)
+    return found
+
+
+async def test_raw_flows_are_printed_with_addresses_and_roles(
+    tail: Callable[[str], Path], nats_client: Client, raw_body: Callable[..., bytes]
+) -> None:
+    body = raw_body(Flow("10.0.0.1", "fd00::2", retransmitted_segments=3, role=2))
+    headers = header(0).encode(raw.SCHEMA)
+    output = tail("raw")
+    found = await lines_of(
+        nats_client, output, lambda: nats_client.publish("flows.raw.n1", body, headers=headers)
+    )
+    row = json.loads(found[0])
+    assert (row["src"], row["dst"], row["role"]) == ("10.0.0.1", "fd00::2", "server")
+    assert (row["retransmitted_segments"], row["node"]) == (3, "n1")
+    assert row["start"] == "1970-01-01T00:00:00.000Z"
+
+
+async def test_named_flows_are_printed_and_malformed_ones_told(
+    tail: Callable[[str], Path], nats_client: Client
+) -> None:
+    body = enriched.encode(enriched_batch(flow_row("pod-a@w0", "pod-b@w1")))
+    headers = header(0).encode(enriched.SCHEMA)
+
+    async def publish() -> None:
+        await nats_client.publish("flows.enriched", b"nonsense")
+        await nats_client.publish("flows.enriched", body, headers=headers)
+
+    output = tail("flows")
+    await lines_of(nats_client, output, publish)
+    found = await eventually(lambda: [x for x in output.read_text().splitlines() if x[0] == "{"])
+    assert json.loads(found[0])["src_pod"] == "pod-a"
+    assert "malformed on flows.enriched" in output.read_text()
+
+
+def rendered(table: LiveTable) -> str:
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(table.render())
+    return console.export_text()
+
+
+def test_the_live_table_shows_the_worst_pair_first_by_name() -> None:
+    table = LiveTable("flows")
+    assert "waiting" in rendered(table)
+    good = flow_row("pod-a@w", "pod-b@w", retransmitted_segments=0)
+    bad = flow_row("pod-c@w", "pod-d@w", retransmitted_segments=9)
+    rows = enriched_batch(good, bad).to_pylist()
+    for row in rows:
+        table.add(row)
+    lines = rendered(table).splitlines()
+    shown = [line for line in lines if "default/" in line]
+    assert "default/pod-c" in shown[0]
+    assert "9.0 %" in shown[0]
+    assert "default/pod-a" in shown[1]
+
+
+def test_without_a_nats_it_says_so_again_and_again_until_it_is_ended() -> None:
+    process = subprocess.Popen(
+        [TAIL, "verdicts", "--nats", "nats://127.0.0.1:1"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    assert "NATS at nats://127.0.0.1:1" in process.stderr.readline()
+    process.terminate()
+    process.wait()
+    process.stderr.close()
