@@ -43,7 +43,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _bpf(command: int, attributes: ctypes.Structure) -> int:
-    """bpf(2) and what it returns; the layouts are those of union bpf_attr in include/uapi/linux/bpf.h."""
+    """bpf(2); the layouts are those of union bpf_attr in include/uapi/linux/bpf.h."""
     number = _BPF_SYSCALL[platform.machine()]
     result: int = _libc.syscall(
         number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)
