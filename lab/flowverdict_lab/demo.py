@@ -143,7 +143,8 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
     cluster = make_cluster(arguments.pods, arguments.nodes)
     fault = parse_fault(arguments.fault, arguments.target, arguments.loss, cluster)
     if replay is None and (why := os.environ.get("FLOWVERDICT_NOT_LIVE") or why_not_live()):
-        console.print(f"No live run, since {why}: replaying the recording of a real one.")
+        said = f"No live run, since {why}: replaying the recording of a real one."
+        console.print(said, soft_wrap=True)
         arguments.replay = replay = SHIPPED_RECORDING
         if (fault.words, len(cluster.pods), len(cluster.nodes)) != _DEFAULT_RUN:
             console.print("It is of 20 % packet loss on pod-a; what you asked for is not shown.")
