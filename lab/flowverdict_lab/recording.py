@@ -8,19 +8,20 @@ import base64
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_contracts.verdicts import Component
 
-__all__ = ["About", "RawMessage", "RecordingError", "read", "replay", "save"]
+__all__ = ["About", "RawMessage", "RecordingError", "read", "replay", "save", "stored"]
 
 FORMAT = "flowverdict-recording/1"
 
@@ -56,34 +57,41 @@ class RawMessage:
     body: bytes
 
 
-async def save(jetstream: JetStreamContext, about: About, path: Path) -> int:
-    """Write all that FLOWS_RAW holds to `path`; returns how many messages that is."""
-    count = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
+async def stored(jetstream: JetStreamContext, stream: str) -> AsyncIterator[Msg]:
+    """What `stream` holds now, in order; not what is published meanwhile."""
+    last = (await jetstream.stream_info(stream)).state.last_seq
     config = ConsumerConfig(ack_policy=AckPolicy.NONE, inactive_threshold=60)
-    subscription = await jetstream.pull_subscribe("", stream=FLOWS_RAW, config=config)
+    subscription = await jetstream.pull_subscribe("", stream=stream, config=config)
+    sequence = 0
+    while sequence < last:
+        try:
+            messages = await subscription.fetch(256, timeout=1)
+        except TimeoutError:
+            break  # the last ones have expired meanwhile
+        for message in messages:
+            sequence = message.metadata.sequence.stream
+            if sequence <= last:
+                yield message
+    await subscription.unsubscribe()
+
+
+async def save(jetstream: JetStreamContext, about: About, path: Path) -> None:
+    """Write all that FLOWS_RAW holds now to `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", encoding="utf-8") as out:
         out.write(msgspec.json.encode(about).decode() + "\n")
-        while True:
-            try:
-                messages = await subscription.fetch(256, timeout=1)
-            except TimeoutError:
-                break
-            for message in messages:
-                line = {
-                    "time_ns": int(message.metadata.timestamp.timestamp() * 1e9),
-                    "subject": message.subject,
-                    "headers": {
-                        name: value
-                        for name, value in (message.headers or {}).items()
-                        if name.startswith(("Flowverdict-", "Nats-Msg-Id"))
-                    },
-                    "body": base64.b64encode(message.data).decode(),
-                }
-                out.write(json.dumps(line) + "\n")
-            count += len(messages)
-    await subscription.unsubscribe()
-    return count
+        async for message in stored(jetstream, FLOWS_RAW):
+            line = {
+                "time_ns": int(message.metadata.timestamp.timestamp() * 1e9),
+                "subject": message.subject,
+                "headers": {
+                    name: value
+                    for name, value in (message.headers or {}).items()
+                    if name.startswith(("Flowverdict-", "Nats-Msg-Id"))
+                },
+                "body": base64.b64encode(message.data).decode(),
+            }
+            out.write(json.dumps(line) + "\n")
 
 
 def read(path: Path) -> tuple[About, Iterator[RawMessage]]:
