@@ -174,7 +174,8 @@ async def test_no_count_is_lost_when_services_are_killed(lab: tuple[Network, Pip
 
     await run_with_loss(network, 6, kill_some)
     pipeline.wait_ready()
-    async with jetstream_of(pipeline) as jetstream:        await eventually(lambda: equals_kernel(jetstream, network), 60)
+    async with jetstream_of(pipeline) as jetstream:
+        await eventually(lambda: equals_kernel(jetstream, network), 60)
         # What the killed enricher had fetched comes again after the acknowledgement's time is up.
         await eventually(lambda: pipeline_agrees(jetstream, pipeline), 90)
 
