@@ -6,7 +6,6 @@ Layout of the records: Documentation/bpf/btf.rst in the kernel's source.
 import ctypes
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
 
 __all__ = ["KernelTypes", "NoKernelTypes"]
 
@@ -85,12 +84,7 @@ class KernelTypes:
     def __enter__(self) -> "KernelTypes":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._libbpf.btf__free(self._btf)
 
     def offset(self, struct: str, member: str) -> int:
