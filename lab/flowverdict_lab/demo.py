@@ -89,8 +89,8 @@ def _progress(console: Console, total: float) -> Iterator[Tell]:
         task = bar.add_task("", total=total)
 
         def tell_bar(what: str, seconds: float) -> None:
-            if what.startswith("metrics at"):
-                bar.console.print(what, highlight=False)
+            if what.startswith("live: "):
+                bar.console.print(what, highlight=False, soft_wrap=True)
             else:
                 bar.update(task, description=what, completed=seconds)
 
@@ -152,19 +152,24 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
     if replay is not None:
         with _progress(console, 1) as tell:
             return await run_replay(replay, folder, tell)
+    (folder / RECORDING_FILE).unlink(missing_ok=True)
     record = arguments.record or folder / RECORDING_FILE
     with _progress(console, len(PHASES) * arguments.seconds) as tell:
         return await run_live(cluster, fault, arguments.seconds, folder, record, tell)
 
 
 def _stop_like_ctrl_c() -> None:
-    """SIGTERM and SIGHUP unwind as Ctrl+C does, so that nothing stays behind."""
+    """The first signal unwinds everything; more of them must not disturb the cleaning up."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        print("\nscript/demo: interrupted, stopping what it started …", file=sys.stderr)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
-    signal.signal(signal.SIGHUP, interrupt)
+    for number in numbers:
+        signal.signal(number, interrupt)
 
 
 def _demo(arguments: argparse.Namespace, console: Console) -> int:
@@ -179,7 +184,7 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
             "verdict": str(folder / "verdict.json"),
             "verdicts": str(folder / "verdicts.jsonl"),
             "recording": str(recording),
-            "metrics": f"{folder / METRICS_FILE} (while it runs: http://127.0.0.1:9191/metrics)",
+            "metrics": f"{folder / METRICS_FILE}; while it ran: {outcome.metrics_url}",
             "logs": str(folder / "logs"),
         },
     )
@@ -188,8 +193,11 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
     if wrong:
         console.print(f"[bold red]Wrong[/]: {wrong}.")
         return _WRONG
-    broken = f"it was {outcome.fault}" if outcome.expected else "there was no fault"
-    console.print(f"[bold green]Right[/]: {broken}.")
+    if outcome.verdict:
+        named = outcome.verdict.causes[0]
+        console.print(f"[bold green]Right[/]: it names {named}, and it was {outcome.fault}.")
+    else:
+        console.print("[bold green]Right[/]: there was no fault, and there is no verdict.")
     return _RIGHT
 
 

@@ -51,12 +51,14 @@ class Outcome:
         verdicts: all verdicts, in order.
         phases: name to start and end, UTC nanoseconds.
         fault: in words; `expected`: what a right verdict may name.
+        metrics_url: where the exporter answered.
     """
 
     fault: str
     expected: tuple[Component, ...]
     verdicts: list[Verdict] = field(default_factory=list)
     phases: dict[str, tuple[int, int]] = field(default_factory=dict)
+    metrics_url: str = ""
 
     @property
     def verdict(self) -> Verdict | None:
@@ -132,7 +134,9 @@ async def run_live(
     with Network(cluster, logs) as network:
         tell("starting the services", 0)
         with Pipeline(folder, cluster.inventory()) as pipeline:
-            tell(f"metrics at {pipeline.url('exporter', '/metrics')}", 0)
+            outcome.metrics_url = pipeline.url("exporter", "/metrics")
+            tell(f"live: metrics at {outcome.metrics_url}", 0)
+            tell(f"live: flowverdict-tail verdicts --nats {pipeline.nats_url}", 0)
             async with listening(pipeline, outcome) as jetstream:
                 flows = len(cluster.pods) * (len(cluster.pods) - 1)
                 network.start_traffic(max(1.0, min(10.0, _FLOW_REQUESTS / flows)))
@@ -176,6 +180,7 @@ async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
     outcome = Outcome(about.fault, about.expected, phases=about.phases)
     tell("starting the services", 0)
     with Pipeline(folder, about.inventory, collector=False) as pipeline:
+        outcome.metrics_url = pipeline.url("exporter", "/metrics")
         async with listening(pipeline, outcome) as jetstream:
             tell("replaying", 0)
             end_ns = await recording.replay(jetstream, messages)
@@ -194,7 +199,9 @@ def _phase_words(phase: str, fault: Fault, outcome: Outcome) -> str:
     verdict = outcome.verdict
     if verdict is None:
         return words[phase]
-    return f"{words[phase]} — {outcome.verdicts[-1].status}"
+    last = outcome.verdicts[-1]
+    blamed = f" {last.causes[0]}" if last.causes else ""
+    return f"{words[phase]} — {last.status}{blamed}"
 
 
 def _is_resolved(outcome: Outcome) -> bool:

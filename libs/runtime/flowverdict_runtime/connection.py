@@ -195,7 +195,8 @@ async def check_nats(url: str) -> int:
         connecting = nats.connect(url, connect_timeout=2, max_reconnect_attempts=1, error_cb=quiet)
         client = await asyncio.wait_for(connecting, 3)
     except PASSING as error:
-        print(f"broken   NATS at {shown(url)}: {error or type(error).__name__}")
+        reason = error or type(error).__name__
+        print(f"broken   NATS at {shown(url)}: {reason}; FLOWVERDICT_NATS_URL says where it is")
         return 1
     try:
         account = await client.jetstream(timeout=2).account_info()

@@ -14,6 +14,7 @@ __all__ = ["LiveTable"]
 
 _WINDOW_SECONDS = 10
 _SHOWN = 20
+_SHOWN_VERDICTS = 6
 
 
 class LiveTable:
@@ -31,12 +32,15 @@ class LiveTable:
     def add(self, row: Row) -> None:
         """One more row has passed."""
         self._seen += 1
+        again = self._stream == "verdicts" and self._rows and _goes_on(self._rows[-1][1], row)
+        if again:
+            self._rows.pop()
         self._rows.append((time.monotonic(), row))
 
     def render(self) -> RenderableType:
         """The table as of now."""
         if self._stream == "verdicts":
-            while len(self._rows) > _SHOWN:
+            while len(self._rows) > _SHOWN_VERDICTS:
                 self._rows.popleft()
             body: RenderableType = self._verdicts()
         else:
@@ -45,7 +49,7 @@ class LiveTable:
                 self._rows.popleft()
             body = self._pairs()
         if not self._rows:
-            body = Text("nothing has passed yet; waiting …", style="dim")
+            body = Text("nothing has passed in the last seconds; waiting …", style="dim")
         return Group(body, Text(f"{self._seen} rows so far; Ctrl+C ends", style="dim"))
 
     def _pairs(self) -> Table:
@@ -78,12 +82,18 @@ class LiveTable:
     def _verdicts(self) -> Table:
         table = Table("window end", "status", "verdict", box=box.SIMPLE_HEAD)
         styles = {"opened": "bold red", "ongoing": "red", "resolved": "green"}
-        for _, row in self._rows:
+        for _, row in reversed(self._rows):
             status = row["status"]
             table.add_row(
                 row["window"]["end"], Text(status, style=styles[status]), Text(row["summary"])
             )
         return table
+
+
+def _goes_on(last: Row, row: Row) -> bool:
+    """Whether a verdict only repeats the one before, some seconds later."""
+    both = [(each["incident_id"], each["status"]) for each in (last, row)]
+    return both[0] == both[1]
 
 
 def _name(row: Row, end: str) -> str:
