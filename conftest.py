@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import nats
 import numpy as np
 import pyarrow as pa
 import pytest
 from nats.aio.client import Client
 
+from flowverdict_contracts import verdicts
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.columns import RECORD
 from flowverdict_contracts.enriched import ARROW_SCHEMA
@@ -134,6 +136,49 @@ def flow_row(src: str, dst: str, **numbers: int) -> dict[str, Any]:
     return row
 
 
+def a_cause(
+    kind: str = "pod", name: str = "default/pod-a", *, node: str = "worker0", direction: str = "both"
+) -> verdicts.Cause:
+    """A cause that explains nearly everything."""
+    plain = {
+        "kind": kind, "name": name, "node": node, "addresses": ["10.244.0.2"],
+        "direction": direction, "score": 0.9, "precision": 1.0, "explains": 0.8, "p_value": 0.001,
+    }  # fmt: skip
+    return msgspec.convert(plain, verdicts.Cause)
+
+
+def a_verdict(
+    *,
+    incident_id: str = "i1",
+    status: str = "opened",
+    causes: tuple[verdicts.Cause, ...] | None = None,
+    second: int = 1_000_000,
+) -> verdicts.Verdict:
+    """A verdict on the ten seconds that end at `second`."""
+    causes = (a_cause(),) if causes is None else causes
+    plain = {
+        "id": f"{incident_id}/{second}",
+        "incident_id": incident_id,
+        "status": status,
+        "opened_at": verdicts.moment(second * SECOND),
+        "window": {
+            "start": verdicts.moment((second - 10) * SECOND),
+            "end": verdicts.moment(second * SECOND),
+        },
+        "summary": f"{causes[0]} is to blame" if causes else "not enough evidence",
+        "enough_evidence": bool(causes),
+        "causes": causes,
+        "rules": (),
+        "conditions": ("HIGH_RETRANSMISSION_RATIO",),
+        "flows": {"failing": 6, "ok": 6, "undecided": 0},
+        "failing_flows": (),
+        "coverage": {
+            "nodes_reporting": ("worker0",), "nodes_silent": (), "rows_lost": 0, "rows_late": 0,
+        },
+    }  # fmt: skip
+    return msgspec.convert(plain, verdicts.Verdict)
+
+
 def header(second: float = 1_000_000, sequence: int = 1, node: str = "n1") -> IntervalHeader:
     """The header of a one-second interval."""
     start = int(second * SECOND)
@@ -152,4 +197,4 @@ async def eventually(
         if value:
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.1)

@@ -238,7 +238,7 @@ async def test_malformed_messages_are_passed_over_and_an_unknown_address_is_kept
 
         await eventually(lambda: len(exported()) == 2)
         found = {line.split('src_ip="')[1].split('"')[0]: line.split()[-1] for line in exported()}
-        assert found == {"203.0.113.9": "7.0", "10.99.99.99": "5.0"}
+        assert found == {"203.0.113.9": "7", "10.99.99.99": "5"}
         assert all('dst_pod="pod-a"' in line for line in exported())
         assert pipeline.metric("enricher", "flowverdict_messages_malformed_total") == 3
         assert pipeline.metric("exporter", "flowverdict_messages_malformed_total") == 1

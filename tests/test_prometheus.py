@@ -88,12 +88,12 @@ async def test_the_seeds_queries_return_the_labs_pairs_and_its_analysis_blames_t
 
     involved = {pair for pair in pairs if pod_a in pair}
     total = "sum(tcp_retransmissions_total) by (src_ip, dst_ip)"
-    await eventually(lambda: failing(found(total)) == involved, 60)
+    await eventually(lambda: failing(found(total)) >= involved, 60)
     assert set(found(total)) == pairs
     between = f'sum(tcp_retransmissions_total{{src_ip="{pod_a}", dst_ip="{pod_c}"}})'
     assert float(query(url, between)[0]["value"][1]) > 0
     rate = "sum(rate(tcp_retransmissions_total[5m])) by (src_ip, dst_ip)"
-    await eventually(lambda: failing(found(rate)) == involved, 60)
+    await eventually(lambda: failing(found(rate)) >= involved, 60)
     assert set(found(rate)) == pairs
 
     file = tmp_path / "tcp_retransmissions.jsonl"
@@ -104,6 +104,19 @@ async def test_the_seeds_queries_return_the_labs_pairs_and_its_analysis_blames_t
     analysed = subprocess.run(
         [RCA, "analyse", str(file), "--json"], capture_output=True, text=True, check=True
     )
-    first = json.loads(analysed.stdout)["rules"][0]
-    assert first["antecedents"] == ["FAIL"]
-    assert pod_a in first["consequents"]
+    rules = json.loads(analysed.stdout)["rules"]
+    certain = [
+        each["antecedents"]
+        for each in rules
+        if each["consequents"] == ["FAIL"]
+        and len(each["antecedents"]) == 1
+        and each["confidence"] == 1
+    ]
+    assert certain == [[pod_a]]
+    # A segment sent again by chance makes a healthy pair fail, so FAIL -> pod-a may be less sure.
+    from_failure = [
+        each["consequents"]
+        for each in rules
+        if each["antecedents"] == ["FAIL"] and len(each["consequents"]) == 1
+    ]
+    assert from_failure[0] == [pod_a]

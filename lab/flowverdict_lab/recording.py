@@ -7,6 +7,7 @@ message: when it was stored (UTC nanoseconds), subject, headers, and the body in
 import base64
 import gzip
 import json
+import uuid
 import zlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -60,19 +61,24 @@ class RawMessage:
 async def stored(jetstream: JetStreamContext, stream: str) -> AsyncIterator[Msg]:
     """What `stream` holds now, in order; not what is published meanwhile."""
     last = (await jetstream.stream_info(stream)).state.last_seq
-    config = ConsumerConfig(ack_policy=AckPolicy.NONE, inactive_threshold=60)
-    subscription = await jetstream.pull_subscribe("", stream=stream, config=config)
+    name = f"reader-{uuid.uuid4().hex}"
+    config = ConsumerConfig(name=name, ack_policy=AckPolicy.NONE, inactive_threshold=60)
+    await jetstream.add_consumer(stream, config)
+    subscription = await jetstream.pull_subscribe_bind(name, stream)
     sequence = 0
-    while sequence < last:
-        try:
-            messages = await subscription.fetch(256, timeout=1)
-        except TimeoutError:
-            break  # the last ones have expired meanwhile
-        for message in messages:
-            sequence = message.metadata.sequence.stream
-            if sequence <= last:
-                yield message
-    await subscription.unsubscribe()
+    try:
+        while sequence < last:
+            try:
+                messages = await subscription.fetch(256, timeout=1)
+            except TimeoutError:
+                break  # the last ones have expired meanwhile
+            for message in messages:
+                sequence = message.metadata.sequence.stream
+                if sequence <= last:
+                    yield message
+    finally:
+        await subscription.unsubscribe()
+        await jetstream.delete_consumer(stream, name)
 
 
 async def save(jetstream: JetStreamContext, about: About, path: Path) -> None:

@@ -64,6 +64,8 @@ for _end in ENDS:
     _ALLOWED[f"{_end}_name_confidence"] = set(NAME_CONFIDENCE)
 
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4")
+# With threads, reading 2,048 rows takes 1.1 ms of CPU instead of 0.2 ms.
+_READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
 def encode(table: pa.RecordBatch) -> bytes:
@@ -82,7 +84,7 @@ def decode(body: bytes) -> pa.RecordBatch:
         MalformedMessage: where it is not one batch of `ARROW_SCHEMA`.
     """
     try:
-        with pa.ipc.open_stream(body) as reader:
+        with pa.ipc.open_stream(body, options=_READ) as reader:
             if not reader.schema.equals(ARROW_SCHEMA):
                 raise MalformedMessage("columns are not those of flows.enriched/1")
             batch = reader.read_next_batch()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nats.aio.msg import Msg
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from prometheus_client import Counter
 
 from flowverdict_contracts import MalformedMessage
@@ -21,7 +21,6 @@ __all__ = ["SeenSequences", "consume", "reject"]
 
 log = logging.getLogger(__name__)
 
-PART = "consumer"
 MALFORMED = Counter(
     "flowverdict_messages_malformed_total",
     "Messages that are not what their subject promises, by subject.",
@@ -39,6 +38,8 @@ HANDLED = Counter(
 )
 
 _MAX_DELIVERIES = 5
+_BATCH = 64
+_DISUSE_SECONDS = 86400.0
 _IDLE_CHECK = 5
 _throttle = Throttle()
 
@@ -129,20 +130,24 @@ async def consume(
     stream: str,
     durable: str,
     handle: Callable[[Msg], Awaitable[bool]],
-    batch: int = 64,
+    only_new: bool = False,
 ) -> None:
     """Handle every message of `stream`, until the service is to stop.
 
     `handle` returns True where the message is done with, False to have it delivered again, and
     raises `MalformedMessage` for one that never will be. It is not called again for a message it
     was done with, also where the acknowledgement was lost. The messages of a batch are handled
-    concurrently. Several processes with the same `durable` name share the work.
+    concurrently. Several processes with the same `durable` name share the work. With `only_new` a
+    consumer that does not exist yet begins with what comes, and is removed after a day of disuse.
     """
+    part = f"consumer of {stream}"
     config = ConsumerConfig(
         durable_name=durable,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=30,
         max_ack_pending=4096,
+        deliver_policy=DeliverPolicy.NEW if only_new else DeliverPolicy.ALL,
+        inactive_threshold=_DISUSE_SECONDS if only_new else None,
     )
     current: _Subscription | None = None
 
@@ -155,24 +160,24 @@ async def consume(
         floor = (await pull.consumer_info()).ack_floor
         return _Subscription(pull, SeenSequences(floor.stream_seq if floor else 0), created)
 
-    current = await retry(context, PART, subscribe)
+    current = await retry(context, part, subscribe)
     idle = 0
     while current is not None and not context.stopping.is_set():
         try:
             if idle >= _IDLE_CHECK:
                 idle = 0
                 await current.pull.consumer_info()
-            messages = await current.pull.fetch(batch, timeout=1)
+            messages = await current.pull.fetch(_BATCH, timeout=1)
         except TimeoutError:
             idle += 1
         except PASSING as error:
-            context.health.waiting(PART, f"NATS does not deliver: {error or type(error).__name__}")
+            context.health.waiting(part, f"NATS does not deliver: {error or type(error).__name__}")
             await context.pause(1)
             with contextlib.suppress(*PASSING):
                 await current.pull.unsubscribe()
-            current = await retry(context, PART, subscribe)
+            current = await retry(context, part, subscribe)
         else:
             idle = 0
-            context.health.ready(PART)
+            context.health.ready(part)
             seen = current.seen
             await asyncio.gather(*(_settle(message, handle, seen) for message in messages))

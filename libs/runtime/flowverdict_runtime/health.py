@@ -4,12 +4,13 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from logging import INFO, WARNING
 from socket import AF_INET6, socket
 from typing import Any
 
+from isal import igzip
 from prometheus_client import REGISTRY, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 
@@ -25,9 +26,15 @@ disable_created_metrics()  # a second series for each counter that nobody asks f
 
 
 class Health:
-    """What keeps a service from being ready, and whether its event loop still turns."""
+    """What keeps a service from being ready, and whether its event loop still turns.
+
+    Attributes:
+        more_metrics: further lines of /metrics, for a service with so many series that it writes
+            them itself: called with True for OpenMetrics, False for Prometheus' text format.
+    """
 
     def __init__(self) -> None:
+        self.more_metrics: Callable[[bool], str] = lambda _: ""
         self._waiting: dict[str, str] = {"start": "starting"}
         self._was_ready: set[str] = set()
         self._beat = time.monotonic()
@@ -73,12 +80,21 @@ class _Handler(BaseHTTPRequestHandler):
             reasons = self.health.reasons()
             self._answer(503 if reasons else 200, {"ready": not reasons, "waiting": reasons})
         elif path == "/metrics":
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-            self._send(200, encode(REGISTRY), {"Content-Type": content_type})
+            self._metrics()
         else:
             self._answer(404, {"error": "there is /healthz, /readyz and /metrics"})
 
     do_HEAD = do_GET  # noqa: N815 # http.server's name
+
+    def _metrics(self) -> None:
+        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        openmetrics = content_type.startswith("application/openmetrics-text")
+        own, end = encode(REGISTRY), b"# EOF\n" if openmetrics else b""
+        body = own.removesuffix(end) + self.health.more_metrics(openmetrics).encode() + end
+        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
+        if _accepts_gzip(self.headers.get("Accept-Encoding", "")):
+            body, headers["Content-Encoding"] = igzip.compress(body, compresslevel=0), "gzip"
+        self._send(200, body, headers)
 
     def _answer(self, status: int, body: object) -> None:
         encoded = json.dumps(body).encode() + b"\n"
@@ -95,6 +111,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         log.debug("http: " + format, *args)
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    """Whether a header offers gzip and does not refuse it with a weight of 0 (RFC 9110, 12.5.3)."""
+    for part in accept_encoding.lower().split(","):
+        name, *parameters = (each.strip() for each in part.split(";"))
+        if name == "gzip":
+            return not any(each.startswith("q=0") and not each.strip("q=0.") for each in parameters)
+    return False
 
 
 class _Server(ThreadingHTTPServer):

@@ -1,5 +1,6 @@
 """What a service says of itself over HTTP."""
 
+import gzip
 import json
 import socket
 import urllib.error
@@ -57,3 +58,30 @@ def test_a_port_that_is_taken_is_a_clear_error() -> None:
         SettingsError, match=f"FLOWVERDICT_LISTEN is {where}: Address already in use"
     ):
         serve(Health(), where)
+
+
+@pytest.mark.parametrize(
+    ("accept_encoding", "packed"),
+    [("gzip", True), ("deflate, gzip;q=0.5", True), ("gzip;q=0", False), ("gzip;q=0.0", False),
+     ("identity", False), ("", False)],
+)  # fmt: skip
+def test_metrics_are_packed_only_for_who_takes_gzip(accept_encoding: str, packed: bool) -> None:
+    health = Health()
+    health.more_metrics = lambda _: 'more{label="ä"} 1\n'
+    where = serve(health, Address("127.0.0.1", 0))
+    request = urllib.request.Request(
+        f"http://{where}/metrics", headers={"Accept-Encoding": accept_encoding}
+    )
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        body, encoding = answer.read(), answer.headers["Content-Encoding"]
+    assert encoding == ("gzip" if packed else None)
+    text = (gzip.decompress(body) if packed else body).decode()
+    assert text.endswith('more{label="ä"} 1\n')
+
+
+def test_a_services_own_lines_stand_before_the_end_of_openmetrics() -> None:
+    health = Health()
+    health.more_metrics = lambda openmetrics: f"more {int(openmetrics)}\n"
+    where = serve(health, Address("127.0.0.1", 0))
+    body = get(where, "/metrics", "application/openmetrics-text")[1]
+    assert body.endswith("more 1\n# EOF\n")

@@ -65,8 +65,8 @@ async def run(settings: CollectorSettings, context: Context) -> None:
     async with connected(settings.nats_url, f"collector {settings.node}", context) as jetstream:
         if jetstream is None:
             return
-        last = stored = False
-        while not last and (stored or not this_run.sequence):
+        last, stored = False, True
+        while stored and not last:
             await context.pause(_until_next(settings.interval_seconds))
             # Whatever is counted while this interval is published, the last one still takes.
             last = context.stopping.is_set()

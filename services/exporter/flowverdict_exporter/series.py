@@ -1,8 +1,7 @@
-"""Sums by pair of addresses, and the Prometheus series they become.
+"""Sums by pair of addresses, and the metrics they become.
 
-One series for each pair of addresses and their names. Ports are left out, since each connection
-would be a new series, and loopback, which is no network. Beyond the budget, pairs are summed in
-one with `other` in every label.
+A metric is given a budget of series. Pairs are numbered in the order in which they came, the smallest
+free number first, and those beyond a metric's budget are summed in one with `other` in every label.
 """
 
 import threading
@@ -13,139 +12,138 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
-from flowverdict_contracts.addresses import is_loopback
-from flowverdict_contracts.enriched import ADDRESSES
+from flowverdict_contracts.pairs import NO_PAIR, Pairs
+from flowverdict_contracts.signals import PAIR_LABELS, SIGNALS, Signal
+from flowverdict_exporter.text import Family, label_text
 
-__all__ = ["COUNTERS", "LABELS", "PairSeries"]
+__all__ = ["FAMILIES", "PairSeries"]
 
-LABELS = (
-    *ADDRESSES,
-    "src_namespace",
-    "src_pod",
-    "src_workload",
-    "src_node",
-    "dst_namespace",
-    "dst_pod",
-    "dst_workload",
-    "dst_node",
-)
-
-COUNTERS = {
-    "retransmitted_segments": ("tcp_retransmissions", "TCP segments sent again."),
-    "segments_sent": ("tcp_segments_sent", "TCP segments sent, retransmissions and ACKs included."),
-    "data_segments_sent": (
-        "tcp_data_segments_sent",
-        "TCP segments with payload sent, retransmissions included.",
-    ),
-    "bytes_sent": ("tcp_sent_bytes", "TCP payload sent, retransmissions included."),
-    "opens": ("tcp_opens", "TCP connections established."),
-    "failed_opens": ("tcp_failed_opens", "TCP connection attempts that failed."),
-    "resets_sent": ("tcp_resets_sent", "TCP resets sent."),
-    "resets_received": ("tcp_resets_received", "TCP resets received."),
-}
-"""Field of an enriched row to metric name (Prometheus appends `_total`) and help text."""
-
-OTHER = ("other",) * len(LABELS)
-_FIELDS = tuple(COUNTERS)
+_OTHER = label_text(dict.fromkeys(PAIR_LABELS, "other"))
 _LOOK_SECONDS = 10.0
 """How often expired pairs are looked for: it takes a walk through all of them."""
 
+_Floats = npt.NDArray[np.float64]
+
+
+def _families() -> Iterator[Family]:
+    by_metric: dict[str, list[Signal]] = {}
+    for signal in SIGNALS:
+        by_metric.setdefault(signal.metric, []).append(signal)
+    for signals in by_metric.values():
+        yield Family(tuple(signals))
+
+
+FAMILIES = tuple(_families())
+"""The metrics of `SIGNALS`."""
+
 
 @dataclass(slots=True)
-class _Pair:
-    sums: npt.NDArray[np.float64]
-    touched: float
+class _Sums:
+    """A metric's sums: a row for each pair's number, a column for each of its values."""
+
+    family: Family
+    pairs: int
+    values: _Floats
+    overflows: int = 0
+
+    def add(self, numbers: npt.NDArray[np.int64], added: _Floats) -> None:
+        inside = (numbers != NO_PAIR) & (numbers <= self.pairs)
+        own = numbers[inside]
+        if own.size:
+            most = int(own.max())
+            if most >= len(self.values):
+                room = min(self.pairs + 1, 2 * most + 1)
+                grown = np.zeros((room, self.values.shape[1]))
+                grown[: len(self.values)] = self.values
+                self.values = grown
+            self.values[own] += added[inside]
+        if own.size < numbers.size:
+            self.values[NO_PAIR] += added[~inside].sum(axis=0)
+            self.overflows += numbers.size - own.size
 
 
-class PairSeries(Collector):
-    """The sums; a collector for a `prometheus_client` registry.
+class PairSeries:
+    """The sums and their text.
 
     Args:
-        budget: series for each metric; what comes beyond is summed as `other`.
+        budget: series of each metric; pairs beyond it are summed as `other`.
         expire_seconds: a pair without a flow for so long is dropped.
     """
 
     def __init__(self, budget: int, expire_seconds: float) -> None:
-        self._budget = budget
         self._expire = expire_seconds
-        self._pairs: dict[tuple[str, ...], _Pair] = {}
-        self._overflowed = 0
+        self._sums = [
+            _Sums(family, max(1, budget // family.series), np.zeros((1, family.columns)))
+            for family in FAMILIES
+        ]
+        room = max(each.pairs for each in self._sums)
+        self._pairs = Pairs(room)
+        self._touched = np.zeros(room + 1)
+        self._labels: dict[int, str] = {NO_PAIR: _OTHER}
         self._next_look = 0.0
         self._lock = threading.Lock()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Add the rows of an enriched batch."""
-        if not batch.num_rows:
-            return
-        keys, sums = _by_pair(batch)
         now = time.monotonic()
         with self._lock:
-            for key, row in zip(keys, sums, strict=True):
-                if is_loopback(key[0]):
-                    continue
-                pair = self._pairs.get(key)
-                if pair is None:
-                    pair = self._make(key, now)
-                pair.sums += row
-                pair.touched = now
-
-    def _make(self, key: tuple[str, ...], now: float) -> _Pair:
-        if len(self._pairs) >= self._budget:
             self._drop_expired(now)
-        if len(self._pairs) >= self._budget and key != OTHER:
-            self._overflowed += 1
-            return self._pairs.get(OTHER) or self._make(OTHER, now)
-        pair = self._pairs[key] = _Pair(np.zeros(len(_FIELDS)), now)
-        return pair
+            numbers, rows, inverse = self._pairs.of(batch)
+            self._touched[numbers] = now
+            for sums in self._sums:
+                sums.add(numbers, sums.family.sums(batch, rows, inverse, len(numbers)))
 
     def _drop_expired(self, now: float) -> None:
         if now < self._next_look:
             return
         self._next_look = now + _LOOK_SECONDS
-        for key, pair in list(self._pairs.items()):
-            if now - pair.touched > self._expire:
-                del self._pairs[key]
+        numbers = self._pairs.numbers()
+        gone = numbers[now - self._touched[numbers] > self._expire]
+        if not gone.size:
+            return
+        for sums in self._sums:
+            sums.values[gone[gone < len(sums.values)]] = 0
+        for number in gone.tolist():
+            self._labels.pop(number, None)
+        self._pairs.forget(gone)
 
-    def collect(self) -> Iterator[Metric]:
-        """The metrics, for a scrape."""
+    def text(self, openmetrics: bool) -> str:
+        """The metrics in Prometheus' text format, or in OpenMetrics without its last line."""
         with self._lock:
             self._drop_expired(time.monotonic())
-            pairs = [(key, pair.sums.tolist()) for key, pair in self._pairs.items()]
-            overflowed = self._overflowed
-        for position, (name, meaning) in enumerate(COUNTERS.values()):
-            family = CounterMetricFamily(name, meaning, labels=LABELS)
-            for key, sums in pairs:
-                family.add_metric(key, sums[position])
-            yield family
-        series = GaugeMetricFamily("flowverdict_exporter_pairs", "Pairs with series now.")
-        series.add_metric([], len(pairs))
-        yield series
-        overflow = CounterMetricFamily(
-            "flowverdict_exporter_overflow", "Pair updates summed as other, the budget being spent."
-        )
-        overflow.add_metric([], overflowed)
-        yield overflow
+            numbers = self._pairs.numbers()
+            labels = [self._label(number) for number in numbers.tolist()]
+            parts = []
+            for sums in self._sums:
+                shown = int(np.searchsorted(numbers, sums.pairs, side="right"))
+                values = sums.values[numbers[:shown]]
+                texts = labels[:shown]
+                if sums.overflows:
+                    values = np.vstack([values, sums.values[NO_PAIR]])
+                    texts = [*texts, _OTHER]
+                parts.append((sums.family, texts, values))
+            overflows = [(sums.family.name, sums.overflows) for sums in self._sums]
+        pages = [family.text(texts, values, openmetrics) for family, texts, values in parts]
+        return "".join([*pages, _own_metrics(len(numbers), overflows, openmetrics)])
+
+    def _label(self, number: int) -> str:
+        text = self._labels.get(number)
+        if text is None:
+            pairs = dict(zip(PAIR_LABELS, self._pairs.labels(number), strict=True))
+            text = self._labels[number] = label_text(pairs)
+        return text
 
 
-def _by_pair(
-    batch: pa.RecordBatch,
-) -> tuple[list[tuple[str, ...]], npt.NDArray[np.float64]]:
-    """Label values of each distinct pair, and its sums, columns in the order of `COUNTERS`."""
-    columns = [
-        (batch.column(label).indices.to_numpy(), batch.column(label).dictionary.to_pylist())
-        for label in LABELS
+def _own_metrics(pairs: int, overflows: list[tuple[str, int]], openmetrics: bool) -> str:
+    counter = "flowverdict_exporter_series_overflow"
+    named = counter if openmetrics else f"{counter}_total"
+    lines = [
+        "# HELP flowverdict_exporter_pairs Pairs of addresses that have series now.",
+        "# TYPE flowverdict_exporter_pairs gauge",
+        f"flowverdict_exporter_pairs {pairs}",
+        f"# HELP {named} Pairs of a message that were summed as other, the budget being spent.",
+        f"# TYPE {named} counter",
+        *(f'{counter}_total{{metric="{metric}"}} {count}' for metric, count in overflows),
     ]
-    # The names follow from the addresses: within one message an address has one owner.
-    sources, targets = columns[0][0], columns[1][0]
-    codes = sources.astype(np.int64) * (len(columns[1][1]) + 1) + targets
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    keys = [tuple(values[indices[row]] for indices, values in columns) for row in first]
-    sums = np.empty((len(first), len(_FIELDS)))
-    for position, field in enumerate(_FIELDS):
-        sums[:, position] = np.bincount(
-            inverse, weights=batch.column(field).to_numpy(), minlength=len(first)
-        )
-    return keys, sums
+    return "\n".join(lines) + "\n"

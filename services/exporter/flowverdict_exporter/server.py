@@ -1,11 +1,16 @@
-"""The exporter's life: add up every enriched message, until the service is to stop."""
+"""The exporter's life: add up every enriched message and keep the open incidents."""
+
+import asyncio
+import re
+import socket
 
 from nats.aio.msg import Msg
 from prometheus_client import REGISTRY, Counter
 
-from flowverdict_contracts import enriched
+from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.header import IntervalHeader
-from flowverdict_contracts.subjects import FLOWS_ENRICHED
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
+from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.series import PairSeries
 from flowverdict_exporter.settings import ExporterSettings
 from flowverdict_runtime.connection import check_nats, connected
@@ -21,9 +26,11 @@ _LOST = Counter("flowverdict_rows_lost_total", "Flow updates that a node's kerne
 async def run(settings: ExporterSettings, context: Context) -> None:
     """Add up every enriched message until the service is to stop."""
     series = PairSeries(settings.series_budget, settings.expire_seconds)
-    REGISTRY.register(series)
+    incidents = Incidents()
+    context.health.more_metrics = series.text
+    REGISTRY.register(incidents)
 
-    async def handle(message: Msg) -> bool:
+    async def add_flows(message: Msg) -> bool:
         header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
         batch = enriched.decode(message.data)
         series.add(batch)
@@ -31,9 +38,19 @@ async def run(settings: ExporterSettings, context: Context) -> None:
         _LOST.labels(header.node).inc(header.rows_lost)
         return True
 
+    async def add_verdict(message: Msg) -> bool:
+        incidents.add(verdicts.decode(message.data))
+        return True
+
     async with connected(settings.nats_url, "exporter", context) as jetstream:
         if jetstream is not None:
-            await consume(jetstream, context, FLOWS_ENRICHED, "exporter", handle)
+            verdict_consumer = f"exporter-{re.sub(r'[^A-Za-z0-9_-]', '-', socket.gethostname())}"
+            await asyncio.gather(
+                consume(jetstream, context, FLOWS_ENRICHED, "exporter", add_flows),
+                consume(
+                    jetstream, context, RCA_VERDICTS, verdict_consumer, add_verdict, only_new=True
+                ),
+            )
 
 
 async def check(settings: ExporterSettings) -> int:

@@ -5,20 +5,24 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import enriched_batch, flow_row
-from flowverdict_exporter.series import COUNTERS, LABELS, PairSeries
+from flowverdict_contracts.signals import PAIR_LABELS, SIGNALS
+from flowverdict_exporter.series import PairSeries
 
 
-def scrape(series: PairSeries) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    registry = CollectorRegistry()
-    registry.register(series)
-    text = generate_latest(registry).decode()
+def scrape(
+    series: PairSeries, openmetrics: bool = False
+) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+    parse = openmetrics_families if openmetrics else text_string_to_metric_families
+    text = series.text(openmetrics) + ("# EOF\n" if openmetrics else "")
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
-        for family in text_string_to_metric_families(text)
+        for family in parse(text)
         for sample in family.samples
     }
 
@@ -58,8 +62,9 @@ def test_beyond_the_budget_pairs_are_summed_as_other_and_the_overflow_is_counted
     for number in range(5):
         series.add(enriched_batch(flow_row(f"pod-{number}", "pod-x", retransmitted_segments=1)))
     assert value(series, "tcp_retransmissions_total", src_pod="other") == 3
-    assert value(series, "flowverdict_exporter_overflow_total") == 3
-    assert value(series, "flowverdict_exporter_pairs") == 3
+    overflow = "flowverdict_exporter_series_overflow_total"
+    assert value(series, overflow, metric="tcp_retransmissions") == 3
+    assert value(series, "flowverdict_exporter_pairs") == 2
 
 
 def test_a_pair_without_flows_expires(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +87,55 @@ def test_labels_with_every_special_character_are_served_as_they_are() -> None:
     assert value(series, "tcp_retransmissions_total", dst_workload=odd) == 2
 
 
-counts = st.dictionaries(st.sampled_from(sorted(COUNTERS)), st.integers(0, 2**31), max_size=9)
+def test_each_metric_has_a_budget_of_its_own() -> None:
+    series = PairSeries(13, 60)
+    for number in range(3):
+        row = flow_row(f"pod-{number}", "pod-x", retransmitted_segments=1, rtt_us=700)
+        series.add(enriched_batch(row | {"drops_queue": 1}))
+    assert value(series, "tcp_retransmissions_total", src_pod="pod-2") == 1
+    assert value(series, "tcp_rtt_seconds_count", src_pod="pod-0") == 1
+    assert value(series, "tcp_rtt_seconds_count", src_pod="other") == 2
+    assert value(series, "tcp_dropped_packets_total", src_pod="pod-2", reason="queue") == 1
+
+
+def test_the_numbers_of_an_expired_pair_are_not_given_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("flowverdict_exporter.series.time.monotonic", lambda: clock[0])
+    series = PairSeries(1, 60)
+    series.add(enriched_batch(flow_row("pod-a", "pod-b", retransmitted_segments=7)))
+    clock[0] += 100
+    series.add(enriched_batch(flow_row("pod-c", "pod-d", retransmitted_segments=1)))
+    assert value(series, "tcp_retransmissions_total", src_pod="pod-c") == 1
+    assert value(series, "flowverdict_exporter_pairs") == 1
+
+
+def test_round_trip_times_are_a_histogram_in_seconds_with_a_reading_for_each_flow() -> None:
+    series = PairSeries(1000, 60)
+    for rtt_us in (0, 500, 501, 30_000, 2_000_000):
+        series.add(enriched_batch(flow_row("pod-a", "pod-b", rtt_us=rtt_us)))
+    for openmetrics in (False, True):
+        buckets = {
+            float(dict(labels)["le"]): number
+            for (name, labels), number in scrape(series, openmetrics).items()
+            if name == "tcp_rtt_seconds_bucket"
+        }
+        assert buckets[0.0005] == 1
+        assert buckets[0.001] == 2
+        assert buckets[0.05] == 3
+        assert buckets[math.inf] == 4
+    assert value(series, "tcp_rtt_seconds_sum") == pytest.approx(2.031001)
+
+
+def test_both_text_formats_say_the_same() -> None:
+    series = PairSeries(1000, 60)
+    series.add(enriched_batch(flow_row("pod-a", "pod-b", bytes_sent=3, rtt_us=9)))
+    assert scrape(series, openmetrics=True) == scrape(series, openmetrics=False)
+
+
+counters = {signal.field: signal.metric for signal in SIGNALS if signal.kind == "counter"}
+counts = st.dictionaries(st.sampled_from(sorted(counters)), st.integers(0, 2**31), max_size=9)
 flows = st.tuples(st.sampled_from("abc"), st.sampled_from("abc"), counts)
 
 
@@ -91,16 +144,17 @@ def test_no_count_is_lost_whatever_the_budget(
     messages: list[list[tuple[str, str, dict[str, int]]]], budget: int
 ) -> None:
     series = PairSeries(budget, 60)
+    added: dict[str, int] = dict.fromkeys(counters.values(), 0)
     for message in messages:
-        series.add(enriched_batch(*(flow_row(s, d, **c) for s, d, c in message)))
+        rows = [flow_row(source, target, **numbers) for source, target, numbers in message]
+        series.add(enriched_batch(*rows))
+        for field, metric in counters.items():
+            added[metric] += sum(row.get(field, 0) for row in rows)
     scraped = scrape(series)
-    for field, (name, _) in COUNTERS.items():
-        total = math.fsum(
-            flow_row(s, d, **c).get(field, 0) for message in messages for s, d, c in message
-        )
-        assert total == sum(v for (metric, _), v in scraped.items() if metric == f"{name}_total")
+    for metric, total in added.items():
+        assert total == sum(v for (name, _), v in scraped.items() if name == f"{metric}_total")
 
 
 def test_labels_are_addresses_and_names_and_no_ports() -> None:
-    assert LABELS[:2] == ("src_ip", "dst_ip")
-    assert not any("port" in label for label in LABELS)
+    assert PAIR_LABELS[:2] == ("src_ip", "dst_ip")
+    assert not any("port" in label for label in PAIR_LABELS)

@@ -18,8 +18,6 @@ FIELDS = (
     "retransmitted_segments",
     "opens",
     "failed_opens",
-    "resets_sent",
-    "resets_received",
     "drops_netfilter",
     "drops_queue",
     "drops_socket",

@@ -74,8 +74,7 @@ class Worker:
         await ensure_streams(self._jetstream)
         created = str((await self._jetstream.stream_info(FLOWS_ENRICHED)).created)
         store, kept = await StateStore.open(self._jetstream)
-        if self._store is not None and store.revision > self._store.revision:
-            raise CannotRun("another RCA worker is judging; this one stops")
+        self._check_alone(store)
         self._store = store
         self._created = created
         if kept is not None and kept.stream_created != created:
@@ -96,11 +95,12 @@ class Worker:
 
     async def check_alone(self) -> None:
         """Raises CannotRun where another worker has saved, NotFoundError without a consumer."""
-        assert self._store is not None
         assert self._subscription is not None
         await self._subscription.consumer_info()
-        store, _ = await StateStore.open(self._jetstream)
-        if store.revision > self._store.revision:
+        self._check_alone((await StateStore.open(self._jetstream))[0])
+
+    def _check_alone(self, stored: StateStore) -> None:
+        if self._store is not None and stored.revision > self._store.revision:
             raise CannotRun("another RCA worker is judging; this one stops")
 
     async def _subscribe(self, start: int) -> JetStreamContext.PullSubscription:

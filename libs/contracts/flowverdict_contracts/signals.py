@@ -1,0 +1,149 @@
+"""What is measured of a pair of addresses: every number of an enriched row that leaves the pipeline.
+
+The one declaration behind the exporter's metrics, the fields in InfluxDB and their documentation.
+A new signal is a new field of the raw record (`raw.FIELDS`) and an entry here.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from flowverdict_contracts.enriched import ADDRESSES, ENDS
+
+__all__ = ["MEASUREMENT", "PAIR_LABELS", "SIGNALS", "Signal"]
+
+_NAMES = ("namespace", "pod", "workload", "node")
+
+PAIR_LABELS = (*ADDRESSES, *(f"{end}_{name}" for end in ENDS for name in _NAMES))
+"""What tells pairs apart, as Prometheus labels and InfluxDB tags.
+
+Ports are not among them, since each connection would be a new series.
+"""
+
+MEASUREMENT = "flow"
+"""What the points of pairs are called in InfluxDB."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """One number of an enriched row, and what it becomes.
+
+    Attributes:
+        field: its name in an enriched row, and of the field in InfluxDB.
+        metric: its name in Prometheus, without the endings of the exposition format (`_total`).
+            Signals with the same metric differ in `labels`.
+        kind: `counter` adds up over flows and intervals; `histogram` is a reading of each flow in
+            each interval, 0 where there was none, stored in InfluxDB as `<field>_sum` and
+            `<field>_samples`.
+        unit: of the number in the row.
+        meaning: one sentence for the operator.
+        scale: what the row's number is multiplied with in Prometheus, to give its base unit.
+        bounds: upper bounds of a histogram's buckets, in Prometheus' base unit.
+        labels: further labels of the metric.
+    """
+
+    field: str
+    metric: str
+    kind: Literal["counter", "histogram"] = "counter"
+    unit: str
+    meaning: str
+    scale: float = 1.0
+    bounds: tuple[float, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+
+
+def _drops(reason: str) -> Signal:
+    return Signal(
+        field=f"drops_{reason}",
+        metric="tcp_dropped_packets",
+        unit="packets",
+        meaning="Packets that a node's kernel dropped: by a netfilter rule, at a full queue, for "
+        "want of a socket or room in it, or for another reason.",
+        labels={"reason": reason},
+    )
+
+
+SIGNALS = (
+    Signal(
+        field="retransmitted_segments",
+        metric="tcp_retransmissions",
+        unit="segments",
+        meaning="TCP segments sent again.",
+    ),
+    Signal(
+        field="segments_sent",
+        metric="tcp_segments_sent",
+        unit="segments",
+        meaning="TCP segments sent, retransmissions and pure ACKs included.",
+    ),
+    Signal(
+        field="data_segments_sent",
+        metric="tcp_data_segments_sent",
+        unit="segments",
+        meaning="TCP segments sent with payload, retransmissions included.",
+    ),
+    Signal(
+        field="syn_retransmits",
+        metric="tcp_syn_retransmissions",
+        unit="segments",
+        meaning="SYN segments sent again.",
+    ),
+    Signal(
+        field="bytes_sent",
+        metric="tcp_sent_bytes",
+        unit="bytes",
+        meaning="TCP payload sent, retransmissions included.",
+    ),
+    Signal(
+        field="bytes_received",
+        metric="tcp_received_bytes",
+        unit="bytes",
+        meaning="TCP payload received; SYN and FIN count as a byte each.",
+    ),
+    Signal(
+        field="opens",
+        metric="tcp_opens",
+        unit="connections",
+        meaning="TCP connections established.",
+    ),
+    Signal(
+        field="failed_opens",
+        metric="tcp_failed_opens",
+        unit="connections",
+        meaning="TCP connection attempts that failed.",
+    ),
+    Signal(
+        field="resets_sent",
+        metric="tcp_resets_sent",
+        unit="resets",
+        meaning="TCP resets sent.",
+    ),
+    Signal(
+        field="resets_received",
+        metric="tcp_resets_received",
+        unit="resets",
+        meaning="TCP resets received.",
+    ),
+    _drops("netfilter"),
+    _drops("queue"),
+    _drops("socket"),
+    _drops("other"),
+    Signal(
+        field="rtt_us",
+        metric="tcp_rtt_seconds",
+        kind="histogram",
+        unit="microseconds",
+        meaning="Smoothed round-trip time, a reading of each flow in each interval.",
+        scale=1e-6,
+        bounds=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
+    ),
+    Signal(
+        field="rtt_variation_us",
+        metric="tcp_rtt_variation_seconds",
+        kind="histogram",
+        unit="microseconds",
+        meaning="Jitter: mean deviation of the round-trip time (RFC 6298, RTTVAR), read as the RTT.",
+        scale=1e-6,
+        bounds=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0),
+    ),
+)
+"""All signals, in the order in which they are shown."""

@@ -1,0 +1,179 @@
+"""Open incidents as metrics: the cause, its score, and which flows it explains."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from flowverdict_contracts.verdicts import Cause, Verdict
+
+__all__ = ["EXPLAINS_LABELS", "FORGET_SECONDS", "INCIDENT_LABELS", "Incidents", "explained"]
+
+FORGET_SECONDS = 120.0
+"""An incident that nothing was said of for so long is no longer shown: the RCA worker is gone."""
+
+INCIDENT_LABELS = (
+    "incident_id",
+    "cause_kind",
+    "cause_namespace",
+    "cause_name",
+    "cause_node",
+    "direction",
+    "summary",
+)
+EXPLAINS_LABELS = (
+    "incident_id", "by", "src_ip", "src_namespace", "src_pod", "src_workload", "src_node",
+    "dst_ip", "dst_namespace", "dst_pod", "dst_workload", "dst_node",
+)  # fmt: skip
+
+def _end(kind: str, name: str, end: str) -> dict[str, str]:
+    """Labels of the flows that a component is at the `end` of."""
+    namespace, slash, own = name.rpartition("/")
+    if kind == "node":
+        return {f"{end}_node": name}
+    if kind in ("pod", "workload") and slash:
+        return {f"{end}_namespace": namespace, f"{end}_{kind}": own}
+    return {f"{end}_ip": name}
+
+
+def explained(cause: Cause) -> Iterator[dict[str, str]]:
+    """Sets of labels; a flow that has all of one set is explained by `cause`.
+
+    Each has a label `by` besides, the names of the others, joined: flow alerts are inhibited by it.
+    """
+    ends = {"sending": ("src",), "receiving": ("dst",), "both": ("src", "dst")}[cause.direction]
+    sets = []
+    if cause.kind in ("link", "node_link"):
+        kind = "node" if cause.kind == "node_link" else "pod"
+        first, _, second = cause.name.partition(" <-> ")
+        # Which of the two sends is not said, so both ways count as explained.
+        for source, target in ((first, second), (second, first)):
+            sets.append(_end(kind, source, "src") | _end(kind, target, "dst"))
+    elif cause.kind == "service":
+        sets += [{f"{end}_ip": address} for end in ends for address in cause.addresses]
+    else:
+        sets += [_end(cause.kind, cause.name, end) for end in ends]
+    for labels in sets:
+        parts = [name for name in labels if not name.endswith("namespace")]
+        yield {"by": "+".join(parts), **labels}
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    verdict: Verdict
+    summary: str
+    heard: float
+
+    @property
+    def cause(self) -> Cause | None:
+        return self.verdict.causes[0] if self.verdict.causes else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A gauge with one series for each open incident."""
+
+    name: str
+    meaning: str
+    of: Callable[[_Open], float]
+
+
+_NUMBERS = (
+    _Number(
+        "flowverdict_incident_score",
+        "How well the cause explains the failing flows, 0 to 1.",
+        lambda each: each.cause.score if each.cause else 0.0,
+    ),
+    _Number(
+        "flowverdict_incident_explains_ratio",
+        "Share of the failing flows that are the cause's.",
+        lambda each: each.cause.explains if each.cause else 0.0,
+    ),
+    _Number(
+        "flowverdict_incident_failing_flows",
+        "Directed pairs of endpoints that fail in the last window.",
+        lambda each: each.verdict.flows.failing,
+    ),
+    _Number(
+        "flowverdict_incident_opened_timestamp_seconds",
+        "When the incident was found, as a Unix time.",
+        lambda each: datetime.fromisoformat(each.verdict.opened_at).timestamp(),
+    ),
+)
+
+
+def _same_cause(one: Verdict, other: Verdict) -> bool:
+    names = [[(c.kind, c.name) for c in each.causes[:1]] for each in (one, other)]
+    return names[0] == names[1]
+
+
+class Incidents(Collector):
+    """The incidents that are open now; a collector for a `prometheus_client` registry."""
+
+    def __init__(self) -> None:
+        self._open: dict[str, _Open] = {}
+        self._lock = threading.Lock()
+
+    def add(self, verdict: Verdict) -> None:
+        """Take a verdict, in the order of the stream."""
+        with self._lock:
+            if verdict.status == "resolved":
+                self._open.pop(verdict.incident_id, None)
+                return
+            known = self._open.get(verdict.incident_id)
+            # A summary has figures that change; as a label each would be a new series.
+            same = known is not None and _same_cause(known.verdict, verdict)
+            summary = known.summary if known is not None and same else verdict.summary
+            self._open[verdict.incident_id] = _Open(verdict, summary, time.monotonic())
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, for a scrape."""
+        now = time.monotonic()
+        with self._lock:
+            for incident_id, each in list(self._open.items()):
+                if now - each.heard > FORGET_SECONDS:
+                    del self._open[incident_id]
+            incidents = list(self._open.values())
+        active = GaugeMetricFamily(
+            "flowverdict_incident_active",
+            "1 for each open incident; who is to blame, empty where nothing is singled out.",
+            labels=INCIDENT_LABELS,
+        )
+        explains = GaugeMetricFamily(
+            "flowverdict_incident_explains",
+            "1 for each set of labels whose flows an open incident explains.",
+            labels=EXPLAINS_LABELS,
+        )
+        for each in incidents:
+            active.add_metric(_labels(each), 1)
+            for labels in explained(each.cause) if each.cause else ():
+                full = {"incident_id": each.verdict.incident_id, **labels}
+                explains.add_metric([full.get(name, "") for name in EXPLAINS_LABELS], 1)
+        yield active
+        yield explains
+        for number in _NUMBERS:
+            family = GaugeMetricFamily(number.name, number.meaning, labels=["incident_id"])
+            for each in incidents:
+                family.add_metric([each.verdict.incident_id], number.of(each))
+            yield family
+
+
+def _labels(incident: _Open) -> list[str]:
+    verdict, cause = incident.verdict, incident.cause
+    if cause is None:
+        return [verdict.incident_id, "", "", "", "", "", incident.summary]
+    namespace, _, name = cause.name.rpartition("/") if cause.kind == "pod" else ("", "", cause.name)
+    return [
+        verdict.incident_id,
+        cause.kind,
+        namespace,
+        name,
+        cause.node,
+        cause.direction,
+        incident.summary,
+    ]
+

@@ -1,0 +1,124 @@
+"""Verdicts, as Prometheus sees them."""
+
+import itertools
+
+import msgspec
+import pytest
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Sample
+
+from conftest import a_cause, a_verdict
+from flowverdict_exporter import incidents as module
+from flowverdict_exporter.incidents import FORGET_SECONDS, Incidents, explained
+
+
+def samples(incidents: Incidents) -> dict[str, list[Sample]]:
+    registry = CollectorRegistry()
+    registry.register(incidents)
+    found = sorted(
+        (sample for family in registry.collect() for sample in family.samples),
+        key=lambda sample: sample.name,
+    )
+    return {
+        name: list(each) for name, each in itertools.groupby(found, lambda sample: sample.name)
+    }
+
+
+def test_an_open_incident_names_its_cause_and_carries_the_summary() -> None:
+    incidents = Incidents()
+    incidents.add(a_verdict(causes=(a_cause("pod", "shop/cart-0", node="worker1"),)))
+    (active,) = samples(incidents)["flowverdict_incident_active"]
+    assert active.value == 1
+    assert active.labels["cause_kind"] == "pod"
+    assert active.labels["cause_namespace"] == "shop"
+    assert active.labels["cause_name"] == "cart-0"
+    assert active.labels["cause_node"] == "worker1"
+    assert active.labels["summary"] == "pod shop/cart-0 is to blame"
+    assert samples(incidents)["flowverdict_incident_score"][0].value == 0.9
+
+
+def test_a_summary_that_only_changes_its_figures_makes_no_new_series() -> None:
+    incidents = Incidents()
+    verdict = a_verdict()
+    incidents.add(verdict)
+    incidents.add(msgspec.structs.replace(verdict, status="ongoing", summary="now 21 %"))
+    (active,) = samples(incidents)["flowverdict_incident_active"]
+    assert active.labels["summary"] == verdict.summary
+
+
+def test_a_resolved_incident_is_gone() -> None:
+    incidents = Incidents()
+    incidents.add(a_verdict())
+    incidents.add(a_verdict(status="resolved"))
+    assert "flowverdict_incident_active" not in samples(incidents)
+
+
+def test_an_incident_of_which_nothing_more_is_heard_is_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    incidents = Incidents()
+    incidents.add(a_verdict())
+    clock[0] += FORGET_SECONDS - 1
+    assert "flowverdict_incident_active" in samples(incidents)
+    clock[0] += 2
+    assert "flowverdict_incident_active" not in samples(incidents)
+
+
+def test_an_incident_without_a_cause_is_shown_without_one() -> None:
+    incidents = Incidents()
+    incidents.add(a_verdict(causes=()))
+    (active,) = samples(incidents)["flowverdict_incident_active"]
+    assert active.labels["cause_name"] == ""
+    assert "flowverdict_incident_explains" not in samples(incidents)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "direction", "expected"),
+    [
+        (
+            "pod",
+            "shop/cart",
+            "both",
+            [
+                {"by": "src_pod", "src_namespace": "shop", "src_pod": "cart"},
+                {"by": "dst_pod", "dst_namespace": "shop", "dst_pod": "cart"},
+            ],
+        ),
+        ("node", "w1", "receiving", [{"by": "dst_node", "dst_node": "w1"}]),
+        ("unknown", "10.9.9.9", "sending", [{"by": "src_ip", "src_ip": "10.9.9.9"}]),
+        (
+            "node_link",
+            "w1 <-> w2",
+            "both",
+            [
+                {"by": "src_node+dst_node", "src_node": "w1", "dst_node": "w2"},
+                {"by": "src_node+dst_node", "src_node": "w2", "dst_node": "w1"},
+            ],
+        ),
+        (
+            "link",
+            "shop/cart <-> 192.0.2.7",
+            "sending",
+            [
+                {
+                    "by": "src_pod+dst_ip",
+                    "src_namespace": "shop",
+                    "src_pod": "cart",
+                    "dst_ip": "192.0.2.7",
+                },
+                {
+                    "by": "src_ip+dst_pod",
+                    "src_ip": "192.0.2.7",
+                    "dst_namespace": "shop",
+                    "dst_pod": "cart",
+                },
+            ],
+        ),
+    ],
+)
+def test_what_a_cause_explains_is_said_in_the_labels_of_flows(
+    kind: str, name: str, direction: str, expected: list[dict[str, str]]
+) -> None:
+    assert list(explained(a_cause(kind, name, direction=direction))) == expected
