@@ -137,7 +137,11 @@ def flow_row(src: str, dst: str, **numbers: int) -> dict[str, Any]:
 
 
 def a_cause(
-    kind: str = "pod", name: str = "default/pod-a", *, node: str = "worker0", direction: str = "both"
+    kind: str = "pod",
+    name: str = "default/pod-a",
+    *,
+    node: str = "worker0",
+    direction: str = "both",
 ) -> verdicts.Cause:
     """A cause that explains nearly everything."""
     plain = {

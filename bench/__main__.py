@@ -12,18 +12,20 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import kernel, memory, scrape, throughput
+from bench import influx, kernel, memory, scrape, throughput
 from bench.figure import CannotMeasure, Figure
 
 MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "throughput": throughput.measure,
     "scrape": scrape.measure,
+    "influx": influx.measure,
     "kernel": kernel.measure,
     "memory": memory.measure,
 }
 _MEANINGS = {
     "throughput": "rows per second through enricher and exporter",
     "scrape": "CPU of a Prometheus scrape of 100,000 series",
+    "influx": "points per second through the influx-writer",
     "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
     "memory": "memory of each service while it works",
 }

@@ -72,8 +72,8 @@ class Pairs:
         rows = np.flatnonzero((sources != _LOOPBACK) & (targets != _LOOPBACK))
         codes = (sources[rows] << 32) | targets[rows]
         distinct, inverse = np.unique(codes, return_inverse=True)
-        at = np.searchsorted(self._codes, distinct)
-        known = at < len(self._codes)
+        at = np.atleast_1d(np.searchsorted(self._codes, distinct))
+        known: npt.NDArray[np.bool_] = at < len(self._codes)
         known[known] = self._codes[at[known]] == distinct[known]
         numbers = np.full(len(distinct), NO_PAIR, np.int64)
         numbers[known] = self._numbers[at[known]]
@@ -114,7 +114,8 @@ class Pairs:
                 self._ends[known] = key
                 self._next_id += 1
             ids[code] = known
-        return ids[addresses]
+        of_rows: Numbers = ids[addresses]
+        return of_rows
 
     def _add(self, codes: Numbers) -> Numbers:
         numbers = np.full(len(codes), NO_PAIR, np.int64)

@@ -1,10 +1,11 @@
-"""What is measured of a pair of addresses: every number of an enriched row that leaves the pipeline.
+"""What is measured of a pair of addresses: each number of an enriched row that leaves the pipeline.
 
 The one declaration behind the exporter's metrics, the fields in InfluxDB and their documentation.
 A new signal is a new field of the raw record (`raw.FIELDS`) and an entry here.
 """
 
-from dataclasses import dataclass, field
+import dataclasses
+from dataclasses import dataclass
 from typing import Literal
 
 from flowverdict_contracts.enriched import ADDRESSES, ENDS
@@ -48,7 +49,7 @@ class Signal:
     meaning: str
     scale: float = 1.0
     bounds: tuple[float, ...] = ()
-    labels: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def _drops(reason: str) -> Signal:
@@ -141,7 +142,7 @@ SIGNALS = (
         metric="tcp_rtt_variation_seconds",
         kind="histogram",
         unit="microseconds",
-        meaning="Jitter: mean deviation of the round-trip time (RFC 6298, RTTVAR), read as the RTT.",
+        meaning="Jitter: mean deviation of the round-trip time (RTTVAR, RFC 6298).",
         scale=1e-6,
         bounds=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0),
     ),

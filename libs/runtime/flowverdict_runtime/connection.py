@@ -3,35 +3,24 @@
 import asyncio
 import contextlib
 import logging
-import random
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TypeVar
+from collections.abc import AsyncIterator, Mapping
 
 import nats
 from nats.aio.client import Client
-from nats.errors import Error as NatsError
-from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.api import PubAck, StreamConfig
 from nats.js.errors import NoStreamResponseError, NotFoundError
-from prometheus_client import Counter
 
 from flowverdict_contracts.subjects import STREAMS
+from flowverdict_runtime.retry import PASSING, retry
 from flowverdict_runtime.service import Context
 
-__all__ = ["check_nats", "connected", "ensure_streams", "publish_until_stored", "retry", "shown"]
+__all__ = ["check_nats", "connected", "ensure_streams", "publish_until_stored", "shown"]
 
 log = logging.getLogger(__name__)
 
 PART = "nats"
-PASSING = (NatsError, OSError, TimeoutError)
-
-_RETRIES = Counter(
-    "flowverdict_nats_retries_total", "Requests to NATS that failed and were sent again.", ["what"]
-)
-
-T = TypeVar("T")
 
 
 def shown(url: str) -> str:
@@ -124,41 +113,6 @@ async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> N
     except NotFoundError:
         await jetstream.add_stream(config)
         log.info("made stream %s", config.name)
-
-
-async def retry(
-    context: Context, what: str, action: Callable[[], Awaitable[T]], give_up_seconds: float = 0
-) -> T | None:
-    """`action`'s result, tried until it succeeds, with growing, jittered pauses up to 5 s.
-
-    None where the service is to stop and `give_up_seconds` more have passed.
-
-    Raises:
-        MaxPayloadError: where the server will never take the message.
-    """
-    loop = asyncio.get_running_loop()
-    pause, deadline = 0.1, float("inf")
-    while True:
-        if context.stopping.is_set():
-            deadline = min(deadline, loop.time() + give_up_seconds)
-            if loop.time() >= deadline:
-                return None
-        try:
-            result = await action()
-        except MaxPayloadError:
-            raise
-        except PASSING as error:
-            _RETRIES.labels(what).inc()
-            reason = str(error) or type(error).__name__
-            context.health.waiting(what, f"NATS does not take it: {reason}")
-        else:
-            context.health.ready(what)
-            return result
-        if context.stopping.is_set():
-            await asyncio.sleep(min(pause, 0.5))
-        else:
-            await context.pause(pause * random.uniform(0.5, 1.5))
-        pause = min(pause * 2, 5.0)
 
 
 async def publish_until_stored(

@@ -13,8 +13,9 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from prometheus_client import Counter
 
 from flowverdict_contracts import MalformedMessage
-from flowverdict_runtime.connection import PASSING, ensure_streams, retry
+from flowverdict_runtime.connection import ensure_streams
 from flowverdict_runtime.logs import Throttle
+from flowverdict_runtime.retry import PASSING, retry
 from flowverdict_runtime.service import Context
 
 __all__ = ["SeenSequences", "consume", "reject"]

@@ -16,6 +16,7 @@ __all__ = [
     "address",
     "choice",
     "describe",
+    "http_url",
     "integer",
     "load",
     "nats_url",
@@ -69,6 +70,14 @@ def _parse_nats_url(value: str) -> str:
     return value.strip()
 
 
+def _parse_http_url(value: str) -> str:
+    parts = urlsplit(value.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError
+    _ = parts.port  # raises ValueError where it is none
+    return value.strip().rstrip("/")
+
+
 def _parse_address(value: str) -> Address:
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
@@ -78,6 +87,7 @@ def _parse_address(value: str) -> Address:
 
 text = Parser("any text", _parse_text)
 nats_url = Parser("nats://HOST:PORT, several with commas between", _parse_nats_url)
+http_url = Parser("http://HOST:PORT or https://HOST", _parse_http_url)
 optional_text = Parser("any text", str.strip)
 address = Parser("HOST:PORT, port 0 for any free one", _parse_address)
 

@@ -13,13 +13,13 @@ from conftest import NatsServer, eventually
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
 from flowverdict_runtime.connection import (
-    PASSING,
     connected,
     ensure_streams,
     publish_until_stored,
     shown,
 )
 from flowverdict_runtime.consumer import MALFORMED, consume
+from flowverdict_runtime.retry import PASSING
 from flowverdict_runtime.service import Context
 
 

@@ -30,6 +30,7 @@ EXPLAINS_LABELS = (
     "dst_ip", "dst_namespace", "dst_pod", "dst_workload", "dst_node",
 )  # fmt: skip
 
+
 def _end(kind: str, name: str, end: str) -> dict[str, str]:
     """Labels of the flows that a component is at the `end` of."""
     namespace, slash, own = name.rpartition("/")
@@ -176,4 +177,3 @@ def _labels(incident: _Open) -> list[str]:
         cause.direction,
         incident.summary,
     ]
-

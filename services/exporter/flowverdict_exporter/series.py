@@ -1,7 +1,7 @@
 """Sums by pair of addresses, and the metrics they become.
 
-A metric is given a budget of series. Pairs are numbered in the order in which they came, the smallest
-free number first, and those beyond a metric's budget are summed in one with `other` in every label.
+Each metric has a budget of series. Pairs are numbered as they come, the smallest free number first,
+and those beyond a metric's budget are summed in one with `other` in every label.
 """
 
 import threading

@@ -19,14 +19,13 @@ from flowverdict_rca.panes import Panes, WindowData
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_runtime.connection import (
-    PASSING,
     check_nats,
     connected,
     ensure_streams,
     publish_until_stored,
-    retry,
 )
 from flowverdict_runtime.consumer import reject
+from flowverdict_runtime.retry import PASSING, retry
 from flowverdict_runtime.service import CannotRun, Context, Service
 
 __all__ = ["SERVICE"]

@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Sample
 
 from conftest import a_cause, a_verdict
-from flowverdict_exporter import incidents as module
 from flowverdict_exporter.incidents import FORGET_SECONDS, Incidents, explained
 
 
@@ -19,9 +18,7 @@ def samples(incidents: Incidents) -> dict[str, list[Sample]]:
         (sample for family in registry.collect() for sample in family.samples),
         key=lambda sample: sample.name,
     )
-    return {
-        name: list(each) for name, each in itertools.groupby(found, lambda sample: sample.name)
-    }
+    return {name: list(each) for name, each in itertools.groupby(found, lambda sample: sample.name)}
 
 
 def test_an_open_incident_names_its_cause_and_carries_the_summary() -> None:
@@ -57,7 +54,7 @@ def test_an_incident_of_which_nothing_more_is_heard_is_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr("flowverdict_exporter.incidents.time.monotonic", lambda: clock[0])
     incidents = Incidents()
     incidents.add(a_verdict())
     clock[0] += FORGET_SECONDS - 1

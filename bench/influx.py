@@ -1,0 +1,43 @@
+"""Points per second through the influx-writer on one core; influxdb_client's Point beside it."""
+
+import time
+
+from influxdb_client import Point
+
+from bench.figure import Figure
+from bench.scrape import pair_rows
+from flowverdict_contracts import enriched
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.signals import MEASUREMENT, PAIR_LABELS, SIGNALS
+from flowverdict_influx_writer.points import FlowPoints
+
+__all__ = ["measure"]
+
+_POINTS = 2000
+_ROUNDS = 50
+_HEADER = IntervalHeader("node", "boot", 1, 0, 1_000_000_000)
+
+
+def measure() -> list[Figure]:
+    """Decode, sum by pair and write lines, NATS and InfluxDB not being part of it."""
+    body = enriched.encode(pair_rows(_POINTS))
+    points = FlowPoints()
+    points.lines(_HEADER, enriched.decode(body))
+    began = time.process_time()
+    for _ in range(_ROUNDS):
+        points.lines(_HEADER, enriched.decode(body))
+    ours = _POINTS * _ROUNDS / (time.process_time() - began)
+    rows = enriched.decode(body).select([*PAIR_LABELS, *(s.field for s in SIGNALS)]).to_pylist()
+    began = time.process_time()
+    for row in rows:
+        point = Point(MEASUREMENT)
+        for name in PAIR_LABELS:
+            point.tag(name, row[name])
+        for signal in SIGNALS:
+            point.field(signal.field, row[signal.field])
+        point.to_line_protocol()
+    library = _POINTS / (time.process_time() - began)
+    return [
+        Figure("influx", "influx-writer", ours, "points/s a core"),
+        Figure("influx", "influxdb_client.Point", library, "points/s a core"),
+    ]

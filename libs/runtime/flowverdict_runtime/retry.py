@@ -1,0 +1,77 @@
+"""Doing again what failed because something outside is away."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from nats.errors import Error as NatsError
+from nats.errors import MaxPayloadError
+from prometheus_client import Counter
+
+from flowverdict_runtime.service import Context
+
+__all__ = ["PASSING", "Passing", "retry"]
+
+PASSING = (NatsError, OSError, TimeoutError)
+"""What NATS' client raises where the server is away or busy."""
+
+_RETRIES = Counter(
+    "flowverdict_retries_total", "What failed because something outside was away.", ["what"]
+)
+
+_LONGEST_PAUSE = 5.0
+
+T = TypeVar("T")
+
+
+class Passing(RuntimeError):
+    """Something other than NATS does not do now what it may do later; the message says why.
+
+    Attributes:
+        after_seconds: how long it asks to be left alone.
+    """
+
+    def __init__(self, why: str, after_seconds: float = 0.0) -> None:
+        super().__init__(why)
+        self.after_seconds = after_seconds
+
+
+async def retry(
+    context: Context, what: str, action: Callable[[], Awaitable[T]], give_up_seconds: float = 0
+) -> T | None:
+    """`action`'s result, tried until it succeeds, with growing, jittered pauses up to 5 s,
+    or as long as a `Passing` says.
+
+    None where the service is to stop and `give_up_seconds` more have passed.
+
+    Raises:
+        MaxPayloadError: where the server will never take the message.
+    """
+    loop = asyncio.get_running_loop()
+    pause, deadline = 0.1, float("inf")
+    while True:
+        if context.stopping.is_set():
+            deadline = min(deadline, loop.time() + give_up_seconds)
+            if loop.time() >= deadline:
+                return None
+        try:
+            result = await action()
+        except MaxPayloadError:
+            raise
+        except Passing as error:
+            _RETRIES.labels(what).inc()
+            context.health.waiting(what, str(error))
+            pause = max(pause, error.after_seconds)
+        except PASSING as error:
+            _RETRIES.labels(what).inc()
+            reason = str(error) or type(error).__name__
+            context.health.waiting(what, f"NATS does not take it: {reason}")
+        else:
+            context.health.ready(what)
+            return result
+        if context.stopping.is_set():
+            await asyncio.sleep(min(pause, 0.5))
+        else:
+            await context.pause(pause * random.uniform(0.5, 1.5))
+        pause = min(pause * 2, _LONGEST_PAUSE)

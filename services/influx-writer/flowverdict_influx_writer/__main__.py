@@ -1,0 +1,13 @@
+import sys
+
+from flowverdict_influx_writer.server import SERVICE
+from flowverdict_runtime import service
+
+
+def main() -> None:
+    """The command `flowverdict-influx-writer`."""
+    sys.exit(service.main(SERVICE))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""The InfluxDB: its bucket, and writing until it is written."""
+
+import asyncio
+import contextlib
+import logging
+import re
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from influxdb_client import BucketRetentionRules, InfluxDBClient, WritePrecision
+from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client.rest import ApiException
+from prometheus_client import Counter, Histogram
+from urllib3 import Retry
+from urllib3.exceptions import HTTPError
+
+from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_runtime.logs import Throttle
+from flowverdict_runtime.retry import Passing, retry
+from flowverdict_runtime.service import Context
+
+__all__ = ["Database", "Unwritten"]
+
+log = logging.getLogger(__name__)
+
+_MOST_BYTES = 4_000_000
+_TIMEOUT_MS = 20_000
+_HINTS = {
+    401: "the token is not known there; FLOWVERDICT_INFLUX_TOKEN gives it",
+    403: "the token may not write to this bucket; FLOWVERDICT_INFLUX_TOKEN gives it",
+    404: "it has no such organisation or bucket",
+    429: "it has too much to do",
+}
+
+_WRITTEN = Counter("flowverdict_influx_points_total", "Points written.")
+_REFUSED = Counter(
+    "flowverdict_influx_points_refused_total", "Points that InfluxDB will never take, by reason."
+    , ["status"],
+)  # fmt: skip
+_WRITING = Histogram("flowverdict_influx_write_seconds", "Time that a write took.")
+_throttle = Throttle()
+
+
+class Unwritten(Passing):
+    """InfluxDB did not take the points now, and may later."""
+
+
+@dataclass(slots=True)
+class _Pending:
+    lines: str
+    points: int
+    done: asyncio.Future[bool]
+
+
+class Database:
+    """Writes lines, many messages' in one request, one request at a time.
+
+    Args:
+        settings: where InfluxDB is, and how to write to it.
+        context: what tells that the service is to stop, and that InfluxDB keeps it waiting.
+    """
+
+    def __init__(self, settings: InfluxWriterSettings, context: Context) -> None:
+        self._settings = settings
+        self._context = context
+        self._client = InfluxDBClient(
+            settings.influx_url,
+            settings.influx_token,
+            org=settings.influx_org,
+            timeout=_TIMEOUT_MS,
+            retries=Retry(0, redirect=2),
+        )
+        self._api = self._client.write_api(write_options=SYNCHRONOUS)
+        self._pending: deque[_Pending] = deque()
+        self._writing: asyncio.Task[None] | None = None
+
+    async def store(self, lines: str, points: int) -> bool:
+        """True once InfluxDB has the lines, False where the service is to stop before that."""
+        if not points:
+            return True
+        pending = _Pending(lines, points, asyncio.get_running_loop().create_future())
+        self._pending.append(pending)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write_pending())
+        return await pending.done
+
+    async def _write_pending(self) -> None:
+        while self._pending:
+            taken = [self._pending.popleft()]
+            size = len(taken[0].lines)
+            while self._pending and size + len(self._pending[0].lines) <= _MOST_BYTES:
+                taken.append(self._pending.popleft())
+                size += len(taken[-1].lines)
+            lines = "".join(each.lines for each in taken)
+            try:
+                stored = await self._write(lines, sum(each.points for each in taken))
+            except Exception as error:  # noqa: BLE001 # each message's handler hears of it
+                for each in taken:
+                    each.done.set_exception(error)
+            else:
+                for each in taken:
+                    each.done.set_result(stored)
+
+    async def _write(self, lines: str, points: int) -> bool:
+        """Write until it is written; halves of what is too large, or has a line that is refused."""
+
+        async def write() -> int:
+            return await asyncio.to_thread(self._request, lines, points)
+
+        status = await retry(self._context, "influxdb", write, give_up_seconds=5)
+        if status is None:
+            return False
+        if not status:
+            _WRITTEN.inc(points)
+            return True
+        if points == 1:
+            self._refused(status, 1, lines)
+            return True
+        half = points // 2
+        parts = lines.split("\n")
+        first, second = "\n".join(parts[:half]), "\n".join(parts[half:])
+        return await self._write(first, half) and await self._write(second, points - half)
+
+    def _request(self, lines: str, points: int) -> int:
+        """One write. Returns 0, or the status that says that these lines together are the problem.
+
+        Raises:
+            Unwritten: where they are not.
+        """
+        settings = self._settings
+        try:
+            with _WRITING.time():
+                self._api.write(
+                    settings.influx_bucket,
+                    settings.influx_org,
+                    lines.encode(),
+                    write_precision=WritePrecision.NS,  # type: ignore[arg-type] # it is typed as a class
+                )
+        except ApiException as error:
+            if error.status in (400, 413):
+                return int(error.status)
+            if error.status == 422:
+                # The other points of the request are written (docs.influxdata.com, API, 422).
+                dropped = re.search(r"dropped=(\d+)", str(error.body))
+                self._refused(422, int(dropped[1]) if dropped else points, str(error.body))
+                return 0
+            if error.status == 404:
+                self._make_bucket()
+            raise Unwritten(*_why(settings, error)) from None
+        except (HTTPError, OSError) as error:
+            raise Unwritten(
+                f"InfluxDB at {settings.influx_url} cannot be reached: {error}"
+            ) from None
+        return 0
+
+    def _refused(self, status: int, points: int, what: str) -> None:
+        _REFUSED.labels(str(status)).inc(points)
+        held = _throttle.admit(str(status))
+        if held is not None:
+            extra = {"status": status, "points": points, "not_shown": held, "what": what[:300]}
+            log.error("InfluxDB refuses points for good", extra=extra)
+
+    async def ensure_bucket(self) -> bool:
+        """Make the bucket where it is not there; who may not make one writes all the same."""
+
+        async def ensure() -> bool:
+            await asyncio.to_thread(self._make_bucket)
+            return True
+
+        return bool(await retry(self._context, "influxdb", ensure))
+
+    def _make_bucket(self) -> None:
+        settings = self._settings
+        buckets = self._client.buckets_api()
+        try:
+            if buckets.find_bucket_by_name(settings.influx_bucket) is not None:
+                return
+            seconds = int(settings.influx_retention_days * 86400)
+            rules = BucketRetentionRules(type="expire", every_seconds=seconds)
+            buckets.create_bucket(
+                bucket_name=settings.influx_bucket, org=settings.influx_org, retention_rules=rules
+            )
+            log.info("made bucket %s", settings.influx_bucket, extra={"retention_seconds": seconds})
+        except ApiException as error:
+            if error.status in (429, *range(500, 600)):
+                raise Unwritten(*_why(settings, error)) from None
+            if _throttle.admit("bucket") is not None:
+                why, _ = _why(settings, error)
+                log.warning("the bucket cannot be looked for or made: %s", why)
+        except (HTTPError, OSError) as error:
+            raise Unwritten(
+                f"InfluxDB at {settings.influx_url} cannot be reached: {error}"
+            ) from None
+
+    def close(self) -> None:
+        """Close the connections."""
+        with contextlib.suppress(HTTPError, OSError):
+            self._client.close()
+
+
+def _why(settings: InfluxWriterSettings, error: ApiException) -> tuple[str, float]:
+    """The reason in words, and how long InfluxDB wants to be left alone, in seconds."""
+    headers: Mapping[str, str] = error.headers or {}
+    after = headers.get("Retry-After", "")
+    hint = _HINTS.get(error.status) or str(error.body)[:200]
+    return (
+        f"InfluxDB at {settings.influx_url} answers {error.status}: {hint}",
+        min(float(after), 60.0) if after.isdigit() else 0.0,
+    )

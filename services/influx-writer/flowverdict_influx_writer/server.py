@@ -1,0 +1,65 @@
+"""The influx-writer's life: write every enriched message and every verdict, then acknowledge it."""
+
+import asyncio
+
+from nats.aio.msg import Msg
+from prometheus_client import Counter
+
+from flowverdict_contracts import enriched, verdicts
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
+from flowverdict_influx_writer.check import check_database
+from flowverdict_influx_writer.database import Database
+from flowverdict_influx_writer.points import FlowPoints, verdict_point
+from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_runtime.connection import check_nats, connected
+from flowverdict_runtime.consumer import consume
+from flowverdict_runtime.service import Context, Service
+
+__all__ = ["SERVICE"]
+
+_DURABLE = "influx-writer"
+_ROWS = Counter("flowverdict_influx_rows_total", "Flow rows taken in.")
+
+
+async def run(settings: InfluxWriterSettings, context: Context) -> None:
+    """Write until the service is to stop."""
+    points = FlowPoints()
+    database = Database(settings, context)
+
+    async def write_flows(message: Msg) -> bool:
+        header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
+        batch = enriched.decode(message.data)
+        stored = await database.store(*points.lines(header, batch))
+        if stored:
+            _ROWS.inc(batch.num_rows)
+        return stored
+
+    async def write_verdict(message: Msg) -> bool:
+        return await database.store(verdict_point(verdicts.decode(message.data)), 1)
+
+    try:
+        async with connected(settings.nats_url, _DURABLE, context) as jetstream:
+            if jetstream is None or not await database.ensure_bucket():
+                return
+            await asyncio.gather(
+                consume(jetstream, context, FLOWS_ENRICHED, _DURABLE, write_flows),
+                consume(jetstream, context, RCA_VERDICTS, _DURABLE, write_verdict),
+            )
+    finally:
+        database.close()
+
+
+async def check(settings: InfluxWriterSettings) -> int:
+    """Print whether NATS and InfluxDB are there; 0 where both are."""
+    nats_status = await check_nats(settings.nats_url)
+    return max(nats_status, await asyncio.to_thread(check_database, settings))
+
+
+SERVICE = Service(
+    name="influx-writer",
+    purpose="Writes named flows by pair of addresses, and verdicts, to InfluxDB 2.",
+    settings=InfluxWriterSettings,
+    run=run,
+    check=check,
+)

@@ -1,0 +1,248 @@
+"""Messages in, points in the store: whatever the store answers, nothing lost and nothing twice."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+from prometheus_client import REGISTRY
+
+from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row, header
+from flowverdict_contracts import enriched, verdicts
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED, SUBJECT_VERDICTS
+from flowverdict_influx_writer import server
+from flowverdict_influx_writer.check import check_database
+from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_runtime.connection import ensure_streams
+from flowverdict_runtime.service import Context
+from flowverdict_runtime.settings import load
+from tests.stand_ins.influx import InfluxStandIn, Victoria
+
+
+@pytest.fixture
+def influx() -> Iterator[InfluxStandIn]:
+    stand_in = InfluxStandIn()
+    stand_in.start()
+    yield stand_in
+    stand_in.stop()
+
+
+@pytest.fixture
+def victoria(tmp_path: Path) -> Iterator[Victoria]:
+    folder = tmp_path / "victoria"
+    folder.mkdir()
+    real = Victoria(folder)
+    real.start()
+    yield real
+    real.stop()
+
+
+def settings_for(nats_url: str, influx_url: str, token: str = "secret") -> InfluxWriterSettings:
+    environ = {
+        "FLOWVERDICT_NATS_URL": nats_url,
+        "FLOWVERDICT_INFLUX_URL": influx_url,
+        "FLOWVERDICT_INFLUX_TOKEN": token,
+    }
+    return load(InfluxWriterSettings, environ)
+
+
+@contextlib.asynccontextmanager
+async def writing(settings: InfluxWriterSettings) -> AsyncIterator[Context]:
+    """The service, until the block ends; then it must end, too."""
+    context = Context()
+    context.health.ready("start")
+    task = asyncio.create_task(server.run(settings, context))
+    try:
+        yield context
+    finally:
+        context.stopping.set()
+        await asyncio.wait_for(task, 20)
+
+
+async def publish(client: Client, first: int, count: int) -> None:
+    """Messages with one pair each; the n-th has n segments."""
+    jetstream = client.jetstream()
+    await ensure_streams(jetstream)
+    for number in range(first, first + count):
+        batch = enriched_batch(flow_row("pod-a", f"pod-{number % 3}", segments_sent=number))
+        headers = header(1_000_000 + number, number).encode(enriched.SCHEMA)
+        await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=headers)
+
+
+def segments(influx: InfluxStandIn) -> int:
+    fields = [dict(f.split("=") for f in each.split(",")) for each in influx.points.values()]
+    return sum(int(each["segments_sent"].rstrip("i")) for each in fields)
+
+
+def refused(status: str) -> float:
+    name, labels = "flowverdict_influx_points_refused_total", {"status": status}
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+async def acknowledged(client: Client) -> bool:
+    try:
+        info = await client.jetstream().consumer_info(FLOWS_ENRICHED, "influx-writer")
+    except NotFoundError:
+        return False
+    return (info.num_pending, info.num_ack_pending) == (0, 0)
+
+
+async def test_the_bucket_is_made_and_flows_and_verdicts_are_written(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    async with writing(settings_for(nats_server.url, influx.url)) as context:
+        await publish(nats_client, 1, 5)
+        await nats_client.jetstream().publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+        await eventually(lambda: len(influx.points) == 6)
+        await eventually(lambda: acknowledged(nats_client))
+        assert not context.health.reasons()
+    assert influx.buckets == {"flowverdict": 30 * 86400}
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [(429, {"Retry-After": "1"})],
+        [(500, {}), (503, {}), (502, {})],
+        [(401, {}), (403, {})],
+    ],
+)
+async def test_a_store_that_refuses_for_now_gets_the_points_later_and_once(
+    nats_server: NatsServer,
+    nats_client: Client,
+    influx: InfluxStandIn,
+    answers: list[tuple[int, dict[str, str]]],
+) -> None:
+    async with writing(settings_for(nats_server.url, influx.url)) as context:
+        await eventually(lambda: influx.buckets)
+        influx.answers.extend(answers)
+        await publish(nats_client, 1, 4)
+        await eventually(lambda: len(influx.points) == 4)
+        await eventually(lambda: acknowledged(nats_client))
+        assert not context.health.reasons()
+    assert segments(influx) == 1 + 2 + 3 + 4
+
+
+async def test_while_the_store_is_away_nothing_is_lost_and_readyz_says_why(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    async with writing(settings_for(nats_server.url, influx.url)) as context:
+        await publish(nats_client, 1, 2)
+        await eventually(lambda: len(influx.points) == 2)
+        influx.stop()
+        await publish(nats_client, 3, 100)
+        await eventually(
+            lambda: "cannot be reached" in context.health.reasons().get("influxdb", "")
+        )
+        assert not await acknowledged(nats_client)
+        influx.start()
+        await eventually(lambda: len(influx.points) == 102)
+        await eventually(lambda: acknowledged(nats_client))
+        assert not context.health.reasons()
+    assert segments(influx) == sum(range(103))
+
+
+async def test_what_was_not_written_when_the_service_ended_is_written_by_the_next(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    settings = settings_for(nats_server.url, influx.url)
+    async with writing(settings) as context:
+        await publish(nats_client, 1, 2)
+        await eventually(lambda: len(influx.points) == 2)
+        influx.stop()
+        await publish(nats_client, 3, 5)
+        await eventually(lambda: "influxdb" in context.health.reasons())
+    influx.start()
+    async with writing(settings):
+        await eventually(lambda: len(influx.points) == 7)
+        await eventually(lambda: acknowledged(nats_client))
+    assert segments(influx) == sum(range(8))
+
+
+async def test_a_bucket_that_is_removed_is_made_again(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    async with writing(settings_for(nats_server.url, influx.url)):
+        await eventually(lambda: influx.buckets)
+        influx.buckets.clear()
+        await publish(nats_client, 1, 3)
+        await eventually(lambda: len(influx.points) == 3)
+
+
+async def test_what_is_too_large_for_the_store_is_written_in_halves(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    influx.most_bytes = 2000
+    async with writing(settings_for(nats_server.url, influx.url)):
+        await publish(nats_client, 1, 60)
+        await eventually(lambda: len(influx.points) == 60)
+    assert segments(influx) == sum(range(61))
+
+
+async def test_a_point_that_the_store_never_takes_is_counted_and_holds_up_no_other(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    influx.refuse = "segments_sent=7i,"
+    before = refused("400")
+    async with writing(settings_for(nats_server.url, influx.url)):
+        await publish(nats_client, 1, 20)
+        await eventually(lambda: len(influx.points) == 19)
+        await eventually(lambda: acknowledged(nats_client))
+    assert segments(influx) == sum(range(21)) - 7
+    assert refused("400") - before == 1
+
+
+async def test_points_beyond_the_retention_are_counted_and_the_service_goes_on(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    before = refused("422")
+    async with writing(settings_for(nats_server.url, influx.url)):
+        await eventually(lambda: influx.buckets)
+        influx.answers.append((422, {}))
+        await publish(nats_client, 1, 1)
+        await eventually(lambda: acknowledged(nats_client))
+        await publish(nats_client, 2, 1)
+        await eventually(lambda: len(influx.points) == 1)
+    assert refused("422") - before == 1
+
+
+def test_check_says_what_is_wrong(
+    influx: InfluxStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert check_database(settings_for("nats://127.0.0.1:1", influx.url)) == 0
+    assert "will be made" in capsys.readouterr().out
+    assert check_database(settings_for("nats://127.0.0.1:1", influx.url, token="wrong")) == 1
+    assert "answers 401" in capsys.readouterr().out
+    influx.stop()
+    assert check_database(settings_for("nats://127.0.0.1:1", influx.url)) == 1
+    assert "FLOWVERDICT_INFLUX_URL" in capsys.readouterr().out
+
+
+async def test_a_real_store_reads_back_what_was_sent_also_after_it_was_away(
+    nats_server: NatsServer, nats_client: Client, victoria: Victoria
+) -> None:
+    odd = 'we"ird, =name'
+    async with writing(settings_for(nats_server.url, victoria.url)) as context:
+        await publish(nats_client, 1, 10)
+        await eventually(lambda: acknowledged(nats_client))
+        victoria.stop()
+        await publish(nats_client, 11, 10)
+        batch = enriched_batch(flow_row("pod-x", "pod-y", segments_sent=5) | {"src_workload": odd})
+        headers = header(1_000_100, 99).encode(enriched.SCHEMA)
+        jetstream = nats_client.jetstream()
+        await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=headers)
+        await eventually(lambda: "influxdb" in context.health.reasons())
+        victoria.start()
+        await eventually(lambda: acknowledged(nats_client))
+    # The same messages once more, as after a lost acknowledgement, change nothing.
+    await nats_client.jetstream().delete_consumer(FLOWS_ENRICHED, "influx-writer")
+    async with writing(settings_for(nats_server.url, victoria.url)):
+        await eventually(lambda: acknowledged(nats_client))
+    found = victoria.read('{__name__="flow_segments_sent"}')
+    by_pod = {(labels["src_pod"], labels["dst_pod"]): values for labels, values, _ in found}
+    assert sum(map(sum, by_pod.values())) == sum(range(21)) + 5
+    assert by_pod["pod-a", "pod-1"] == [1, 4, 7, 10, 13, 16, 19]
+    assert [labels["src_workload"] for labels, *_ in found if labels["src_pod"] == "pod-x"] == [odd]

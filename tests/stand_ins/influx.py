@@ -1,0 +1,158 @@
+"""An InfluxDB 2 for the tests: a stand-in with its faults, and a real store with its write API."""
+
+import json
+import re
+import subprocess
+import threading
+import urllib.parse
+import urllib.request
+from collections import deque
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from flowverdict_lab.pipeline import free_port, start_process, stop_process
+
+__all__ = ["InfluxStandIn", "Victoria"]
+
+VICTORIA = Path(".cache/victoria-metrics/usr/bin/victoria-metrics").absolute()
+
+
+class InfluxStandIn:
+    """What of InfluxDB's HTTP API the service uses, on a port that stays the same.
+
+    A point that comes again overwrites itself. `answers` are given to the next writes instead of
+    204: a status, with headers. `refuse` finds lines that are malformed, `most_bytes` is the limit
+    of a request.
+    """
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.token = "secret"
+        self.buckets: dict[str, int] = {}
+        self.points: dict[tuple[str, str], str] = {}
+        self.answers: deque[tuple[int, dict[str, str]]] = deque()
+        self.refuse = ""
+        self.most_bytes = 50_000_000
+        self.writes = 0
+        self._server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        handler = type("Handler", (_Handler,), {"influx": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def write(self, query: dict[str, str], body: str) -> tuple[int, str]:
+        self.writes += 1
+        if query["bucket"] not in self.buckets:
+            return 404, f"bucket {query['bucket']!r} not found"
+        if len(body) > self.most_bytes:
+            return 413, "request body too large"
+        lines = [line for line in body.split("\n") if line]
+        for line in lines:
+            if self.refuse and re.search(self.refuse, line):
+                return 400, f"unable to parse {line!r}"
+        for line in lines:
+            # Tags may hold escaped spaces.
+            tags, fields, time = re.split(r"(?<!\\) (?=\w+=)| (?=\d+$)", line)
+            self.points[tags, time] = fields
+        return 204, ""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    influx: InfluxStandIn
+
+    def _answer(self, status: int, body: Any = "", headers: dict[str, str] | None = None) -> None:
+        encoded = b"" if status == 204 else json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(encoded)))
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(encoded)
+
+    def _known(self) -> bool:
+        if self.headers["Authorization"] == f"Token {self.influx.token}":
+            return True
+        self._answer(401, {"code": "unauthorized", "message": "unauthorized access"})
+        return False
+
+    def do_GET(self) -> None:
+        if not self._known():
+            return
+        if self.path.startswith("/api/v2/orgs"):
+            self._answer(200, {"orgs": [{"id": "0" * 16, "name": "flowverdict"}]})
+            return
+        query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
+        named = [
+            {"id": "1" * 16, "name": name, "retentionRules": []}
+            for name in self.influx.buckets
+            if query.get("name") in (None, name)
+        ]
+        self._answer(200, {"buckets": named})
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if not self._known():
+            return
+        parts = urllib.parse.urlsplit(self.path)
+        if parts.path == "/api/v2/buckets":
+            asked = json.loads(body)
+            self.influx.buckets[asked["name"]] = asked["retentionRules"][0]["everySeconds"]
+            self._answer(201, asked | {"id": "1" * 16})
+            return
+        if self.influx.answers:
+            status, headers = self.influx.answers.popleft()
+            self._answer(status, {"code": "error", "message": f"status {status}"}, headers)
+            return
+        status, why = self.influx.write(dict(urllib.parse.parse_qsl(parts.query)), body.decode())
+        self._answer(status, {"code": "error", "message": why})
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class Victoria:
+    """A real VictoriaMetrics; it keeps a point once, as InfluxDB does."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        argv = [str(VICTORIA), f"-storageDataPath={self._folder / 'data'}"]
+        argv += [f"-httpListenAddr=127.0.0.1:{self.port}", "-dedup.minScrapeInterval=1ms"]
+        argv += ["-retentionPeriod=100y"]
+        self._process = start_process(argv, self._folder / "victoria.log")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            stop_process(self._process)
+            self._process = None
+
+    def read(self, series: str) -> list[tuple[dict[str, str], list[float], list[int]]]:
+        """Labels, values and milliseconds of each series that matches."""
+        query = urllib.parse.urlencode({"match[]": series})
+        for path in ("/internal/force_flush", "/internal/resetRollupResultCache"):
+            with urllib.request.urlopen(self.url + path, timeout=5):
+                pass
+        address = f"{self.url}/api/v1/export?{query}&reduce_mem_usage=0"
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            lines = [json.loads(line) for line in answer.read().splitlines()]
+        return [(each["metric"], each["values"], each["timestamps"]) for each in lines]
