@@ -1,0 +1,182 @@
+"""Prometheus' rules and Alertmanager's configuration, by their own tools and servers."""
+
+import itertools
+import json
+import os
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from conftest import a_cause, eventually
+from flowverdict_contracts.signals import PAIR_LABELS
+from flowverdict_exporter.incidents import EXPLAINS_LABELS, explained
+from flowverdict_lab.pipeline import free_port, start_process, stop_process
+
+DEPLOY = Path("deploy")
+RULES = sorted((DEPLOY / "prometheus/rules").glob("*.yaml"))
+TESTS = sorted((DEPLOY / "prometheus/tests").glob("*.yaml"))
+PROMTOOL = ".cache/prometheus/usr/bin/promtool"
+ALERTMANAGER = Path(".cache/prometheus-alertmanager/usr/bin").absolute()
+# Debian's build wants its templates at this place; it gets them there in a mount namespace.
+TEMPLATES_IN_PLACE = """
+mount -t tmpfs none /usr/share && mkdir -p /usr/share/prometheus &&
+ln -s "$0" /usr/share/prometheus/alertmanager && exec "$@"
+"""
+
+pytestmark = pytest.mark.skipif(
+    not Path(PROMTOOL).exists() or not ALERTMANAGER.exists(),
+    reason="Prometheus and Alertmanager come from Debian's packages",
+)
+
+
+def rules() -> Iterator[dict[str, Any]]:
+    for file in RULES:
+        for group in yaml.safe_load(file.read_text())["groups"]:
+            yield from group["rules"]
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_prometheus_takes_the_rules_and_the_configuration() -> None:
+    run(PROMTOOL, "check", "rules", *map(str, RULES))
+    run(PROMTOOL, "check", "config", str(DEPLOY / "prometheus/prometheus.yml"))
+
+
+@pytest.mark.parametrize("file", TESTS, ids=lambda file: file.name)
+def test_the_rules_do_what_their_tests_say(file: Path) -> None:
+    run(PROMTOOL, "test", "rules", str(file))
+
+
+def test_every_rule_has_a_test() -> None:
+    tests = [test for file in TESTS for test in yaml.safe_load(file.read_text())["tests"]]
+    fired = {
+        each["alertname"]
+        for test in tests
+        for each in test.get("alert_rule_test", ())
+        if each.get("exp_alerts")
+    }
+    asked = " ".join(each["expr"] for test in tests for each in test.get("promql_expr_test", ()))
+    for rule in rules():
+        assert rule.get("alert") in fired or rule.get("record", "-") in asked, rule
+
+
+def test_every_alert_says_in_a_sentence_what_is_wrong_and_how_bad_that_is() -> None:
+    for rule in rules():
+        if "alert" in rule:
+            assert rule["annotations"]["summary"]
+            assert rule["labels"]["severity"] in ("critical", "warning", "info", "none")
+
+
+def test_pairs_are_told_apart_by_the_labels_that_the_exporter_gives_them() -> None:
+    labels = "(cluster, " + ", ".join(sorted(PAIR_LABELS, key=_by_end)) + ")"
+    for rule in rules():
+        expression = rule["expr"].replace("\n", " ")
+        if "record" in rule and "_total" in expression:
+            assert labels in expression
+
+
+def _by_end(label: str) -> tuple[bool, bool, int]:
+    return (not label.endswith("_ip"), label.startswith("dst"), PAIR_LABELS.index(label))
+
+
+def test_every_kind_of_explanation_has_an_inhibition_of_its_own() -> None:
+    run(str(ALERTMANAGER / "amtool"), "check-config", str(DEPLOY / "alertmanager/alertmanager.yml"))
+    config = yaml.safe_load((DEPLOY / "alertmanager/alertmanager.yml").read_text())
+    equal = {
+        rule["source_matchers"][1].removeprefix("by = "): set(rule["equal"])
+        for rule in config["inhibit_rules"]
+    }
+    names = {
+        "pod": "shop/cart", "workload": "shop/cart", "node": "w1", "external": "192.0.2.7",
+        "service": "shop/cart", "node_link": "w1 <-> w2", "unknown": "10.9.9.9",
+    }  # fmt: skip
+    causes = [
+        a_cause(kind, name, direction=direction)
+        for (kind, name), direction in itertools.product(
+            names.items(), ("sending", "receiving", "both")
+        )
+    ]
+    ends = ("shop/cart", "192.0.2.7")
+    causes += [a_cause("link", f"{a} <-> {b}") for a, b in itertools.product(ends, ends)]
+    for cause in causes:
+        for labels in explained(cause):
+            assert set(labels) <= set(EXPLAINS_LABELS)
+            assert equal[labels["by"]] == {"cluster", *labels} - {"by"}, cause
+
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+
+
+@pytest.fixture
+def alertmanager(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    config = DEPLOY.absolute() / "alertmanager/alertmanager.yml"
+    templates = str(ALERTMANAGER.parent / "share/prometheus/alertmanager")
+    argv = ["unshare", "--mount", "sh", "-c", TEMPLATES_IN_PLACE, templates]
+    argv += [str(ALERTMANAGER / "prometheus-alertmanager"), f"--config.file={config}"]
+    argv += [f"--storage.path={tmp_path}", f"--web.listen-address=127.0.0.1:{port}"]
+    argv += ["--cluster.listen-address="]
+    process = start_process(argv, tmp_path / "alertmanager.log")
+    yield f"http://127.0.0.1:{port}"
+    stop_process(process)
+
+
+@needs_root
+async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_others(
+    alertmanager: str,
+) -> None:
+    def flow(src_pod: str, dst_pod: str) -> dict[str, str]:
+        names = {"src_namespace": "shop", "src_pod": src_pod, "src_node": "w0"}
+        names |= {"dst_namespace": "shop", "dst_pod": dst_pod, "dst_node": "w1"}
+        return {"alertname": "TcpRetransmissionRatioHigh", "scope": "flow", **names}
+
+    alerts = [flow("cart", "db"), flow("web", "cart"), flow("web", "db")]
+    cause = a_cause("pod", "shop/cart")
+    alerts += [{"alertname": "FlowverdictExplains", "incident_id": "i1", **each}
+               for each in explained(cause)]  # fmt: skip
+    alerts.append({"alertname": "FlowverdictVerdict", "incident_id": "i1", "cause_name": "cart"})
+
+    def call(path: str, body: object = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(
+            alertmanager + path, data, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return json.loads(answer.read() or b"true")
+        except OSError:
+            return None
+
+    ends = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    posted = [{"labels": labels, "endsAt": ends} for labels in alerts]
+    await eventually(lambda: call("/api/v2/alerts", posted))
+
+    def by_state(state: str) -> set[tuple[str, str, str]]:
+        found = call("/api/v2/alerts") or ()
+        return {
+            tuple(each["labels"].get(name, "") for name in ("alertname", "src_pod", "dst_pod"))  # type: ignore[misc]
+            for each in found
+            if each["status"]["state"] == state
+            and each["labels"]["alertname"] != "FlowverdictExplains"
+        }
+
+    held_back = {("TcpRetransmissionRatioHigh", "cart", "db")}
+    held_back |= {("TcpRetransmissionRatioHigh", "web", "cart")}
+    await eventually(lambda: by_state("suppressed") == held_back)
+    told = {("TcpRetransmissionRatioHigh", "web", "db"), ("FlowverdictVerdict", "", "")}
+    await eventually(lambda: by_state("active") == told)
+
+    groups = call("/api/v2/alerts/groups?receiver=operators")
+    verdicts = [g for g in groups if g["labels"].get("alertname") == "FlowverdictVerdict"]
+    assert [len(group["alerts"]) for group in verdicts] == [1]
+    assert not any(g["labels"]["alertname"] == "FlowverdictExplains" for g in groups)
