@@ -164,7 +164,7 @@ async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_o
     def by_state(state: str) -> set[tuple[str, str, str]]:
         found = call("/api/v2/alerts") or ()
         return {
-            tuple(each["labels"].get(name, "") for name in ("alertname", "src_pod", "dst_pod"))  # type: ignore[misc]
+            tuple(each["labels"].get(name, "") for name in ("alertname", "src_pod", "dst_pod"))
             for each in found
             if each["status"]["state"] == state
             and each["labels"]["alertname"] != "FlowverdictExplains"

@@ -3,14 +3,14 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from nats.aio.msg import Msg
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_runtime.connection import ensure_streams
@@ -18,7 +18,7 @@ from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import PASSING, retry
 from flowverdict_runtime.service import Context
 
-__all__ = ["SeenSequences", "consume", "reject"]
+__all__ = ["SeenSequences", "consume", "lag_watched", "reject"]
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,17 @@ HANDLED = Counter(
     ["subject"],
 )
 
+PENDING = Gauge(
+    "flowverdict_consumer_pending_messages",
+    "Messages of a stream that this service has not been given yet.",
+    ["stream"],
+)
+
 _MAX_DELIVERIES = 5
 _BATCH = 64
 _DISUSE_SECONDS = 86400.0
 _IDLE_CHECK = 5
+_LOOK_SECONDS = 5.0
 _throttle = Throttle()
 
 
@@ -118,6 +125,27 @@ async def _settle(
                 await reject(message, MalformedMessage(f"failed {deliveries} times: {error!r}"))
 
 
+@contextlib.asynccontextmanager
+async def lag_watched(
+    stream: str, subscription: Callable[[], JetStreamContext.PullSubscription | None]
+) -> AsyncIterator[None]:
+    """While inside, a metric says how far the subscription is behind, also where it is stuck."""
+
+    async def watch() -> None:
+        while True:
+            pull = subscription()
+            if pull is not None:
+                with contextlib.suppress(*PASSING):
+                    PENDING.labels(stream).set((await pull.consumer_info()).num_pending or 0)
+            await asyncio.sleep(_LOOK_SECONDS)
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()
+
+
 @dataclass(slots=True)
 class _Subscription:
     pull: JetStreamContext.PullSubscription
@@ -163,22 +191,24 @@ async def consume(
 
     current = await retry(context, part, subscribe)
     idle = 0
-    while current is not None and not context.stopping.is_set():
-        try:
-            if idle >= _IDLE_CHECK:
+    async with lag_watched(stream, lambda: current.pull if current else None):
+        while current is not None and not context.stopping.is_set():
+            try:
+                if idle >= _IDLE_CHECK:
+                    idle = 0
+                    await current.pull.consumer_info()
+                messages = await current.pull.fetch(_BATCH, timeout=1)
+            except TimeoutError:
+                idle += 1
+            except PASSING as error:
+                reason = f"NATS does not deliver: {error or type(error).__name__}"
+                context.health.waiting(part, reason)
+                await context.pause(1)
+                with contextlib.suppress(*PASSING):
+                    await current.pull.unsubscribe()
+                current = await retry(context, part, subscribe)
+            else:
                 idle = 0
-                await current.pull.consumer_info()
-            messages = await current.pull.fetch(_BATCH, timeout=1)
-        except TimeoutError:
-            idle += 1
-        except PASSING as error:
-            context.health.waiting(part, f"NATS does not deliver: {error or type(error).__name__}")
-            await context.pause(1)
-            with contextlib.suppress(*PASSING):
-                await current.pull.unsubscribe()
-            current = await retry(context, part, subscribe)
-        else:
-            idle = 0
-            context.health.ready(part)
-            seen = current.seen
-            await asyncio.gather(*(_settle(message, handle, seen) for message in messages))
+                context.health.ready(part)
+                seen = current.seen
+                await asyncio.gather(*(_settle(message, handle, seen) for message in messages))

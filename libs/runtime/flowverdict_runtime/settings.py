@@ -21,6 +21,7 @@ __all__ = [
     "load",
     "nats_url",
     "number",
+    "optional_http_url",
     "optional_text",
     "setting",
     "text",
@@ -88,6 +89,9 @@ def _parse_address(value: str) -> Address:
 text = Parser("any text", _parse_text)
 nats_url = Parser("nats://HOST:PORT, several with commas between", _parse_nats_url)
 http_url = Parser("http://HOST:PORT or https://HOST", _parse_http_url)
+optional_http_url = Parser(
+    "http://HOST:PORT or https://HOST", lambda value: _parse_http_url(value) if value else ""
+)
 optional_text = Parser("any text", str.strip)
 address = Parser("HOST:PORT, port 0 for any free one", _parse_address)
 

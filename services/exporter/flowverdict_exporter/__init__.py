@@ -4,4 +4,5 @@
 `series`   sums by pair of addresses.
 `text`     how they are written out.
 `incidents` open incidents as metrics.
+`nodes`    what came from each node.
 """

@@ -25,6 +25,7 @@ INCIDENT_LABELS = (
     "direction",
     "summary",
 )
+RULE_LABELS = ("incident_id", "antecedents", "consequents")
 EXPLAINS_LABELS = (
     "incident_id", "by", "src_ip", "src_namespace", "src_pod", "src_workload", "src_node",
     "dst_ip", "dst_namespace", "dst_pod", "dst_workload", "dst_node",
@@ -107,6 +108,9 @@ _NUMBERS = (
 )
 
 
+_MEASURES = ("support", "confidence", "lift")
+
+
 def _same_cause(one: Verdict, other: Verdict) -> bool:
     names = [[(c.kind, c.name) for c in each.causes[:1]] for each in (one, other)]
     return names[0] == names[1]
@@ -156,6 +160,17 @@ class Incidents(Collector):
                 explains.add_metric([full.get(name, "") for name in EXPLAINS_LABELS], 1)
         yield active
         yield explains
+        for measure in _MEASURES:
+            family = GaugeMetricFamily(
+                f"flowverdict_incident_rule_{measure}",
+                f"The {measure} of each association rule behind an open incident.",
+                labels=RULE_LABELS,
+            )
+            for each in incidents:
+                for rule in each.verdict.rules:
+                    both = (", ".join(rule.antecedents), ", ".join(rule.consequents))
+                    family.add_metric((each.verdict.incident_id, *both), getattr(rule, measure))
+            yield family
         for number in _NUMBERS:
             family = GaugeMetricFamily(number.name, number.meaning, labels=["incident_id"])
             for each in incidents:

@@ -11,6 +11,7 @@ from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_exporter.incidents import Incidents
+from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_exporter.settings import ExporterSettings
 from flowverdict_runtime.connection import check_nats, connected
@@ -20,22 +21,23 @@ from flowverdict_runtime.service import Context, Service
 __all__ = ["SERVICE"]
 
 _ROWS = Counter("flowverdict_exporter_rows_total", "Flow rows added up.")
-_LOST = Counter("flowverdict_rows_lost_total", "Flow updates that a node's kernel lost.", ["node"])
 
 
 async def run(settings: ExporterSettings, context: Context) -> None:
     """Add up every enriched message until the service is to stop."""
     series = PairSeries(settings.series_budget, settings.expire_seconds)
     incidents = Incidents()
+    nodes = Nodes(settings.expire_seconds)
     context.health.more_metrics = series.text
     REGISTRY.register(incidents)
+    REGISTRY.register(nodes)
 
     async def add_flows(message: Msg) -> bool:
         header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
         batch = enriched.decode(message.data)
         series.add(batch)
         _ROWS.inc(batch.num_rows)
-        _LOST.labels(header.node).inc(header.rows_lost)
+        nodes.add(header)
         return True
 
     async def add_verdict(message: Msg) -> bool:

@@ -24,7 +24,7 @@ from flowverdict_runtime.connection import (
     ensure_streams,
     publish_until_stored,
 )
-from flowverdict_runtime.consumer import reject
+from flowverdict_runtime.consumer import lag_watched, reject
 from flowverdict_runtime.retry import PASSING, retry
 from flowverdict_runtime.service import CannotRun, Context, Service
 
@@ -207,27 +207,28 @@ async def run(settings: RcaSettings, context: Context) -> None:
             return
         worker = Worker(jetstream, context, settings)
         subscription, idle = await retry(context, _PART, worker.open), 0
-        while subscription is not None and not context.stopping.is_set():
-            try:
-                if idle >= _IDLE_CHECK:
+        async with lag_watched(FLOWS_ENRICHED, lambda: subscription):
+            while subscription is not None and not context.stopping.is_set():
+                try:
+                    if idle >= _IDLE_CHECK:
+                        idle = 0
+                        await worker.check_alone()
+                    for message in await subscription.fetch(64, timeout=1):
+                        await worker.take(message)
+                        await asyncio.sleep(0)
+                    context.health.ready(_PART)
                     idle = 0
-                    await worker.check_alone()
-                for message in await subscription.fetch(64, timeout=1):
-                    await worker.take(message)
-                    await asyncio.sleep(0)
-                context.health.ready(_PART)
-                idle = 0
-            except TimeoutError:
-                idle += 1
-                continue
-            except PASSING as error:
-                reason = f"NATS does not deliver: {error or type(error).__name__}"
-                context.health.waiting(_PART, reason)
-                await context.pause(1)
-                # Unsaved panes are read again from the stream.
-                subscription = await retry(context, _PART, worker.open)
-                continue
-            await worker.judge_complete_windows()
+                except TimeoutError:
+                    idle += 1
+                    continue
+                except PASSING as error:
+                    reason = f"NATS does not deliver: {error or type(error).__name__}"
+                    context.health.waiting(_PART, reason)
+                    await context.pause(1)
+                    # Unsaved panes are read again from the stream.
+                    subscription = await retry(context, _PART, worker.open)
+                    continue
+                await worker.judge_complete_windows()
 
 
 async def check(settings: RcaSettings) -> int:

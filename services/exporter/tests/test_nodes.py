@@ -1,0 +1,50 @@
+"""Nodes, as Prometheus sees them."""
+
+import time
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from conftest import SECOND
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_exporter.nodes import Nodes
+
+
+def value(nodes: Nodes, name: str, node: str) -> float | None:
+    registry = CollectorRegistry()
+    registry.register(nodes)
+    return registry.get_sample_value(name, {"node": node})
+
+
+LAST = "flowverdict_node_last_interval_timestamp_seconds"
+LOST = "flowverdict_rows_lost_total"
+
+
+def interval(node: str, end_seconds: int, rows_lost: int = 0) -> IntervalHeader:
+    return IntervalHeader(node, "b", 1, 0, end_seconds * SECOND, rows_lost=rows_lost)
+
+
+def test_a_nodes_last_interval_and_what_its_kernel_lost_are_shown() -> None:
+    nodes = Nodes(60)
+    for each in (interval("n1", 1000, 2), interval("n1", 999, 3), interval("n2", 1001)):
+        nodes.add(each)
+    assert value(nodes, LAST, "n1") == 1000, "an interval that comes late is not the last"
+    assert value(nodes, LOST, "n1") == 5
+    assert value(nodes, LOST, "n2") == 0
+
+
+def test_a_clock_that_is_ahead_does_not_hide_a_nodes_silence() -> None:
+    nodes = Nodes(60)
+    nodes.add(interval("n1", 9_000_000_000))
+    seen = value(nodes, LAST, "n1")
+    assert seen is not None
+    assert seen <= time.time()
+
+
+def test_a_node_that_is_gone_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("flowverdict_exporter.nodes.time.monotonic", lambda: clock[0])
+    nodes = Nodes(60)
+    nodes.add(interval("n1", 1000))
+    clock[0] += 61
+    assert value(nodes, LAST, "n1") is None

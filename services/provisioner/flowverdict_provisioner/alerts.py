@@ -1,0 +1,72 @@
+"""Prometheus' alert rules as Grafana's, for those who have no Alertmanager.
+
+The rules are those of deploy/prometheus/rules. Left out are the flows' own alerts, since Grafana
+cannot hold them back while a verdict explains them, and what exists only for that.
+"""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+from flowverdict_provisioner.sources import PROMETHEUS_UID
+
+__all__ = ["FOLDER_UID", "alert_rules"]
+
+FOLDER_UID = "flowverdict"
+_FILES = ("verdicts.yaml", "pipeline.yaml")
+_LEFT_OUT = ("FlowverdictExplains",)
+
+
+def alert_rules(paused: bool) -> list[dict[str, Any]]:
+    """The rules as Grafana's provisioning API takes them."""
+    return [_grafana_rule(group, rule, paused) for group, rule in _prometheus_rules()]
+
+
+def _prometheus_rules() -> Iterator[tuple[str, dict[str, Any]]]:
+    folder = files("flowverdict_provisioner") / "rules"
+    for name in _FILES:
+        for group in yaml.safe_load((folder / name).read_text())["groups"]:
+            for rule in group["rules"]:
+                if rule.get("alert") not in (None, *_LEFT_OUT):
+                    yield group["name"], rule
+
+
+def _grafana_rule(group: str, rule: dict[str, Any], paused: bool) -> dict[str, Any]:
+    name = rule["alert"]
+    query = {"refId": "A", "expr": rule["expr"], "instant": True, "range": False}
+    # A Prometheus rule fires for every series of its result, whatever its value.
+    has_value = {"refId": "B", "type": "math", "expression": "is_number($A)"}
+    recent = {"from": 600, "to": 0}
+    return {
+        "uid": f"flowverdict-{name.removeprefix('Flowverdict').lower()}",
+        "title": name,
+        "folderUID": FOLDER_UID,
+        "ruleGroup": group,
+        "orgID": 1,
+        "condition": "B",
+        "data": [
+            {
+                "refId": "A",
+                "datasourceUid": PROMETHEUS_UID,
+                "relativeTimeRange": recent,
+                "model": query,
+            },
+            {
+                "refId": "B",
+                "datasourceUid": "__expr__",
+                "relativeTimeRange": recent,
+                "model": has_value,
+            },
+        ],
+        "for": rule.get("for", "0s"),
+        "noDataState": "OK",
+        "execErrState": "Error",
+        "isPaused": paused,
+        "labels": rule["labels"],
+        "annotations": {
+            key: " ".join(text.split()).replace("$value", "$values.A.Value")
+            for key, text in rule["annotations"].items()
+        },
+    }

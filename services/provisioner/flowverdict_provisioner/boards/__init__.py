@@ -1,0 +1,12 @@
+"""The dashboards, one a file."""
+
+from flowverdict_provisioner.boards.history import HISTORY
+from flowverdict_provisioner.boards.network_health import NETWORK_HEALTH
+from flowverdict_provisioner.boards.pipeline import PIPELINE
+from flowverdict_provisioner.boards.pod import POD
+from flowverdict_provisioner.boards.verdicts import VERDICTS
+
+__all__ = ["BOARDS"]
+
+BOARDS = (VERDICTS, NETWORK_HEALTH, POD, PIPELINE, HISTORY)
+"""All of them, in the order in which they are listed."""

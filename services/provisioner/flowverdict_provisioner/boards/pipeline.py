@@ -1,0 +1,188 @@
+"""*Pipeline*: does Flowverdict itself keep up, lose anything, and what does it cost?"""
+
+from flowverdict_provisioner.declare import Board, Panel, Query, Row, Threshold
+from flowverdict_provisioner.selecting import CLUSTER, CLUSTER_VARIABLE
+
+__all__ = ["PIPELINE"]
+
+_JOBS = f'job=~".*flowverdict.*",{CLUSTER}'
+_RATE = "[$__rate_interval]"
+
+
+def _rates(*metrics: tuple[str, str]) -> tuple[Query, ...]:
+    return tuple(
+        Query(f"sum(rate({metric}{{{CLUSTER}}}{_RATE}))", legend, chr(ord("A") + number))
+        for number, (metric, legend) in enumerate(metrics)
+    )
+
+
+PIPELINE = Board(
+    uid="flowverdict-pipeline",
+    title="Pipeline",
+    description="Does Flowverdict keep up, does it lose anything, and what does it cost?",
+    variables=(CLUSTER_VARIABLE,),
+    rows=(
+        Row(
+            "Flow of messages",
+            (
+                Panel(
+                    title="Consumer lag",
+                    kind="timeseries",
+                    description="Messages that a service has not been given yet. Growing: it cannot"
+                    " keep up, or what it writes to is away.",
+                    queries=(
+                        Query(
+                            f"max by (job, stream) (flowverdict_consumer_pending_messages{{{CLUSTER}}})",
+                            "{{job}} on {{stream}}",
+                        ),
+                    ),
+                    unit="none",
+                    thresholds=(Threshold(0, "green"), Threshold(1000, "red")),
+                    empty="no consumer runs",
+                    width=8,
+                ),
+                Panel(
+                    title="Rows",
+                    kind="timeseries",
+                    description="Flow records a second through each service.",
+                    queries=_rates(
+                        ("flowverdict_collector_flows_total", "collector, published"),
+                        ("flowverdict_enricher_rows_total", "enricher"),
+                        ("flowverdict_exporter_rows_total", "exporter"),
+                        ("flowverdict_rca_rows_total", "rca"),
+                    ),
+                    unit="rowsps",
+                    empty="nothing passes",
+                    width=8,
+                ),
+                Panel(
+                    title="To InfluxDB",
+                    kind="timeseries",
+                    description="Points written a second, and refused for good.",
+                    queries=_rates(
+                        ("flowverdict_influx_points_total", "written"),
+                        ("flowverdict_influx_points_refused_total", "refused"),
+                    ),
+                    unit="cps",
+                    empty="no influx-writer runs",
+                    width=8,
+                    may_be_empty=True,
+                ),
+            ),
+        ),
+        Row(
+            "Losses",
+            (
+                Panel(
+                    title="Lost, malformed, failed",
+                    kind="timeseries",
+                    description="Each of them should be nothing. Lost in the kernel: more flows than"
+                    " the map holds. Malformed: another version, or somebody else on the subject.",
+                    queries=_rates(
+                        ("flowverdict_rows_lost_total", "rows lost in the kernel"),
+                        ("flowverdict_messages_malformed_total", "messages malformed"),
+                        ("flowverdict_messages_failed_total", "deliveries failed"),
+                        ("flowverdict_rca_windows_failed_total", "windows failed"),
+                        ("flowverdict_retries_total", "retries"),
+                    ),
+                    unit="cps",
+                    empty="nothing has been lost",
+                ),
+                Panel(
+                    title="Series over budget",
+                    kind="timeseries",
+                    description="Pairs of a message that were summed as `other`, by metric. Verdicts"
+                    " are not affected.",
+                    queries=(
+                        Query(
+                            "sum by (metric)"
+                            f" (rate(flowverdict_exporter_series_overflow_total{{{CLUSTER}}}{_RATE}))",
+                            "{{metric}}",
+                        ),
+                    ),
+                    unit="cps",
+                    empty="no exporter runs",
+                ),
+            ),
+        ),
+        Row(
+            "Attribution",
+            (
+                Panel(
+                    title="Ends of flows by what they are",
+                    kind="timeseries",
+                    description="`unknown` is a private address that nothing in the cluster has: does"
+                    " the enricher see all pods and nodes?",
+                    queries=(
+                        Query(
+                            f"sum by (kind) (rate(flowverdict_enricher_ends_total{{{CLUSTER}}}{_RATE}))",
+                            "{{kind}}",
+                        ),
+                    ),
+                    unit="cps",
+                    stacked=True,
+                    empty="no enricher runs",
+                ),
+                Panel(
+                    title="Names and pairs",
+                    kind="timeseries",
+                    description="Pods, nodes and services that the enricher knows, and pairs of"
+                    " addresses that have series.",
+                    queries=(
+                        Query(f"max(flowverdict_enricher_names{{{CLUSTER}}})", "names", "A"),
+                        Query(f"sum(flowverdict_exporter_pairs{{{CLUSTER}}})", "pairs", "B"),
+                    ),
+                    unit="none",
+                    empty="no enricher runs",
+                ),
+            ),
+        ),
+        Row(
+            "Cost",
+            (
+                Panel(
+                    title="CPU",
+                    kind="timeseries",
+                    description="Cores that each service takes, all its replicas together.",
+                    queries=(
+                        Query(
+                            f"sum by (job) (rate(process_cpu_seconds_total{{{_JOBS}}}{_RATE}))",
+                            "{{job}}",
+                        ),
+                    ),
+                    unit="none",
+                    empty="no service is scraped",
+                    width=8,
+                ),
+                Panel(
+                    title="Memory",
+                    kind="timeseries",
+                    description="Resident memory of each service, all its replicas together.",
+                    queries=(
+                        Query(
+                            f"sum by (job) (process_resident_memory_bytes{{{_JOBS}}})", "{{job}}"
+                        ),
+                    ),
+                    unit="bytes",
+                    empty="no service is scraped",
+                    width=8,
+                ),
+                Panel(
+                    title="Draining the kernel's map",
+                    kind="timeseries",
+                    description="How long the collector takes to read what was counted, once a"
+                    " second.",
+                    queries=(
+                        Query(
+                            f"max by (instance) (flowverdict_collector_drain_seconds{{{CLUSTER}}})",
+                            "{{instance}}",
+                        ),
+                    ),
+                    unit="s",
+                    empty="no collector runs",
+                    width=8,
+                ),
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,231 @@
+"""*Verdicts*: who is to blame now and was lately, how sure that is, and how complete the data."""
+
+from flowverdict_provisioner.declare import Board, Column, Link, Panel, Query, Row, Threshold
+from flowverdict_provisioner.selecting import CLUSTER, CLUSTER_VARIABLE, SOME
+
+__all__ = ["VERDICTS"]
+
+_POD = Link(
+    "This pod",
+    "flowverdict-pod",
+    {
+        "namespace": "${__data.fields.cause_namespace}",
+        "pod": "${__data.fields.cause_name}",
+    },
+)
+_NAMED = "incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction, summary"
+
+
+def _by_cause(metric: str) -> str:
+    """A number of each incident, with the cause's name."""
+    return (
+        f"max by (incident_id) ({metric}) * on (incident_id) group_right () "
+        f"max by (incident_id, cause_kind, cause_name) (flowverdict_incident_active{{{CLUSTER}}})"
+    )
+
+
+def _rule(measure: str) -> str:
+    return f"max by (incident_id, antecedents, consequents) (flowverdict_incident_rule_{measure}{{{CLUSTER}}})"
+
+
+VERDICTS = Board(
+    uid="flowverdict-verdicts",
+    title="Verdicts",
+    description="Who is behind the failing flows, how sure that is, and why.",
+    since="now-6h",
+    refresh="5s",
+    variables=(CLUSTER_VARIABLE,),
+    rows=(
+        Row(
+            "Now",
+            (
+                Panel(
+                    title="Open incidents",
+                    kind="stat",
+                    description="Incidents that have a verdict and are not resolved.",
+                    queries=(
+                        Query(
+                            f"count(count by (incident_id) (flowverdict_incident_active{{{CLUSTER}}}))"
+                            " or vector(0)"
+                        ),
+                    ),
+                    unit="none",
+                    thresholds=SOME,
+                    width=4,
+                    height=5,
+                ),
+                Panel(
+                    title="Failing flows",
+                    kind="stat",
+                    description="Directed pairs of endpoints that fail in the last window.",
+                    queries=(
+                        Query(f"max(flowverdict_incident_failing_flows{{{CLUSTER}}}) or vector(0)"),
+                    ),
+                    unit="none",
+                    thresholds=SOME,
+                    width=4,
+                    height=5,
+                ),
+                Panel(
+                    title="Open now",
+                    kind="table",
+                    description="The cause of each open incident, as it was first said. An empty"
+                    " cause: flows fail, and nothing singles one out.",
+                    queries=(
+                        Query(f"max by ({_NAMED}) (flowverdict_incident_active{{{CLUSTER}}})"),
+                    ),
+                    columns=(
+                        Column("summary", "Verdict"),
+                        Column("cause_kind", "Kind"),
+                        Column("cause_namespace", "Namespace"),
+                        Column("cause_name", "Cause", link=_POD),
+                        Column("cause_node", "Node"),
+                        Column("direction", "Direction"),
+                        Column("incident_id", "Incident"),
+                    ),
+                    unit="none",
+                    empty="no incident is open",
+                    width=16,
+                    height=5,
+                    may_be_empty=True,
+                ),
+            ),
+        ),
+        Row(
+            "Timeline",
+            (
+                Panel(
+                    title="Incidents",
+                    kind="state-timeline",
+                    description="From when to when each incident was open, by its cause.",
+                    queries=(
+                        Query(
+                            f"max by (cause_kind, cause_name) (flowverdict_incident_active{{{CLUSTER}}})",
+                            "{{cause_kind}} {{cause_name}}",
+                        ),
+                    ),
+                    unit="none",
+                    empty="no incident was open in this time",
+                    may_be_empty=True,
+                ),
+                Panel(
+                    title="Score",
+                    kind="timeseries",
+                    description="How well the cause explains the failing flows: 1 is all of them and"
+                    " nothing else.",
+                    queries=(
+                        Query(
+                            _by_cause(f"flowverdict_incident_score{{{CLUSTER}}}"),
+                            "{{cause_kind}} {{cause_name}}",
+                        ),
+                    ),
+                    unit="percentunit",
+                    maximum=1,
+                    empty="no incident was open in this time",
+                    may_be_empty=True,
+                ),
+            ),
+        ),
+        Row(
+            "Why",
+            (
+                Panel(
+                    title="Rules behind the open verdicts",
+                    kind="table",
+                    description="Association rules over the flows of the last window. Support: share"
+                    " of all flows; confidence: how often the right side holds where the left does;"
+                    " lift: how much more often than by chance.",
+                    queries=(
+                        Query(_rule("support"), ref="A"),
+                        Query(_rule("confidence"), ref="B"),
+                        Query(_rule("lift"), ref="C"),
+                    ),
+                    columns=(
+                        Column("antecedents", "If"),
+                        Column("consequents", "then"),
+                        Column("Value #A", "Support", "percentunit"),
+                        Column("Value #B", "Confidence", "percentunit"),
+                        Column("Value #C", "Lift", "none"),
+                        Column("incident_id", "Incident"),
+                    ),
+                    unit="none",
+                    empty="no incident is open",
+                    may_be_empty=True,
+                ),
+                Panel(
+                    title="Share of the failing flows explained",
+                    kind="timeseries",
+                    description="What is below 100 % fails for another reason.",
+                    queries=(
+                        Query(
+                            _by_cause(f"flowverdict_incident_explains_ratio{{{CLUSTER}}}"),
+                            "{{cause_kind}} {{cause_name}}",
+                        ),
+                    ),
+                    unit="percentunit",
+                    maximum=1,
+                    empty="no incident was open in this time",
+                    may_be_empty=True,
+                ),
+            ),
+        ),
+        Row(
+            "Coverage: what verdicts rest on",
+            (
+                Panel(
+                    title="Since each node's last interval",
+                    kind="timeseries",
+                    description="A node that is silent is not judged. It should be a second or two.",
+                    queries=(
+                        Query(
+                            "time() - max by (node)"
+                            f" (flowverdict_node_last_interval_timestamp_seconds{{{CLUSTER}}})",
+                            "{{node}}",
+                        ),
+                    ),
+                    unit="s",
+                    thresholds=(
+                        Threshold(0, "green"),
+                        Threshold(30, "yellow"),
+                        Threshold(60, "red"),
+                    ),
+                    empty="nothing has come from any node: is a collector running?",
+                    width=8,
+                ),
+                Panel(
+                    title="Rows lost in the kernel",
+                    kind="timeseries",
+                    description="Counts that a node had no room for. It should be nothing.",
+                    queries=(
+                        Query(
+                            f"sum by (node) (rate(flowverdict_rows_lost_total{{{CLUSTER}}}[$__rate_interval]))",
+                            "{{node}}",
+                        ),
+                    ),
+                    unit="cps",
+                    empty="nothing has come from any node: is a collector running?",
+                    width=8,
+                ),
+                Panel(
+                    title="Since the last judged window",
+                    kind="timeseries",
+                    description="How old the newest judgement is. It should be below ten seconds.",
+                    queries=(
+                        Query(
+                            f"time() - max(flowverdict_rca_judged_until_seconds{{{CLUSTER}}} > 0)",
+                            "last window",
+                        ),
+                    ),
+                    unit="s",
+                    thresholds=(
+                        Threshold(0, "green"),
+                        Threshold(30, "yellow"),
+                        Threshold(60, "red"),
+                    ),
+                    empty="no window has been judged yet",
+                    width=8,
+                ),
+            ),
+        ),
+    ),
+)

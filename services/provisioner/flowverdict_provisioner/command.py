@@ -1,0 +1,110 @@
+"""The command `flowverdict-provisioner`: apply, show what would be done, or write files."""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from flowverdict_provisioner.alerts import alert_rules
+from flowverdict_provisioner.boards import BOARDS
+from flowverdict_provisioner.build import build
+from flowverdict_provisioner.grafana import Change, Grafana, GrafanaError
+from flowverdict_provisioner.settings import ProvisionerSettings
+from flowverdict_provisioner.sources import data_sources
+from flowverdict_runtime.service import CANNOT_RUN, WRONG_SETTINGS
+from flowverdict_runtime.settings import SettingsError, describe, load
+
+__all__ = ["run"]
+
+_SHOWN_DETAILS = 8
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="flowverdict-provisioner",
+        description="Puts data sources, dashboards and alert rules into Grafana; run again, it"
+        " changes only what differs.",
+        epilog=describe(ProvisionerSettings),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
+        "--diff", action="store_true", help="say what would be changed, and change nothing"
+    )
+    either.add_argument(
+        "--check", action="store_true", help="say whether Grafana answers and takes the credentials"
+    )
+    either.add_argument(
+        "--export",
+        type=Path,
+        metavar="DIR",
+        help="write the dashboards' JSON for file provisioning or a sidecar; needs no Grafana",
+    )
+    return parser
+
+
+def _say(text: str) -> None:
+    print(f"flowverdict-provisioner: {text}", file=sys.stderr, flush=True)
+
+
+def _changes(settings: ProvisionerSettings, dry: bool) -> Iterator[Change]:
+    grafana = Grafana(settings, dry, _say)
+    for source in data_sources(settings):
+        yield grafana.data_source(source)
+    yield grafana.folder()
+    for board in BOARDS:
+        yield grafana.dashboard(build(board))
+    for rule in alert_rules(paused=bool(settings.alertmanager_url)):
+        yield grafana.alert_rule(rule)
+
+
+def _apply(settings: ProvisionerSettings, dry: bool) -> None:
+    for change in _changes(settings, dry):
+        action = f"would be {change.action}" if dry and change.details else change.action
+        action = f"would be {action}" if dry and change.action == "created" else action
+        print(f"{change.what:<12}{change.name:<32}{action}", flush=True)
+        for detail in change.details[:_SHOWN_DETAILS]:
+            print(f"{'':<12}  {detail}")
+        if len(change.details) > _SHOWN_DETAILS:
+            print(f"{'':<12}  and {len(change.details) - _SHOWN_DETAILS} more")
+
+
+def _export(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for board in BOARDS:
+        file = folder / f"{board.uid}.json"
+        file.write_text(json.dumps(build(board), indent=2, ensure_ascii=False) + "\n")
+        print(file)
+
+
+def _check(settings: ProvisionerSettings) -> None:
+    Grafana(settings, True, _say).folder()
+    print(f"ok       Grafana at {settings.grafana_url} answers and takes the credentials")
+
+
+def run() -> int:
+    """Parse the command line and do it; returns the exit status.
+
+    2 where a setting is wrong, 1 where Grafana does not do what it should.
+    """
+    arguments = _parser().parse_args()
+    try:
+        if arguments.export is not None:
+            _export(arguments.export)
+            return 0
+        settings = load(ProvisionerSettings)
+        if not settings.grafana_token and not settings.grafana_password:
+            _say("neither FLOWVERDICT_GRAFANA_TOKEN nor FLOWVERDICT_GRAFANA_PASSWORD is set")
+            return WRONG_SETTINGS
+        if arguments.check:
+            _check(settings)
+        else:
+            _apply(settings, arguments.diff)
+    except SettingsError as error:
+        _say(str(error))
+        return WRONG_SETTINGS
+    except (GrafanaError, OSError) as error:
+        _say(str(error))
+        return CANNOT_RUN
+    return 0

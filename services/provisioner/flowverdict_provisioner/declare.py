@@ -1,0 +1,118 @@
+"""What a dashboard is made of, declared: panels, their queries, variables."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+__all__ = ["Board", "Column", "Link", "Panel", "Query", "Row", "Threshold", "Variable"]
+
+Kind = Literal["stat", "timeseries", "table", "matrix", "heatmap", "nodegraph", "state-timeline"]
+Store = Literal["prometheus", "influxdb"]
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """PromQL, or Flux in a panel of InfluxDB; `legend` names a series by its labels."""
+
+    expr: str
+    legend: str = ""
+    ref: str = "A"
+
+
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """From `value` on things are shown in `color`."""
+
+    value: float
+    color: str
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Where a click on a value leads: a dashboard's uid, and variables from the value's labels."""
+
+    title: str
+    uid: str
+    variables: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """How a column of a table is called and shown; `link` is followed from its cells."""
+
+    name: str
+    title: str
+    unit: str = ""
+    link: Link | None = None
+    thresholds: tuple[Threshold, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Panel:
+    """One panel.
+
+    Attributes:
+        kind: how it is drawn; a `matrix` is a table of `rows_by` by `columns_by`.
+        description: what it shows and how to read it.
+        unit: of Grafana's units (`percentunit`, `s`, `Bps` …).
+        empty: what is said where there is no data, and what that means.
+        columns: of a table, in order; others are not shown.
+        width, height: of 24 columns, and in rows of 30 pixels.
+        may_be_empty: where no data is the usual case, such as no open incident.
+    """
+
+    title: str
+    kind: Kind
+    description: str
+    queries: tuple[Query, ...]
+    unit: str
+    empty: str = "no data"
+    thresholds: tuple[Threshold, ...] = ()
+    columns: tuple[Column, ...] = ()
+    rows_by: str = ""
+    columns_by: str = ""
+    link: Link | None = None
+    stacked: bool = False
+    maximum: float | None = None
+    width: int = 12
+    height: int = 8
+    store: Store = "prometheus"
+    may_be_empty: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """Panels under a heading."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    """What an operator picks: the values of `label` of `metric`, narrowed down by `given`."""
+
+    name: str
+    label: str
+    metric: str
+    given: str = ""
+    several: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """One dashboard; `since` is the time range it opens with."""
+
+    uid: str
+    title: str
+    description: str
+    rows: tuple[Row, ...]
+    variables: tuple[Variable, ...] = ()
+    stores: tuple[Store, ...] = ("prometheus",)
+    since: str = "now-1h"
+    refresh: str = "15s"
+
+    @property
+    def panels(self) -> tuple[Panel, ...]:
+        """All panels, in order."""
+        return tuple(panel for row in self.rows for panel in row.panels)

@@ -1,0 +1,113 @@
+"""What is particular to each kind of panel, and where links lead."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import quote
+
+from grafana_foundation_sdk.builders import heatmap
+from grafana_foundation_sdk.builders.common import (
+    GraphThresholdsStyleConfig,
+    ReduceDataOptions,
+    StackingConfig,
+    TableFooterOptions,
+)
+from grafana_foundation_sdk.models import common
+from grafana_foundation_sdk.models import dashboard as models
+
+from flowverdict_provisioner.declare import Column, Link, Panel
+
+__all__ = ["dashboard_url", "drawn"]
+
+
+def drawn(panel: Panel, built: Any) -> Any:
+    """The SDK's builder of a panel, with what belongs to its kind."""
+    return _KINDS[panel.kind](panel, built) if panel.kind in _KINDS else built
+
+
+def dashboard_url(link: Link) -> str:
+    """The address of a dashboard within Grafana, with its variables and the time range kept."""
+    pairs = "".join(f"&var-{name}={quote(v, safe='${}._')}" for name, v in link.variables.items())
+    return f"/d/{link.uid}?${{__url_time_range}}&${{cluster:queryparam}}{pairs}"
+
+
+def _stat(_: Panel, built: Any) -> Any:
+    return built.reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
+
+
+def _timeseries(panel: Panel, built: Any) -> Any:
+    built = built.fill_opacity(10).line_width(1).show_points(common.VisibilityMode.NEVER)
+    if panel.thresholds:
+        dashed = GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
+        built = built.thresholds_style(dashed)
+    if panel.stacked:
+        built = built.stacking(StackingConfig().mode(common.StackingMode.NORMAL))
+    return built
+
+
+def _table(panel: Panel, built: Any) -> Any:
+    built = built.footer(TableFooterOptions().show(False))
+    names = [column.name for column in panel.columns]
+    if len(panel.queries) > 1:
+        built = built.with_transformation(_transformation("merge", {}))
+    built = built.with_transformation(
+        _transformation("filterFieldsByName", {"include": {"names": names}})
+    )
+    organized = {
+        "indexByName": {name: position for position, name in enumerate(names)},
+        "renameByName": {column.name: column.title for column in panel.columns},
+    }
+    built = built.with_transformation(_transformation("organize", organized))
+    for column in panel.columns:
+        built = built.override_by_name(column.title, list(_column_properties(column)))
+    return built
+
+
+def _matrix(panel: Panel, built: Any) -> Any:
+    fields = {"rowField": panel.rows_by, "columnField": panel.columns_by, "valueField": "Value"}
+    return built.with_transformation(
+        _transformation("groupingToMatrix", fields | {"emptyValue": "null"})
+    ).cell_options(common.TableColoredBackgroundCellOptions())
+
+
+def _node_graph(_: Panel, built: Any) -> Any:
+    # The panel knows its numbers by this name.
+    named = {
+        "mode": "binary",
+        "alias": "mainstat",
+        "binary": {"left": "Value", "operator": "*", "right": "1"},
+    }
+    return built.with_transformation(_transformation("calculateField", named))
+
+
+def _heatmap(panel: Panel, built: Any) -> Any:
+    return built.calculate(False).y_axis(heatmap.YAxisConfig().unit(panel.unit))
+
+
+_KINDS: dict[str, Callable[[Panel, Any], Any]] = {
+    "stat": _stat,
+    "timeseries": _timeseries,
+    "table": _table,
+    "matrix": _matrix,
+    "nodegraph": _node_graph,
+    "heatmap": _heatmap,
+}
+
+
+def _transformation(name: str, options: dict[str, Any]) -> models.DataTransformerConfig:
+    return models.DataTransformerConfig(id_val=name, options=options)
+
+
+def _column_properties(column: Column) -> Iterator[models.DynamicConfigValue]:
+    if column.unit:
+        yield models.DynamicConfigValue(id_val="unit", value=column.unit)
+    if column.link is not None:
+        link = {"title": column.link.title, "url": dashboard_url(column.link)}
+        yield models.DynamicConfigValue(id_val="links", value=[link])
+    if column.thresholds:
+        steps = [{"value": each.value, "color": each.color} for each in column.thresholds]
+        steps[0]["value"] = None  # from minus infinity on
+        value = {"mode": "absolute", "steps": steps}
+        yield models.DynamicConfigValue(id_val="thresholds", value=value)
+        yield models.DynamicConfigValue(
+            id_val="custom.cellOptions", value={"type": "color-background"}
+        )

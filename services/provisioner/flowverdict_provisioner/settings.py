@@ -1,0 +1,45 @@
+"""The provisioner's settings."""
+
+from dataclasses import dataclass
+
+from flowverdict_runtime.settings import (
+    http_url,
+    number,
+    optional_http_url,
+    optional_text,
+    setting,
+    text,
+)
+
+__all__ = ["ProvisionerSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionerSettings:
+    """What the provisioner reads from its environment."""
+
+    grafana_url: str = setting(http_url, "http://127.0.0.1:3000", "where Grafana is")
+    grafana_user: str = setting(text, "admin", "who changes Grafana, where no token is given")
+    grafana_password: str = setting(optional_text, "", "that user's password")
+    grafana_token: str = setting(
+        optional_text, "", "a service account's token, instead of user and password"
+    )
+    grafana_wait_seconds: float = setting(
+        number(0, 86400), "300", "how long to wait for a Grafana that does not answer"
+    )
+    prometheus_url: str = setting(
+        http_url, "http://127.0.0.1:9090", "Prometheus, as Grafana reaches it"
+    )
+    alertmanager_url: str = setting(
+        optional_http_url,
+        "",
+        "Alertmanager, as Grafana reaches it; with one, Grafana's own alert rules start paused",
+    )
+    influx_url: str = setting(
+        http_url, "http://127.0.0.1:8086", "InfluxDB 2, as Grafana reaches it"
+    )
+    influx_token: str = setting(
+        optional_text, "", "a token that may read the bucket; without it InfluxDB is left out"
+    )
+    influx_org: str = setting(text, "flowverdict", "the organisation that the bucket is in")
+    influx_bucket: str = setting(text, "flowverdict", "the bucket of the influx-writer")

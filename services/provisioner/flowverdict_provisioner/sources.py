@@ -1,0 +1,52 @@
+"""The data sources, as Grafana's API takes them."""
+
+import hashlib
+from typing import Any
+
+from flowverdict_provisioner.settings import ProvisionerSettings
+
+__all__ = ["PROMETHEUS_UID", "data_sources"]
+
+PROMETHEUS_UID = "flowverdict-prometheus"
+
+
+def data_sources(settings: ProvisionerSettings) -> list[dict[str, Any]]:
+    """What the settings give: Prometheus, and Alertmanager and InfluxDB where they are named.
+
+    Grafana never tells a secret again, so a digest of it is kept beside it: that shows whether the
+    secret is still the same.
+    """
+    sources = [
+        _source(
+            "prometheus",
+            "Prometheus",
+            settings.prometheus_url,
+            {"httpMethod": "POST", "timeInterval": "15s", "prometheusType": "Prometheus"},
+        )
+    ]
+    if settings.alertmanager_url:
+        json_data = {"implementation": "prometheus", "handleGrafanaManagedAlerts": False}
+        url = settings.alertmanager_url
+        sources.append(_source("alertmanager", "Alertmanager", url, json_data))
+    if settings.influx_token:
+        digest = hashlib.sha256(settings.influx_token.encode()).hexdigest()[:16]
+        json_data = {
+            "version": "Flux",
+            "organization": settings.influx_org,
+            "defaultBucket": settings.influx_bucket,
+            "flowverdictSecretDigest": digest,
+        }
+        influx = _source("influxdb", "InfluxDB", settings.influx_url, json_data)
+        sources.append(influx | {"secureJsonData": {"token": settings.influx_token}})
+    return sources
+
+
+def _source(kind: str, name: str, url: str, json_data: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "uid": f"flowverdict-{kind}",
+        "name": f"Flowverdict {name}",
+        "type": kind,
+        "access": "proxy",
+        "url": url,
+        "jsonData": json_data,
+    }

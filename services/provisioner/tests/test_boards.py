@@ -1,0 +1,117 @@
+"""The dashboards' models: nothing that an operator would stumble over."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from flowverdict_contracts.signals import SIGNALS
+from flowverdict_provisioner.boards import BOARDS
+from flowverdict_provisioner.build import build
+from flowverdict_provisioner.declare import Board, Panel
+
+MODELS = {board.uid: build(board) for board in BOARDS}
+every_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: str(board.title))
+
+
+def panels() -> Iterator[tuple[Board, Panel]]:
+    for board in BOARDS:
+        for panel in board.panels:
+            yield board, panel
+
+
+every_panel = pytest.mark.parametrize(
+    ("board", "panel"), list(panels()), ids=lambda each: str(each.title).replace(" ", "-")
+)
+
+
+def drawn(uid: str) -> list[dict[str, Any]]:
+    return [each for each in MODELS[uid]["panels"] if each["type"] != "row"]
+
+
+@every_panel
+def test_a_panel_has_a_unit_a_description_and_says_what_empty_means(
+    board: Board, panel: Panel
+) -> None:
+    model = next(
+        each
+        for each in drawn(board.uid)
+        if (each["title"], each["description"]) == (panel.title, panel.description)
+    )
+    assert model["fieldConfig"]["defaults"]["unit"] == panel.unit != ""
+    assert model["fieldConfig"]["defaults"]["noValue"] == panel.empty != ""
+    assert panel.description.endswith((".", "?"))
+    assert [each["refId"] for each in model["targets"]] == sorted(
+        {q.ref for q in panel.queries}
+    ) or (panel.kind == "nodegraph")
+    if panel.kind == "table":
+        assert panel.columns
+
+
+@every_board
+def test_panels_stand_side_by_side_and_never_on_each_other(board: Board) -> None:
+    taken: set[tuple[int, int]] = set()
+    for panel in MODELS[board.uid]["panels"]:
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert at["x"] + at["w"] <= 24
+        assert not taken & cells, panel["title"]
+        taken |= cells
+    ids = [panel["id"] for panel in MODELS[board.uid]["panels"]]
+    assert len(set(ids)) == len(ids)
+
+
+@every_board
+def test_a_query_uses_no_variable_that_the_dashboard_does_not_have(board: Board) -> None:
+    names = {each["name"] for each in MODELS[board.uid]["templating"]["list"]}
+    for panel in board.panels:
+        for query in panel.queries:
+            used = set(re.findall(r"\$(\w+)", query.expr)) - {"1", "__rate_interval"}
+            assert used <= names, (panel.title, used - names)
+
+
+def test_links_lead_to_dashboards_and_variables_that_exist() -> None:
+    text = str(MODELS)
+    links = re.findall(r"/d/([\w-]+)\?([^'\"]*)", text)
+    assert links
+    for uid, query in links:
+        names = {each["name"] for each in MODELS[uid]["templating"]["list"]}
+        assert set(re.findall(r"var-(\w+)=", query)) <= names
+
+
+def test_dashboards_are_linked_with_each_other_and_show_verdicts_on_their_graphs() -> None:
+    for board in BOARDS:
+        model = MODELS[board.uid]
+        assert [link["type"] for link in model["links"]] == ["dashboards"]
+        assert model["tags"] == ["flowverdict"]
+        if "prometheus" in board.stores:
+            assert "Verdicts" in [each["name"] for each in model["annotations"]["list"]]
+
+
+def test_every_signal_has_a_panel() -> None:
+    shown = " ".join(q.expr for _, panel in panels() for q in panel.queries)
+    for signal in SIGNALS:
+        assert signal.metric in shown
+
+
+def test_flux_asks_only_for_fields_and_tags_that_are_written() -> None:
+    written = {"summary", "_value", "_time", "_field", "_measurement", "status"}
+    for signal in SIGNALS:
+        histogram = (f"{signal.field}_sum", f"{signal.field}_samples")
+        written |= {signal.field} if signal.kind == "counter" else set(histogram)
+    for board, panel in panels():
+        for query in panel.queries:
+            if panel.store != "influxdb":
+                continue
+            assert "prometheus" not in board.stores
+            assert query.expr.startswith("from(bucket: v.defaultBucket)\n  |> range(")
+            for opening, closing in ("()", "[]", "{}"):
+                assert query.expr.count(opening) == query.expr.count(closing)
+            assert query.expr.count('"') % 2 == 0
+            assert set(re.findall(r"\br\.(\w+)", query.expr)) <= written
+            assert set(re.findall(r'_field == "(\w+)"', query.expr)) <= written

@@ -1,0 +1,198 @@
+"""The command against a Grafana that keeps state, refuses, starts late and goes away."""
+
+import copy
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flowverdict_provisioner import grafana as module
+from flowverdict_provisioner.boards import BOARDS
+from flowverdict_provisioner.command import run
+from tests.stand_ins.grafana import GrafanaStandIn
+
+UIDS = {board.uid for board in BOARDS}
+
+
+@pytest.fixture
+def grafana(monkeypatch: pytest.MonkeyPatch) -> Iterator[GrafanaStandIn]:
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 0.05)
+    stand_in = GrafanaStandIn()
+    stand_in.start()
+    monkeypatch.setenv("FLOWVERDICT_GRAFANA_URL", stand_in.url)
+    monkeypatch.setenv("FLOWVERDICT_GRAFANA_PASSWORD", "secret")
+    monkeypatch.setenv("FLOWVERDICT_GRAFANA_WAIT_SECONDS", "20")
+    monkeypatch.setenv("FLOWVERDICT_INFLUX_TOKEN", "influx-secret")
+    yield stand_in
+    stand_in.stop()
+
+
+def provision(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["flowverdict-provisioner", *arguments])
+    return run()
+
+
+def state(grafana: GrafanaStandIn) -> dict[str, Any]:
+    kinds = ("data_sources", "secrets", "folders", "dashboards", "alert_rules")
+    return {kind: copy.deepcopy(getattr(grafana, kind)) for kind in kinds}
+
+
+def test_everything_is_there_after_one_run_and_a_second_changes_nothing(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert provision(monkeypatch) == 0
+    assert set(grafana.dashboards) == UIDS
+    assert set(grafana.data_sources) == {"flowverdict-prometheus", "flowverdict-influxdb"}
+    assert grafana.secrets["flowverdict-influxdb"] == {"token": "influx-secret"}
+    assert "flowverdict-verdict" in grafana.alert_rules
+    assert all(each["meta"]["folderUid"] == "flowverdict" for each in grafana.dashboards.values())
+    before, changed = state(grafana), sum(grafana.requests.values())
+    capsys.readouterr()
+    assert provision(monkeypatch) == 0
+    assert state(grafana) == before
+    assert sum(grafana.requests.values()) == changed
+    said = capsys.readouterr().out
+    assert "updated" not in said
+    assert "created" not in said
+
+
+def test_diff_says_what_would_be_done_and_does_nothing(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert provision(monkeypatch, "--diff") == 0
+    assert not grafana.dashboards
+    assert "Network health                  would be created" in capsys.readouterr().out
+    provision(monkeypatch)
+    grafana.dashboards["flowverdict-pod"]["dashboard"]["panels"][1]["title"] = "Mine"
+    before = state(grafana)
+    capsys.readouterr()
+    assert provision(monkeypatch, "--diff") == 0
+    assert state(grafana) == before
+    said = capsys.readouterr().out
+    assert "Pod                             would be updated" in said
+    assert "panels[1].title: 'Mine' → 'Sent again'" in said
+
+
+def test_what_others_changed_elsewhere_is_kept(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provision(monkeypatch)
+    grafana.folders["team"] = {"uid": "team", "title": "Team"}
+    grafana.dashboards["theirs"] = {"dashboard": {"uid": "theirs", "version": 3}, "meta": {}}
+    moved = grafana.dashboards["flowverdict-pod"]
+    moved["meta"]["folderUid"] = "team"
+    moved["dashboard"]["time"] = {"from": "now-2d", "to": "now"}
+    moved["dashboard"]["panels"][0]["title"] = "changed"
+    source = grafana.data_sources["flowverdict-prometheus"]
+    source["basicAuth"] = True
+    source["jsonData"]["customQueryParameters"] = "tenant=1"
+    source["url"] = "http://old:9090"
+    grafana.alert_rules["flowverdict-verdict"]["isPaused"] = True
+    grafana.alert_rules["flowverdict-verdict"]["for"] = "9m"
+    assert provision(monkeypatch) == 0
+    pod = grafana.dashboards["flowverdict-pod"]
+    assert pod["dashboard"]["panels"][0]["title"] == "Now"
+    assert pod["dashboard"]["time"] == {"from": "now-2d", "to": "now"}
+    assert pod["meta"]["folderUid"] == "team"
+    assert grafana.dashboards["theirs"]["dashboard"]["version"] == 3
+    source = grafana.data_sources["flowverdict-prometheus"]
+    assert source["url"] == "http://127.0.0.1:9090"
+    assert source["basicAuth"] is True
+    assert source["jsonData"]["customQueryParameters"] == "tenant=1"
+    rule = grafana.alert_rules["flowverdict-verdict"]
+    assert (rule["isPaused"], rule["for"]) == (True, "0s")
+
+
+def test_a_dashboard_that_somebody_saves_meanwhile_is_read_again(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provision(monkeypatch)
+    stored = grafana.dashboards["flowverdict-pod"]["dashboard"]
+    stored["title"] = "old"
+
+    def somebody_saves(uid: str) -> None:
+        grafana.before_save = None
+        grafana.dashboards[uid]["dashboard"]["version"] += 1
+        grafana.dashboards[uid]["dashboard"]["refresh"] = "1m"
+
+    grafana.before_save = somebody_saves
+    assert provision(monkeypatch) == 0
+    saved = grafana.dashboards["flowverdict-pod"]["dashboard"]
+    assert (saved["title"], saved["refresh"], saved["version"]) == ("Pod", "1m", 3)
+
+
+def test_a_grafana_that_starts_late_is_waited_for_and_one_that_goes_away_comes_back_to(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grafana.stop()
+    grafana.starting, grafana.close_after = 3, 4
+    returned = threading.Timer(0.5, grafana.start)
+    returned.start()
+
+    def comes_back() -> None:
+        returned.join()
+        while grafana._server is not None:
+            pass
+        grafana.close_after = None
+        grafana.start()
+
+    waiting = threading.Thread(target=comes_back)
+    waiting.start()
+    assert provision(monkeypatch) == 0
+    waiting.join()
+    assert set(grafana.dashboards) == UIDS
+    said = capsys.readouterr().err
+    assert "nothing listens there" in said
+    assert "it answers 503" in said
+
+
+def test_a_grafana_that_never_comes_is_an_error_in_words(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grafana.stop()
+    monkeypatch.setenv("FLOWVERDICT_GRAFANA_WAIT_SECONDS", "0")
+    assert provision(monkeypatch) == 1
+    assert "does not do it in time: nothing listens there" in capsys.readouterr().err
+
+
+def test_wrong_credentials_are_an_error_that_names_the_settings(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLOWVERDICT_GRAFANA_PASSWORD", "wrong")
+    assert provision(monkeypatch) == 1
+    assert "FLOWVERDICT_GRAFANA_TOKEN" in capsys.readouterr().err
+    monkeypatch.setenv("FLOWVERDICT_GRAFANA_PASSWORD", "")
+    assert provision(monkeypatch) == 2
+    monkeypatch.setenv("FLOWVERDICT_GRAFANA_TOKEN", "token")
+    assert provision(monkeypatch, "--check") == 0
+    assert not grafana.folders, "a check changes nothing"
+
+
+def test_a_new_secret_is_sent(grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    provision(monkeypatch)
+    monkeypatch.setenv("FLOWVERDICT_INFLUX_TOKEN", "rotated")
+    assert provision(monkeypatch) == 0
+    assert grafana.secrets["flowverdict-influxdb"] == {"token": "rotated"}
+    assert "rotated" not in json.dumps(grafana.data_sources)
+
+
+def test_with_an_alertmanager_grafanas_own_rules_start_paused(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLOWVERDICT_ALERTMANAGER_URL", "http://alertmanager:9093")
+    assert provision(monkeypatch) == 0
+    assert all(rule["isPaused"] for rule in grafana.alert_rules.values())
+    assert "flowverdict-alertmanager" in grafana.data_sources
+
+
+def test_export_writes_the_dashboards_without_grafana_or_settings(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert provision(monkeypatch, "--export", str(tmp_path / "boards")) == 0
+    written = {each.stem: json.loads(each.read_text()) for each in (tmp_path / "boards").iterdir()}
+    assert set(written) == UIDS
+    assert all(model["uid"] == uid and "id" not in model for uid, model in written.items())

@@ -1,0 +1,171 @@
+"""A Grafana for the tests: what of its HTTP API the provisioner uses, with state and its faults."""
+
+import base64
+import json
+import threading
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from flowverdict_lab.pipeline import free_port
+
+__all__ = ["GrafanaStandIn"]
+
+Json = dict[str, Any]
+_PATHS = {
+    "datasources/uid": "data_sources",
+    "folders": "folders",
+    "dashboards/uid": "dashboards",
+    "v1/provisioning/alert-rules": "alert_rules",
+}
+
+
+class GrafanaStandIn:
+    """Keeps what it is sent, as Grafana does.
+
+    It numbers a dashboard's versions and refuses to overwrite another one than it was told
+    (412), keeps a data source's secrets to itself, and, like a real one that starts, answers 503
+    as long as `starting` is above 0. `close_after` requests that change something it goes away, in
+    the middle of the answer. `before_save` is called with a dashboard's uid before it is saved.
+    """
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.data_sources: dict[str, Json] = {}
+        self.secrets: dict[str, Json] = {}
+        self.folders: dict[str, Json] = {}
+        self.dashboards: dict[str, Json] = {}
+        self.alert_rules: dict[str, Json] = {}
+        self.starting = 0
+        self.close_after: int | None = None
+        self.before_save: Any = None
+        self.requests: Counter[str] = Counter()
+        self._server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        handler = type("Handler", (_Handler,), {"grafana": self})
+        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def save_dashboard(self, asked: Json) -> tuple[int, Json]:
+        """As POST /api/dashboards/db."""
+        model = asked["dashboard"]
+        uid = model["uid"]
+        if self.before_save is not None:
+            self.before_save(uid)
+        stored = self.dashboards.get(uid)
+        version = stored["dashboard"]["version"] if stored else 0
+        if not asked.get("overwrite") and stored is not None and model.get("version") != version:
+            message = "The dashboard has been changed by someone else"
+            return 412, {"status": "version-mismatch", "message": message}
+        folder = asked.get("folderUid", "")
+        if folder and folder not in self.folders:
+            return 400, {"message": "folder not found"}
+        number = stored["dashboard"]["id"] if stored else len(self.dashboards) + 1
+        self.dashboards[uid] = {
+            "dashboard": {**model, "id": number, "version": version + 1},
+            "meta": {"folderUid": folder, "slug": uid},
+        }
+        return 200, {"uid": uid, "version": version + 1, "status": "success"}
+
+    def save_data_source(self, asked: Json) -> tuple[int, Json]:
+        """As POST or PUT on /api/datasources."""
+        uid = asked["uid"]
+        self.secrets.setdefault(uid, {}).update(asked.pop("secureJsonData", {}))
+        defaults = {"basicAuth": False, "readOnly": False, "id": len(self.data_sources) + 1}
+        fields = {"secureJsonFields": dict.fromkeys(self.secrets[uid], True)}
+        self.data_sources[uid] = {**defaults, **asked, **fields}
+        return 200, {"datasource": self.data_sources[uid], "message": "saved"}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    grafana: GrafanaStandIn
+
+    def _answer(self, status: int, body: Any) -> None:
+        encoded = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(encoded)))
+        self.end_headers()
+        self.wfile.write(encoded)
+
+    def _may(self) -> bool:
+        grafana = self.grafana
+        if grafana.starting:
+            grafana.starting -= 1
+            self._answer(503, {"message": "starting"})
+            return False
+        basic = "Basic " + base64.b64encode(b"admin:secret").decode()
+        if self.headers["Authorization"] not in (basic, "Bearer token"):
+            self._answer(401, {"message": "Invalid username or password"})
+            return False
+        if self.command != "GET" and grafana.close_after is not None:
+            grafana.close_after -= 1
+            if grafana.close_after < 0:
+                self.connection.close()
+                threading.Thread(target=grafana.stop).start()
+                return False
+        return True
+
+    def _path(self) -> str:
+        return self.path.removeprefix("/api/").split("?")[0]
+
+    def do_GET(self) -> None:
+        if not self._may():
+            return
+        for prefix, kind in _PATHS.items():
+            if self._path().startswith(f"{prefix}/"):
+                uid = self._path().removeprefix(f"{prefix}/")
+                found = getattr(self.grafana, kind).get(uid)
+                self._answer(200 if found else 404, found or {"message": f"{kind} not found"})
+                return
+        self._answer(404, {"message": "not found"})
+
+    def do_POST(self) -> None:
+        body = self._body()
+        if not self._may():
+            return
+        self.grafana.requests[self._path()] += 1
+        path, grafana = self._path(), self.grafana
+        if path == "dashboards/db":
+            self._answer(*grafana.save_dashboard(body))
+        elif path == "datasources":
+            self._answer(*grafana.save_data_source(body))
+        elif path == "folders":
+            grafana.folders[body["uid"]] = body
+            self._answer(200, body)
+        elif path == "v1/provisioning/alert-rules":
+            grafana.alert_rules[body["uid"]] = {**body, "id": 1, "provenance": ""}
+            self._answer(201, body)
+        else:
+            self._answer(404, {"message": "not found"})
+
+    def do_PUT(self) -> None:
+        body = self._body()
+        if not self._may():
+            return
+        path, grafana = self._path(), self.grafana
+        self.grafana.requests[path.rpartition("/")[0]] += 1
+        if path.startswith("datasources/uid/"):
+            self._answer(*grafana.save_data_source(body))
+        elif path.startswith("v1/provisioning/alert-rules/"):
+            grafana.alert_rules[body["uid"]] = body
+            self._answer(200, body)
+        else:
+            self._answer(404, {"message": "not found"})
+
+    def _body(self) -> Any:
+        return json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
