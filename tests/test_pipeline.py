@@ -23,7 +23,7 @@ from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.machine import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline
-from flowverdict_lab.recording import stored
+from flowverdict_runtime.reading import stored
 
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")

@@ -1,6 +1,8 @@
 """The seed's queries in a real Prometheus, and its offline analysis."""
 
+import contextlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -18,6 +20,9 @@ from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.machine import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline, free_port, start_process, stop_process
+from flowverdict_provisioner.boards import BOARDS
+from flowverdict_provisioner.declare import Board
+from tests.stand_ins.influx import InfluxStandIn
 
 UNPACKED = Path(__file__).parents[1] / ".cache" / "prometheus" / "usr" / "bin" / "prometheus"
 PROMETHEUS = str(UNPACKED) if UNPACKED.exists() else shutil.which("prometheus")
@@ -30,32 +35,63 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def prometheus(tmp_path: Path) -> Iterator[tuple[Network, Pipeline, str]]:
-    """The lab with a broken pod-a, the pipeline, and a Prometheus that scrapes its exporter."""
-    cluster = make_cluster(4, 2)
-    (tmp_path / "logs").mkdir()
-    with (
-        Network(cluster, tmp_path / "logs") as network,
-        Pipeline(tmp_path, cluster.inventory()) as pipeline,
-    ):
-        config = tmp_path / "prometheus.yml"
-        target = f"127.0.0.1:{pipeline.ports['exporter']}"
-        config.write_text(
-            "global: {scrape_interval: 1s}\n"
-            "scrape_configs:\n"
-            f"  - {{job_name: flowverdict, static_configs: [{{targets: ['{target}']}}]}}\n"
+def configure(folder: Path, pipeline: Pipeline, influx_writer_port: int) -> Path:
+    """A configuration that scrapes every service, with the shipped rules evaluated each second."""
+    rules = folder / "rules"
+    rules.mkdir()
+    for file in Path("deploy/prometheus/rules").glob("*.yaml"):
+        (rules / file.name).write_text(
+            re.sub(r"interval: \d+[sm]", "interval: 1s", file.read_text())
         )
-        port = free_port()
-        argv = [str(PROMETHEUS), f"--config.file={config}", f"--storage.tsdb.path={tmp_path}/tsdb"]
+    ports = {**pipeline.ports, "influx-writer": influx_writer_port}
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [f"{rules}/*.yaml"],
+        "scrape_configs": [
+            {
+                "job_name": f"flowverdict-{service}",
+                "static_configs": [{"targets": [f"127.0.0.1:{port}"]}],
+            }
+            for service, port in ports.items()
+        ],
+    }
+    path = folder / "prometheus.yml"
+    path.write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture(scope="module")
+def prometheus(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Network, Pipeline, str]]:
+    """The lab with a broken pod-a, all services, and a Prometheus that scrapes them."""
+    folder = tmp_path_factory.mktemp("prometheus")
+    cluster = make_cluster(4, 2)
+    (folder / "logs").mkdir()
+    influx, port, writer_port = InfluxStandIn(), free_port(), free_port()
+    with (
+        Network(cluster, folder / "logs") as network,
+        Pipeline(folder, cluster.inventory()) as pipeline,
+        contextlib.ExitStack() as running,
+    ):
+        influx.start()
+        running.callback(influx.stop)
+        environ = {
+            "FLOWVERDICT_NATS_URL": pipeline.nats_url,
+            "FLOWVERDICT_INFLUX_URL": influx.url,
+            "FLOWVERDICT_INFLUX_TOKEN": influx.token,
+            "FLOWVERDICT_LISTEN": f"127.0.0.1:{writer_port}",
+        }
+        writer = [sys.executable, "-m", "flowverdict_influx_writer"]
+        log = folder / "logs" / "influx-writer.log"
+        running.callback(stop_process, start_process(writer, log, environ))
+        config = configure(folder, pipeline, writer_port)
+        argv = [str(PROMETHEUS), f"--config.file={config}", f"--storage.tsdb.path={folder}/tsdb"]
         argv += [f"--web.listen-address=127.0.0.1:{port}"]
-        process = start_process(argv, tmp_path / "logs" / "prometheus.log")
-        try:
-            network.start_traffic(10)
-            parse_fault("pod-loss", "pod-a", 20, cluster).inject(network)
-            yield network, pipeline, f"http://127.0.0.1:{port}"
-        finally:
-            stop_process(process)
+        running.callback(stop_process, start_process(argv, folder / "logs" / "prometheus.log"))
+        network.start_traffic(10)
+        parse_fault("pod-loss", "pod-a", 20, cluster).inject(network)
+        yield network, pipeline, f"http://127.0.0.1:{port}"
 
 
 def query(url: str, promql: str) -> list[dict[str, Any]]:
@@ -120,3 +156,66 @@ async def test_the_seeds_queries_return_the_labs_pairs_and_its_analysis_blames_t
         if each["antecedents"] == ["FAIL"] and len(each["consequents"]) == 1
     ]
     assert from_failure[0] == [pod_a]
+
+
+def asked(board: Board, expression: str) -> str:
+    """A panel's query as Grafana sends it: everything chosen, or pod-a where it is one pod."""
+    one_pod = {"$namespace": "default", "$pod": "pod-a"} if board.uid == "flowverdict-pod" else {}
+    values = {"$__rate_interval": "30s", "$cluster": ".*", "$namespace": ".*", "$pod": ".*"}
+    for name, value in {**values, "$workload": ".*", **one_pod}.items():
+        expression = expression.replace(name, value)
+    return expression
+
+
+async def test_while_a_pod_is_broken_no_query_of_any_panel_is_empty(
+    prometheus: tuple[Network, Pipeline, str],
+) -> None:
+    network, _, url = prometheus
+    pod_c = network.cluster.pods[2].ipv4
+    refused = f"import socket; [socket.socket().connect_ex(('{pod_c}', 1)) for _ in range(5)]"
+    queries = {
+        (board.title, panel.title, query.ref): asked(board, query.expr)
+        for board in BOARDS
+        for panel in board.panels
+        if panel.store == "prometheus"
+        for query in panel.queries
+    }
+    assert len(queries) > 60
+
+    def empty() -> list[tuple[str, str, str]]:
+        network.inside("pod-b", [sys.executable, "-c", refused])
+        return [key for key, promql in queries.items() if not query(url, promql)]
+
+    still: list[tuple[str, str, str]] = []
+
+    def all_have_data() -> bool:
+        still[:] = empty()
+        return not still
+
+    try:
+        await eventually(all_have_data, 90)
+    except AssertionError:
+        raise AssertionError(f"empty: {still}") from None
+    for board in BOARDS:
+        for variable in board.variables:
+            series = f"{variable.metric}{{{asked(board, variable.given)}}}"
+            values = query(url, f"count by ({variable.label}) ({series})")
+            assert values, variable
+
+
+async def test_a_verdict_is_one_alert_and_says_which_flows_it_explains(
+    prometheus: tuple[Network, Pipeline, str],
+) -> None:
+    _, _, url = prometheus
+
+    def alerts(name: str) -> list[dict[str, str]]:
+        firing = query(url, f'ALERTS{{alertname="{name}", alertstate="firing"}}')
+        return [each["metric"] for each in firing]
+
+    (verdict,) = await eventually(lambda: alerts("FlowverdictVerdict"), 60)
+    assert (verdict["cause_kind"], verdict["cause_namespace"]) == ("pod", "default")
+    assert verdict["cause_name"] == "pod-a"
+    assert "pod-a" in verdict["summary"]
+    explained = await eventually(lambda: alerts("FlowverdictExplains"))
+    assert {each["by"] for each in explained} <= {"src_pod", "dst_pod"}
+    assert not query(url, 'ALERTS{alertname=~"Flowverdict(RowsLost|MessagesMalformed|NodeSilent)"}')

@@ -7,22 +7,20 @@ message: when it was stored (UTC nanoseconds), subject, headers, and the body in
 import base64
 import gzip
 import json
-import uuid
 import zlib
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
 
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_contracts.verdicts import Component
+from flowverdict_runtime.reading import stored
 
-__all__ = ["About", "RawMessage", "RecordingError", "read", "replay", "save", "stored"]
+__all__ = ["About", "RawMessage", "RecordingError", "read", "replay", "save"]
 
 FORMAT = "flowverdict-recording/1"
 
@@ -56,29 +54,6 @@ class RawMessage:
     subject: str
     headers: Mapping[str, str]
     body: bytes
-
-
-async def stored(jetstream: JetStreamContext, stream: str) -> AsyncIterator[Msg]:
-    """What `stream` holds now, in order; not what is published meanwhile."""
-    last = (await jetstream.stream_info(stream)).state.last_seq
-    name = f"reader-{uuid.uuid4().hex}"
-    config = ConsumerConfig(name=name, ack_policy=AckPolicy.NONE, inactive_threshold=60)
-    await jetstream.add_consumer(stream, config)
-    subscription = await jetstream.pull_subscribe_bind(name, stream)
-    sequence = 0
-    try:
-        while sequence < last:
-            try:
-                messages = await subscription.fetch(256, timeout=1)
-            except TimeoutError:
-                break  # the last ones have expired meanwhile
-            for message in messages:
-                sequence = message.metadata.sequence.stream
-                if sequence <= last:
-                    yield message
-    finally:
-        await subscription.unsubscribe()
-        await jetstream.delete_consumer(stream, name)
 
 
 async def save(jetstream: JetStreamContext, about: About, path: Path) -> None:

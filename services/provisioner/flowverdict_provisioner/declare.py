@@ -1,7 +1,7 @@
 """What a dashboard is made of, declared: panels, their queries, variables."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 __all__ = ["Board", "Column", "Link", "Panel", "Query", "Row", "Threshold", "Variable"]
 
@@ -57,7 +57,6 @@ class Panel:
         empty: what is said where there is no data, and what that means.
         columns: of a table, in order; others are not shown.
         width, height: of 24 columns, and in rows of 30 pixels.
-        may_be_empty: where no data is the usual case, such as no open incident.
     """
 
     title: str
@@ -76,8 +75,6 @@ class Panel:
     width: int = 12
     height: int = 8
     store: Store = "prometheus"
-    may_be_empty: bool = False
-    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

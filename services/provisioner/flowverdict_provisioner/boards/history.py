@@ -146,7 +146,6 @@ HISTORY = Board(
                     unit="none",
                     empty="no verdict in this time",
                     store="influxdb",
-                    may_be_empty=True,
                 ),
             ),
         ),

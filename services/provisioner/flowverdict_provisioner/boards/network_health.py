@@ -253,7 +253,6 @@ NETWORK_HEALTH = Board(
                     unit="cps",
                     empty="no attempt has failed",
                     width=8,
-                    may_be_empty=True,
                 ),
                 Panel(
                     title="Resets",

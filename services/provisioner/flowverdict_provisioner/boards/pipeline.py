@@ -9,11 +9,16 @@ _JOBS = f'job=~".*flowverdict.*",{CLUSTER}'
 _RATE = "[$__rate_interval]"
 
 
-def _rates(*metrics: tuple[str, str]) -> tuple[Query, ...]:
+def _rates(*metrics: tuple[str, str], or_none: str = "") -> tuple[Query, ...]:
     return tuple(
-        Query(f"sum(rate({metric}{{{CLUSTER}}}{_RATE}))", legend, chr(ord("A") + number))
+        Query(f"sum(rate({metric}{{{CLUSTER}}}{_RATE})){or_none}", legend, chr(ord("A") + number))
         for number, (metric, legend) in enumerate(metrics)
     )
+
+
+def _losses(*metrics: tuple[str, str]) -> tuple[Query, ...]:
+    """Rates of what has no series as long as it has not happened."""
+    return _rates(*metrics, or_none=" or vector(0)")
 
 
 PIPELINE = Board(
@@ -59,14 +64,13 @@ PIPELINE = Board(
                     title="To InfluxDB",
                     kind="timeseries",
                     description="Points written a second, and refused for good.",
-                    queries=_rates(
+                    queries=_losses(
                         ("flowverdict_influx_points_total", "written"),
                         ("flowverdict_influx_points_refused_total", "refused"),
                     ),
                     unit="cps",
                     empty="no influx-writer runs",
                     width=8,
-                    may_be_empty=True,
                 ),
             ),
         ),
@@ -78,7 +82,7 @@ PIPELINE = Board(
                     kind="timeseries",
                     description="Each of them should be nothing. Lost in the kernel: more flows than"
                     " the map holds. Malformed: another version, or somebody else on the subject.",
-                    queries=_rates(
+                    queries=_losses(
                         ("flowverdict_rows_lost_total", "rows lost in the kernel"),
                         ("flowverdict_messages_malformed_total", "messages malformed"),
                         ("flowverdict_messages_failed_total", "deliveries failed"),

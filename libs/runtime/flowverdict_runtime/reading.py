@@ -1,0 +1,61 @@
+"""What a stream holds now, from its first message or from a time on."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from flowverdict_runtime.retry import PASSING
+
+__all__ = ["stored"]
+
+_BATCH = 256
+_DISUSE_SECONDS = 60.0
+
+
+async def stored(
+    jetstream: JetStreamContext,
+    stream: str,
+    *,
+    since_ns: int | None = None,
+    headers_only: bool = False,
+) -> AsyncIterator[Msg]:
+    """The messages of `stream` in order; not what is published meanwhile.
+
+    With `since_ns` (UTC nanoseconds) from the first that was stored then or later.
+
+    Raises:
+        NatsError: where JetStream does not answer or has no such stream.
+    """
+    last = (await jetstream.stream_info(stream)).state.last_seq
+    name = f"reader-{uuid.uuid4().hex}"
+    config = ConsumerConfig(
+        name=name,
+        ack_policy=AckPolicy.NONE,
+        inactive_threshold=_DISUSE_SECONDS,
+        headers_only=headers_only,
+    )
+    if since_ns is not None:
+        config.deliver_policy = DeliverPolicy.BY_START_TIME
+        config.opt_start_time = datetime.fromtimestamp(since_ns / 1e9, UTC).isoformat()
+    await jetstream.add_consumer(stream, config)
+    subscription = await jetstream.pull_subscribe_bind(name, stream)
+    sequence = 0
+    try:
+        while sequence < last:
+            try:
+                messages = await subscription.fetch(_BATCH, timeout=1)
+            except TimeoutError:
+                break  # the last ones have expired meanwhile, or are older
+            for message in messages:
+                sequence = message.metadata.sequence.stream
+                if sequence <= last:
+                    yield message
+    finally:
+        with contextlib.suppress(*PASSING):
+            await subscription.unsubscribe()
+            await jetstream.delete_consumer(stream, name)
