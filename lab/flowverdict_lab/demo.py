@@ -18,7 +18,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from flowverdict_contracts import verdicts
 from flowverdict_lab import report
 from flowverdict_lab.cluster import make_cluster
-from flowverdict_lab.experiment import METRICS_FILE, PHASES, Outcome, Tell, run_live, run_replay
+from flowverdict_lab.experiment import (
+    METRICS_FILE,
+    PHASES,
+    REPORT_FILE,
+    Outcome,
+    Tell,
+    run_live,
+    run_replay,
+)
 from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
 from flowverdict_lab.machine import why_not_live
 from flowverdict_lab.network import LabError
@@ -28,7 +36,7 @@ from flowverdict_lab.recording import RecordingError
 __all__ = ["main"]
 
 RECORDING_FILE = "recording.jsonl.gz"
-_FILES = ("verdict.json", "verdicts.jsonl", METRICS_FILE, "inventory.json")
+_FILES = ("verdict.json", "verdicts.jsonl", METRICS_FILE, REPORT_FILE, "inventory.json")
 _DEFAULT_RUN = ("20 % packet loss on pod-a", 4, 2)
 SHIPPED_RECORDING = Path(__file__).parent / "recordings" / "pod-loss.jsonl.gz"
 
@@ -181,6 +189,7 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
         console,
         outcome,
         {
+            **({"report": str(folder / REPORT_FILE)} if outcome.verdict else {}),
             "verdict": str(folder / "verdict.json"),
             "verdicts": str(folder / "verdicts.jsonl"),
             "recording": str(recording),

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -18,12 +19,13 @@ from flowverdict_lab import recording
 from flowverdict_lab.cluster import Cluster
 from flowverdict_lab.faults import Fault
 from flowverdict_lab.network import Network
-from flowverdict_lab.pipeline import Pipeline, PipelineError
+from flowverdict_lab.pipeline import Pipeline, PipelineError, start_process
 from flowverdict_lab.recording import About
 
 __all__ = [
     "METRICS_FILE",
     "PHASES",
+    "REPORT_FILE",
     "Outcome",
     "listening",
     "run_live",
@@ -33,6 +35,7 @@ __all__ = [
 
 PHASES = ("before", "during", "after")
 METRICS_FILE = "metrics.prom"
+REPORT_FILE = "report.html"
 _JUDGED_SECONDS = 60
 _PANE_SECONDS = 2
 _RESOLVED_SECONDS = 15
@@ -165,6 +168,7 @@ async def run_live(
                 )
                 tell("saving the recording", 3 * seconds)
                 await recording.save(jetstream, about, record)
+                await _write_report(pipeline, outcome, folder)
             (folder / METRICS_FILE).write_text(pipeline.page("exporter", "/metrics"))
     return outcome
 
@@ -186,8 +190,22 @@ async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
             end_ns = await recording.replay(jetstream, messages)
             tell("waiting for the last window to be judged", 0)
             await until_judged(pipeline, end_ns)
+            await _write_report(pipeline, outcome, folder)
         (folder / METRICS_FILE).write_text(pipeline.page("exporter", "/metrics"))
     return outcome
+
+
+async def _write_report(pipeline: Pipeline, outcome: Outcome, folder: Path) -> None:
+    """The page about the incident, by the command that an operator would give."""
+    if outcome.verdict is None:
+        return
+    argv = [sys.executable, "-m", "flowverdict_rca", "report", "--nats", pipeline.nats_url]
+    argv += ["--incident", outcome.verdict.incident_id, "--out", str(folder / REPORT_FILE)]
+    log = pipeline.logs / "report.log"
+    process = start_process(argv, log)
+    status = await asyncio.to_thread(process.wait)
+    if status:
+        raise PipelineError(f"the report was not written:\n{pipeline.log_tail('report')}")
 
 
 def _phase_words(phase: str, fault: Fault, outcome: Outcome) -> str:

@@ -22,11 +22,12 @@ async def stored(
     stream: str,
     *,
     since_ns: int | None = None,
+    since_sequence: int | None = None,
     headers_only: bool = False,
 ) -> AsyncIterator[Msg]:
     """The messages of `stream` in order; not what is published meanwhile.
 
-    With `since_ns` (UTC nanoseconds) from the first that was stored then or later.
+    From the first that was stored at `since_ns` (UTC nanoseconds) or later, or has that sequence.
 
     Raises:
         NatsError: where JetStream does not answer or has no such stream.
@@ -41,7 +42,10 @@ async def stored(
     )
     if since_ns is not None:
         config.deliver_policy = DeliverPolicy.BY_START_TIME
-        config.opt_start_time = datetime.fromtimestamp(since_ns / 1e9, UTC).isoformat()
+        config.opt_start_time = datetime.fromtimestamp(since_ns / 1e9, UTC)
+    if since_sequence is not None:
+        config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
+        config.opt_start_seq = since_sequence
     await jetstream.add_consumer(stream, config)
     subscription = await jetstream.pull_subscribe_bind(name, stream)
     sequence = 0

@@ -1,15 +1,19 @@
-"""The command `flowverdict-rca`: the service, `fetch` and `analyse`."""
+"""The command `flowverdict-rca`: the service, `fetch`, `analyse` and `report`."""
 
 import sys
 from pathlib import Path
 
 from flowverdict_rca import offline
+from flowverdict_rca.report.command import ReportError, report
 from flowverdict_rca.server import SERVICE
+from flowverdict_rca.settings import RcaSettings
 from flowverdict_runtime.service import parser_of, run_service
+from flowverdict_runtime.settings import SettingsError, load
 
 __all__ = ["run"]
 
 DEFAULT_FILE = Path("tcp_retransmissions.jsonl")
+REPORT_FILE = Path("report.html")
 
 
 def _share(text: str) -> float:
@@ -41,6 +45,14 @@ def run() -> int:
     analyse.add_argument("--min-support", type=_share, default=0.2, help="default: 0.2")
     analyse.add_argument("--min-confidence", type=_share, default=0.7, help="default: 0.7")
     analyse.add_argument("--json", action="store_true", help="one JSON document")
+    report_ = commands.add_parser("report", help="write one HTML file about an incident")
+    report_.add_argument("--incident", metavar="ID", help="default: the newest")
+    report_.add_argument("--out", type=Path, default=REPORT_FILE, help=f"default: {REPORT_FILE}")
+    report_.add_argument(
+        "--nats",
+        metavar="URL",
+        help="where NATS is (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
+    )
     arguments = parser.parse_args()
     try:
         if arguments.command == "fetch":
@@ -52,7 +64,12 @@ def run() -> int:
                 arguments.file, arguments.min_support, arguments.min_confidence, arguments.json
             )
             return 0
-    except offline.OfflineError as error:
+        if arguments.command == "report":
+            url = arguments.nats or load(RcaSettings).nats_url
+            incident_id = report(url, arguments.incident, arguments.out)
+            print(f"incident {incident_id}: {arguments.out}")
+            return 0
+    except (offline.OfflineError, ReportError, SettingsError) as error:
         print(f"flowverdict-rca: {error}", file=sys.stderr)
         return 1
     return run_service(SERVICE, arguments.check)

@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from flowverdict_contracts.addresses import is_loopback
-from flowverdict_contracts.enriched import ENDS
 from flowverdict_contracts.header import IntervalHeader
 from flowverdict_contracts.verdicts import Coverage
+from flowverdict_rca.batches import pairs_of
 from flowverdict_rca.pairs import FIELDS, Endpoint, Pair, PairKey, Sums
 from flowverdict_rca.settings import RcaSettings
 
@@ -204,47 +203,10 @@ def _pair(key: PairKey, part: _PairSums | None) -> Pair:
     )
 
 
-class _Endpoints:
-    """The endpoints at one end of a batch's rows; its dictionaries are read once."""
-
-    def __init__(self, batch: pa.RecordBatch, end: str) -> None:
-        self._columns = {
-            name: (column.indices.to_numpy(), column.dictionary.to_pylist())
-            for name in ("ip", "kind", "namespace", "pod", "workload", "service", "node")
-            for column in (batch.column(f"{end}_{name}"),)
-        }
-
-    def __getitem__(self, row: int) -> tuple[Endpoint, str]:
-        """A row's endpoint, and its address."""
-        values = {name: words[codes[row]] for name, (codes, words) in self._columns.items()}
-        kind, namespace = values["kind"], values["namespace"]
-        if kind in ("pod", "service"):
-            name = f"{namespace}/{values[kind]}"
-        else:
-            name = values["node"] if kind == "node" else values["ip"]
-        workload = f"{namespace}/{values['workload']}" if values["workload"] else ""
-        return Endpoint(kind, name, values["node"], workload), values["ip"]
-
-
 def _add_rows(pane: _Pane, batch: pa.RecordBatch) -> None:
-    """Add a batch to a pane's pairs, but for loopback, which says nothing of a network."""
-    if not batch.num_rows:
-        return
-    src, dst = (batch.column(f"{end}_ip").indices.to_numpy() for end in ENDS)
-    codes = src.astype(np.int64) * (int(dst.max()) + 1) + dst
-    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
-    sums = np.zeros((len(first), len(FIELDS)), np.int64)
-    for position, name in enumerate(FIELDS):
-        np.add.at(sums[:, position], inverse, batch.column(name).to_numpy().astype(np.int64))
-    rtt = np.zeros(len(first), np.int64)
-    np.maximum.at(rtt, inverse, batch.column("rtt_us").to_numpy().astype(np.int64))
-    sources, targets = (_Endpoints(batch, end) for end in ENDS)
-    for at, row in enumerate(first.tolist()):
-        (source, src_ip), (target, dst_ip) = sources[row], targets[row]
-        if is_loopback(src_ip) or is_loopback(dst_ip):
-            continue
-        part = pane.pairs[source, target]
-        part.sums += sums[at]
-        part.rtt_us = int(rtt[at]) or part.rtt_us
-        pane.addresses[source].add(src_ip)
-        pane.addresses[target].add(dst_ip)
+    for row in pairs_of(batch):
+        part = pane.pairs[row.src, row.dst]
+        part.sums += row.sums
+        part.rtt_us = row.rtt_us or part.rtt_us
+        pane.addresses[row.src].add(row.src_ip)
+        pane.addresses[row.dst].add(row.dst_ip)

@@ -13,7 +13,7 @@ from flowverdict_contracts.verdicts import Cause, Component, Direction
 from flowverdict_rca.mining import FAIL, OK, chance
 from flowverdict_rca.pairs import Endpoint, Pair
 
-__all__ = ["Addresses", "Finding", "components_of", "findings", "transaction"]
+__all__ = ["Addresses", "Finding", "components_of", "findings", "roles_of", "transaction"]
 
 Addresses = dict[Endpoint, frozenset[str]]
 
@@ -78,7 +78,7 @@ def components_of(pair: Pair) -> Iterator[Component]:
     yield from _links(pair)
 
 
-def _roles(pair: Pair) -> Iterator[_Role]:
+def roles_of(pair: Pair) -> Iterator[_Role]:
     """Every component with what it would have to be bad at: loss may hit one direction only."""
     for component in components_of(pair):
         yield component, "both"
@@ -144,10 +144,10 @@ def _suspects(failing: Sequence[Pair], ok: Sequence[Pair]) -> list[_Suspect]:
     fails: dict[_Role, set[int]] = defaultdict(set)
     fine: dict[_Role, set[int]] = defaultdict(set)
     for number, pair in enumerate(failing):
-        for role in _roles(pair):
+        for role in roles_of(pair):
             fails[role].add(number)
     for number, pair in enumerate(ok):
-        for role in _roles(pair):
+        for role in roles_of(pair):
             if role in fails:
                 fine[role].add(number)
     alike: dict[tuple[frozenset[int], frozenset[int]], dict[Component, None]] = defaultdict(dict)

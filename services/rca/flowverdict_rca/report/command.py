@@ -1,0 +1,54 @@
+"""`flowverdict-rca report`: read an incident from NATS, write its page."""
+
+import asyncio
+from pathlib import Path
+
+import nats
+from nats.errors import Error as NatsError
+from nats.js.errors import NotFoundError
+
+from flowverdict_rca.report.gather import Incident, NoIncident, gather
+from flowverdict_rca.report.page import render
+from flowverdict_runtime.connection import shown
+
+__all__ = ["ReportError", "report"]
+
+
+class ReportError(RuntimeError):
+    """There is nothing to report, or it cannot be read or written; the message says what."""
+
+
+def report(nats_url: str, incident_id: str | None, out: Path) -> str:
+    """Write the page of an incident, the newest without an id; returns its id.
+
+    Raises:
+        ReportError: where NATS does not answer, has no such incident, or `out` cannot be written.
+    """
+    try:
+        incident = asyncio.run(_gather(nats_url, incident_id))
+    except NoIncident as error:
+        raise ReportError(str(error)) from None
+    except NotFoundError:
+        raise ReportError(f"NATS at {shown(nats_url)} has none of Flowverdict's streams") from None
+    except (NatsError, OSError, TimeoutError) as error:
+        why = str(error) or type(error).__name__
+        raise ReportError(f"NATS at {shown(nats_url)}: {why}") from None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(render(incident), encoding="utf-8")
+    except OSError as error:
+        raise ReportError(f"{out} cannot be written: {error.strerror}") from None
+    return incident.worst.incident_id
+
+
+async def _gather(nats_url: str, incident_id: str | None) -> Incident:
+    async def quiet(_: Exception) -> None:
+        pass
+
+    client = await nats.connect(
+        nats_url, connect_timeout=5, max_reconnect_attempts=1, error_cb=quiet
+    )
+    try:
+        return await gather(client.jetstream(timeout=10), incident_id)
+    finally:
+        await client.close()

@@ -1,0 +1,248 @@
+"""Where things stand on the report's pictures, in SVG's units; the template draws them."""
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from flowverdict_rca.pairs import Endpoint, PairKey
+from flowverdict_rca.report.gather import Counts, Incident
+
+__all__ = ["Edge", "Group", "Map", "Spot", "Timeline", "draw_map", "draw_timeline", "is_bad"]
+
+_MOST_DRAWN = 48
+_MOST_EDGES = 400
+_LABEL_LENGTH = 26
+_LABEL_GAP, _LETTER_WIDTH, _GROUP_WIDTH = 28, 7.2, 120
+_OUTSIDE = "outside the cluster"
+_FAIL_RATIO = 0.05
+
+_CHART_WIDTH, _CHART_HEIGHT = 760, 220
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 26
+
+
+def is_bad(counts: Counts) -> bool:
+    """Whether so much is sent again that users notice."""
+    return (counts.ratio or 0.0) > _FAIL_RATIO
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """An endpoint on the circle: its place, and that of its label, which points outwards."""
+
+    name: str
+    label: str
+    x: float
+    y: float
+    turn: float
+    anchor: str
+    blamed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A node: the arc beside its pods, and the place of its name."""
+
+    name: str
+    arc: str
+    x: float
+    y: float
+    anchor: str
+    blamed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """What two endpoints exchange, both ways: a path, and whether it fails."""
+
+    path: str
+    bad: bool
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """Endpoints on a circle around 0,0, those of a node together; `left_out` are not drawn."""
+
+    width: float
+    height: float
+    groups: tuple[Group, ...]
+    spots: tuple[Spot, ...]
+    edges: tuple[Edge, ...]
+    left_out: int
+
+
+def draw_map(incident: Incident) -> Map:
+    """Pods by node, failing pairs as red lines, the blamed component marked."""
+    pairs = incident.pairs["during"]
+    chosen = _chosen(incident, pairs)
+    by_node: dict[str, list[Endpoint]] = defaultdict(list)
+    for end in sorted(chosen, key=lambda each: each.name):
+        by_node[end.node or _OUTSIDE].append(end)
+    nodes = sorted(by_node, key=lambda name: (name == _OUTSIDE, name))
+    cause = incident.cause
+    blamed = {cause.name, *cause.name.split(" <-> ")} if cause else set()
+    # A gap between nodes is as wide as one endpoint.
+    places = len(chosen) + len(nodes)
+    step, radius = 2 * math.pi / max(places, 1), max(130.0, places * 5.5)
+    longest = max((len(end.name) for end in chosen), default=0)
+    around = radius + _LABEL_GAP + _LETTER_WIDTH * min(longest, _LABEL_LENGTH) + 14
+    groups, spots, angles = [], [], {}
+    angle = -math.pi / 2 + step
+    for node in nodes:
+        first = angle
+        for end in by_node[node]:
+            angles[end] = angle
+            spots.append(_spot(end.name, angle, radius, end.name in blamed))
+            angle += step
+        groups.append(_group(node, (first, angle - step), radius, around, node in blamed))
+        angle += step
+    return Map(
+        width=2 * (around + _GROUP_WIDTH),
+        height=2 * (around + 16),
+        groups=tuple(groups),
+        spots=tuple(spots),
+        edges=tuple(_edges(pairs, angles, radius)),
+        left_out=len({end for pair in pairs for end in pair}) - len(chosen),
+    )
+
+
+def _at(angle: float, radius: float) -> tuple[float, float]:
+    return radius * math.cos(angle), radius * math.sin(angle)
+
+
+def _spot(name: str, angle: float, radius: float, blamed: bool) -> Spot:
+    x, y = _at(angle, radius)
+    degrees = math.degrees(angle)
+    label = name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}"
+    if math.cos(angle) < 0:
+        return Spot(name, label, x, y, degrees + 180, "end", blamed)
+    return Spot(name, label, x, y, degrees, "start", blamed)
+
+
+def _group(
+    name: str, angles: tuple[float, float], radius: float, around: float, blamed: bool
+) -> Group:
+    beside, spread = radius + 16, 0.06
+    first, last = angles[0] - spread, angles[1] + spread
+    (x1, y1), (x2, y2) = _at(first, beside), _at(last, beside)
+    large = int(last - first > math.pi)
+    arc = f"M{x1:.1f},{y1:.1f} A{beside:.1f},{beside:.1f} 0 {large} 1 {x2:.1f},{y2:.1f}"
+    x, y = _at((first + last) / 2, around)
+    across = x / around
+    anchor = "middle" if abs(across) < 0.3 else "start" if across > 0 else "end"
+    return Group(name, arc, x, y, anchor, blamed)
+
+
+def _chosen(incident: Incident, pairs: dict[PairKey, Counts]) -> set[Endpoint]:
+    """Those at the worst pairs first, then the others, as many as can be drawn."""
+    worst = sorted(pairs.items(), key=lambda each: -(each[1].ratio or 0.0))
+    chosen: dict[Endpoint, None] = {}
+    for (src, dst), _ in sorted(worst, key=lambda each: not incident.explains(*each[0])):
+        for end in (src, dst):
+            if len(chosen) < _MOST_DRAWN:
+                chosen[end] = None
+    return set(chosen)
+
+
+def _edges(
+    pairs: dict[PairKey, Counts], angles: dict[Endpoint, float], radius: float
+) -> list[Edge]:
+    both_ways: dict[frozenset[Endpoint], dict[PairKey, Counts]] = defaultdict(dict)
+    for pair, counts in pairs.items():
+        if pair[0] != pair[1] and pair[0] in angles and pair[1] in angles and counts.sent:
+            both_ways[frozenset(pair)][pair] = counts
+    edges = []
+    for ends, ways in both_ways.items():
+        first, second = sorted(ends, key=lambda end: angles[end])
+        title = ", ".join(
+            f"{src.name} to {dst.name}: {100 * (counts.ratio or 0):.1f} % sent again"
+            for (src, dst), counts in ways.items()
+        )
+        bad = any(is_bad(counts) for counts in ways.values())
+        edges.append(Edge(_chord(angles[first], angles[second], radius), bad, title))
+    # What fails is drawn last, over the rest.
+    edges.sort(key=lambda edge: edge.bad)
+    return edges[-_MOST_EDGES:]
+
+
+def _chord(first: float, second: float, radius: float) -> str:
+    """A line across the circle, bent towards its middle."""
+    (x1, y1), (x2, y2) = _at(first, radius), _at(second, radius)
+    bend = 0.25
+    control = f"{bend * (x1 + x2) / 2:.1f},{bend * (y1 + y2) / 2:.1f}"
+    return f"M{x1:.1f},{y1:.1f} Q{control} {x2:.1f},{y2:.1f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """Retransmission ratios over time.
+
+    Attributes:
+        explained, others: points of the lines, as SVG writes them.
+        bands: each phase's name, left edge and width.
+        marks: what was said when: words and place.
+        grid: ratios in words, and their height.
+        times: moments in words, and their place.
+    """
+
+    explained: str
+    others: str
+    bands: tuple[tuple[str, float, float], ...]
+    marks: tuple[tuple[str, float], ...]
+    grid: tuple[tuple[str, float], ...]
+    times: tuple[tuple[str, float], ...]
+    width: int = _CHART_WIDTH
+    height: int = _CHART_HEIGHT
+    left: int = _LEFT
+    bottom: int = _CHART_HEIGHT - _BOTTOM
+
+
+def draw_timeline(incident: Incident) -> Timeline | None:
+    """The chart; None where no flows are kept."""
+    if not incident.timeline:
+        return None
+    steps = sorted(incident.timeline)
+    start, end = steps[0], max(steps[-1], steps[0] + 1)
+    highest = max(
+        [_FAIL_RATIO * 2]
+        + [counts.ratio or 0.0 for both in incident.timeline.values() for counts in both]
+    )
+    top = math.ceil(highest * 10) / 10
+
+    def x(ns: float) -> float:
+        share = (min(max(ns, start), end) - start) / (end - start)
+        return _LEFT + share * (_CHART_WIDTH - _LEFT - _RIGHT)
+
+    def y(ratio: float) -> float:
+        return _CHART_HEIGHT - _BOTTOM - ratio / top * (_CHART_HEIGHT - _TOP - _BOTTOM)
+
+    def line(which: int) -> str:
+        points = ((at, incident.timeline[at][which].ratio) for at in steps)
+        return " ".join(f"{x(at):.1f},{y(r):.1f}" for at, r in points if r is not None)
+
+    bands = [
+        (name, x(first), x(last) - x(first)) for name, (first, last) in incident.phases.items()
+    ]
+    marks = [("found", x(_ns(incident.verdicts[0].opened_at)))]
+    if incident.resolved is not None:
+        marks.append(("resolved", x(_ns(incident.resolved.window.end))))
+    return Timeline(
+        explained=line(0) if incident.cause else "",
+        others=line(1),
+        bands=tuple(bands),
+        marks=tuple(marks),
+        grid=tuple((f"{100 * top * part / 4:g} %", y(top * part / 4)) for part in range(5)),
+        times=tuple(
+            (_clock(start + (end - start) * part / 4), x(start + (end - start) * part / 4))
+            for part in range(5)
+        ),
+    )
+
+
+def _ns(moment: str) -> float:
+    return datetime.fromisoformat(moment).timestamp() * 1e9
+
+
+def _clock(ns: float) -> str:
+    return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%H:%M:%S")
