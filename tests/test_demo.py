@@ -1,5 +1,6 @@
 """The demo as a user runs it: right verdicts, and nothing left behind."""
 
+import html
 import json
 import os
 import signal
@@ -83,6 +84,10 @@ def test_the_verdict_names_what_was_broken_and_nothing_is_left_behind(
         f"{service}.log" for service in ("nats", "collector", "enricher", "exporter", "rca")
     }
     assert "tcp_retransmissions_total" in (tmp_path / "metrics.prom").read_text()
+    report = (tmp_path / "report.html").read_text()
+    assert html.escape(verdict["summary"], quote=False) in report
+    assert "<caption>after</caption>" in report
+    assert str(tmp_path / "report.html") in done.stdout
     assert processes_of(tmp_path) == []
     assert host_network() == before
 

@@ -7,17 +7,21 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.live import Live
 
-from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts import MalformedMessage, enriched, verdicts
+from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_VERDICTS
 from flowverdict_runtime.connection import shown
 from flowverdict_runtime.logs import Throttle
+from flowverdict_tail.overview import Overview
 from flowverdict_tail.rows import STREAMS
 from flowverdict_tail.table import LiveTable
 
@@ -29,10 +33,13 @@ _REFRESH_SECONDS = 0.5
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowverdict-tail",
-        description="Prints what passes on NATS: a live table on a terminal, else JSON lines.",
+        description="Shows what passes on NATS. Without a stream, an overview: open incidents, the"
+        " pairs that fail most, rates. With one, that stream: a live table on a terminal, else JSON"
+        " lines.",
     )
     parser.add_argument(
         "stream",
+        nargs="?",
         choices=sorted(STREAMS),
         help="raw: what collectors publish; flows: the same with names; verdicts",
     )
@@ -46,10 +53,46 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _tail(stream: str, url: str, as_json: bool) -> None:
+def _stopping() -> asyncio.Event:
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def _malformed(message: Msg, error: MalformedMessage) -> None:
+    print(f"flowverdict-tail: malformed on {message.subject}: {error}", file=sys.stderr)
+
+
+async def _overview(url: str) -> None:
+    stopping, overview = _stopping(), Overview()
+
+    async def heard_flows(message: Msg) -> None:
+        try:
+            header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
+            overview.add_flows(header, enriched.decode(message.data))
+        except MalformedMessage as error:
+            _malformed(message, error)
+
+    async def heard_verdict(message: Msg) -> None:
+        try:
+            overview.add_verdict(verdicts.decode(message.data))
+        except MalformedMessage as error:
+            _malformed(message, error)
+
+    client = await _connect(url, stopping)
+    if client is None:
+        return
+    await client.subscribe(SUBJECT_ENRICHED, cb=heard_flows)
+    await client.subscribe(SUBJECT_VERDICTS, cb=heard_verdict)
+    try:
+        await _show(overview.render, stopping)
+    finally:
+        await client.close()
+
+
+async def _tail(stream: str, url: str, as_json: bool) -> None:
+    stopping = _stopping()
     subject, rows_of = STREAMS[stream]
     table = LiveTable(stream)
 
@@ -61,7 +104,7 @@ async def _tail(stream: str, url: str, as_json: bool) -> None:
                 else:
                     table.add(row)
         except MalformedMessage as error:
-            print(f"flowverdict-tail: malformed on {message.subject}: {error}", file=sys.stderr)
+            _malformed(message, error)
         except BrokenPipeError:
             stopping.set()
 
@@ -73,7 +116,7 @@ async def _tail(stream: str, url: str, as_json: bool) -> None:
         if as_json:
             await stopping.wait()
         else:
-            await _show(table, stopping)
+            await _show(table.render, stopping)
     finally:
         await client.close()
 
@@ -99,21 +142,26 @@ async def _connect(url: str, stopping: asyncio.Event) -> Client | None:
     return None
 
 
-async def _show(table: LiveTable, stopping: asyncio.Event) -> None:
-    with Live(table.render(), console=Console(), auto_refresh=False) as live:
+async def _show(render: Callable[[], RenderableType], stopping: asyncio.Event) -> None:
+    with Live(render(), console=Console(), auto_refresh=False) as live:
         while not stopping.is_set():
-            live.update(table.render(), refresh=True)
+            live.update(render(), refresh=True)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), _REFRESH_SECONDS)
 
 
 def run() -> int:
-    """Parse the command line and print until interrupted; returns the exit status."""
+    """Parse the command line and show until interrupted; returns the exit status."""
     arguments = _parser().parse_args()
+    on_terminal = sys.stdout.isatty()
+    if arguments.stream is None and (arguments.json or not on_terminal):
+        print("flowverdict-tail: name a stream; the overview needs a terminal", file=sys.stderr)
+        return 2
     try:
-        asyncio.run(
-            _tail(arguments.stream, arguments.nats, arguments.json or not sys.stdout.isatty())
-        )
+        if arguments.stream is None:
+            asyncio.run(_overview(arguments.nats))
+        else:
+            asyncio.run(_tail(arguments.stream, arguments.nats, arguments.json or not on_terminal))
     except (NatsError, OSError) as error:
         print(f"flowverdict-tail: NATS at {shown(arguments.nats)}: {error}", file=sys.stderr)
         return 1

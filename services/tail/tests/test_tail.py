@@ -11,8 +11,18 @@ import pytest
 from nats.aio.client import Client
 from rich.console import Console
 
-from conftest import Flow, NatsServer, enriched_batch, eventually, flow_row, header
+from conftest import (
+    Flow,
+    NatsServer,
+    a_cause,
+    a_verdict,
+    enriched_batch,
+    eventually,
+    flow_row,
+    header,
+)
 from flowverdict_contracts import enriched, raw
+from flowverdict_tail.overview import Overview
 from flowverdict_tail.table import LiveTable
 
 TAIL = str(Path(sys.executable).with_name("flowverdict-tail"))
@@ -109,3 +119,60 @@ def test_without_a_nats_it_says_so_again_and_again_until_it_is_ended() -> None:
     process.terminate()
     process.wait()
     process.stderr.close()
+
+
+def shown(overview: Overview) -> str:
+    console = Console(file=io.StringIO(), width=140)
+    console.print(overview.render())
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    return str(text)
+
+
+def test_the_overview_shows_the_worst_pairs_first_with_their_rates() -> None:
+    overview = Overview()
+    rows = [
+        flow_row("pod-a@w0", "pod-b@w1", retransmitted_segments=30, rtt_us=2500),
+        flow_row("pod-c@w0", "pod-b@w1", retransmitted_segments=1),
+        flow_row("pod-d@w0", "pod-b@w1", data_segments_sent=2, retransmitted_segments=2),
+    ]
+    overview.add_flows(header(node="w0"), enriched_batch(*rows))
+    overview.add_flows(header(node="w1"), enriched_batch(rows[0] | {"src_port": 7}))
+    text = shown(overview)
+    assert "2 nodes report" in text
+    assert "30 segments/s" in text
+    lines = [line for line in text.splitlines() if "default/pod-" in line]
+    assert len(lines) == 2, "two segments are too few for a ratio"
+    assert "default/pod-a" in lines[0]
+    assert "30.0 %" in lines[0]
+    assert "2.5" in lines[0]
+    assert "default/pod-c" in lines[1]
+
+
+def test_the_overview_shows_incidents_until_they_are_resolved() -> None:
+    overview = Overview()
+    assert "No open incident" in shown(overview)
+    overview.add_verdict(a_verdict(causes=(a_cause("pod", "shop/[bold]cart"),)))
+    text = shown(overview)
+    assert "1 open" in text
+    assert "pod shop/[bold]cart is to blame" in text
+    assert "score 0.90" in text
+    overview.add_verdict(a_verdict(status="resolved"))
+    assert "0 open" in shown(overview)
+    assert "until" in shown(overview)
+
+
+def test_a_node_that_falls_silent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [1000.0]
+    monkeypatch.setattr("flowverdict_tail.overview.time.monotonic", lambda: clock[0])
+    overview = Overview()
+    overview.add_flows(header(node="w0"), enriched_batch(flow_row("pod-a", "pod-b")))
+    clock[0] += 16
+    overview.add_flows(header(node="w1"), enriched_batch(flow_row("pod-a", "pod-b")))
+    assert "silent: w0" in shown(overview)
+
+
+def test_the_overview_needs_a_terminal_and_says_so(nats_server: NatsServer) -> None:
+    argv = [TAIL, "--nats", nats_server.url]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "name a stream" in done.stderr

@@ -1,0 +1,248 @@
+"""Verdicts and flows on NATS in, one HTML file out; looked at in a real browser."""
+
+import asyncio
+import html
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from nats.aio.client import Client
+
+from conftest import NatsServer, a_cause, a_verdict, enriched_batch, flow_row, header
+from flowverdict_contracts import enriched, verdicts
+from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_VERDICTS
+from flowverdict_contracts.verdicts import FailingFlow, Rule, Verdict
+from flowverdict_rca.report.command import ReportError, report
+from flowverdict_runtime.connection import ensure_streams
+
+CHROMIUM = shutil.which("chromium")
+PODS = {"pod-a": "worker0", "pod-b": "worker0", "pod-c": "worker1"}
+NOW = int(time.time())
+
+
+def said(status: str, second: int, incident_id: str = "i1", **changes: Any) -> Verdict:
+    verdict = a_verdict(status=status, second=NOW + second, incident_id=incident_id)
+    rule = Rule(
+        antecedents=("FAIL",), consequents=("pod default/pod-a",), support=0.5, confidence=1.0,
+        lift=2.0, leverage=0.25, p_value=0.01,
+    )  # fmt: skip
+    flow = FailingFlow(
+        src="default/pod-a", dst="default/pod-b", retransmission_ratio=0.2,
+        data_segments_sent=100, retransmitted_segments=20, opens=1, failed_opens=0, rtt_us=1500,
+    )  # fmt: skip
+    return msgspec.structs.replace(verdict, rules=(rule,), failing_flows=(flow,), **changes)
+
+
+async def publish_verdicts(client: Client, *them: Verdict) -> None:
+    jetstream = client.jetstream()
+    await ensure_streams(jetstream)
+    for verdict in them:
+        headers = {"Nats-Msg-Id": verdict.id}
+        await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(verdict), headers=headers)
+
+
+async def publish_flows(client: Client, bad_from: int, bad_until: int) -> None:
+    """A minute of flows; what pod-a sends or is sent loses a fifth in between."""
+    jetstream = client.jetstream()
+    for second in range(-50, 40):
+        rows = []
+        for src, src_node in PODS.items():
+            for dst, dst_node in PODS.items():
+                bad = bad_from <= second < bad_until and "pod-a" in (src, dst)
+                row = flow_row(f"{src}@{src_node}", f"{dst}@{dst_node}")
+                if src != dst:
+                    rows.append(row | {"retransmitted_segments": 20 if bad else 0})
+        batch = enriched.encode(enriched_batch(*rows))
+        headers = header(NOW + second, second + 51).encode(enriched.SCHEMA)
+        await jetstream.publish(SUBJECT_ENRICHED, batch, headers=headers)
+
+
+async def page_of(nats_server: NatsServer, folder: Path, incident_id: str | None = None) -> str:
+    out = folder / "out" / "report.html"
+    await asyncio.to_thread(report, nats_server.url, incident_id, out)
+    return out.read_text()
+
+
+def words(page: str) -> str:
+    """What a reader sees."""
+    text = re.sub(r"<(style|title)>.*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL)
+    return " ".join(html.unescape(text).split())
+
+
+def matrix(page: str, phase: str) -> list[list[str]]:
+    table = page.split(f"<caption>{phase}</caption>")[1].split("</table>", maxsplit=1)[0]
+    rows = table.split("<tbody>")[1].split("<tr>")[1:]
+    return [re.findall(r"<td[^>]*>(.*?)</td>", row) for row in rows]
+
+
+async def test_a_report_says_who_when_where_and_why(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    verdicts_said = [said("opened", 10), said("ongoing", 12), said("resolved", 30)]
+    await publish_verdicts(nats_client, *verdicts_said)
+    await publish_flows(nats_client, 2, 13)
+    page = await page_of(nats_server, tmp_path)
+    text = words(page)
+    assert "pod default/pod-a is to blame" in text
+    assert "resolved" in text
+    assert "FAIL pod default/pod-a 50 % 100 % 2.00" in text
+    assert "default/pod-a default/pod-b 20 % 100 0 1.5 ms" in text
+    assert matrix(page, "before") == [["", "0", "0"], ["0", "", "0"], ["0", "0", ""]]
+    during = matrix(page, "during")
+    assert all(int(each) > 10 for each in [*during[0][1:], during[1][0], during[2][0]])
+    assert (during[1][2], during[2][1]) == ("0", "0")
+    assert matrix(page, "after") == matrix(page, "before")
+    (blamed,) = re.findall(r'<g class="spot blamed"><title>(.*?), to blame', page)
+    assert blamed == "default/pod-a"
+    assert "worker0" in text
+    assert page.count('class="bad"') == 2, "one line for the two ways between two pods"
+    assert "src=" not in page
+    assert "http" not in re.sub(r'http-equiv="Content-Security-Policy"', "", page)
+
+
+async def test_an_open_incident_has_no_after(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    await publish_verdicts(nats_client, said("opened", 10), said("ongoing", 12))
+    await publish_flows(nats_client, 2, 40)
+    page = await page_of(nats_server, tmp_path)
+    assert '<span class="badge open">open</span>' in page
+    assert "<caption>during</caption>" in page
+    assert "<caption>after</caption>" not in page
+
+
+async def test_without_flows_the_verdict_is_reported_and_what_is_missing_said(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    await publish_verdicts(nats_client, said("opened", 10))
+    text = words(await page_of(nats_server, tmp_path))
+    assert "Flows are kept for an hour" in text
+    assert "pod default/pod-a is to blame" in text
+
+
+async def test_a_verdict_without_a_cause_blames_nothing(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    nothing: dict[str, Any] = {
+        "causes": (),
+        "enough_evidence": False,
+        "summary": "6 flows fail, and no more.",
+    }
+    await publish_verdicts(nats_client, said("opened", 10, **nothing))
+    await publish_flows(nats_client, 2, 40)
+    page = await page_of(nats_server, tmp_path)
+    assert "not enough evidence to blame anything" in words(page)
+    assert "spot blamed" not in page
+
+
+async def test_names_are_text_whatever_they_hold(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    odd = "<script>alert(1)</script>\"'&"
+    cause = a_cause("pod", f"default/{odd}")
+    await publish_verdicts(nats_client, said("opened", 10, causes=(cause,), summary=odd))
+    row = flow_row("pod-a@w", "pod-b@w", retransmitted_segments=50) | {"dst_pod": odd}
+    headers = header(NOW + 5).encode(enriched.SCHEMA)
+    body = enriched.encode(enriched_batch(row))
+    await nats_client.jetstream().publish(SUBJECT_ENRICHED, body, headers=headers)
+    page = await page_of(nats_server, tmp_path)
+    assert "<script" not in page
+    assert html.escape(odd, quote=False)[:10] in page
+
+
+async def test_the_newest_incident_is_reported_unless_one_is_named(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    await publish_verdicts(nats_client, said("opened", 10, "i1"), said("opened", 20, "i2"))
+    assert "Incident i2" in await page_of(nats_server, tmp_path)
+    assert "Incident i1" in await page_of(nats_server, tmp_path, "i1")
+    with pytest.raises(ReportError, match="no incident i3; the newest are i1, i2"):
+        await page_of(nats_server, tmp_path, "i3")
+
+
+async def test_what_is_missing_is_said(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    with pytest.raises(ReportError, match="none of Flowverdict's streams"):
+        await page_of(nats_server, tmp_path)
+    await ensure_streams(nats_client.jetstream())
+    with pytest.raises(ReportError, match="no verdict on NATS"):
+        await page_of(nats_server, tmp_path)
+    with pytest.raises(ReportError, match=r"NATS at nats://127\.0\.0\.1:1"):
+        await asyncio.to_thread(report, "nats://127.0.0.1:1", None, tmp_path / "r.html")
+
+
+MEASURE = """
+<script>
+const style = getComputedStyle(document.body), root = document.documentElement;
+const regions = [...document.querySelectorAll('.scroll')];
+regions.forEach(each => each.focus());
+document.body.dataset.measured = JSON.stringify({
+  overflow: root.scrollWidth - root.clientWidth,
+  regions: regions.length,
+  focusable: regions.filter(each => each.tabIndex === 0 && each.getAttribute('role')).length,
+  lastFocused: document.activeElement === regions[regions.length - 1],
+  background: style.backgroundColor, ink: style.color,
+  drawn: document.querySelector('.map').getBoundingClientRect().height,
+  unnamed: [...document.querySelectorAll('svg')].filter(s => !s.getAttribute('aria-label')).length,
+});
+</script>
+"""
+
+
+def in_browser(page: str, folder: Path, width: int, dark: bool) -> dict[str, Any]:
+    """What the browser makes of the page; the script that asks is not part of it."""
+    file = folder / f"{width}.html"
+    allowed = re.sub(r'<meta http-equiv="Content-Security-Policy".*?>', "", page)
+    file.write_text(allowed.replace("</body>", f"{MEASURE}</body>"))
+    argv = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"]
+    argv += ["--disable-quic", "--disable-background-networking", "--disable-component-update"]
+    argv += ["--disable-sync", f"--user-data-dir={folder}/profile", f"--window-size={width},900"]
+    argv += ["--blink-settings=preferredColorScheme=0"] if dark else []
+    done = subprocess.run(
+        [*argv, "--dump-dom", file.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    )
+    measured = re.search(r'data-measured="([^"]*)"', done.stdout)
+    assert measured, done.stderr[-500:]
+    found: dict[str, Any] = json.loads(html.unescape(measured[1]))
+    return found
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast ratio of two colours (WCAG 2.2, 1.4.3)."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(each) / 255 for each in re.findall(r"\d+", colour)[:3]]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium comes from Debian's package")
+async def test_a_browser_shows_it_on_a_desk_and_a_phone_in_light_and_dark(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    verdicts_said = [said("opened", 10), said("ongoing", 12), said("resolved", 30)]
+    await publish_verdicts(nats_client, *verdicts_said)
+    await publish_flows(nats_client, 2, 13)
+    page = await page_of(nats_server, tmp_path)
+    seen = {
+        (width, dark): await asyncio.to_thread(in_browser, page, tmp_path, width, dark)
+        for width, dark in ((1200, False), (1200, True), (500, False))
+    }
+    for found in seen.values():
+        assert found["overflow"] <= 0, "the page itself never scrolls sideways"
+        assert found["regions"] == found["focusable"] > 5
+        assert found["lastFocused"], "what scrolls can be reached by keyboard"
+        assert found["unnamed"] == 0
+        assert found["drawn"] > 100
+        assert contrast(found["background"], found["ink"]) > 7
+    assert seen[1200, False]["background"] != seen[1200, True]["background"]
