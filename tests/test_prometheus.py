@@ -21,6 +21,7 @@ from flowverdict_lab.machine import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline, free_port, start_process, stop_process
 from flowverdict_provisioner.boards import BOARDS
+from flowverdict_provisioner.build import build
 from flowverdict_provisioner.declare import Board
 from tests.stand_ins.influx import InfluxStandIn
 
@@ -197,6 +198,8 @@ async def test_while_a_pod_is_broken_no_query_of_any_panel_is_empty(
     except AssertionError:
         raise AssertionError(f"empty: {still}") from None
     for board in BOARDS:
+        for annotation in build(board).get("annotations", {}).get("list", ()):
+            assert query(url, asked(board, annotation["expr"])), annotation
         for variable in board.variables:
             series = f"{variable.metric}{{{asked(board, variable.given)}}}"
             values = query(url, f"count by ({variable.label}) ({series})")

@@ -24,18 +24,18 @@ log = logging.getLogger(__name__)
 
 MALFORMED = Counter(
     "flowverdict_messages_malformed_total",
-    "Messages that are not what their subject promises, by subject.",
-    ["subject"],
+    "Messages that are not what their subject promises.",
+    ["stream"],
 )
 FAILED = Counter(
     "flowverdict_messages_failed_total",
-    "Deliveries that the service itself failed to handle, by subject.",
-    ["subject"],
+    "Deliveries that the service itself failed to handle.",
+    ["stream"],
 )
 HANDLED = Counter(
     "flowverdict_messages_handled_total",
-    "Messages handled and acknowledged, by subject.",
-    ["subject"],
+    "Messages handled and acknowledged.",
+    ["stream"],
 )
 
 PENDING = Gauge(
@@ -82,7 +82,7 @@ class SeenSequences:
 
 async def reject(message: Msg, error: MalformedMessage) -> None:
     """Count and log a malformed message and end it, so that it is not delivered again."""
-    MALFORMED.labels(message.subject).inc()
+    MALFORMED.labels(message.metadata.stream).inc()
     held = _throttle.admit(message.subject)
     if held is not None:
         log.warning(
@@ -103,7 +103,7 @@ async def _settle(
                 if not await handle(message):
                     await message.nak()
                     return
-                HANDLED.labels(message.subject).inc()
+                HANDLED.labels(message.metadata.stream).inc()
             except MalformedMessage as error:
                 seen.add(sequence)
                 await reject(message, error)
@@ -115,7 +115,7 @@ async def _settle(
             log.debug("left unacknowledged: %s", error)
             return
         # A fault of ours must not stop the stream: tried again, then put aside and counted.
-        FAILED.labels(message.subject).inc()
+        FAILED.labels(message.metadata.stream).inc()
         log.exception("cannot handle a message", extra={"subject": message.subject})
         deliveries = message.metadata.num_delivered
         with contextlib.suppress(*PASSING):

@@ -103,7 +103,7 @@ async def test_a_malformed_message_is_counted_and_never_comes_back_and_the_next_
             raise MalformedMessage("it is bad")
         return True
 
-    before = MALFORMED.labels(SUBJECT_ENRICHED)._value.get()
+    before = MALFORMED.labels(FLOWS_ENRICHED)._value.get()
     jetstream = nats_client.jetstream()
     await ensure_streams(jetstream)
     await jetstream.publish(SUBJECT_ENRICHED, b"bad")
@@ -117,7 +117,7 @@ async def test_a_malformed_message_is_counted_and_never_comes_back_and_the_next_
 
         await eventually(nothing_left)
     assert seen == {b"bad": 1, b"good": 1}
-    assert MALFORMED.labels(SUBJECT_ENRICHED)._value.get() == before + 1
+    assert MALFORMED.labels(FLOWS_ENRICHED)._value.get() == before + 1
 
 
 async def test_a_fault_of_the_service_leaves_the_message_for_another_try(
