@@ -85,7 +85,7 @@ def test_the_verdict_names_what_was_broken_and_nothing_is_left_behind(
     }
     assert "tcp_retransmissions_total" in (tmp_path / "metrics.prom").read_text()
     report = (tmp_path / "report.html").read_text()
-    assert html.escape(verdict["summary"], quote=False) in report
+    assert html.escape(name, quote=False) in report
     assert "<caption>after</caption>" in report
     assert str(tmp_path / "report.html") in done.stdout
     assert processes_of(tmp_path) == []

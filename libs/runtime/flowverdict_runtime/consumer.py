@@ -47,6 +47,7 @@ PENDING = Gauge(
 _MAX_DELIVERIES = 5
 _BATCH = 64
 _DISUSE_SECONDS = 86400.0
+_ACK_WAIT_SECONDS = 30.0
 _IDLE_CHECK = 5
 _LOOK_SECONDS = 5.0
 _throttle = Throttle()
@@ -173,7 +174,7 @@ async def consume(
     config = ConsumerConfig(
         durable_name=durable,
         ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=30,
+        ack_wait=_ACK_WAIT_SECONDS,
         max_ack_pending=4096,
         deliver_policy=DeliverPolicy.NEW if only_new else DeliverPolicy.ALL,
         inactive_threshold=_DISUSE_SECONDS if only_new else None,

@@ -145,6 +145,35 @@ async def test_while_the_store_is_away_nothing_is_lost_and_readyz_says_why(
     assert segments(influx) == sum(range(103))
 
 
+async def test_an_outage_longer_than_the_acknowledgements_time_doubles_nothing(
+    nats_server: NatsServer,
+    nats_client: Client,
+    influx: InfluxStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowverdict_runtime.consumer._ACK_WAIT_SECONDS", 1)
+    async with writing(settings_for(nats_server.url, influx.url)) as context:
+        await eventually(lambda: influx.buckets)
+        influx.stop()
+        await publish(nats_client, 1, 80)
+        await eventually(lambda: "influxdb" in context.health.reasons())
+
+        async def given_up() -> bool:
+            # A second reader would now be given what the first has not acknowledged.
+            pull = await nats_client.jetstream().pull_subscribe_bind(
+                "influx-writer", FLOWS_ENRICHED
+            )
+            messages = await pull.fetch(1, timeout=1)
+            await messages[0].nak()
+            return messages[0].metadata.num_delivered > 1
+
+        await eventually(given_up)
+        influx.start()
+        await eventually(lambda: acknowledged(nats_client))
+    assert len(influx.points) == 80
+    assert segments(influx) == sum(range(81))
+
+
 async def test_what_was_not_written_when_the_service_ended_is_written_by_the_next(
     nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
 ) -> None:

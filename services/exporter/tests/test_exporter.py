@@ -1,0 +1,114 @@
+"""The exporter as a process: messages in, a scrape out."""
+
+import gzip
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+from nats.js.errors import NotFoundError
+
+from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row, header
+from flowverdict_contracts import enriched, verdicts
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED, SUBJECT_VERDICTS
+from flowverdict_lab.pipeline import free_port, start_process, stop_process
+from flowverdict_runtime.connection import ensure_streams
+
+Process = subprocess.Popen[bytes]
+PORT = free_port()
+
+
+@pytest.fixture
+def start(nats_server: NatsServer, tmp_path: Path) -> Iterator[Callable[[], Process]]:
+    """Starts an exporter."""
+    running: list[Process] = []
+
+    def started() -> Process:
+        environ = {
+            "FLOWVERDICT_NATS_URL": nats_server.url,
+            "FLOWVERDICT_LISTEN": f"127.0.0.1:{PORT}",
+        }
+        argv = [sys.executable, "-m", "flowverdict_exporter"]
+        running.append(start_process(argv, tmp_path / "exporter.log", environ))
+        return running[-1]
+
+    yield started
+    for process in running:
+        stop_process(process)
+
+
+def scrape() -> dict[str, float]:
+    """Series to value, as a Prometheus asks for them."""
+    accept = {"Accept-Encoding": "gzip", "Accept": "application/openmetrics-text; version=1.0.0"}
+    request = urllib.request.Request(f"http://127.0.0.1:{PORT}/metrics", headers=accept)
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            lines = gzip.decompress(answer.read()).decode().splitlines()
+    except OSError:
+        return {}
+    assert lines[-1] == "# EOF"
+    pairs = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {series: float(value) for series, _, value in pairs}
+
+
+def retransmissions() -> float:
+    return sum(v for k, v in scrape().items() if k.startswith("tcp_retransmissions_total{"))
+
+
+async def publish(client: Client, first: int, count: int) -> None:
+    jetstream = client.jetstream()
+    await ensure_streams(jetstream)
+    for number in range(first, first + count):
+        batch = enriched_batch(flow_row("pod-a", "pod-b", retransmitted_segments=number))
+        headers = header(1_000_000, number).encode(enriched.SCHEMA)
+        await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=headers)
+
+
+async def acknowledged(client: Client, count: int) -> bool:
+    try:
+        info = await client.jetstream().consumer_info(FLOWS_ENRICHED, "exporter")
+    except NotFoundError:
+        return False
+    return info.ack_floor is not None and info.ack_floor.stream_seq == count
+
+
+async def test_after_kill_9_it_goes_on_where_it_was(
+    start: Callable[[], Process], nats_client: Client
+) -> None:
+    exporter = start()
+    await publish(nats_client, 1, 5)
+    await eventually(lambda: retransmissions() == 1 + 2 + 3 + 4 + 5)
+    await eventually(lambda: acknowledged(nats_client, 5))
+    exporter.kill()
+    exporter.wait()
+    await publish(nats_client, 6, 5)
+    start()
+    await eventually(lambda: retransmissions() == 6 + 7 + 8 + 9 + 10)
+    await eventually(lambda: acknowledged(nats_client, 10))
+    assert retransmissions() == 6 + 7 + 8 + 9 + 10
+
+
+async def test_incidents_and_nodes_are_on_the_page_and_a_malformed_verdict_is_passed_over(
+    start: Callable[[], Process], nats_client: Client
+) -> None:
+    start()
+    jetstream = nats_client.jetstream()
+    await eventually(lambda: "flowverdict_exporter_pairs" in scrape())
+    await publish(nats_client, 1, 1)
+
+    async def incident() -> list[str]:
+        # What is said before the consumer is made passes unseen; rca says it again every window.
+        await jetstream.publish(SUBJECT_VERDICTS, b"{}")
+        await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+        return [key for key in scrape() if key.startswith("flowverdict_incident_active{")]
+
+    (active,) = await eventually(incident)
+    assert 'cause_name="pod-a"' in active
+    page = scrape()
+    assert page['flowverdict_node_last_interval_timestamp_seconds{node="n1"}'] == 1_000_001
+    assert page['flowverdict_messages_malformed_total{stream="RCA_VERDICTS"}'] >= 1
+    await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict(status="resolved")))
+    await eventually(lambda: active not in scrape())
