@@ -74,6 +74,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: Any = "", headers: dict[str, str] | None = None) -> None:
         encoded = b"" if status == 204 else json.dumps(body).encode()
+        if headers and "Body" in headers:
+            encoded = headers.pop("Body").encode("latin-1")
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(encoded)))

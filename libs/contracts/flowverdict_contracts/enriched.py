@@ -5,13 +5,30 @@ dictionary-encoded; the headers are those of `header`, with this module's schema
 of the raw message, so that a raw message enriched twice is stored once.
 """
 
+import struct
+from functools import lru_cache
+from ipaddress import ip_address
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.arrow_size import unpacked_bytes
 from flowverdict_contracts.columns import RECORD
 from flowverdict_contracts.raw import ROLES
 
-__all__ = ["ADDRESSES", "ENDS", "KINDS", "NAMES", "NAME_CONFIDENCE", "SCHEMA", "decode", "encode"]
+__all__ = [
+    "ADDRESSES",
+    "ENDS",
+    "KINDS",
+    "MAX_UNPACKED_BYTES",
+    "NAMES",
+    "NAME_CONFIDENCE",
+    "SCHEMA",
+    "decode",
+    "encode",
+]
 
 SCHEMA = "flows.enriched/1"
 
@@ -68,6 +85,24 @@ _WRITE = pa.ipc.IpcWriteOptions(compression="lz4")
 _READ = pa.ipc.IpcReadOptions(use_threads=False)
 
 
+MAX_UNPACKED_BYTES = 64 << 20
+"""A message that would take more memory is malformed; those of the enricher take less than 1 MB."""
+
+_MOST = 1 << 48
+"""No flow sends 256 TiB in an interval; beyond, sums would not stay exact."""
+
+_LARGE = [name for name, kind in _NUMBERS.items() if kind == np.uint64]
+
+
+@lru_cache(maxsize=100_000)
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def encode(table: pa.RecordBatch) -> bytes:
     """The body for a batch of `ARROW_SCHEMA`."""
     sink = pa.BufferOutputStream()
@@ -84,6 +119,9 @@ def decode(body: bytes) -> pa.RecordBatch:
         MalformedMessage: where it is not one batch of `ARROW_SCHEMA`.
     """
     try:
+        unpacked = unpacked_bytes(body)
+        if unpacked > MAX_UNPACKED_BYTES:
+            raise MalformedMessage(f"{len(body)} bytes would unpack to {unpacked}")
         with pa.ipc.open_stream(body, options=_READ) as reader:
             if not reader.schema.equals(ARROW_SCHEMA):
                 raise MalformedMessage("columns are not those of flows.enriched/1")
@@ -91,15 +129,23 @@ def decode(body: bytes) -> pa.RecordBatch:
             batch.validate(full=True)
             if any(True for _ in reader):
                 raise MalformedMessage("more than one batch")
-    except (pa.ArrowException, OSError, StopIteration, ValueError) as error:
+    except (pa.ArrowException, struct.error, OSError, EOFError, StopIteration, ValueError) as error:
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        is_text = pa.types.is_dictionary(column.type)
-        if column.null_count or (is_text and column.dictionary.null_count):
-            raise MalformedMessage(f"column {name} has nulls")
-        allowed = _ALLOWED.get(name)
-        if allowed and not set(column.dictionary.to_pylist()) <= allowed:
-            raise MalformedMessage(f"column {name} has a value that is none of {sorted(allowed)}")
+        _check_column(name, column)
     return batch
+
+
+def _check_column(name: str, column: pa.Array) -> None:
+    is_text = pa.types.is_dictionary(column.type)
+    if column.null_count or (is_text and column.dictionary.null_count):
+        raise MalformedMessage(f"column {name} has nulls")
+    if name in ADDRESSES and not all(map(_is_address, column.dictionary.to_pylist())):
+        raise MalformedMessage(f"column {name} has a value that is no address")
+    if name in _LARGE and (pa.compute.max(column).as_py() or 0) > _MOST:
+        raise MalformedMessage(f"column {name} has a number above {_MOST}")
+    allowed = _ALLOWED.get(name)
+    if allowed and not set(column.dictionary.to_pylist()) <= allowed:
+        raise MalformedMessage(f"column {name} has a value that is none of {sorted(allowed)}")

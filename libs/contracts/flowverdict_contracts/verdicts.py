@@ -5,7 +5,7 @@ JSON; the JSON Schema made from these types is docs/verdict.schema.json.
 
 import inspect
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -31,6 +31,11 @@ SCHEMA = "rca.verdicts/1"
 Status = Literal["opened", "ongoing", "resolved"]
 Kind = Literal["pod", "workload", "node", "link", "node_link", "service", "external", "unknown"]
 Direction = Literal["sending", "receiving", "both"]
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+
+_FIRST_YEAR, _LAST_YEAR = 1970, 2261
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,9 +107,9 @@ class Window(_Record, frozen=True, kw_only=True):
 class FlowCounts(_Record, frozen=True, kw_only=True):
     """Directed pairs of endpoints in the window; `undecided` sent too little to be judged."""
 
-    failing: int
-    ok: int
-    undecided: int
+    failing: Count
+    ok: Count
+    undecided: Count
 
 
 class FailingFlow(_Record, frozen=True, kw_only=True):
@@ -119,11 +124,11 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     src: str
     dst: str
     retransmission_ratio: float
-    data_segments_sent: int
-    retransmitted_segments: int
-    opens: int
-    failed_opens: int
-    rtt_us: int
+    data_segments_sent: Count
+    retransmitted_segments: Count
+    opens: Count
+    failed_opens: Count
+    rtt_us: Count
 
 
 class Coverage(_Record, frozen=True, kw_only=True):
@@ -138,8 +143,8 @@ class Coverage(_Record, frozen=True, kw_only=True):
 
     nodes_reporting: tuple[str, ...]
     nodes_silent: tuple[str, ...]
-    rows_lost: int
-    rows_late: int
+    rows_lost: Count
+    rows_late: Count
 
 
 class Verdict(_Record, frozen=True, kw_only=True):
@@ -190,9 +195,18 @@ def decode(body: bytes) -> Verdict:
         MalformedMessage: where it is not one, or of another schema version.
     """
     try:
-        return msgspec.json.decode(body, type=Verdict)
-    except msgspec.MsgspecError as error:
+        verdict = msgspec.json.decode(body, type=Verdict)
+        for text in (verdict.opened_at, verdict.window.start, verdict.window.end):
+            _check_moment(text)
+    except (msgspec.MsgspecError, ValueError) as error:
         raise MalformedMessage(f"not a verdict: {error}") from None
+    return verdict
+
+
+def _check_moment(text: str) -> None:
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None or not _FIRST_YEAR <= found.year <= _LAST_YEAR:
+        raise ValueError(f"{text} is no moment between {_FIRST_YEAR} and {_LAST_YEAR}, with zone")
 
 
 def json_schema() -> dict[str, Any]:

@@ -6,9 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.arrow_size import unpacked_bytes
 from flowverdict_contracts.enriched import ARROW_SCHEMA, decode, encode
 
 WORDS = {
+    "src_ip": "10.0.0.1",
+    "dst_ip": "fd00::1",
     "role": "client",
     "src_kind": "pod",
     "dst_kind": "pod",
@@ -80,3 +83,43 @@ def test_a_word_that_the_contract_does_not_have_is_malformed(column: str) -> Non
 def test_a_dictionary_with_a_null_is_malformed() -> None:
     with pytest.raises(MalformedMessage, match="src_pod has nulls"):
         decode(encode(batch(3, {"src_pod": None})))
+
+
+@pytest.mark.parametrize("address", ["", "pod-a", "10.0.0", "10.0.0.256"])
+def test_what_is_no_address_is_malformed(address: str) -> None:
+    with pytest.raises(MalformedMessage, match="dst_ip has a value that is no address"):
+        decode(encode(batch(3, {"dst_ip": address})))
+
+
+def test_a_number_that_no_flow_reaches_is_malformed() -> None:
+    columns = batch(2).columns
+    position = ARROW_SCHEMA.names.index("bytes_sent")
+    columns[position] = pa.array([1, (1 << 64) - 1], ARROW_SCHEMA.field(position).type)
+    with pytest.raises(MalformedMessage, match="bytes_sent has a number above"):
+        decode(encode(pa.RecordBatch.from_arrays(columns, schema=ARROW_SCHEMA)))
+
+
+@pytest.mark.parametrize("compression", ["lz4", "zstd"])
+def test_a_message_that_unpacks_to_gigabytes_is_malformed_before_it_is_unpacked(
+    compression: str,
+) -> None:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, ARROW_SCHEMA, options=options) as writer:
+        writer.write_batch(batch(500_000))
+    body = sink.getvalue().to_pybytes()
+    assert len(body) < 4_000_000
+    before = pa.total_allocated_bytes()
+    with pytest.raises(MalformedMessage, match="would unpack to"):
+        decode(body)
+    assert pa.total_allocated_bytes() - before < len(body)
+
+
+@pytest.mark.parametrize("compression", [None, "lz4", "zstd"])
+def test_the_size_told_is_the_size_unpacked(compression: str | None) -> None:
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with pa.ipc.new_stream(sink, ARROW_SCHEMA, options=options) as writer:
+        writer.write_batch(batch(1000))
+    told = unpacked_bytes(sink.getvalue().to_pybytes())
+    assert 0 <= told - batch(1000).nbytes < 64 * len(ARROW_SCHEMA) * 3, "but for padding"

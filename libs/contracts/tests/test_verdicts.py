@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -98,3 +99,24 @@ def test_a_verdict_of_a_newer_version_is_malformed() -> None:
     newer = encode(VERDICT).replace(b"rca.verdicts/1", b"rca.verdicts/2")
     with pytest.raises(MalformedMessage):
         decode(newer)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"opened_at": ""},
+        {"opened_at": "yesterday"},
+        {"opened_at": "2026-02-30T00:00:00Z"},
+        {"opened_at": "2026-02-03T00:00:00"},
+        {"opened_at": "0001-01-01T00:00:00Z"},
+        {"window": {"start": "x", "end": "2026-02-03T00:00:00Z"}},
+        {"flows": {"failing": 10**400, "ok": 0, "undecided": 0}},
+        {"flows": {"failing": -1, "ok": 0, "undecided": 0}},
+    ],
+)
+def test_a_verdict_with_a_time_or_a_number_that_is_none_is_malformed(
+    changes: dict[str, Any],
+) -> None:
+    document = json.loads(encode(VERDICT)) | changes
+    with pytest.raises(MalformedMessage):
+        decode(json.dumps(document).encode())

@@ -18,7 +18,7 @@ from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import PASSING, retry
 from flowverdict_runtime.service import Context
 
-__all__ = ["SeenSequences", "consume", "lag_watched", "reject"]
+__all__ = ["MALFORMED", "SeenSequences", "consume", "lag_watched", "reject"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ PENDING = Gauge(
 
 _MAX_DELIVERIES = 5
 _BATCH = 64
-_DISUSE_SECONDS = 86400.0
+_DISUSE_SECONDS = 300.0
 _ACK_WAIT_SECONDS = 30.0
 _IDLE_CHECK = 5
 _LOOK_SECONDS = 5.0
@@ -168,9 +168,11 @@ async def consume(
     raises `MalformedMessage` for one that never will be. It is not called again for a message it
     was done with, also where the acknowledgement was lost. The messages of a batch are handled
     concurrently. Several processes with the same `durable` name share the work. With `only_new` a
-    consumer that does not exist yet begins with what comes, and is removed after a day of disuse.
+    consumer that does not exist yet begins with what comes, and is removed soon after its last use.
     """
     part = f"consumer of {stream}"
+    for counter in (MALFORMED, FAILED, HANDLED):
+        counter.labels(stream)  # a series from the start, so that its first increase is seen
     config = ConsumerConfig(
         durable_name=durable,
         ack_policy=AckPolicy.EXPLICIT,

@@ -87,9 +87,17 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815 # http.server's name
 
     def _metrics(self) -> None:
-        encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        try:
+            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+        except ValueError:  # an Accept that does not parse
+            encode, content_type = choose_encoder("")
         openmetrics = content_type.startswith("application/openmetrics-text")
-        own, end = encode(REGISTRY), b"# EOF\n" if openmetrics else b""
+        try:
+            own, end = encode(REGISTRY), b"# EOF\n" if openmetrics else b""
+        except Exception:
+            log.exception("the metrics cannot be written")
+            self._answer(500, {"error": "the metrics cannot be written; the log says why"})
+            return
         body = own.removesuffix(end) + self.health.more_metrics(openmetrics).encode() + end
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
         if _accepts_gzip(self.headers.get("Accept-Encoding", "")):

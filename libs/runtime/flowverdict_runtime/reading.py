@@ -54,7 +54,9 @@ async def stored(
             try:
                 messages = await subscription.fetch(_BATCH, timeout=1)
             except TimeoutError:
-                break  # the last ones have expired meanwhile, or are older
+                if not (await subscription.consumer_info()).num_pending:
+                    break  # the last ones have expired meanwhile, or are older
+                continue
             for message in messages:
                 sequence = message.metadata.sequence.stream
                 if sequence <= last:

@@ -8,8 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from influxdb_client import BucketRetentionRules, InfluxDBClient, WritePrecision
-from influxdb_client.client.write_api import SYNCHRONOUS
+from influxdb_client import BucketRetentionRules, InfluxDBClient, WriteService
 from influxdb_client.rest import ApiException
 from prometheus_client import Counter, Histogram
 from urllib3 import Retry
@@ -25,6 +24,7 @@ __all__ = ["Database", "Unwritten"]
 log = logging.getLogger(__name__)
 
 _MOST_BYTES = 4_000_000
+_WRITTEN_STATUS = 204
 _TIMEOUT_MS = 20_000
 _HINTS = {
     401: "the token is not known there; FLOWVERDICT_INFLUX_TOKEN gives it",
@@ -71,7 +71,9 @@ class Database:
             timeout=_TIMEOUT_MS,
             retries=Retry(0, redirect=2),
         )
-        self._api = self._client.write_api(write_options=SYNCHRONOUS)
+        self._api = WriteService(self._client.api_client)
+        for status in (400, 413, 422):
+            _REFUSED.labels(str(status))  # a series from the start, so that an increase is seen
         self._pending: deque[_Pending] = deque()
         self._writing: asyncio.Task[None] | None = None
 
@@ -131,11 +133,12 @@ class Database:
         settings = self._settings
         try:
             with _WRITING.time():
-                self._api.write(
-                    settings.influx_bucket,
+                _, status, _ = self._api.post_write_with_http_info(
                     settings.influx_org,
+                    settings.influx_bucket,
                     lines.encode(),
-                    write_precision=WritePrecision.NS,  # type: ignore[arg-type] # it is typed as a class
+                    precision="ns",
+                    content_type="text/plain; charset=utf-8",
                 )
         except ApiException as error:
             if error.status in (400, 413):
@@ -148,10 +151,10 @@ class Database:
             if error.status == 404:
                 self._make_bucket()
             raise Unwritten(*_why(settings, error)) from None
-        except (HTTPError, OSError) as error:
-            raise Unwritten(
-                f"InfluxDB at {settings.influx_url} cannot be reached: {error}"
-            ) from None
+        except Exception as error:  # noqa: BLE001 # its decoders', for an answer not InfluxDB's
+            raise Unwritten(_unreachable(settings, error)) from None
+        if status != _WRITTEN_STATUS:
+            raise Unwritten(f"{settings.influx_url} answers {status} to a write: not an InfluxDB 2")
         return 0
 
     def _refused(self, status: int, points: int, what: str) -> None:
@@ -189,14 +192,19 @@ class Database:
                 why, _ = _why(settings, error)
                 log.warning("the bucket cannot be looked for or made: %s", why)
         except (HTTPError, OSError) as error:
-            raise Unwritten(
-                f"InfluxDB at {settings.influx_url} cannot be reached: {error}"
-            ) from None
+            raise Unwritten(_unreachable(settings, error)) from None
+        except Exception as error:  # noqa: BLE001 # an answer that is not InfluxDB's
+            if _throttle.admit("bucket") is not None:
+                log.warning("the bucket cannot be looked for or made: %r", error)
 
     def close(self) -> None:
         """Close the connections."""
         with contextlib.suppress(HTTPError, OSError):
             self._client.close()
+
+
+def _unreachable(settings: InfluxWriterSettings, error: Exception) -> str:
+    return f"InfluxDB at {settings.influx_url} cannot be reached: {error or type(error).__name__}"
 
 
 def _why(settings: InfluxWriterSettings, error: ApiException) -> tuple[str, float]:
@@ -206,5 +214,5 @@ def _why(settings: InfluxWriterSettings, error: ApiException) -> tuple[str, floa
     hint = _HINTS.get(error.status) or str(error.body)[:200]
     return (
         f"InfluxDB at {settings.influx_url} answers {error.status}: {hint}",
-        min(float(after), 60.0) if after.isdigit() else 0.0,
+        min(float(after), 60.0) if after.isascii() and after.isdigit() else 0.0,
     )

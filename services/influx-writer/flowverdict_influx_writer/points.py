@@ -61,7 +61,8 @@ class FlowPoints:
         """The lines for a message, and how many they are."""
         numbers, rows, inverse = self._pairs.of(batch)
         if (numbers == NO_PAIR).any():
-            self._pairs.clear()
+            # Room for all of this message: its pairs in two halves would overwrite each other.
+            self._pairs = Pairs(max(_KNOWN_PAIRS, batch.num_rows))
             self._known.clear()
             numbers, rows, inverse = self._pairs.of(batch)
         pairs = len(numbers)

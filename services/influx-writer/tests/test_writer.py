@@ -108,6 +108,9 @@ async def test_the_bucket_is_made_and_flows_and_verdicts_are_written(
         [(429, {"Retry-After": "1"})],
         [(500, {}), (503, {}), (502, {})],
         [(401, {}), (403, {})],
+        [(200, {}), (302, {"Location": "http://127.0.0.1:1/login"})],
+        [(429, {"Retry-After": "\xb2"}), (429, {"Retry-After": "soon"})],
+        [(502, {"Body": "Fehler \xfc"})],
     ],
 )
 async def test_a_store_that_refuses_for_now_gets_the_points_later_and_once(

@@ -24,7 +24,7 @@ from flowverdict_runtime.connection import (
     ensure_streams,
     publish_until_stored,
 )
-from flowverdict_runtime.consumer import lag_watched, reject
+from flowverdict_runtime.consumer import MALFORMED, lag_watched, reject
 from flowverdict_runtime.retry import PASSING, retry
 from flowverdict_runtime.service import CannotRun, Context, Service
 
@@ -206,6 +206,7 @@ async def run(settings: RcaSettings, context: Context) -> None:
         if jetstream is None:
             return
         worker = Worker(jetstream, context, settings)
+        MALFORMED.labels(FLOWS_ENRICHED)  # a series from the start
         subscription, idle = await retry(context, _PART, worker.open), 0
         async with lag_watched(FLOWS_ENRICHED, lambda: subscription):
             while subscription is not None and not context.stopping.is_set():

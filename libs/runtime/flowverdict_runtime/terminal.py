@@ -1,0 +1,12 @@
+"""Text from outside, as it may stand on a terminal."""
+
+import re
+
+__all__ = ["printable"]
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """`text` with what would steer a terminal replaced: controls, changes of direction."""
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
