@@ -100,9 +100,9 @@ def print_registered(module: str) -> None:
 
     importlib.import_module(module)
     if module.startswith("flowverdict_exporter"):
-        for part, name, arguments in (("incidents", "Incidents", ()), ("nodes", "Nodes", (60,))):
+        for part, name in (("incidents", "Incidents"), ("nodes", "Nodes")):
             made = getattr(importlib.import_module(f"flowverdict_exporter.{part}"), name)
-            REGISTRY.register(made(*arguments))
+            REGISTRY.register(made())
         exporter = importlib.import_module("flowverdict_exporter.series")
         text = exporter.PairSeries(1, 60).text(True)
     else:

@@ -25,8 +25,10 @@ class GrafanaStandIn:
 
     It numbers a dashboard's versions and refuses to overwrite another one than it was told
     (412), keeps a data source's secrets to itself, and, like a real one that starts, answers 503
-    as long as `starting` is above 0. `close_after` requests that change something it goes away, in
-    the middle of the answer. `before_save` is called with a dashboard's uid before it is saved.
+    as long as `starting` is above 0. `close_after` requests that change something it goes away,
+    having done what the next one asks for, or before that where `close_before` is set.
+    `answer_with` is given to everything instead: a status, a type and a body. `before_save` is
+    called with a dashboard's uid before it is saved.
     """
 
     def __init__(self) -> None:
@@ -38,6 +40,9 @@ class GrafanaStandIn:
         self.alert_rules: dict[str, Json] = {}
         self.starting = 0
         self.close_after: int | None = None
+        self.close_before = False
+        self.answer_with: tuple[int, str, bytes] | None = None
+        self.intervals: dict[str, int] = {}
         self.before_save: Any = None
         self.requests: Counter[str] = Counter()
         self._server: ThreadingHTTPServer | None = None
@@ -93,11 +98,30 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: Any) -> None:
         encoded = json.dumps(body).encode()
+        if self._goes_away(status):
+            return
+        self._send(status, "application/json", encoded)
+
+    def _send(self, status: int, kind: str, encoded: bytes) -> None:
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(encoded)))
+        if status in (301, 302):
+            self.send_header("Location", "http://login.example/")
         self.end_headers()
         self.wfile.write(encoded)
+
+    def _goes_away(self, status: int) -> bool:
+        """What was asked for is done, and nobody hears of it."""
+        grafana = self.grafana
+        if self.command == "GET" or grafana.close_after is None or status >= 400:
+            return False
+        grafana.close_after -= 1
+        if grafana.close_after >= 0:
+            return False
+        self.connection.close()
+        threading.Thread(target=grafana.stop).start()
+        return True
 
     def _may(self) -> bool:
         grafana = self.grafana
@@ -109,12 +133,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers["Authorization"] not in (basic, "Bearer token"):
             self._answer(401, {"message": "Invalid username or password"})
             return False
-        if self.command != "GET" and grafana.close_after is not None:
-            grafana.close_after -= 1
-            if grafana.close_after < 0:
-                self.connection.close()
-                threading.Thread(target=grafana.stop).start()
-                return False
+        if grafana.answer_with is not None:
+            self._send(*grafana.answer_with)
+            return False
+        if self.command != "GET" and grafana.close_before and grafana.close_after == 0:
+            return not self._goes_away(200)
         return True
 
     def _path(self) -> str:
@@ -122,6 +145,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if not self._may():
+            return
+        if self._path() == "org":
+            self._answer(200, {"id": 2, "name": "Main Org."})
+            return
+        group = self._path().rpartition("/rule-groups/")[2]
+        rules = [each for each in self.grafana.alert_rules.values() if each["ruleGroup"] == group]
+        if "/rule-groups/" in self._path():
+            interval = self.grafana.intervals.get(group, 60)
+            self._answer(200, {"title": group, "interval": interval, "rules": rules})
             return
         for prefix, kind in _PATHS.items():
             if self._path().startswith(f"{prefix}/"):
@@ -140,12 +172,23 @@ class _Handler(BaseHTTPRequestHandler):
         if path == "dashboards/db":
             self._answer(*grafana.save_dashboard(body))
         elif path == "datasources":
+            if body["uid"] in grafana.data_sources:
+                self._answer(409, {"message": "data source with the same name already exists"})
+                return
             self._answer(*grafana.save_data_source(body))
         elif path == "folders":
+            if body["uid"] in grafana.folders:
+                self._answer(412, {"message": "the folder has been changed by someone else"})
+                return
             grafana.folders[body["uid"]] = body
             self._answer(200, body)
         elif path == "v1/provisioning/alert-rules":
-            grafana.alert_rules[body["uid"]] = {**body, "id": 1, "provenance": ""}
+            if body["uid"] in grafana.alert_rules:
+                self._answer(409, {"message": "a rule with this uid exists"})
+                return
+            # What the real one adds.
+            made = {"id": 1, "orgID": 2, "provenance": "", "updated": "2026-01-01T00:00:00Z"}
+            grafana.alert_rules[body["uid"]] = {**body, **made}
             self._answer(201, body)
         else:
             self._answer(404, {"message": "not found"})
@@ -160,6 +203,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*grafana.save_data_source(body))
         elif path.startswith("v1/provisioning/alert-rules/"):
             grafana.alert_rules[body["uid"]] = body
+            self._answer(200, body)
+        elif "/rule-groups/" in path:
+            grafana.intervals[path.rpartition("/")[2]] = body["interval"]
             self._answer(200, body)
         else:
             self._answer(404, {"message": "not found"})

@@ -1,5 +1,6 @@
 """Open incidents as metrics: the cause, its score, and which flows it explains."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ __all__ = ["EXPLAINS_LABELS", "FORGET_SECONDS", "INCIDENT_LABELS", "Incidents", 
 FORGET_SECONDS = 120.0
 """An incident that nothing was said of for so long is no longer shown: the RCA worker is gone."""
 
+_MOST_OPEN = 1000
+_MOST_LINK_ADDRESSES = 8
+
 INCIDENT_LABELS = (
     "incident_id",
     "cause_kind",
@@ -23,7 +27,6 @@ INCIDENT_LABELS = (
     "cause_name",
     "cause_node",
     "direction",
-    "summary",
 )
 RULE_LABELS = ("incident_id", "antecedents", "consequents")
 EXPLAINS_LABELS = (
@@ -42,26 +45,30 @@ def _end(kind: str, name: str, end: str) -> dict[str, str]:
     return {f"{end}_ip": name}
 
 
-def explained(cause: Cause) -> Iterator[dict[str, str]]:
+def explained(cause: Cause) -> list[dict[str, str]]:
     """Sets of labels; a flow that has all of one set is explained by `cause`.
 
     Each has a label `by` besides, the names of the others, joined: flow alerts are inhibited by it.
     """
     ends = {"sending": ("src",), "receiving": ("dst",), "both": ("src", "dst")}[cause.direction]
-    sets = []
-    if cause.kind in ("link", "node_link"):
-        kind = "node" if cause.kind == "node_link" else "pod"
+    if cause.kind == "node_link":
         first, _, second = cause.name.partition(" <-> ")
         # Which of the two sends is not said, so both ways count as explained.
-        for source, target in ((first, second), (second, first)):
-            sets.append(_end(kind, source, "src") | _end(kind, target, "dst"))
+        sets = [_end("node", a, "src") | _end("node", b, "dst")
+                for a, b in ((first, second), (second, first))]  # fmt: skip
+    elif cause.kind == "link":
+        # Its ends may be pods, services, nodes or addresses; their addresses are known in any case.
+        addresses = cause.addresses[:_MOST_LINK_ADDRESSES]
+        sets = [{"src_ip": a, "dst_ip": b} for a, b in itertools.permutations(addresses, 2)]
     elif cause.kind == "service":
-        sets += [{f"{end}_ip": address} for end in ends for address in cause.addresses]
+        sets = [{f"{end}_ip": address} for end in ends for address in cause.addresses]
     else:
-        sets += [_end(cause.kind, cause.name, end) for end in ends]
-    for labels in sets:
-        parts = [name for name in labels if not name.endswith("namespace")]
-        yield {"by": "+".join(parts), **labels}
+        sets = [_end(cause.kind, cause.name, end) for end in ends]
+    labelled = (
+        {"by": "+".join(n for n in labels if not n.endswith("namespace")), **labels}
+        for labels in sets
+    )
+    return [dict(pairs) for pairs in dict.fromkeys(tuple(each.items()) for each in labelled)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,27 +128,38 @@ class Incidents(Collector):
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
+        self._said: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     def add(self, verdict: Verdict) -> None:
-        """Take a verdict, in the order of the stream."""
+        """Take a verdict; one that is older than what was said last is passed over."""
+        now = time.monotonic()
         with self._lock:
+            self._forget(now)
+            last, _ = self._said.get(verdict.incident_id, ("", 0.0))
+            if verdict.window.end < last:
+                return
+            self._said[verdict.incident_id] = (verdict.window.end, now)
             if verdict.status == "resolved":
                 self._open.pop(verdict.incident_id, None)
                 return
             known = self._open.get(verdict.incident_id)
+            if known is None and len(self._open) >= _MOST_OPEN:
+                return
             # A summary has figures that change; as a label each would be a new series.
             same = known is not None and _same_cause(known.verdict, verdict)
             summary = known.summary if known is not None and same else verdict.summary
-            self._open[verdict.incident_id] = _Open(verdict, summary, time.monotonic())
+            self._open[verdict.incident_id] = _Open(verdict, summary, now)
+
+    def _forget(self, now: float) -> None:
+        oldest = now - FORGET_SECONDS
+        self._open = {i: each for i, each in self._open.items() if each.heard > oldest}
+        self._said = {i: each for i, each in self._said.items() if each[1] > oldest}
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, for a scrape."""
-        now = time.monotonic()
         with self._lock:
-            for incident_id, each in list(self._open.items()):
-                if now - each.heard > FORGET_SECONDS:
-                    del self._open[incident_id]
+            self._forget(time.monotonic())
             incidents = list(self._open.values())
         active = GaugeMetricFamily(
             "flowverdict_incident_active",
@@ -153,12 +171,19 @@ class Incidents(Collector):
             "1 for each set of labels whose flows an open incident explains.",
             labels=EXPLAINS_LABELS,
         )
+        info = GaugeMetricFamily(
+            "flowverdict_incident_info",
+            "1 for each open incident; its verdict in words, as first said of this cause.",
+            labels=["incident_id", "summary"],
+        )
         for each in incidents:
             active.add_metric(_labels(each), 1)
+            info.add_metric([each.verdict.incident_id, each.summary], 1)
             for labels in explained(each.cause) if each.cause else ():
                 full = {"incident_id": each.verdict.incident_id, **labels}
                 explains.add_metric([full.get(name, "") for name in EXPLAINS_LABELS], 1)
         yield active
+        yield info
         yield explains
         for measure in _MEASURES:
             family = GaugeMetricFamily(
@@ -167,8 +192,11 @@ class Incidents(Collector):
                 labels=RULE_LABELS,
             )
             for each in incidents:
-                for rule in each.verdict.rules:
-                    both = (", ".join(rule.antecedents), ", ".join(rule.consequents))
+                sides = {
+                    (", ".join(rule.antecedents), ", ".join(rule.consequents)): rule
+                    for rule in each.verdict.rules
+                }
+                for both, rule in sides.items():
                     family.add_metric((each.verdict.incident_id, *both), getattr(rule, measure))
             yield family
         for number in _NUMBERS:
@@ -181,7 +209,7 @@ class Incidents(Collector):
 def _labels(incident: _Open) -> list[str]:
     verdict, cause = incident.verdict, incident.cause
     if cause is None:
-        return [verdict.incident_id, "", "", "", "", "", incident.summary]
+        return [verdict.incident_id, "", "", "", "", ""]
     namespace, _, name = cause.name.rpartition("/") if cause.kind == "pod" else ("", "", cause.name)
     return [
         verdict.incident_id,
@@ -190,5 +218,4 @@ def _labels(incident: _Open) -> list[str]:
         name,
         cause.node,
         cause.direction,
-        incident.summary,
     ]

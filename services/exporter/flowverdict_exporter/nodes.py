@@ -20,21 +20,24 @@ class _Node:
     heard: float = 0.0
 
 
+_EXPIRE_SECONDS = 86400.0
+"""A node of which nothing came for a day was removed; until then its silence is to be seen."""
+
+_MOST = 10_000
+
+
 class Nodes(Collector):
-    """The nodes heard of; a collector for a `prometheus_client` registry.
+    """The nodes heard of, ten thousand at most; a collector for a `prometheus_client` registry."""
 
-    Args:
-        expire_seconds: a node of which nothing came for so long is dropped, since it was removed.
-    """
-
-    def __init__(self, expire_seconds: float) -> None:
-        self._expire = expire_seconds
+    def __init__(self) -> None:
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.Lock()
 
     def add(self, header: IntervalHeader) -> None:
         """A message of a node was handled."""
         with self._lock:
+            if header.node not in self._nodes and len(self._nodes) >= _MOST:
+                return
             node = self._nodes.setdefault(header.node, _Node())
             ended = min(header.end_ns / 1e9, time.time())
             node.last_interval_seconds = max(node.last_interval_seconds, ended)
@@ -51,7 +54,7 @@ class Nodes(Collector):
         lost = CounterMetricFamily(
             "flowverdict_rows_lost", "Flow updates that a node's kernel lost.", labels=["node"]
         )
-        oldest = time.monotonic() - self._expire
+        oldest = time.monotonic() - _EXPIRE_SECONDS
         with self._lock:
             self._nodes = {n: each for n, each in self._nodes.items() if each.heard > oldest}
             for name, node in self._nodes.items():

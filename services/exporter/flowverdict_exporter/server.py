@@ -1,8 +1,7 @@
 """The exporter's life: add up every enriched message and keep the open incidents."""
 
 import asyncio
-import re
-import socket
+import uuid
 
 from nats.aio.msg import Msg
 from prometheus_client import REGISTRY, Counter
@@ -27,7 +26,7 @@ async def run(settings: ExporterSettings, context: Context) -> None:
     """Add up every enriched message until the service is to stop."""
     series = PairSeries(settings.series_budget, settings.expire_seconds)
     incidents = Incidents()
-    nodes = Nodes(settings.expire_seconds)
+    nodes = Nodes()
     context.health.more_metrics = series.text
     REGISTRY.register(incidents)
     REGISTRY.register(nodes)
@@ -46,7 +45,8 @@ async def run(settings: ExporterSettings, context: Context) -> None:
 
     async with connected(settings.nats_url, "exporter", context) as jetstream:
         if jetstream is not None:
-            verdict_consumer = f"exporter-{re.sub(r'[^A-Za-z0-9_-]', '-', socket.gethostname())}"
+            # Every exporter is to hear every verdict, so the consumer is this process' own.
+            verdict_consumer = f"exporter-{uuid.uuid4().hex[:12]}"
             await asyncio.gather(
                 consume(jetstream, context, FLOWS_ENRICHED, "exporter", add_flows),
                 consume(

@@ -19,6 +19,7 @@ __all__ = ["Family", "label_text"]
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _UNITS = ("seconds", "bytes")
+_MOST = 2.0**62
 
 
 def label_text(labels: Mapping[str, str]) -> str:
@@ -84,7 +85,7 @@ class Family:
         for signal, column in zip(self.signals, values.T, strict=True):
             more = "".join(f',{name}="{value}"' for name, value in signal.labels.items())
             head, tail = f"{self.name}_total{{", f"{more}}} "
-            counts = column.astype(np.int64).tolist()
+            counts = column.clip(max=_MOST).astype(np.int64).tolist()
             lines += [
                 f"{head}{label}{tail}{count}\n" for label, count in zip(labels, counts, strict=True)
             ]

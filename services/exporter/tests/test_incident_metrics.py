@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Sample
 
 from conftest import a_cause, a_verdict
+from flowverdict_contracts.verdicts import Rule
 from flowverdict_exporter.incidents import FORGET_SECONDS, Incidents, explained
 
 
@@ -30,7 +31,8 @@ def test_an_open_incident_names_its_cause_and_carries_the_summary() -> None:
     assert active.labels["cause_namespace"] == "shop"
     assert active.labels["cause_name"] == "cart-0"
     assert active.labels["cause_node"] == "worker1"
-    assert active.labels["summary"] == "pod shop/cart-0 is to blame"
+    (info,) = samples(incidents)["flowverdict_incident_info"]
+    assert info.labels["summary"] == "pod shop/cart-0 is to blame"
     assert samples(incidents)["flowverdict_incident_score"][0].value == 0.9
 
 
@@ -39,8 +41,8 @@ def test_a_summary_that_only_changes_its_figures_makes_no_new_series() -> None:
     verdict = a_verdict()
     incidents.add(verdict)
     incidents.add(msgspec.structs.replace(verdict, status="ongoing", summary="now 21 %"))
-    (active,) = samples(incidents)["flowverdict_incident_active"]
-    assert active.labels["summary"] == verdict.summary
+    (info,) = samples(incidents)["flowverdict_incident_info"]
+    assert info.labels["summary"] == verdict.summary
 
 
 def test_a_resolved_incident_is_gone() -> None:
@@ -96,21 +98,11 @@ def test_an_incident_without_a_cause_is_shown_without_one() -> None:
         ),
         (
             "link",
-            "shop/cart <-> 192.0.2.7",
+            "shop/cart <-> w1",
             "sending",
             [
-                {
-                    "by": "src_pod+dst_ip",
-                    "src_namespace": "shop",
-                    "src_pod": "cart",
-                    "dst_ip": "192.0.2.7",
-                },
-                {
-                    "by": "src_ip+dst_pod",
-                    "src_ip": "192.0.2.7",
-                    "dst_namespace": "shop",
-                    "dst_pod": "cart",
-                },
+                {"by": "src_ip+dst_ip", "src_ip": "10.244.0.2", "dst_ip": "10.30.45.11"},
+                {"by": "src_ip+dst_ip", "src_ip": "10.30.45.11", "dst_ip": "10.244.0.2"},
             ],
         ),
     ],
@@ -118,4 +110,26 @@ def test_an_incident_without_a_cause_is_shown_without_one() -> None:
 def test_what_a_cause_explains_is_said_in_the_labels_of_flows(
     kind: str, name: str, direction: str, expected: list[dict[str, str]]
 ) -> None:
-    assert list(explained(a_cause(kind, name, direction=direction))) == expected
+    cause = a_cause(kind, name, direction=direction)
+    if kind == "link":
+        cause = msgspec.structs.replace(cause, addresses=("10.244.0.2", "10.30.45.11"))
+    assert explained(cause) == expected
+
+
+def test_a_verdict_that_comes_late_does_not_open_a_resolved_incident_again() -> None:
+    incidents = Incidents()
+    incidents.add(a_verdict(second=1_000_000))
+    incidents.add(a_verdict(status="resolved", second=1_000_004))
+    incidents.add(a_verdict(status="ongoing", second=1_000_002))
+    assert "flowverdict_incident_active" not in samples(incidents)
+
+
+def test_no_series_is_shown_twice_whatever_a_verdict_holds() -> None:
+    incidents = Incidents()
+    verdict = a_verdict(causes=(a_cause("node_link", "w1 <-> w1"),))
+    rule = Rule(antecedents=("a, b",), consequents=("c",), support=0.5, confidence=1.0, lift=2.0,
+                leverage=0.1, p_value=0.1)  # fmt: skip
+    other = msgspec.structs.replace(rule, antecedents=("a", "b"), support=0.4)
+    incidents.add(msgspec.structs.replace(verdict, rules=(rule, other)))
+    for name, found in samples(incidents).items():
+        assert len({tuple(sorted(each.labels.items())) for each in found}) == len(found), name

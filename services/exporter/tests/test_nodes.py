@@ -25,7 +25,7 @@ def interval(node: str, end_seconds: int, rows_lost: int = 0) -> IntervalHeader:
 
 
 def test_a_nodes_last_interval_and_what_its_kernel_lost_are_shown() -> None:
-    nodes = Nodes(60)
+    nodes = Nodes()
     for each in (interval("n1", 1000, 2), interval("n1", 999, 3), interval("n2", 1001)):
         nodes.add(each)
     assert value(nodes, LAST, "n1") == 1000, "an interval that comes late is not the last"
@@ -34,7 +34,7 @@ def test_a_nodes_last_interval_and_what_its_kernel_lost_are_shown() -> None:
 
 
 def test_a_clock_that_is_ahead_does_not_hide_a_nodes_silence() -> None:
-    nodes = Nodes(60)
+    nodes = Nodes()
     nodes.add(interval("n1", 9_000_000_000))
     seen = value(nodes, LAST, "n1")
     assert seen is not None
@@ -44,7 +44,7 @@ def test_a_clock_that_is_ahead_does_not_hide_a_nodes_silence() -> None:
 def test_a_node_that_is_gone_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr("flowverdict_exporter.nodes.time.monotonic", lambda: clock[0])
-    nodes = Nodes(60)
+    nodes = Nodes()
     nodes.add(interval("n1", 1000))
-    clock[0] += 61
+    clock[0] += 86401
     assert value(nodes, LAST, "n1") is None

@@ -4,5 +4,5 @@
 `boards`    the dashboards, declared (`declare`); `build` makes Grafana's JSON of them.
 `sources`   the data sources.
 `alerts`    Prometheus' alert rules as Grafana's.
-`grafana`   compares with what Grafana has, and changes what differs.
+`grafana`   compares with what Grafana has (`difference`), and changes what differs.
 """

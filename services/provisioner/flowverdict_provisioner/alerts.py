@@ -10,18 +10,29 @@ from typing import Any
 
 import yaml
 
+from flowverdict_provisioner.selecting import WITH_SUMMARY
 from flowverdict_provisioner.sources import PROMETHEUS_UID
 
-__all__ = ["FOLDER_UID", "alert_rules"]
+__all__ = ["FOLDER_UID", "GROUP_INTERVAL_SECONDS", "alert_groups", "alert_rules"]
 
 FOLDER_UID = "flowverdict"
+
+GROUP_INTERVAL_SECONDS = 10
+"""As often as Grafana evaluates anything; its default of a minute would keep verdicts waiting."""
+
 _FILES = ("verdicts.yaml", "pipeline.yaml")
 _LEFT_OUT = ("FlowverdictExplains",)
+_VERDICT = "FlowverdictVerdict"
 
 
 def alert_rules(paused: bool) -> list[dict[str, Any]]:
     """The rules as Grafana's provisioning API takes them."""
     return [_grafana_rule(group, rule, paused) for group, rule in _prometheus_rules()]
+
+
+def alert_groups() -> list[str]:
+    """The names of the groups that the rules are in."""
+    return list(dict.fromkeys(group for group, _ in _prometheus_rules()))
 
 
 def _prometheus_rules() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -34,8 +45,12 @@ def _prometheus_rules() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _grafana_rule(group: str, rule: dict[str, Any], paused: bool) -> dict[str, Any]:
-    name = rule["alert"]
-    query = {"refId": "A", "expr": rule["expr"], "instant": True, "range": False}
+    name, expression, annotations = rule["alert"], rule["expr"], rule["annotations"]
+    if name == _VERDICT:
+        # Prometheus' template asks for the verdict's words with a query, which Grafana's cannot.
+        expression = f"{expression} {WITH_SUMMARY}"
+        annotations = {**annotations, "summary": "{{ $labels.summary }}"}
+    query = {"refId": "A", "expr": expression, "instant": True, "range": False}
     # A Prometheus rule fires for every series of its result, whatever its value.
     has_value = {"refId": "B", "type": "math", "expression": "is_number($A)"}
     recent = {"from": 600, "to": 0}
@@ -44,7 +59,6 @@ def _grafana_rule(group: str, rule: dict[str, Any], paused: bool) -> dict[str, A
         "title": name,
         "folderUID": FOLDER_UID,
         "ruleGroup": group,
-        "orgID": 1,
         "condition": "B",
         "data": [
             {
@@ -67,6 +81,6 @@ def _grafana_rule(group: str, rule: dict[str, Any], paused: bool) -> dict[str, A
         "labels": rule["labels"],
         "annotations": {
             key: " ".join(text.split()).replace("$value", "$values.A.Value")
-            for key, text in rule["annotations"].items()
+            for key, text in annotations.items()
         },
     }

@@ -1,6 +1,7 @@
 """Declared dashboards to Grafana's JSON, with grafana-foundation-sdk."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from grafana_foundation_sdk.builders import (
@@ -21,7 +22,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from flowverdict_provisioner.declare import Board, Link, Panel, Query, Store, Variable
 from flowverdict_provisioner.drawing import dashboard_url, drawn
-from flowverdict_provisioner.selecting import CLUSTER
+from flowverdict_provisioner.selecting import CLUSTER, WITH_SUMMARY
 
 __all__ = ["TAG", "build"]
 
@@ -55,8 +56,12 @@ class _Flux(Dataquery):
         return self
 
 
-def build(board: Board) -> dict[str, Any]:
-    """The dashboard's JSON model, as Grafana's API and its file provisioning take it."""
+def build(board: Board, sources: Mapping[str, tuple[str, str]] | None = None) -> dict[str, Any]:
+    """The dashboard's JSON model, as Grafana's API and its file provisioning take it.
+
+    `sources` are the uid and name of the data source of each kind that it opens with; without, it
+    opens with Grafana's default of that kind.
+    """
     built = (
         dashboard.Dashboard(board.title)
         .uid(board.uid)
@@ -72,11 +77,10 @@ def build(board: Board) -> dict[str, Any]:
             .type(models.DashboardLinkType.DASHBOARDS)
             .tags([TAG])
             .keep_time(True)
-            .include_vars(True)
         )
     )
     for store in board.stores:
-        built = built.with_variable(_source_variable(store))
+        built = built.with_variable(_source_variable(store, (sources or {}).get(store)))
     for variable in board.variables:
         built = built.with_variable(_variable(variable))
     if "prometheus" in board.stores:
@@ -91,10 +95,14 @@ def build(board: Board) -> dict[str, Any]:
     return model
 
 
-def _source_variable(store: Store) -> dashboard.DatasourceVariable:
+def _source_variable(store: Store, current: tuple[str, str] | None) -> dashboard.DatasourceVariable:
     name = "datasource" if store == "prometheus" else "influxdb"
     label = {"prometheus": "Prometheus", "influxdb": "InfluxDB"}[store]
-    return dashboard.DatasourceVariable(name).label(label).type(store)
+    built = dashboard.DatasourceVariable(name).label(label).type(store)
+    if current is None:
+        return built
+    uid, text = current
+    return built.current(models.VariableOption(selected=True, text=text, value=uid))
 
 
 def _variable(variable: Variable) -> dashboard.QueryVariable:
@@ -121,8 +129,8 @@ def _verdict_annotation() -> dashboard.AnnotationQuery:
     opened = (
         "1000 * max by (incident_id)"
         f" (flowverdict_incident_opened_timestamp_seconds{{{CLUSTER}}})"
-        " * on (incident_id) group_right () max by (incident_id, cause_kind, cause_name, summary)"
-        f" (flowverdict_incident_active{{{CLUSTER}}})"
+        " * on (incident_id) group_right () max by (incident_id, cause_kind, cause_name)"
+        f" (flowverdict_incident_active{{{CLUSTER}}}) {WITH_SUMMARY}"
     )
     return (
         dashboard.AnnotationQuery()

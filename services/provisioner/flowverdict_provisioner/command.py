@@ -6,10 +6,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from flowverdict_provisioner.alerts import alert_rules
+from flowverdict_provisioner.alerts import alert_groups, alert_rules
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.build import build
-from flowverdict_provisioner.grafana import Change, Grafana, GrafanaError
+from flowverdict_provisioner.difference import Change
+from flowverdict_provisioner.grafana import Grafana, GrafanaError
 from flowverdict_provisioner.settings import ProvisionerSettings
 from flowverdict_provisioner.sources import data_sources
 from flowverdict_runtime.service import CANNOT_RUN, WRONG_SETTINGS
@@ -53,10 +54,13 @@ def _changes(settings: ProvisionerSettings, dry: bool) -> Iterator[Change]:
     for source in data_sources(settings):
         yield grafana.data_source(source)
     yield grafana.folder()
+    opened_with = {each["type"]: (each["uid"], each["name"]) for each in data_sources(settings)}
     for board in BOARDS:
-        yield grafana.dashboard(build(board))
+        yield grafana.dashboard(build(board, opened_with))
     for rule in alert_rules(paused=bool(settings.alertmanager_url)):
         yield grafana.alert_rule(rule)
+    for group in alert_groups():
+        yield grafana.alert_group(group)
 
 
 def _apply(settings: ProvisionerSettings, dry: bool) -> None:
@@ -79,8 +83,8 @@ def _export(folder: Path) -> None:
 
 
 def _check(settings: ProvisionerSettings) -> None:
-    Grafana(settings, True, _say).folder()
-    print(f"ok       Grafana at {settings.grafana_url} answers and takes the credentials")
+    organisation = Grafana(settings, True, _say).check()
+    print(f"ok       Grafana at {settings.grafana_url}: organisation {organisation}")
 
 
 def run() -> int:

@@ -10,6 +10,8 @@ from grafana_foundation_sdk.builders.common import (
     ReduceDataOptions,
     StackingConfig,
     TableFooterOptions,
+    VizLegendOptions,
+    VizTooltipOptions,
 )
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
@@ -36,6 +38,10 @@ def _stat(_: Panel, built: Any) -> Any:
 
 def _timeseries(panel: Panel, built: Any) -> Any:
     built = built.fill_opacity(10).line_width(1).show_points(common.VisibilityMode.NEVER)
+    legend = VizLegendOptions().show_legend(True).display_mode(common.LegendDisplayMode.LIST)
+    built = built.legend(legend.placement(common.LegendPlacement.BOTTOM).calcs([]))
+    tooltip = VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI)
+    built = built.tooltip(tooltip.sort(common.SortOrder.DESCENDING))
     if panel.thresholds:
         dashed = GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         built = built.thresholds_style(dashed)
@@ -69,14 +75,16 @@ def _matrix(panel: Panel, built: Any) -> Any:
     ).cell_options(common.TableColoredBackgroundCellOptions())
 
 
-def _node_graph(_: Panel, built: Any) -> Any:
-    # The panel knows its numbers by this name.
-    named = {
-        "mode": "binary",
-        "alias": "mainstat",
-        "binary": {"left": "Value", "operator": "*", "right": "1"},
-    }
-    return built.with_transformation(_transformation("calculateField", named))
+def _node_graph(panel: Panel, built: Any) -> Any:
+    # The panel knows its numbers by this name; Grafana names those of several queries by their ids.
+    for query in panel.queries:
+        named = {
+            "mode": "binary",
+            "alias": "mainstat",
+            "binary": {"left": f"Value #{query.ref}", "operator": "*", "right": "1"},
+        }
+        built = built.with_transformation(_transformation("calculateField", named))
+    return built
 
 
 def _heatmap(panel: Panel, built: Any) -> Any:

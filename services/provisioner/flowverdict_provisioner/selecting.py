@@ -10,6 +10,7 @@ __all__ = [
     "RATIO",
     "RATIO_THRESHOLDS",
     "SOME",
+    "WITH_SUMMARY",
     "quantile",
     "rate",
     "ratio",
@@ -42,6 +43,12 @@ RATIO_THRESHOLDS = (
     Threshold(0.01, "yellow"),
     Threshold(0.05, "red"),
 )
+
+WITH_SUMMARY = (
+    "* on (incident_id) group_left (summary)"
+    " topk by (incident_id) (1, max by (incident_id, summary) (flowverdict_incident_info))"
+)
+"""After an expression of incidents: gives each its verdict's words, also where exporters differ."""
 
 SOME = (Threshold(0, "green"), Threshold(1, "red"))
 """For a number that should be 0."""

@@ -47,6 +47,12 @@ def test_a_panel_has_a_unit_a_description_and_says_what_empty_means(
     ) or (panel.kind == "nodegraph")
     if panel.kind == "table":
         assert panel.columns
+    if panel.kind == "timeseries":
+        assert model["options"]["legend"]["showLegend"] is True
+        assert model["options"]["tooltip"]["mode"] == "multi"
+    if panel.kind == "nodegraph":
+        numbers = {each["options"]["binary"]["left"] for each in model["transformations"]}
+        assert numbers == {f"Value #{query.ref}" for query in panel.queries}
 
 
 @every_board
@@ -88,6 +94,8 @@ def test_dashboards_are_linked_with_each_other_and_show_verdicts_on_their_graphs
     for board in BOARDS:
         model = MODELS[board.uid]
         assert [link["type"] for link in model["links"]] == ["dashboards"]
+        # What one dashboard has all of, another may have one of: no variables along.
+        assert not model["links"][0]["includeVars"]
         assert model["tags"] == ["flowverdict"]
         if "prometheus" in board.stores:
             assert "Verdicts" in [each["name"] for each in model["annotations"]["list"]]

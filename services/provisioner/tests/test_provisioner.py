@@ -37,7 +37,7 @@ def provision(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
 
 
 def state(grafana: GrafanaStandIn) -> dict[str, Any]:
-    kinds = ("data_sources", "secrets", "folders", "dashboards", "alert_rules")
+    kinds = ("data_sources", "secrets", "folders", "dashboards", "alert_rules", "intervals")
     return {kind: copy.deepcopy(getattr(grafana, kind)) for kind in kinds}
 
 
@@ -49,6 +49,9 @@ def test_everything_is_there_after_one_run_and_a_second_changes_nothing(
     assert set(grafana.data_sources) == {"flowverdict-prometheus", "flowverdict-influxdb"}
     assert grafana.secrets["flowverdict-influxdb"] == {"token": "influx-secret"}
     assert "flowverdict-verdict" in grafana.alert_rules
+    assert set(grafana.intervals.values()) == {10}
+    sources = grafana.dashboards["flowverdict-pod"]["dashboard"]["templating"]["list"][0]
+    assert sources["current"]["value"] == "flowverdict-prometheus"
     assert all(each["meta"]["folderUid"] == "flowverdict" for each in grafana.dashboards.values())
     before, changed = state(grafana), sum(grafana.requests.values())
     capsys.readouterr()
@@ -86,6 +89,8 @@ def test_what_others_changed_elsewhere_is_kept(
     moved = grafana.dashboards["flowverdict-pod"]
     moved["meta"]["folderUid"] = "team"
     moved["dashboard"]["time"] = {"from": "now-2d", "to": "now"}
+    chosen = {"text": "Other", "value": "other-prometheus"}
+    moved["dashboard"]["templating"]["list"][0]["current"] = chosen
     moved["dashboard"]["panels"][0]["title"] = "changed"
     source = grafana.data_sources["flowverdict-prometheus"]
     source["basicAuth"] = True
@@ -97,6 +102,7 @@ def test_what_others_changed_elsewhere_is_kept(
     pod = grafana.dashboards["flowverdict-pod"]
     assert pod["dashboard"]["panels"][0]["title"] == "Now"
     assert pod["dashboard"]["time"] == {"from": "now-2d", "to": "now"}
+    assert pod["dashboard"]["templating"]["list"][0]["current"] == chosen
     assert pod["meta"]["folderUid"] == "team"
     assert grafana.dashboards["theirs"]["dashboard"]["version"] == 3
     source = grafana.data_sources["flowverdict-prometheus"]
@@ -125,11 +131,18 @@ def test_a_dashboard_that_somebody_saves_meanwhile_is_read_again(
     assert (saved["title"], saved["refresh"], saved["version"]) == ("Pod", "1m", 3)
 
 
+@pytest.mark.parametrize("close_before", [False, True])
+@pytest.mark.parametrize("close_after", [0, 1, 2, 3, 8])
 def test_a_grafana_that_starts_late_is_waited_for_and_one_that_goes_away_comes_back_to(
-    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    grafana: GrafanaStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    close_after: int,
+    close_before: bool,
 ) -> None:
     grafana.stop()
-    grafana.starting, grafana.close_after = 3, 4
+    grafana.starting, grafana.close_after = 3, close_after
+    grafana.close_before = close_before
     returned = threading.Timer(0.5, grafana.start)
     returned.start()
 
@@ -145,6 +158,7 @@ def test_a_grafana_that_starts_late_is_waited_for_and_one_that_goes_away_comes_b
     assert provision(monkeypatch) == 0
     waiting.join()
     assert set(grafana.dashboards) == UIDS
+    assert all(each["dashboard"]["version"] == 1 for each in grafana.dashboards.values())
     said = capsys.readouterr().err
     assert "nothing listens there" in said
     assert "it answers 503" in said
@@ -169,7 +183,39 @@ def test_wrong_credentials_are_an_error_that_names_the_settings(
     assert provision(monkeypatch) == 2
     monkeypatch.setenv("FLOWVERDICT_GRAFANA_TOKEN", "token")
     assert provision(monkeypatch, "--check") == 0
+    assert "organisation Main Org." in capsys.readouterr().out
     assert not grafana.folders, "a check changes nothing"
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ((200, "text/html", b"<html>log in</html>"), "not Grafana's"),
+        ((200, "application/json", b"[]"), "not Grafana's"),
+        ((200, "application/json", b"null"), "not Grafana's"),
+        ((204, "text/plain", b""), "not Grafana's"),
+        ((302, "text/html", b""), "redirects to http://login.example/"),
+        ((404, "application/json", b"{}"), "has no such API"),
+        ((404, "text/html", b"<html>"), "has no such API"),
+        ((400, "application/json", b'{"message": "no"}'), "refuses"),
+        ((502, "text/html", b"Fehler \xfc"), "answers 502"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [(), ("--check",)])
+def test_what_is_not_grafana_is_an_error_in_words(
+    grafana: GrafanaStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    answer: tuple[int, str, bytes],
+    words: str,
+    arguments: tuple[str, ...],
+) -> None:
+    monkeypatch.setenv("FLOWVERDICT_GRAFANA_WAIT_SECONDS", "0")
+    grafana.answer_with = answer
+    assert provision(monkeypatch, *arguments) == 1
+    said = capsys.readouterr()
+    assert words in said.err
+    assert "created" not in said.out
 
 
 def test_a_new_secret_is_sent(grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,29 @@ async def test_the_newest_incident_is_reported_unless_one_is_named(
         await page_of(nats_server, tmp_path, "i3")
 
 
+async def test_an_incident_is_named_by_its_whole_id_and_strays_are_passed_over(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    await publish_verdicts(nats_client, said("opened", 10, "i1"), said("opened", 20, "i1/more"))
+    await nats_client.jetstream().publish(SUBJECT_VERDICTS, verdicts.encode(said("opened", 30)))
+    assert "Incident i1 " in await page_of(nats_server, tmp_path, "i1")
+    assert "Incident i1/more" in await page_of(nats_server, tmp_path)
+
+
+async def test_of_very_many_messages_only_some_are_read_and_the_page_says_so(
+    nats_server: NatsServer,
+    nats_client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowverdict_rca.report.gather._MOST_MESSAGES", 40)
+    await publish_verdicts(nats_client, said("opened", 10), said("resolved", 30))
+    await publish_flows(nats_client, 2, 13)
+    page = await page_of(nats_server, tmp_path)
+    assert "one second in 3" in words(page)
+    assert matrix(page, "before") == [["", "0", "0"], ["0", "", "0"], ["0", "0", ""]]
+
+
 async def test_what_is_missing_is_said(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:

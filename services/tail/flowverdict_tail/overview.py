@@ -19,6 +19,7 @@ from flowverdict_contracts.header import IntervalHeader
 from flowverdict_contracts.pairs import NO_PAIR, Numbers, Pairs
 from flowverdict_contracts.signals import PAIR_LABELS
 from flowverdict_contracts.verdicts import Verdict
+from flowverdict_runtime.terminal import printable
 
 __all__ = ["Overview"]
 
@@ -49,6 +50,7 @@ class Overview:
     """Takes messages, gives what to show now. Sums are of the last ten seconds."""
 
     def __init__(self) -> None:
+        self._room = _ROOM
         self._pairs = Pairs(_ROOM)
         self._parts: deque[_Part] = deque()
         self._nodes: dict[str, float] = {}
@@ -61,7 +63,8 @@ class Overview:
         self._nodes[header.node] = now
         numbers, rows, inverse = self._pairs.of(batch)
         if (numbers == NO_PAIR).any():
-            self._pairs.clear()
+            self._room = max(_ROOM, batch.num_rows)
+            self._pairs = Pairs(self._room)
             self._parts.clear()
             numbers, rows, inverse = self._pairs.of(batch)
         readings = batch.column("rtt_us").to_numpy()[rows]
@@ -88,7 +91,7 @@ class Overview:
             for incident_id, each in self._open.items()
             if each[0] > now - _UNHEARD_SECONDS
         }
-        sums = np.zeros((_ROOM + 1, len(_FIELDS) + 2))
+        sums = np.zeros((self._room + 1, len(_FIELDS) + 2))
         for part in self._parts:
             sums[part.numbers] += part.sums
         return Group(self._rates(sums, now), self._incidents(), self._failing(sums))
@@ -111,7 +114,7 @@ class Overview:
         ]
         text = Text(" · ".join(facts), style="dim")
         if silent:
-            text.append(f"\nsilent: {', '.join(silent[:8])}", style="bold yellow")
+            text.append("\n" + printable(f"silent: {', '.join(silent[:8])}"), style="bold yellow")
         if not self._nodes:
             text = Text("nothing has passed yet; waiting for flows …", style="dim")
         return text
@@ -127,10 +130,12 @@ class Overview:
         for _, verdict in self._open.values():
             since = datetime.fromisoformat(verdict.opened_at).strftime("%H:%M:%S")
             score = f", score {verdict.causes[0].score:.2f}" if verdict.causes else ""
-            yield Text.assemble((f"since {since}{score}  ", "dim"), (verdict.summary, "bold red"))
+            yield Text.assemble(
+                (f"since {since}{score}  ", "dim"), (printable(verdict.summary), "bold red")
+            )
         for verdict in self._resolved:
             until = datetime.fromisoformat(verdict.window.end).strftime("%H:%M:%S")
-            yield Text.assemble((f"until {until}  ", "dim"), (verdict.summary, "green"))
+            yield Text.assemble((f"until {until}  ", "dim"), (printable(verdict.summary), "green"))
 
     def _failing(self, sums: npt.NDArray[np.float64]) -> RenderableType:
         sent = sums[:, 0] + sums[:, 1]
@@ -161,4 +166,4 @@ class Overview:
         labels = dict(zip(PAIR_LABELS, self._pairs.labels(number), strict=True))
         pod, node = labels[f"{end}_pod"], labels[f"{end}_node"]
         name = f"{labels[f'{end}_namespace']}/{pod}" if pod else labels[f"{end}_ip"]
-        return Text.assemble(name, (f"  {node}" if node else "", "dim"))
+        return Text.assemble(printable(name), (f"  {printable(node)}" if node else "", "dim"))

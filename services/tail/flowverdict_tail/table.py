@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flowverdict_runtime.terminal import printable
 from flowverdict_tail.rows import Row
 
 __all__ = ["LiveTable"]
@@ -70,8 +71,8 @@ class LiveTable:
         for (source, target), (segments, again, failed, rtt_us) in worst[:_SHOWN]:
             ratio = again / segments if segments else 0.0
             table.add_row(
-                Text(source),  # not markup: an IPv6 address is in brackets
-                Text(target),
+                Text(printable(source)),  # not markup: an IPv6 address is in brackets
+                Text(printable(target)),
                 f"{segments / _WINDOW_SECONDS:.0f}",
                 Text(f"{100 * ratio:.1f} %", style="red" if ratio > 0.05 else ""),
                 str(failed),
@@ -85,7 +86,9 @@ class LiveTable:
         for _, row in reversed(self._rows):
             status = row["status"]
             table.add_row(
-                row["window"]["end"], Text(status, style=styles[status]), Text(row["summary"])
+                row["window"]["end"],
+                Text(status, style=styles[status]),
+                Text(printable(row["summary"])),
             )
         return table
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from nats.aio.client import Client
 from rich.console import Console
@@ -176,3 +177,27 @@ def test_the_overview_needs_a_terminal_and_says_so(nats_server: NatsServer) -> N
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "name a stream" in done.stderr
+
+
+def test_nothing_from_outside_steers_the_terminal() -> None:
+    odd = "\x1b]52;c;evil\x07\x1b[2J\u202e"
+    overview, table = Overview(), LiveTable("verdicts")
+    verdict = a_verdict(causes=(a_cause("pod", odd),))
+    overview.add_verdict(verdict)
+    table.add(msgspec.to_builtins(verdict))
+    row = flow_row("pod-a", "pod-b") | {"src_pod": odd, "dst_node": odd}
+    overview.add_flows(header(), enriched_batch(row))
+    console = Console(file=io.StringIO(), width=140)
+    console.print(overview.render(), table.render())
+    text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert "52;c;evil" in text
+    assert not set(text) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_a_message_with_very_many_pairs_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flowverdict_tail.overview._ROOM", 10)
+    overview = Overview()
+    rows = [flow_row(f"pod-{number}", "pod-x") for number in range(100)]
+    overview.add_flows(header(), enriched_batch(*rows))
+    overview.add_flows(header(), enriched_batch(flow_row("pod-new", "pod-x")))
+    assert "default/pod-" in shown(overview)

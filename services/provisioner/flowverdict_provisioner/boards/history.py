@@ -17,17 +17,24 @@ def _fields(*names: str) -> str:
   |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and ({chosen}))"""
 
 
-def _quotient(above: str, below: str, by: tuple[str, ...]) -> str:
-    """Sum of one field by the sum of another, over time, in groups."""
-    columns = ", ".join(f'"{name}"' for name in (*by, "_field"))
-    kept = ", ".join(f'"{name}"' for name in ("_time", "_value", *by))
-    return f"""{_fields(above, below)}
-  |> group(columns: [{columns}])
+def _sums(*names: str, by: str) -> str:
+    """Sums over time in groups; each series is summed first, which InfluxDB does where it stores."""
+    return f"""{_fields(*names)}
   |> aggregateWindow(every: v.windowPeriod, fn: sum, createEmpty: false)
+  |> group(columns: ["{by}", "_field", "_time"])
+  |> sum()
+  |> group(columns: ["{by}", "_field"])"""
+
+
+def _quotient(above: str, below: str, by: str) -> str:
+    """Sum of one field by the sum of another, over time, in groups."""
+    return f"""{_sums(above, below, by=by)}
+  |> group(columns: ["{by}"])
   |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
-  |> filter(fn: (r) => exists r.{below} and r.{below} > 0)
+  |> filter(fn: (r) => exists r.{above} and exists r.{below} and r.{below} > 0)
   |> map(fn: (r) => ({{r with _value: float(v: r.{above}) / float(v: r.{below})}}))
-  |> keep(columns: [{kept}])"""
+  |> keep(columns: ["_time", "_value", "{by}"])
+  |> sort(columns: ["_time"])"""
 
 
 HISTORY = Board(
@@ -35,7 +42,7 @@ HISTORY = Board(
     title="History",
     description="Days and weeks, from InfluxDB: when did it begin, and what was said then?",
     stores=("influxdb",),
-    since="now-7d",
+    since="now-24h",
     refresh="",
     rows=(
         Row(
@@ -48,7 +55,7 @@ HISTORY = Board(
                     queries=(
                         Query(
                             _quotient(
-                                "retransmitted_segments", "data_segments_sent", ("src_namespace",)
+                                "retransmitted_segments", "data_segments_sent", "src_namespace"
                             )
                         ),
                     ),
@@ -63,7 +70,7 @@ HISTORY = Board(
                     description="The same by the node that sends.",
                     queries=(
                         Query(
-                            _quotient("retransmitted_segments", "data_segments_sent", ("src_node",))
+                            _quotient("retransmitted_segments", "data_segments_sent", "src_node")
                         ),
                     ),
                     unit="percentunit",
@@ -75,7 +82,7 @@ HISTORY = Board(
                     title="RTT by node",
                     kind="timeseries",
                     description="Mean of all readings of the smoothed round-trip time.",
-                    queries=(Query(_quotient("rtt_us_sum", "rtt_us_samples", ("src_node",))),),
+                    queries=(Query(_quotient("rtt_us_sum", "rtt_us_samples", "src_node")),),
                     unit="µs",
                     empty="nothing is stored of this time: is an influx-writer running?",
                     store="influxdb",
@@ -85,9 +92,9 @@ HISTORY = Board(
                     kind="timeseries",
                     description="TCP payload sent.",
                     queries=(
-                        Query(f"""{_fields("bytes_sent")}
+                        Query(f"""{_sums("bytes_sent", by="src_namespace")}
   |> group(columns: ["src_namespace"])
-  |> aggregateWindow(every: v.windowPeriod, fn: sum, createEmpty: false)
+  |> sort(columns: ["_time"])
   |> map(fn: (r) => ({{r with _value: float(v: r._value) * 1000000000.0 / float(v: int(v: v.windowPeriod))}}))"""),
                     ),
                     unit="Bps",
@@ -106,6 +113,7 @@ HISTORY = Board(
                     description="Of the whole time range.",
                     queries=(
                         Query(f"""{_fields("retransmitted_segments")}
+  |> sum()
   |> group(columns: ["src_namespace", "src_pod", "dst_namespace", "dst_pod"])
   |> sum()
   |> group()

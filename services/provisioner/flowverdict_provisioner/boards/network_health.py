@@ -60,6 +60,18 @@ def _signal_panel(signal: Signal) -> Panel:
     )
 
 
+def _between_pods(metric: str) -> str:
+    """Sums by `from` and `to`, namespaces included, over all addresses of a pod."""
+    flows = f'{metric}{{{FLOWS_FROM},src_pod!="",dst_pod!=""}}'
+    named = f'label_join({flows}, "from", "/", "src_namespace", "src_pod")'
+    named = f'label_join({named}, "to", "/", "dst_namespace", "dst_pod")'
+    return f"sum by (from, to) ({named})"
+
+
+_BETWEEN_PODS = (
+    f"topk(400, clamp_max({_between_pods('pair:tcp_retransmissions:rate2m')}"
+    f" / ({_between_pods('pair:tcp_data_segments_sent:rate2m')} > 1), 1))"
+)
 _BY_METRIC = {signal.metric: signal for signal in SIGNALS}
 
 NETWORK_HEALTH = Board(
@@ -116,7 +128,7 @@ NETWORK_HEALTH = Board(
                     " every second.",
                     queries=(Query(quantile(0.95, "tcp_rtt_seconds", FLOWS_FROM)),),
                     unit="s",
-                    empty="no flow has an RTT yet",
+                    empty="no flow has an RTT yet, or these pairs are beyond the budget",
                     width=6,
                     height=4,
                 ),
@@ -146,14 +158,9 @@ NETWORK_HEALTH = Board(
                     kind="matrix",
                     description="Retransmission ratio from the pod of the row to the pod of the"
                     " column. A red row and column are a pod, a red block is a node.",
-                    queries=(
-                        Query(
-                            f"sum by (src_pod, dst_pod) (topk(400, {RATIO}{{{FLOWS_FROM},"
-                            'src_pod!="",dst_pod!=""}))'
-                        ),
-                    ),
-                    rows_by="src_pod",
-                    columns_by="dst_pod",
+                    queries=(Query(_BETWEEN_PODS),),
+                    rows_by="from",
+                    columns_by="to",
                     unit="percentunit",
                     thresholds=RATIO_THRESHOLDS,
                     empty="no pair of pods sends enough to have a ratio (one segment a second)",
@@ -197,7 +204,7 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet",
+                    empty="no flow has an RTT yet, or these pairs are beyond the budget",
                     width=8,
                 ),
                 Panel(
@@ -212,7 +219,7 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet",
+                    empty="no flow has an RTT yet, or these pairs are beyond the budget",
                     width=8,
                 ),
                 Panel(
@@ -231,7 +238,7 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet",
+                    empty="no flow has an RTT yet, or these pairs are beyond the budget",
                     width=8,
                 ),
             ),

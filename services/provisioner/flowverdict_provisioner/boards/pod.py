@@ -18,30 +18,53 @@ _ANY = "tcp_data_segments_sent_total"
 _FROM = f'{CLUSTER},src_namespace="$namespace",src_pod="$pod"'
 _TO = f'{CLUSTER},dst_namespace="$namespace",dst_pod="$pod"'
 _PEER = "dst_namespace, dst_pod, dst_ip, dst_node"
-_NAME_OF = (
-    'label_replace(label_replace({series}, "{label}", "$1", "{end}_ip", "(.*)"),'
-    ' "{label}", "$1", "{end}_pod", "(.+)")'
-)
+_FLOWS_FROM, _FLOWS_TO = f"{RATIO}{{{_FROM}}}", f"{RATIO}{{{_TO}}}"
+
+
+def _named(series: str, label: str, end: str) -> str:
+    """Adds a label with an end's namespace and pod, or its address where it is no pod."""
+    named = f'label_replace({series}, "{label}", "$1", "{end}_ip", "(.*)")'
+    joined = f'label_join({named}, "{label}_pod", "/", "{end}_namespace", "{end}_pod")'
+    return f'label_replace({joined}, "{label}", "$1", "{label}_pod", "(.+/.+)")'
+
+
+def _near(end: str) -> str:
+    """The addresses of this pod and its peers, as the label of one end."""
+    peer = {"src": ("dst_ip", _FLOWS_FROM), "dst": ("src_ip", _FLOWS_TO)}[end]
+    peers = (
+        f'label_replace(count by ({peer[0]}) ({peer[1]}), "{end}_ip", "$1", "{peer[0]}", "(.*)")'
+    )
+    return f"count by ({end}_ip) ({_FLOWS_FROM} or {_FLOWS_TO} or {peers})"
+
+
+def _near_flows() -> str:
+    return (
+        f"topk(200, {RATIO}{{{CLUSTER}}} and on (src_ip) {_near('src')}"
+        f" and on (dst_ip) {_near('dst')})"
+    )
 
 
 def _edges() -> str:
-    """Who sends to whom, with a ratio: the pod's own edges and those between its peers."""
-    series = f"({RATIO}{{{_FROM}}} or {RATIO}{{{_TO}}})"
-    source = _NAME_OF.format(series=series, label="source", end="src")
-    target = _NAME_OF.format(series=source, label="target", end="dst")
-    return f'sum by (id, source, target) (label_join({target}, "id", " → ", "source", "target"))'
+    """Who sends to whom, with a ratio: the pod's own flows and those between its peers."""
+    named = _named(_named(_near_flows(), "source", "src"), "target", "dst")
+    return f'max by (id, source, target) (label_join({named}, "id", " → ", "source", "target"))'
 
 
 def _nodes() -> str:
-    """Everything that the pod talks with, and itself: how much of what it sends is sent again."""
-    sources = _NAME_OF.format(
-        series=f"({RATIO}{{{_FROM}}} or {RATIO}{{{_TO}}})", label="id", end="src"
-    )
-    targets = _NAME_OF.format(
-        series=f"0 * ({RATIO}{{{_FROM}}} or {RATIO}{{{_TO}}})", label="id", end="dst"
-    )
-    both = f"max by (id) ({sources}) or max by (id) ({targets})"
+    """Everything on the graph: the worst ratio of what it sends."""
+    senders = _named(_near_flows(), "id", "src")
+    receivers = _named(f"0 * {_near_flows()}", "id", "dst")
+    both = f"max by (id) ({senders}) or max by (id) ({receivers})"
     return f'label_replace({both}, "title", "$1", "id", "(.*)")'
+
+
+def _peers() -> str:
+    there = f"count by (dst_ip) ({_ANY}{{{_FROM}}})"
+    back = f"count by (src_ip) ({_ANY}{{{_TO}}})"
+    return (
+        f'count(count by (peer) (label_replace({there}, "peer", "$1", "dst_ip", "(.*)")'
+        f' or label_replace({back}, "peer", "$1", "src_ip", "(.*)")))'
+    )
 
 
 POD = Board(
@@ -90,13 +113,7 @@ POD = Board(
                     title="Peers",
                     kind="stat",
                     description="Addresses that it exchanges segments with.",
-                    queries=(
-                        Query(
-                            f"count(count by (dst_ip) ({_ANY}{{{_FROM}}})"
-                            f" or count by (dst_ip) (label_replace({_ANY}{{{_TO}}},"
-                            ' "dst_ip", "$1", "src_ip", "(.*)")))'
-                        ),
-                    ),
+                    queries=(Query(_peers()),),
                     unit="none",
                     empty="none",
                     width=6,
@@ -132,7 +149,7 @@ POD = Board(
                     kind="table",
                     description="What this pod sends again, by peer. One bad peer among many is the"
                     " peer's fault; all of them bad is this pod's or its node's.",
-                    queries=(Query(f"sum by ({_PEER}) ({RATIO}{{{_FROM}}})"),),
+                    queries=(Query(f"max by ({_PEER}) ({_FLOWS_FROM})"),),
                     columns=(
                         Column("dst_namespace", "Namespace"),
                         Column("dst_pod", "Pod", link=to_pod("dst")),

@@ -1,7 +1,7 @@
 """*Verdicts*: who is to blame now and was lately, how sure that is, and how complete the data."""
 
 from flowverdict_provisioner.declare import Board, Column, Link, Panel, Query, Row, Threshold
-from flowverdict_provisioner.selecting import CLUSTER, CLUSTER_VARIABLE, SOME
+from flowverdict_provisioner.selecting import CLUSTER, CLUSTER_VARIABLE, SOME, WITH_SUMMARY
 
 __all__ = ["VERDICTS"]
 
@@ -13,14 +13,14 @@ _POD = Link(
         "pod": "${__data.fields.cause_name}",
     },
 )
-_NAMED = "incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction, summary"
+_NAMED = "incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction"
 
 
 def _by_cause(metric: str) -> str:
     """A number of each incident, with the cause's name."""
     return (
         f"max by (incident_id) ({metric}) * on (incident_id) group_right () "
-        f"max by (incident_id, cause_kind, cause_name) (flowverdict_incident_active{{{CLUSTER}}})"
+        f"max by (incident_id, cause_kind, cause_namespace, cause_name) (flowverdict_incident_active{{{CLUSTER}}})"
     )
 
 
@@ -72,7 +72,9 @@ VERDICTS = Board(
                     description="The cause of each open incident, as it was first said. An empty"
                     " cause: flows fail, and nothing singles one out.",
                     queries=(
-                        Query(f"max by ({_NAMED}) (flowverdict_incident_active{{{CLUSTER}}})"),
+                        Query(
+                            f"max by ({_NAMED}) (flowverdict_incident_active{{{CLUSTER}}}) {WITH_SUMMARY}"
+                        ),
                     ),
                     columns=(
                         Column("summary", "Verdict"),
@@ -99,8 +101,8 @@ VERDICTS = Board(
                     description="From when to when each incident was open, by its cause.",
                     queries=(
                         Query(
-                            f"max by (cause_kind, cause_name) (flowverdict_incident_active{{{CLUSTER}}})",
-                            "{{cause_kind}} {{cause_name}}",
+                            f"max by (cause_kind, cause_namespace, cause_name) (flowverdict_incident_active{{{CLUSTER}}})",
+                            "{{cause_kind}} {{cause_namespace}} {{cause_name}}",
                         ),
                     ),
                     unit="none",
@@ -114,7 +116,7 @@ VERDICTS = Board(
                     queries=(
                         Query(
                             _by_cause(f"flowverdict_incident_score{{{CLUSTER}}}"),
-                            "{{cause_kind}} {{cause_name}}",
+                            "{{cause_kind}} {{cause_namespace}} {{cause_name}}",
                         ),
                     ),
                     unit="percentunit",
@@ -155,7 +157,7 @@ VERDICTS = Board(
                     queries=(
                         Query(
                             _by_cause(f"flowverdict_incident_explains_ratio{{{CLUSTER}}}"),
-                            "{{cause_kind}} {{cause_name}}",
+                            "{{cause_kind}} {{cause_namespace}} {{cause_name}}",
                         ),
                     ),
                     unit="percentunit",

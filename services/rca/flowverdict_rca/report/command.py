@@ -1,6 +1,7 @@
 """`flowverdict-rca report`: read an incident from NATS, write its page."""
 
 import asyncio
+import sys
 from pathlib import Path
 
 import nats
@@ -41,6 +42,10 @@ def report(nats_url: str, incident_id: str | None, out: Path) -> str:
     return incident.worst.incident_id
 
 
+def _tell(what: str) -> None:
+    print(f"flowverdict-rca: {what}", file=sys.stderr, flush=True)
+
+
 async def _gather(nats_url: str, incident_id: str | None) -> Incident:
     async def quiet(_: Exception) -> None:
         pass
@@ -49,6 +54,6 @@ async def _gather(nats_url: str, incident_id: str | None) -> Incident:
         nats_url, connect_timeout=5, max_reconnect_attempts=1, error_cb=quiet
     )
     try:
-        return await gather(client.jetstream(timeout=10), incident_id)
+        return await gather(client.jetstream(timeout=10), incident_id, _tell)
     finally:
         await client.close()

@@ -1,10 +1,12 @@
 """The verdicts of an incident, and the flows before, during and after it."""
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
 import pyarrow as pa
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
@@ -15,12 +17,15 @@ from flowverdict_rca.batches import pairs_of
 from flowverdict_rca.pairs import FIELDS, Endpoint, Pair, PairKey
 from flowverdict_rca.ranking import roles_of
 from flowverdict_runtime.reading import stored
+from flowverdict_runtime.terminal import printable
 
 __all__ = ["PHASES", "Counts", "Incident", "NoIncident", "gather"]
 
 PHASES = ("before", "during", "after")
 _BEFORE_NS = 60 * 10**9
 _STEP_NS = 2 * 10**9
+_MOST_MESSAGES = 5000
+"""Of more, as a large cluster has in an hour, only every n-th second's are read."""
 
 
 class NoIncident(LookupError):
@@ -50,6 +55,7 @@ class Incident:
         pairs: counts by phase and pair.
         timeline: two seconds' start to counts of the flows that the cause explains, and of others.
         complete: False where the flows are no longer kept, or only a part of them.
+        every_seconds: only the intervals of every so many seconds were read, there being many.
     """
 
     verdicts: list[Verdict]
@@ -61,6 +67,8 @@ class Incident:
         default_factory=lambda: defaultdict(lambda: (Counts(), Counts()))
     )
     complete: bool = True
+    every_seconds: int = 1
+    _explained: dict[PairKey, bool] = field(default_factory=dict)
 
     @property
     def worst(self) -> Verdict:
@@ -75,11 +83,14 @@ class Incident:
 
     def explains(self, src: Endpoint, dst: Endpoint) -> bool:
         """Whether what `src` sends to `dst` is the blamed component's."""
-        blamed = self.cause and (self.cause.kind, self.cause.name, self.cause.direction)
-        return any(
-            (component.kind, component.name, direction) == blamed
-            for component, direction in roles_of(Pair(src, dst))
-        )
+        known = self._explained.get((src, dst))
+        if known is None:
+            blamed = self.cause and (self.cause.kind, self.cause.name, self.cause.direction)
+            known = self._explained[src, dst] = any(
+                (component.kind, component.name, direction) == blamed
+                for component, direction in roles_of(Pair(src, dst))
+            )
+        return known
 
     @property
     def resolved(self) -> Verdict | None:
@@ -87,8 +98,10 @@ class Incident:
         return next((each for each in self.verdicts if each.status == "resolved"), None)
 
 
-async def gather(jetstream: JetStreamContext, incident_id: str | None) -> Incident:
-    """What NATS holds of an incident, the newest without an id.
+async def gather(
+    jetstream: JetStreamContext, incident_id: str | None, tell: Callable[[str], None]
+) -> Incident:
+    """What NATS holds of an incident, the newest without an id; `tell` hears what takes long.
 
     Raises:
         NoIncident: where there is none.
@@ -105,7 +118,7 @@ async def gather(jetstream: JetStreamContext, incident_id: str | None) -> Incide
         incident.phases["during"] = (start, _ns(ongoing[-1].window.end))
         after = _ns(incident.resolved.window.end)
         incident.phases["after"] = (after, after + _BEFORE_NS)
-    await _add_flows(jetstream, incident)
+    await _add_flows(jetstream, incident, tell)
     return incident
 
 
@@ -117,16 +130,17 @@ async def _verdicts(jetstream: JetStreamContext, incident_id: str | None) -> lis
     found: list[Verdict] = []
     first_stored: dict[str, int] = {}
     async for message in stored(jetstream, RCA_VERDICTS, headers_only=True):
-        known = (message.headers or {}).get("Nats-Msg-Id", "").rpartition("/")[0]
-        first_stored.setdefault(known, message.metadata.sequence.stream)
+        if known := _incident_of(message):
+            # The newest is the one that was spoken of last.
+            first_stored[known] = first_stored.pop(known, message.metadata.sequence.stream)
     if not first_stored:
         raise NoIncident("there is no verdict on NATS: no incident has been found so far")
     wanted = list(first_stored)[-1] if incident_id is None else incident_id
     if wanted not in first_stored:
-        some = ", ".join(list(first_stored)[-5:])
+        some = printable(", ".join(list(first_stored)[-5:]))
         raise NoIncident(f"there is no incident {wanted}; the newest are {some}")
     async for message in stored(jetstream, RCA_VERDICTS, since_sequence=first_stored[wanted]):
-        if (message.headers or {}).get("Nats-Msg-Id", "").startswith(f"{wanted}/"):
+        if _incident_of(message) == wanted:
             try:
                 found.append(verdicts.decode(message.data))
             except MalformedMessage:
@@ -137,7 +151,14 @@ async def _verdicts(jetstream: JetStreamContext, incident_id: str | None) -> lis
     return found
 
 
-async def _add_flows(jetstream: JetStreamContext, incident: Incident) -> None:
+def _incident_of(message: Msg) -> str:
+    """The incident that a stored verdict is about, from its message id; empty where it has none."""
+    return (message.headers or {}).get("Nats-Msg-Id", "").rpartition("/")[0]
+
+
+async def _add_flows(
+    jetstream: JetStreamContext, incident: Incident, tell: Callable[[str], None]
+) -> None:
     """Add up the flows from the phases' start to their end."""
     start, end = incident.phases["before"][0], list(incident.phases.values())[-1][1]
     earliest: int | None = None
@@ -145,8 +166,13 @@ async def _add_flows(jetstream: JetStreamContext, incident: Incident) -> None:
         try:
             header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
             middle = (header.start_ns + header.end_ns) // 2
+            if earliest is None:
+                messages = message.metadata.num_pending + 1
+                incident.every_seconds = -(-messages // _MOST_MESSAGES)
+                tell(f"reading {messages} messages of flows …")
             earliest = middle if earliest is None else min(earliest, middle)
-            if start <= middle < end:
+            is_read = middle // 10**9 % incident.every_seconds == 0
+            if start <= middle < end and is_read:
                 _add_batch(incident, middle, enriched.decode(message.data))
         except MalformedMessage:
             continue
