@@ -91,6 +91,14 @@ MAX_UNPACKED_BYTES = 64 << 20
 _MOST = 1 << 48
 """No flow sends 256 TiB in an interval; beyond, sums would not stay exact."""
 
+_BROKEN = (
+    pa.ArrowException,
+    struct.error,
+    EOFError,
+    OSError,
+    StopIteration,
+    ValueError,
+)
 _LARGE = [name for name, kind in _NUMBERS.items() if kind == np.uint64]
 
 
@@ -129,7 +137,7 @@ def decode(body: bytes) -> pa.RecordBatch:
             batch.validate(full=True)
             if any(True for _ in reader):
                 raise MalformedMessage("more than one batch")
-    except (pa.ArrowException, struct.error, OSError, EOFError, StopIteration, ValueError) as error:
+    except _BROKEN as error:
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
@@ -139,8 +147,7 @@ def decode(body: bytes) -> pa.RecordBatch:
 
 
 def _check_column(name: str, column: pa.Array) -> None:
-    is_text = pa.types.is_dictionary(column.type)
-    if column.null_count or (is_text and column.dictionary.null_count):
+    if column.null_count or (name not in _NUMBERS and column.dictionary.null_count):
         raise MalformedMessage(f"column {name} has nulls")
     if name in ADDRESSES and not all(map(_is_address, column.dictionary.to_pylist())):
         raise MalformedMessage(f"column {name} has a value that is no address")

@@ -48,6 +48,7 @@ async def retry(
     Raises:
         MaxPayloadError: where the server will never take the message.
     """
+    _RETRIES.labels(what)  # a series from the start, so that its first increase is seen
     loop = asyncio.get_running_loop()
     pause, deadline = 0.1, float("inf")
     while True:
