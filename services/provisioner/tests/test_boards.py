@@ -1,10 +1,15 @@
 """The dashboards' models: nothing that an operator would stumble over."""
 
+import json
 import re
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from flowverdict_contracts.signals import SIGNALS
 from flowverdict_provisioner.boards import BOARDS
@@ -123,3 +128,43 @@ def test_flux_asks_only_for_fields_and_tags_that_are_written() -> None:
             assert query.expr.count('"') % 2 == 0
             assert set(re.findall(r"\br\.(\w+)", query.expr)) <= written
             assert set(re.findall(r'_field == "(\w+)"', query.expr)) <= written
+
+
+FLUX = Path(".cache/flux/package/flux-lsp-node.js").absolute()
+CHECK_FLUX = """
+const flux = require(process.argv[1]);
+const given = `v = {defaultBucket: "b", timeRangeStart: -1h, timeRangeStop: now(),
+  windowPeriod: 1m}\\n`;
+const queries = JSON.parse(require("fs").readFileSync(0));
+console.log(JSON.stringify(queries.map(query => flux.is_valid_flux(given + query))));
+"""
+
+
+@pytest.mark.skipif(
+    not FLUX.exists(), reason="the checker of Flux comes from npm, which is not here"
+)
+def test_influxdatas_own_checker_takes_every_flux_query_and_its_types() -> None:
+    queries = [q.expr for _, panel in panels() if panel.store == "influxdb" for q in panel.queries]
+    wrong = [
+        queries[0].replace("createEmpty", "crateEmpty"),
+        queries[0].replace("|> pivot(", "|> pivvot("),
+    ]
+    done = subprocess.run(
+        ["node", "-e", CHECK_FLUX, str(FLUX)],
+        input=json.dumps([*queries, *wrong]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [True] * len(queries) + [False] * len(wrong)
+
+
+@every_board
+def test_the_model_is_what_the_sdks_own_reader_reads(board: Board) -> None:
+    model = MODELS[board.uid]
+    read = json.loads(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(model)))
+    for panel, again in zip(model["panels"], read["panels"], strict=True):
+        for key in ("id", "type", "title", "description", "gridPos", "fieldConfig", "options"):
+            assert again.get(key) == panel.get(key), (panel["title"], key)
+    for key in ("uid", "title", "tags", "time", "refresh", "templating", "annotations", "links"):
+        assert read.get(key) == model.get(key), key

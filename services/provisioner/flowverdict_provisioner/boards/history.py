@@ -23,13 +23,12 @@ def _sums(*names: str, by: str) -> str:
   |> aggregateWindow(every: v.windowPeriod, fn: sum, createEmpty: false)
   |> group(columns: ["{by}", "_field", "_time"])
   |> sum()
-  |> group(columns: ["{by}", "_field"])"""
+  |> group(columns: ["{by}"])"""
 
 
 def _quotient(above: str, below: str, by: str) -> str:
     """Sum of one field by the sum of another, over time, in groups."""
     return f"""{_sums(above, below, by=by)}
-  |> group(columns: ["{by}"])
   |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
   |> filter(fn: (r) => exists r.{above} and exists r.{below} and r.{below} > 0)
   |> map(fn: (r) => ({{r with _value: float(v: r.{above}) / float(v: r.{below})}}))
@@ -93,7 +92,6 @@ HISTORY = Board(
                     description="TCP payload sent.",
                     queries=(
                         Query(f"""{_sums("bytes_sent", by="src_namespace")}
-  |> group(columns: ["src_namespace"])
   |> sort(columns: ["_time"])
   |> map(fn: (r) => ({{r with _value: float(v: r._value) * 1000000000.0 / float(v: int(v: v.windowPeriod))}}))"""),
                     ),
