@@ -2,7 +2,13 @@
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-__all__ = ["is_loopback", "parse", "to_bytes", "to_text"]
+__all__ = ["ADDRESSES", "ENDS", "is_loopback", "parse", "to_bytes", "to_text"]
+
+ENDS = ("src", "dst")
+"""The ends of a flow: its local socket's, and the other."""
+
+ADDRESSES = ("src_ip", "dst_ip")
+"""The names of both ends' addresses, as text."""
 
 
 def to_bytes(text: str) -> bytes:

@@ -14,13 +14,12 @@ import pyarrow as pa
 import pyarrow.compute
 
 from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.addresses import ADDRESSES, ENDS
 from flowverdict_contracts.arrow_size import unpacked_bytes
 from flowverdict_contracts.columns import RECORD
 from flowverdict_contracts.raw import ROLES
 
 __all__ = [
-    "ADDRESSES",
-    "ENDS",
     "KINDS",
     "MAX_UNPACKED_BYTES",
     "NAMES",
@@ -31,8 +30,6 @@ __all__ = [
 ]
 
 SCHEMA = "flows.enriched/1"
-
-ENDS = ("src", "dst")
 
 NAMES = (
     "kind",
@@ -57,8 +54,6 @@ nothing in the cluster has."""
 NAME_CONFIDENCE = ("certain", "likely", "none")
 """`name_confidence`: `certain` where one owner had the address for the whole interval, `likely`
 where it changed hands in it or had just ended, `none` where no owner is known."""
-
-ADDRESSES = ("src_ip", "dst_ip")
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 _NUMBERS = {

@@ -6,8 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.addresses import is_loopback
-from flowverdict_contracts.enriched import ENDS
+from flowverdict_contracts.addresses import ENDS, is_loopback
 from flowverdict_contracts.signals import PAIR_LABELS
 
 __all__ = ["NO_PAIR", "Numbers", "Pairs"]

@@ -8,7 +8,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
-from flowverdict_contracts.enriched import ADDRESSES, ENDS
+from flowverdict_contracts.addresses import ADDRESSES, ENDS
 
 __all__ = ["MEASUREMENT", "PAIR_LABELS", "SIGNALS", "Signal"]
 

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.addresses import to_text
-from flowverdict_contracts.enriched import ARROW_SCHEMA, ENDS, NAMES
+from flowverdict_contracts.addresses import ENDS, to_text
+from flowverdict_contracts.enriched import ARROW_SCHEMA, NAMES
 from flowverdict_contracts.raw import ROLES
 from flowverdict_enricher.directory import Directory, Endpoint
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from flowverdict_contracts.addresses import is_loopback
-from flowverdict_contracts.enriched import ENDS
+from flowverdict_contracts.addresses import ENDS, is_loopback
 from flowverdict_rca.pairs import FIELDS, Endpoint, Sums
 
 __all__ = ["PairOfBatch", "pairs_of"]
