@@ -139,7 +139,7 @@ async def run_live(
         with Pipeline(folder, cluster.inventory()) as pipeline:
             outcome.metrics_url = pipeline.url("exporter", "/metrics")
             tell(f"live: metrics at {outcome.metrics_url}", 0)
-            tell(f"live: flowverdict-tail verdicts --nats {pipeline.nats_url}", 0)
+            tell(f"live: {_command('flowverdict-tail')} --nats {pipeline.nats_url}", 0)
             async with listening(pipeline, outcome) as jetstream:
                 flows = len(cluster.pods) * (len(cluster.pods) - 1)
                 network.start_traffic(max(1.0, min(10.0, _FLOW_REQUESTS / flows)))
@@ -206,6 +206,13 @@ async def _write_report(pipeline: Pipeline, outcome: Outcome, folder: Path) -> N
     status = await asyncio.to_thread(process.wait)
     if status:
         raise PipelineError(f"the report was not written:\n{pipeline.log_tail('report')}")
+
+
+def _command(name: str) -> str:
+    """How a command of this environment is called from here."""
+    path = Path(sys.executable).with_name(name)
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _phase_words(phase: str, fault: Fault, outcome: Outcome) -> str:

@@ -150,7 +150,7 @@ def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
         parser: Parser = field.metadata["parser"]
         given = environ.get(name) or field.metadata["default"]
         if given is None:
-            raise SettingsError(f"{name} is not set; it takes {parser.allowed}")
+            raise SettingsError(f"{name} is not set; it takes {field.metadata['meaning']}")
         try:
             values[field.name] = parser.parse(given)
         except ValueError:

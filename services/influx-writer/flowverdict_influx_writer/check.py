@@ -23,7 +23,8 @@ def check_database(settings: InfluxWriterSettings) -> int:
             print(f"broken   InfluxDB at {url} answers {error.status} when asked for its buckets")
             return 1
         except (HTTPError, OSError, ValueError, TypeError) as error:
-            print(f"broken   InfluxDB at {url}: {error}; FLOWVERDICT_INFLUX_URL says where it is")
+            reason = str(getattr(error, "reason", error)).rpartition(": ")[2]
+            print(f"broken   InfluxDB at {url}: {reason}; FLOWVERDICT_INFLUX_URL says where it is")
             return 1
     print(f"ok       InfluxDB at {url}: bucket {bucket} {'is there' if found else 'will be made'}")
     return 0

@@ -204,7 +204,9 @@ class Database:
 
 
 def _unreachable(settings: InfluxWriterSettings, error: Exception) -> str:
-    return f"InfluxDB at {settings.influx_url} cannot be reached: {error or type(error).__name__}"
+    # urllib3 wraps what happened in what it was doing.
+    reason = str(getattr(error, "reason", None) or error or type(error).__name__)
+    return f"InfluxDB at {settings.influx_url} cannot be reached: {reason.rpartition(': ')[2]}"
 
 
 def _why(settings: InfluxWriterSettings, error: ApiException) -> tuple[str, float]:

@@ -1,7 +1,9 @@
 """The command `flowverdict-provisioner`: apply, show what would be done, or write files."""
 
 import argparse
+import dataclasses
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +21,7 @@ from flowverdict_runtime.settings import SettingsError, describe, load
 __all__ = ["run"]
 
 _SHOWN_DETAILS = 8
+_WAIT = "FLOWVERDICT_GRAFANA_WAIT_SECONDS"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,6 +101,9 @@ def run() -> int:
             _export(arguments.export)
             return 0
         settings = load(ProvisionerSettings)
+        if (arguments.check or arguments.diff) and _WAIT not in os.environ:
+            # Who asks looks on; only who changes something waits for a Grafana that starts.
+            settings = dataclasses.replace(settings, grafana_wait_seconds=0)
         if not settings.grafana_token and not settings.grafana_password:
             _say("neither FLOWVERDICT_GRAFANA_TOKEN nor FLOWVERDICT_GRAFANA_PASSWORD is set")
             return WRONG_SETTINGS

@@ -202,7 +202,8 @@ class Grafana:
             if time.monotonic() > deadline:
                 raise GrafanaError(f"Grafana at {self._url} does not do it in time: {why}")
             if why != told:
-                self._tell(f"waiting for Grafana at {self._url}: {why}")
+                limit = f"up to {self._wait_seconds:g} s"
+                self._tell(f"waiting for Grafana at {self._url}, {limit}: {why}")
                 told = why
             time.sleep(_PAUSE_SECONDS)
 

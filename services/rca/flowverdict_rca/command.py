@@ -40,7 +40,10 @@ def run() -> int:
     fetch.add_argument("url", metavar="PROMETHEUS_URL", help="for example http://localhost:9090")
     fetch.add_argument("--minutes", type=_minutes, default=120, help="how far back (default: 120)")
     fetch.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")
-    analyse = commands.add_parser("analyse", help="print the itemsets and rules of such a file")
+    analyse = commands.add_parser(
+        "analyse",
+        help="print the itemsets and rules of such a file; a pair FAILs that sent anything again",
+    )
     analyse.add_argument("file", type=Path, metavar="FILE")
     analyse.add_argument("--min-support", type=_share, default=0.2, help="default: 0.2")
     analyse.add_argument("--min-confidence", type=_share, default=0.7, help="default: 0.7")

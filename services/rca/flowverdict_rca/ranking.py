@@ -46,9 +46,13 @@ _Role = tuple[Component, Direction]
 
 @dataclass(frozen=True, slots=True)
 class _Suspect:
-    """Components with the very same flows: numbers of their failing pairs and of their OK ones."""
+    """Components with the very same flows: numbers of their failing pairs and of their OK ones.
+
+    `directions` are those in which each component has these flows and no others.
+    """
 
     components: tuple[Component, ...]
+    directions: dict[Component, list[Direction]]
     failing: frozenset[int]
     ok: frozenset[int]
 
@@ -150,11 +154,14 @@ def _suspects(failing: Sequence[Pair], ok: Sequence[Pair]) -> list[_Suspect]:
         for role in roles_of(pair):
             if role in fails:
                 fine[role].add(number)
-    alike: dict[tuple[frozenset[int], frozenset[int]], dict[Component, None]] = defaultdict(dict)
-    for role, numbers in fails.items():
-        alike[frozenset(numbers), frozenset(fine[role])][role[0]] = None
+    alike: dict[tuple[frozenset[int], frozenset[int]], dict[Component, list[Direction]]]
+    alike = defaultdict(lambda: defaultdict(list))
+    for (component, direction), numbers in fails.items():
+        flows = frozenset(numbers), frozenset(fine[component, direction])
+        alike[flows][component].append(direction)
     return [
-        _Suspect(_ordered(list(components)), bad, good) for (bad, good), components in alike.items()
+        _Suspect(_ordered(list(directions)), directions, bad, good)
+        for (bad, good), directions in alike.items()
     ]
 
 
@@ -190,7 +197,9 @@ def _cause(
         name=named.name,
         node=_node(named, ends),
         addresses=tuple(sorted(set().union(*(addresses.get(end, frozenset()) for end in ends)))),
-        direction=_direction(named, [failing[number] for number in suspect.failing]),
+        direction=_direction(
+            named, suspect.directions[named], [failing[number] for number in suspect.failing]
+        ),
         score=round(score, 4),
         precision=round(len(suspect.failing) / involved, 4),
         explains=round(len(suspect.failing) / len(failing), 4),
@@ -224,7 +233,12 @@ def _node(component: Component, ends: set[Endpoint]) -> str:
     return nodes.pop() if len(nodes) == 1 else ""
 
 
-def _direction(component: Component, pairs: Sequence[Pair]) -> Direction:
+def _direction(
+    component: Component, directions: Sequence[Direction], pairs: Sequence[Pair]
+) -> Direction:
+    """The one that was judged; where several are the same flows, what those flows do."""
+    if len(directions) == 1:
+        return directions[0]
     sends = any(_is_part(pair.src, component) for pair in pairs)
     receives = any(_is_part(pair.dst, component) for pair in pairs)
     if sends == receives:

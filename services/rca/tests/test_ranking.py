@@ -4,6 +4,7 @@ from itertools import permutations
 
 import pytest
 
+from flowverdict_contracts.verdicts import Cause
 from flowverdict_rca.pairs import Endpoint, Pair
 from flowverdict_rca.ranking import Finding, findings
 
@@ -100,3 +101,24 @@ def test_some_noise_does_not_change_who_is_named() -> None:
         return noise or ("default/pod-c" in (src.name, dst.name) and not missed)
 
     assert named(find(breaks))[0] == ("pod", "default/pod-c")
+
+
+def test_a_causes_numbers_are_those_of_the_direction_it_is_named_with() -> None:
+    pods = {name: node for name, node in PODS.items() if name[-1] in "abcd"}
+    ends = {name: Endpoint("pod", name, node) for name, node in pods.items()}
+    pairs = list(permutations(ends.values(), 2))
+
+    def takes_part(cause: Cause, src: Endpoint, dst: Endpoint) -> bool:
+        chosen = {"sending": (src,), "receiving": (dst,), "both": (src, dst)}[cause.direction]
+        if cause.kind == "link":
+            return {src.name, dst.name} == set(cause.name.split(" <-> "))
+        return any(cause.name in (end.name, end.node) for end in chosen)
+
+    (found,) = find(lambda src, dst: "default/pod-a" in (src.name, dst.name), pods)
+    failing = [pair for pair in pairs if "default/pod-a" in (pair[0].name, pair[1].name)]
+    assert ("node", "worker0") in [(cause.kind, cause.name) for cause in found.causes]
+    for cause in found.causes:
+        own = [pair for pair in pairs if takes_part(cause, *pair)]
+        bad = [pair for pair in own if pair in failing]
+        assert cause.precision == pytest.approx(len(bad) / len(own), abs=1e-4), cause
+        assert cause.explains == pytest.approx(len(bad) / len(failing), abs=1e-4), cause

@@ -13,8 +13,9 @@ import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.text import Text
 
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
 from flowverdict_contracts.header import IntervalHeader
@@ -64,6 +65,14 @@ def _malformed(message: Msg, error: MalformedMessage) -> None:
     print(f"flowverdict-tail: malformed on {message.subject}: {error}", file=sys.stderr)
 
 
+def _connected(client: Client, url: str, shown_now: RenderableType) -> RenderableType:
+    """What is shown, below a warning where it is from before the connection was lost."""
+    if client.is_connected:
+        return shown_now
+    lost = f"NOT CONNECTED to {shown(url)}; what follows is from before"
+    return Group(Text(lost, style="bold white on red"), shown_now)
+
+
 async def _overview(url: str) -> None:
     stopping, overview = _stopping(), Overview()
 
@@ -86,7 +95,7 @@ async def _overview(url: str) -> None:
     await client.subscribe(SUBJECT_ENRICHED, cb=heard_flows)
     await client.subscribe(SUBJECT_VERDICTS, cb=heard_verdict)
     try:
-        await _show(overview.render, stopping)
+        await _show(lambda: _connected(client, url, overview.render()), stopping)
     finally:
         await client.close()
 
@@ -155,7 +164,10 @@ def run() -> int:
     arguments = _parser().parse_args()
     on_terminal = sys.stdout.isatty()
     if arguments.stream is None and (arguments.json or not on_terminal):
-        print("flowverdict-tail: name a stream; the overview needs a terminal", file=sys.stderr)
+        print(
+            "flowverdict-tail: name a stream (raw, flows, verdicts); the overview needs a terminal",
+            file=sys.stderr,
+        )
         return 2
     try:
         if arguments.stream is None:

@@ -1,5 +1,6 @@
 """The overview: open incidents, the pairs that fail most, rates, and which nodes report."""
 
+import shutil
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ _FEW_SEGMENTS = 20
 _FAIL_RATIO = 0.05
 _SHOWN_PAIRS = 12
 _SHOWN_RESOLVED = 3
+_WIDE_COLUMNS = 110
 _FIELDS = ("data_segments_sent", "syn_retransmits", "retransmitted_segments", "failed_opens",
            "bytes_sent")  # fmt: skip
 
@@ -121,10 +123,11 @@ class Overview:
 
     def _incidents(self) -> RenderableType:
         lines = list(self._incident_lines())
-        if not lines:
-            return Panel(Text("No open incident", style="green"), title_align="left", title="Now")
+        if not self._open:
+            lines.insert(0, Text("No open incident", style="green"))
+            return Panel(Group(*lines), title="Now", title_align="left")
         return Panel(Group(*lines), title=f"{len(self._open)} open", title_align="left",
-                     border_style="red" if self._open else "")  # fmt: skip
+                     border_style="red")  # fmt: skip
 
     def _incident_lines(self) -> Iterator[Text]:
         for _, verdict in self._open.values():
@@ -146,8 +149,8 @@ class Overview:
         table = Table(box=box.SIMPLE_HEAD, title="Pairs, worst first", title_justify="left")
         for name in ("from", "to"):
             table.add_column(name, overflow="ellipsis", no_wrap=True, ratio=1)
-        for name in ("segments/s", "sent again", "failed connects", "RTT ms"):
-            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("segments\n/s", "sent\nagain", "failed\nconnects", "RTT ms,\nmean"):
+            table.add_column(name, justify="right", no_wrap=True, min_width=8)
         for number in worst.tolist():
             row = sums[number]
             bad = ratios[number] > _FAIL_RATIO
@@ -166,4 +169,6 @@ class Overview:
         labels = dict(zip(PAIR_LABELS, self._pairs.labels(number), strict=True))
         pod, node = labels[f"{end}_pod"], labels[f"{end}_node"]
         name = f"{labels[f'{end}_namespace']}/{pod}" if pod else labels[f"{end}_ip"]
-        return Text.assemble(printable(name), (f"  {printable(node)}" if node else "", "dim"))
+        if node and shutil.get_terminal_size().columns >= _WIDE_COLUMNS:
+            return Text.assemble(printable(name), (f"  {printable(node)}", "dim"))
+        return Text(printable(name))

@@ -65,7 +65,7 @@ class LiveTable:
         table = Table(box=box.SIMPLE_HEAD, title=f"The last {_WINDOW_SECONDS} s, worst first")
         table.add_column("from")
         table.add_column("to")
-        for name in ("data segments/s", "sent again", "failed opens", "RTT ms"):
+        for name in ("data segments/s", "sent again", "failed opens", "RTT ms, last"):
             table.add_column(name, justify="right")
         worst = sorted(sums.items(), key=lambda each: (-each[1][1], -each[1][2], -each[1][0]))
         for (source, target), (segments, again, failed, rtt_us) in worst[:_SHOWN]:

@@ -158,7 +158,7 @@ def test_the_overview_shows_incidents_until_they_are_resolved() -> None:
     assert "pod shop/[bold]cart is to blame" in text
     assert "score 0.90" in text
     overview.add_verdict(a_verdict(status="resolved"))
-    assert "0 open" in shown(overview)
+    assert "No open incident" in shown(overview)
     assert "until" in shown(overview)
 
 
