@@ -13,7 +13,7 @@ from typing import Any
 
 from flowverdict_lab.pipeline import free_port, start_process, stop_process
 
-__all__ = ["InfluxStandIn", "Victoria"]
+__all__ = ["VICTORIA", "InfluxStandIn", "Victoria"]
 
 VICTORIA = Path(".cache/victoria-metrics/usr/bin/victoria-metrics").absolute()
 

@@ -19,7 +19,7 @@ from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.connection import ensure_streams
 from flowverdict_runtime.service import Context
 from flowverdict_runtime.settings import load
-from tests.stand_ins.influx import InfluxStandIn, Victoria
+from tests.stand_ins.influx import VICTORIA, InfluxStandIn, Victoria
 
 
 @pytest.fixture
@@ -253,6 +253,7 @@ def test_check_says_what_is_wrong(
     assert "FLOWVERDICT_INFLUX_URL" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not VICTORIA.exists(), reason="VictoriaMetrics comes from Debian's package")
 async def test_a_real_store_reads_back_what_was_sent_also_after_it_was_away(
     nats_server: NatsServer, nats_client: Client, victoria: Victoria
 ) -> None:
