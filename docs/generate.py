@@ -6,10 +6,9 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
-from flowverdict_contracts.signals import MEASUREMENT, PAIR_LABELS, SIGNALS
+from flowverdict_contracts.signals import MEASUREMENT, METRICS, PAIR_LABELS
 
 SERVICES = {
     "collector": "flowverdict_collector.server",
@@ -42,10 +41,9 @@ def table(*head: str) -> list[str]:
 
 
 def pair_metrics() -> Iterator[str]:
-    """What `SIGNALS` becomes."""
+    """What `SIGNALS` become."""
     yield from table("metric", "type", "unit", "more labels", "meaning", "field in InfluxDB")
-    for metric, group in groupby(SIGNALS, key=lambda signal: signal.metric):
-        signals = list(group)
+    for metric, signals in METRICS.items():
         first = signals[0]
         if first.kind == "histogram":
             name, unit = metric, metric.rpartition("_")[2]

@@ -4,10 +4,10 @@ import base64
 import json
 import threading
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
-from flowverdict_lab.pipeline import free_port
+from tests.stand_ins.listening import Listening
 
 __all__ = ["GrafanaStandIn"]
 
@@ -20,7 +20,7 @@ _PATHS = {
 }
 
 
-class GrafanaStandIn:
+class GrafanaStandIn(Listening):
     """Keeps what it is sent, as Grafana does.
 
     It numbers a dashboard's versions and refuses to overwrite another one than it was told
@@ -32,7 +32,7 @@ class GrafanaStandIn:
     """
 
     def __init__(self) -> None:
-        self.port = free_port()
+        super().__init__(_Handler)
         self.data_sources: dict[str, Json] = {}
         self.secrets: dict[str, Json] = {}
         self.folders: dict[str, Json] = {}
@@ -45,22 +45,6 @@ class GrafanaStandIn:
         self.intervals: dict[str, int] = {}
         self.before_save: Any = None
         self.requests: Counter[str] = Counter()
-        self._server: ThreadingHTTPServer | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        handler = type("Handler", (_Handler,), {"grafana": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
 
     def save_dashboard(self, asked: Json) -> tuple[int, Json]:
         """As POST /api/dashboards/db."""
@@ -94,7 +78,7 @@ class GrafanaStandIn:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    grafana: GrafanaStandIn
+    stand_in: GrafanaStandIn
 
     def _answer(self, status: int, body: Any) -> None:
         encoded = json.dumps(body).encode()
@@ -113,7 +97,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _goes_away(self, status: int) -> bool:
         """What was asked for is done, and nobody hears of it."""
-        grafana = self.grafana
+        grafana = self.stand_in
         if self.command == "GET" or grafana.close_after is None or status >= 400:
             return False
         grafana.close_after -= 1
@@ -124,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         return True
 
     def _may(self) -> bool:
-        grafana = self.grafana
+        grafana = self.stand_in
         if grafana.starting:
             grafana.starting -= 1
             self._answer(503, {"message": "starting"})
@@ -150,15 +134,15 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(200, {"id": 2, "name": "Main Org."})
             return
         group = self._path().rpartition("/rule-groups/")[2]
-        rules = [each for each in self.grafana.alert_rules.values() if each["ruleGroup"] == group]
+        rules = [each for each in self.stand_in.alert_rules.values() if each["ruleGroup"] == group]
         if "/rule-groups/" in self._path():
-            interval = self.grafana.intervals.get(group, 60)
+            interval = self.stand_in.intervals.get(group, 60)
             self._answer(200, {"title": group, "interval": interval, "rules": rules})
             return
         for prefix, kind in _PATHS.items():
             if self._path().startswith(f"{prefix}/"):
                 uid = self._path().removeprefix(f"{prefix}/")
-                found = getattr(self.grafana, kind).get(uid)
+                found = getattr(self.stand_in, kind).get(uid)
                 self._answer(200 if found else 404, found or {"message": f"{kind} not found"})
                 return
         self._answer(404, {"message": "not found"})
@@ -167,8 +151,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if not self._may():
             return
-        self.grafana.requests[self._path()] += 1
-        path, grafana = self._path(), self.grafana
+        self.stand_in.requests[self._path()] += 1
+        path, grafana = self._path(), self.stand_in
         if path == "dashboards/db":
             self._answer(*grafana.save_dashboard(body))
         elif path == "datasources":
@@ -197,8 +181,8 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         if not self._may():
             return
-        path, grafana = self._path(), self.grafana
-        self.grafana.requests[path.rpartition("/")[0]] += 1
+        path, grafana = self._path(), self.stand_in
+        self.stand_in.requests[path.rpartition("/")[0]] += 1
         if path.startswith("datasources/uid/"):
             self._answer(*grafana.save_data_source(body))
         elif path.startswith("v1/provisioning/alert-rules/"):

@@ -3,22 +3,22 @@
 import json
 import re
 import subprocess
-import threading
 import urllib.parse
 import urllib.request
 from collections import deque
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 from flowverdict_lab.pipeline import free_port, start_process, stop_process
+from tests.stand_ins.listening import Listening
 
 __all__ = ["VICTORIA", "InfluxStandIn", "Victoria"]
 
 VICTORIA = Path(".cache/victoria-metrics/usr/bin/victoria-metrics").absolute()
 
 
-class InfluxStandIn:
+class InfluxStandIn(Listening):
     """What of InfluxDB's HTTP API the service uses, on a port that stays the same.
 
     A point that comes again overwrites itself. `answers` are given to the next writes instead of
@@ -27,7 +27,7 @@ class InfluxStandIn:
     """
 
     def __init__(self) -> None:
-        self.port = free_port()
+        super().__init__(_Handler)
         self.token = "secret"
         self.buckets: dict[str, int] = {}
         self.points: dict[tuple[str, str], str] = {}
@@ -35,22 +35,6 @@ class InfluxStandIn:
         self.refuse = ""
         self.most_bytes = 50_000_000
         self.writes = 0
-        self._server: ThreadingHTTPServer | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        handler = type("Handler", (_Handler,), {"influx": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", self.port), handler)
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
-
-    def stop(self) -> None:
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
 
     def write(self, query: dict[str, str], body: str) -> tuple[int, str]:
         self.writes += 1
@@ -70,7 +54,7 @@ class InfluxStandIn:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    influx: InfluxStandIn
+    stand_in: InfluxStandIn
 
     def _answer(self, status: int, body: Any = "", headers: dict[str, str] | None = None) -> None:
         encoded = b"" if status == 204 else json.dumps(body).encode()
@@ -85,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(encoded)
 
     def _known(self) -> bool:
-        if self.headers["Authorization"] == f"Token {self.influx.token}":
+        if self.headers["Authorization"] == f"Token {self.stand_in.token}":
             return True
         self._answer(401, {"code": "unauthorized", "message": "unauthorized access"})
         return False
@@ -99,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         query = dict(urllib.parse.parse_qsl(urllib.parse.urlsplit(self.path).query))
         named = [
             {"id": "1" * 16, "name": name, "retentionRules": []}
-            for name in self.influx.buckets
+            for name in self.stand_in.buckets
             if query.get("name") in (None, name)
         ]
         self._answer(200, {"buckets": named})
@@ -111,14 +95,14 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urllib.parse.urlsplit(self.path)
         if parts.path == "/api/v2/buckets":
             asked = json.loads(body)
-            self.influx.buckets[asked["name"]] = asked["retentionRules"][0]["everySeconds"]
+            self.stand_in.buckets[asked["name"]] = asked["retentionRules"][0]["everySeconds"]
             self._answer(201, asked | {"id": "1" * 16})
             return
-        if self.influx.answers:
-            status, headers = self.influx.answers.popleft()
+        if self.stand_in.answers:
+            status, headers = self.stand_in.answers.popleft()
             self._answer(status, {"code": "error", "message": f"status {status}"}, headers)
             return
-        status, why = self.influx.write(dict(urllib.parse.parse_qsl(parts.query)), body.decode())
+        status, why = self.stand_in.write(dict(urllib.parse.parse_qsl(parts.query)), body.decode())
         self._answer(status, {"code": "error", "message": why})
 
     def log_message(self, format: str, *args: Any) -> None:

@@ -35,10 +35,6 @@ class Pairs:
 
     def __init__(self, room: int) -> None:
         self._room = room
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all pairs."""
         self._ids: dict[tuple[str, ...], int] = {}
         self._ends: dict[int, tuple[str, ...]] = {}
         self._next_id = 0

@@ -10,7 +10,7 @@ from typing import Literal
 
 from flowverdict_contracts.addresses import ADDRESSES, ENDS
 
-__all__ = ["MEASUREMENT", "PAIR_LABELS", "SIGNALS", "Signal"]
+__all__ = ["MEASUREMENT", "METRICS", "PAIR_LABELS", "SIGNALS", "Signal"]
 
 _NAMES = ("namespace", "pod", "workload", "node")
 
@@ -148,3 +148,9 @@ SIGNALS = (
     ),
 )
 """All signals, in the order in which they are shown."""
+
+METRICS = {
+    metric: tuple(signal for signal in SIGNALS if signal.metric == metric)
+    for metric in dict.fromkeys(signal.metric for signal in SIGNALS)
+}
+"""Metric to its signals: one, or those that differ in a label."""

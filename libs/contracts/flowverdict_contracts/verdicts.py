@@ -24,6 +24,7 @@ __all__ = [
     "encode",
     "json_schema",
     "moment",
+    "nanoseconds",
 ]
 
 SCHEMA = "rca.verdicts/1"
@@ -181,6 +182,11 @@ def moment(ns: int) -> str:
     """UTC nanoseconds as ISO 8601 with milliseconds."""
     text = datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
+
+
+def nanoseconds(text: str) -> int:
+    """What `moment` made the text of: UTC nanoseconds, to the millisecond."""
+    return int(datetime.fromisoformat(text).timestamp() * 1e9)
 
 
 def encode(verdict: Verdict) -> bytes:

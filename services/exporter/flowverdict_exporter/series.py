@@ -6,7 +6,6 @@ and those beyond a metric's budget are summed in one with `other` in every label
 
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flowverdict_contracts.pairs import NO_PAIR, Pairs
-from flowverdict_contracts.signals import PAIR_LABELS, SIGNALS, Signal
+from flowverdict_contracts.signals import METRICS, PAIR_LABELS
 from flowverdict_exporter.text import Family, label_text
 
 __all__ = ["FAMILIES", "PairSeries"]
@@ -26,16 +25,8 @@ _LOOK_SECONDS = 10.0
 _Floats = npt.NDArray[np.float64]
 
 
-def _families() -> Iterator[Family]:
-    by_metric: dict[str, list[Signal]] = {}
-    for signal in SIGNALS:
-        by_metric.setdefault(signal.metric, []).append(signal)
-    for signals in by_metric.values():
-        yield Family(tuple(signals))
-
-
-FAMILIES = tuple(_families())
-"""The metrics of `SIGNALS`."""
+FAMILIES = tuple(Family(signals) for signals in METRICS.values())
+"""The metrics of pairs."""
 
 
 @dataclass(slots=True)

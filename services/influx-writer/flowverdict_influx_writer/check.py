@@ -5,6 +5,7 @@ from influxdb_client.rest import ApiException
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
+from flowverdict_influx_writer.database import unreachable
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 
 __all__ = ["check_database"]
@@ -23,8 +24,9 @@ def check_database(settings: InfluxWriterSettings) -> int:
             print(f"broken   InfluxDB at {url} answers {error.status} when asked for its buckets")
             return 1
         except (HTTPError, OSError, ValueError, TypeError) as error:
-            reason = str(getattr(error, "reason", error)).rpartition(": ")[2]
-            print(f"broken   InfluxDB at {url}: {reason}; FLOWVERDICT_INFLUX_URL says where it is")
+            print(
+                f"broken   {unreachable(settings, error)}; FLOWVERDICT_INFLUX_URL says where it is"
+            )
             return 1
     print(f"ok       InfluxDB at {url}: bucket {bucket} {'is there' if found else 'will be made'}")
     return 0

@@ -19,7 +19,7 @@ from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import Passing, retry
 from flowverdict_runtime.service import Context
 
-__all__ = ["Database", "Unwritten"]
+__all__ = ["Database", "Unwritten", "unreachable"]
 
 log = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class Database:
                 self._make_bucket()
             raise Unwritten(*_why(settings, error)) from None
         except Exception as error:  # noqa: BLE001 # its decoders', for an answer not InfluxDB's
-            raise Unwritten(_unreachable(settings, error)) from None
+            raise Unwritten(unreachable(settings, error)) from None
         if status != _WRITTEN_STATUS:
             raise Unwritten(f"{settings.influx_url} answers {status} to a write: not an InfluxDB 2")
         return 0
@@ -192,7 +192,7 @@ class Database:
                 why, _ = _why(settings, error)
                 log.warning("the bucket cannot be looked for or made: %s", why)
         except (HTTPError, OSError) as error:
-            raise Unwritten(_unreachable(settings, error)) from None
+            raise Unwritten(unreachable(settings, error)) from None
         except Exception as error:  # noqa: BLE001 # an answer that is not InfluxDB's
             if _throttle.admit("bucket") is not None:
                 log.warning("the bucket cannot be looked for or made: %r", error)
@@ -203,8 +203,8 @@ class Database:
             self._client.close()
 
 
-def _unreachable(settings: InfluxWriterSettings, error: Exception) -> str:
-    # urllib3 wraps what happened in what it was doing.
+def unreachable(settings: InfluxWriterSettings, error: Exception) -> str:
+    """Why InfluxDB cannot be reached, without what urllib3 says around it."""
     reason = str(getattr(error, "reason", None) or error or type(error).__name__)
     return f"InfluxDB at {settings.influx_url} cannot be reached: {reason.rpartition(': ')[2]}"
 

@@ -54,10 +54,11 @@ def _say(text: str) -> None:
 
 def _changes(settings: ProvisionerSettings, dry: bool) -> Iterator[Change]:
     grafana = Grafana(settings, dry, _say)
-    for source in data_sources(settings):
+    sources = data_sources(settings)
+    for source in sources:
         yield grafana.data_source(source)
     yield grafana.folder()
-    opened_with = {each["type"]: (each["uid"], each["name"]) for each in data_sources(settings)}
+    opened_with = {each["type"]: (each["uid"], each["name"]) for each in sources}
     for board in BOARDS:
         yield grafana.dashboard(build(board, opened_with))
     for rule in alert_rules(paused=bool(settings.alertmanager_url)):

@@ -1,12 +1,13 @@
 """What panels of several dashboards ask in the same way: whose flows, ratios, quantiles."""
 
-from flowverdict_provisioner.declare import Link, Threshold, Variable
+from flowverdict_provisioner.declare import Link, Panel, Query, Threshold, Variable
 
 __all__ = [
     "CLUSTER",
     "CLUSTER_VARIABLE",
     "FLOWS_FROM",
     "FLOW_VARIABLES",
+    "OPEN_INCIDENTS",
     "RATIO",
     "RATIO_THRESHOLDS",
     "SOME",
@@ -52,6 +53,22 @@ WITH_SUMMARY = (
 
 SOME = (Threshold(0, "green"), Threshold(1, "red"))
 """For a number that should be 0."""
+
+OPEN_INCIDENTS = Panel(
+    title="Open incidents",
+    kind="stat",
+    description="Incidents that have a verdict and are not resolved.",
+    queries=(
+        Query(
+            f"count(count by (incident_id) (flowverdict_incident_active{{{CLUSTER}}})) or vector(0)"
+        ),
+    ),
+    unit="none",
+    thresholds=SOME,
+    link=Link("Verdicts", "flowverdict-verdicts"),
+    width=6,
+    height=4,
+)
 
 
 def rate(metric: str, selector: str, by: str = "") -> str:

@@ -1,11 +1,11 @@
 """*Network health*: is TCP well in this cluster, and where is it not?"""
 
-from flowverdict_contracts.signals import SIGNALS, Signal
+from flowverdict_contracts.signals import METRICS, Signal
 from flowverdict_provisioner.declare import Board, Column, Link, Panel, Query, Row
 from flowverdict_provisioner.selecting import (
-    CLUSTER,
     FLOW_VARIABLES,
     FLOWS_FROM,
+    OPEN_INCIDENTS,
     RATIO,
     RATIO_THRESHOLDS,
     SOME,
@@ -72,7 +72,6 @@ _BETWEEN_PODS = (
     f"topk(400, clamp_max({_between_pods('pair:tcp_retransmissions:rate2m')}"
     f" / ({_between_pods('pair:tcp_data_segments_sent:rate2m')} > 1), 1))"
 )
-_BY_METRIC = {signal.metric: signal for signal in SIGNALS}
 
 NETWORK_HEALTH = Board(
     uid="flowverdict-health",
@@ -83,22 +82,7 @@ NETWORK_HEALTH = Board(
         Row(
             "Now",
             (
-                Panel(
-                    title="Open incidents",
-                    kind="stat",
-                    description="Incidents that have a verdict and are not resolved.",
-                    queries=(
-                        Query(
-                            f"count(count by (incident_id) (flowverdict_incident_active{{{CLUSTER}}}))"
-                            " or vector(0)"
-                        ),
-                    ),
-                    unit="none",
-                    thresholds=SOME,
-                    link=Link("Verdicts", "flowverdict-verdicts"),
-                    width=6,
-                    height=4,
-                ),
+                OPEN_INCIDENTS,
                 Panel(
                     title="Retransmission ratio",
                     kind="stat",
@@ -288,6 +272,6 @@ NETWORK_HEALTH = Board(
                 ),
             ),
         ),
-        Row("Every signal", tuple(_signal_panel(each) for each in _BY_METRIC.values())),
+        Row("Every signal", tuple(_signal_panel(first) for first, *_ in METRICS.values())),
     ),
 )

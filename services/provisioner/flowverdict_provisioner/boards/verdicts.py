@@ -1,7 +1,15 @@
 """*Verdicts*: who is to blame now and was lately, how sure that is, and how complete the data."""
 
+from dataclasses import replace
+
 from flowverdict_provisioner.declare import Board, Column, Link, Panel, Query, Row, Threshold
-from flowverdict_provisioner.selecting import CLUSTER, CLUSTER_VARIABLE, SOME, WITH_SUMMARY
+from flowverdict_provisioner.selecting import (
+    CLUSTER,
+    CLUSTER_VARIABLE,
+    OPEN_INCIDENTS,
+    SOME,
+    WITH_SUMMARY,
+)
 
 __all__ = ["VERDICTS"]
 
@@ -39,21 +47,7 @@ VERDICTS = Board(
         Row(
             "Now",
             (
-                Panel(
-                    title="Open incidents",
-                    kind="stat",
-                    description="Incidents that have a verdict and are not resolved.",
-                    queries=(
-                        Query(
-                            f"count(count by (incident_id) (flowverdict_incident_active{{{CLUSTER}}}))"
-                            " or vector(0)"
-                        ),
-                    ),
-                    unit="none",
-                    thresholds=SOME,
-                    width=4,
-                    height=5,
-                ),
+                replace(OPEN_INCIDENTS, link=None, width=4, height=5),
                 Panel(
                     title="Failing flows",
                     kind="stat",

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime
 
 import pyarrow as pa
 from nats.aio.msg import Msg
@@ -12,7 +11,7 @@ from nats.js import JetStreamContext
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
 from flowverdict_contracts.header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
-from flowverdict_contracts.verdicts import Cause, Verdict
+from flowverdict_contracts.verdicts import Cause, Verdict, nanoseconds
 from flowverdict_rca.batches import pairs_of
 from flowverdict_rca.pairs import FIELDS, Endpoint, Pair, PairKey
 from flowverdict_rca.ranking import roles_of
@@ -109,21 +108,17 @@ async def gather(
     """
     incident = Incident(await _verdicts(jetstream, incident_id), {})
     opened, last = incident.verdicts[0], incident.verdicts[-1]
-    start = _ns(opened.window.start)
+    start = nanoseconds(opened.window.start)
     incident.phases["before"] = (start - _BEFORE_NS, start)
     if incident.resolved is None:
-        incident.phases["during"] = (start, _ns(last.window.end))
+        incident.phases["during"] = (start, nanoseconds(last.window.end))
     else:
         ongoing = [each for each in incident.verdicts if each.status != "resolved"]
-        incident.phases["during"] = (start, _ns(ongoing[-1].window.end))
-        after = _ns(incident.resolved.window.end)
+        incident.phases["during"] = (start, nanoseconds(ongoing[-1].window.end))
+        after = nanoseconds(incident.resolved.window.end)
         incident.phases["after"] = (after, after + _BEFORE_NS)
     await _add_flows(jetstream, incident, tell)
     return incident
-
-
-def _ns(moment: str) -> int:
-    return int(datetime.fromisoformat(moment).timestamp() * 1e9)
 
 
 async def _verdicts(jetstream: JetStreamContext, incident_id: str | None) -> list[Verdict]:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from flowverdict_contracts.verdicts import nanoseconds
 from flowverdict_rca.pairs import Endpoint, PairKey
 from flowverdict_rca.report.gather import Counts, Incident
 
@@ -224,9 +225,9 @@ def draw_timeline(incident: Incident) -> Timeline | None:
     bands = [
         (name, x(first), x(last) - x(first)) for name, (first, last) in incident.phases.items()
     ]
-    marks = [("found", x(_ns(incident.verdicts[0].opened_at)))]
+    marks = [("found", x(nanoseconds(incident.verdicts[0].opened_at)))]
     if incident.resolved is not None:
-        marks.append(("resolved", x(_ns(incident.resolved.window.end))))
+        marks.append(("resolved", x(nanoseconds(incident.resolved.window.end))))
     return Timeline(
         explained=line(0) if incident.cause else "",
         others=line(1),
@@ -238,10 +239,6 @@ def draw_timeline(incident: Incident) -> Timeline | None:
             for part in range(5)
         ),
     )
-
-
-def _ns(moment: str) -> float:
-    return datetime.fromisoformat(moment).timestamp() * 1e9
 
 
 def _clock(ns: float) -> str:
