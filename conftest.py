@@ -29,8 +29,9 @@ SECOND = 1_000_000_000
 class NatsServer:
     """A nats-server with JetStream, of this test's own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         self._folder = folder
+        self._arguments = arguments
         self._port = free_port()
         self._process: Any = None
 
@@ -41,7 +42,7 @@ class NatsServer:
     def start(self) -> None:
         server = str(Path(sys.executable).with_name("nats-server"))
         argv = [server, "-js", "-a", "127.0.0.1", "-p", str(self._port)]
-        argv += ["-sd", str(self._folder / "data")]
+        argv += ["-sd", str(self._folder / "data"), *self._arguments]
         self._process = start_process(argv, self._folder / "nats.log")
 
     def stop(self) -> None:

@@ -75,6 +75,7 @@ class Pipeline:
         inventory: what the enricher is told.
         collector: False for a replay, where the raw messages come from a recording.
         environ: settings for the services besides their addresses.
+        nats_arguments: for the NATS server besides its address.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Pipeline:
         *,
         collector: bool = True,
         environ: Mapping[str, str] | None = None,
+        nats_arguments: tuple[str, ...] = (),
     ) -> None:
         self.folder = folder
         self.logs = folder / "logs"
@@ -99,6 +101,7 @@ class Pipeline:
             **(environ or {}),
         }
         self._inventory = inventory
+        self._nats_arguments = nats_arguments
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
     @property
@@ -130,12 +133,16 @@ class Pipeline:
         """Start the NATS server on its port, with the data it had."""
         server = Path(sys.executable).with_name("nats-server")
         argv = [str(server), "-js", "-a", "127.0.0.1", "-p", str(self.nats_port)]
-        argv += ["-sd", str(self.folder / "nats")]
+        argv += ["-sd", str(self.folder / "nats"), *self._nats_arguments]
         self._processes["nats"] = start_process(argv, self.logs / "nats.log")
 
-    def start(self, service: str) -> None:
-        """Start a service."""
-        environ = {**self._environ, "FLOWVERDICT_LISTEN": f"127.0.0.1:{self.ports[service]}"}
+    def start(self, service: str, environ: Mapping[str, str] | None = None) -> None:
+        """Start a service, with settings of its own besides those of all."""
+        environ = {
+            **self._environ,
+            "FLOWVERDICT_LISTEN": f"127.0.0.1:{self.ports[service]}",
+            **(environ or {}),
+        }
         argv = [sys.executable, "-m", f"flowverdict_{service}"]
         self._processes[service] = start_process(argv, self.logs / f"{service}.log", environ)
 

@@ -1,11 +1,14 @@
 """What runs in a pod: an HTTP server, and calls to the other pods.
 
-Orders come as JSON lines on standard input: `{"peers": [addresses], "requests_per_second": 10}`,
+    pod.py PORT [PEER...]
+
+With peers, it calls each ten times a second until it is stopped. Without, orders come as JSON lines on standard input: `{"peers": [addresses], "requests_per_second": 10}`,
 the rate being for each peer. When the input ends, so does the pod.
 """
 
 import http.client
 import json
+import signal
 import socket
 import sys
 import threading
@@ -17,6 +20,7 @@ _REQUEST = b"q" * 8 * 1024
 _ANSWER = b"a" * 16 * 1024
 _REQUESTS_A_CONNECTION = 5
 _CONNECTIONS_A_PEER = 3
+_REQUESTS_PER_SECOND = 10.0
 _TIMEOUT_SECONDS = 3
 
 
@@ -67,6 +71,12 @@ def _call_for_ever(peer: str, port: int, pause: float, stop: threading.Event) ->
             stop.wait(pause)
 
 
+def _start_calls(peers: list[str], port: int, rate: float, stop: threading.Event) -> None:
+    for peer in peers * _CONNECTIONS_A_PEER:
+        arguments = (peer, port, _CONNECTIONS_A_PEER / rate, stop)
+        threading.Thread(target=_call_for_ever, args=arguments, daemon=True).start()
+
+
 def main() -> None:
     """Serve, and follow orders until there are no more."""
     port = int(sys.argv[1])
@@ -74,14 +84,16 @@ def main() -> None:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print("serving", flush=True)
     stop = threading.Event()
+    if sys.argv[2:]:
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        _start_calls(sys.argv[2:], port, _REQUESTS_PER_SECOND, stop)
+        stop.wait()
+        return
     for line in sys.stdin:
         order = json.loads(line)
         stop.set()
         stop = threading.Event()
-        rate = order["requests_per_second"]
-        for peer in order["peers"] * _CONNECTIONS_A_PEER:
-            arguments = (peer, port, _CONNECTIONS_A_PEER / rate, stop)
-            threading.Thread(target=_call_for_ever, args=arguments, daemon=True).start()
+        _start_calls(order["peers"], port, order["requests_per_second"], stop)
 
 
 if __name__ == "__main__":

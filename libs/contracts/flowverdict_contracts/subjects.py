@@ -14,6 +14,7 @@ __all__ = [
     "SUBJECT_RAW_ALL",
     "SUBJECT_VERDICTS",
     "raw_subject",
+    "stream_of",
 ]
 
 FLOWS_RAW = "FLOWS_RAW"
@@ -57,8 +58,8 @@ def _stream(name: str, subject: str, max_age_seconds: float, max_bytes: int) -> 
     )
 
 
-STREAMS = {
-    config.name: config
+STREAMS: dict[str, StreamConfig] = {
+    str(config.name): config
     for config in (
         _stream(FLOWS_RAW, SUBJECT_RAW_ALL, _HOUR, _GIB),
         _stream(FLOWS_ENRICHED, SUBJECT_ENRICHED, _HOUR, _GIB),
@@ -70,3 +71,16 @@ STREAMS = {
 NATS sets the bytes aside when a stream is made, so they are few enough for a small disk; who has
 more traffic edits the stream, and the services leave it as it is.
 """
+
+
+def stream_of(subject: str) -> str:
+    """The stream that keeps `subject`.
+
+    Raises:
+        KeyError: where none does.
+    """
+    for name, config in STREAMS.items():
+        for pattern in config.subjects or ():
+            if subject == pattern or subject.startswith(pattern.removesuffix(">")):
+                return name
+    raise KeyError(subject)

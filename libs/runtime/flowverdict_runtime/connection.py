@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from typing import Any
 
 import nats
 from nats.aio.client import Client
@@ -12,11 +14,19 @@ from nats.js import JetStreamContext
 from nats.js.api import PubAck, StreamConfig
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
-from flowverdict_contracts.subjects import STREAMS
+from flowverdict_contracts.subjects import STREAMS, stream_of
 from flowverdict_runtime.retry import PASSING, retry
-from flowverdict_runtime.service import Context
+from flowverdict_runtime.service import Context, NatsSettings
+from flowverdict_runtime.settings import SettingsError
 
-__all__ = ["check_nats", "connected", "ensure_streams", "publish_until_stored", "shown"]
+__all__ = [
+    "check_nats",
+    "connected",
+    "ensure_streams",
+    "nats_options",
+    "publish_until_stored",
+    "shown",
+]
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +38,32 @@ def shown(url: str) -> str:
     return re.sub(r"//[^/@]*@", "//", url)
 
 
-async def _open(url: str, name: str, context: Context) -> Client:
+def nats_options(settings: NatsSettings) -> dict[str, Any]:
+    """What `nats.connect` is to be given besides callbacks: where, who, and whom to trust.
+
+    Answers come below `_INBOX_<user>`, so that users who may only hear their own cannot hear
+    each other's (deploy/nats/nats.conf).
+
+    Raises:
+        SettingsError: where the file of certificates cannot be read.
+    """
+    options: dict[str, Any] = {"servers": [each.strip() for each in settings.nats_url.split(",")]}
+    if settings.nats_user:
+        options |= {"user": settings.nats_user, "password": settings.nats_password}
+        options["inbox_prefix"] = f"_INBOX_{settings.nats_user}"
+    if settings.nats_ca:
+        try:
+            options["tls"] = ssl.create_default_context(cafile=settings.nats_ca)
+        except OSError as error:
+            raise SettingsError(
+                f"FLOWVERDICT_NATS_CA is {settings.nats_ca!r}: {error.strerror or error}"
+            ) from None
+    return options
+
+
+async def _open(settings: NatsSettings, name: str, context: Context) -> Client:
+    url = settings.nats_url
+
     async def lost() -> None:
         if not context.stopping.is_set():
             context.health.waiting(PART, f"lost {shown(url)}, connecting again")
@@ -46,7 +81,7 @@ async def _open(url: str, name: str, context: Context) -> Client:
 
     client = Client()
     await client.connect(
-        url,
+        **nats_options(settings),
         name=name,
         max_reconnect_attempts=-1,
         reconnect_time_wait=1,
@@ -64,14 +99,19 @@ async def _open(url: str, name: str, context: Context) -> Client:
 
 @contextlib.asynccontextmanager
 async def connected(
-    url: str, name: str, context: Context
+    settings: NatsSettings, name: str, context: Context, streams: Collection[str]
 ) -> AsyncIterator[JetStreamContext | None]:
-    """JetStream at `url`, closed on leaving; None where the service is to stop before it answers.
+    """JetStream, closed on leaving; None where the service is to stop before it answers.
 
-    The streams of the contract exist when this yields. Waits for NATS as long as it takes.
+    The `streams` that the service reads or writes exist when this yields. Waits for NATS as long as
+    it takes.
+
+    Raises:
+        SettingsError: where the file of certificates cannot be read.
     """
-    context.health.waiting(PART, f"connecting to {shown(url)}")
-    opening = asyncio.create_task(_open(url, name, context))
+    context.stream_replicas = settings.stream_replicas
+    context.health.waiting(PART, f"connecting to {shown(settings.nats_url)}")
+    opening = asyncio.create_task(_open(settings, name, context))
     stopping = asyncio.create_task(context.stopping.wait())
     await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
@@ -84,7 +124,9 @@ async def connected(
     client = opening.result()
     try:
         jetstream = client.jetstream(timeout=5)
-        made = await retry(context, "streams", lambda: ensure_streams(jetstream))
+        made = await retry(
+            context, "streams", lambda: ensure_streams(jetstream, streams, settings.stream_replicas)
+        )
         if made is None:
             yield None
             return
@@ -96,14 +138,17 @@ async def connected(
         await client.close()
 
 
-async def ensure_streams(jetstream: JetStreamContext) -> bool:
-    """Make the streams that do not exist; leave those that do as the operator has them.
+async def ensure_streams(
+    jetstream: JetStreamContext, streams: Iterable[str] = tuple(STREAMS), replicas: int = 1
+) -> bool:
+    """Make those of `streams` that do not exist, of so many copies; leave those that do as the
+    operator has them.
 
     Raises:
         NatsError: where JetStream does not answer or refuses.
     """
-    for config in STREAMS.values():
-        await _ensure_stream(jetstream, config)
+    for name in streams:
+        await _ensure_stream(jetstream, STREAMS[name].evolve(num_replicas=replicas))
     return True
 
 
@@ -133,20 +178,23 @@ async def publish_until_stored(
             return await jetstream.publish(subject, body, headers=dict(headers))
         except NoStreamResponseError:
             # NATS came back without its storage.
-            await ensure_streams(jetstream)
+            await ensure_streams(jetstream, [stream_of(subject)], context.stream_replicas)
             raise
 
     return await retry(context, f"publish {subject}", publish, give_up_seconds) is not None
 
 
-async def check_nats(url: str) -> int:
-    """Print whether NATS at `url` answers and has JetStream; 0 where it does, else 1."""
+async def check_nats(settings: NatsSettings) -> int:
+    """Print whether NATS answers and has JetStream; 0 where it does, else 1."""
+    url = settings.nats_url
 
     async def quiet(error: Exception) -> None:
         log.debug("nats: %s", error)
 
     try:
-        connecting = nats.connect(url, connect_timeout=2, max_reconnect_attempts=1, error_cb=quiet)
+        connecting = nats.connect(
+            **nats_options(settings), connect_timeout=2, max_reconnect_attempts=1, error_cb=quiet
+        )
         client = await asyncio.wait_for(connecting, 3)
     except PASSING as error:
         reason = error or type(error).__name__

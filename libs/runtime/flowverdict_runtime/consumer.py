@@ -184,7 +184,7 @@ async def consume(
     current: _Subscription | None = None
 
     async def subscribe() -> _Subscription:
-        await ensure_streams(jetstream)
+        await ensure_streams(jetstream, [stream], context.stream_replicas)
         pull = await jetstream.pull_subscribe("", durable=durable, stream=stream, config=config)
         created = (await jetstream.stream_info(stream)).created
         if current is not None and current.stream_created == created:

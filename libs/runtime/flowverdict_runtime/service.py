@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -19,8 +20,10 @@ from flowverdict_runtime.settings import (
     address,
     choice,
     describe,
+    integer,
     load,
     nats_url,
+    optional_text,
     setting,
 )
 
@@ -28,9 +31,11 @@ __all__ = [
     "CannotRun",
     "CommonSettings",
     "Context",
+    "NatsSettings",
     "Service",
     "listen_setting",
     "main",
+    "nats_settings",
     "parser_of",
     "run_service",
 ]
@@ -46,13 +51,36 @@ class CannotRun(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
-class CommonSettings:
-    """Settings that every service has."""
+class NatsSettings:
+    """Where NATS is, who asks, and whom to trust."""
 
     nats_url: str = setting(nats_url, "nats://127.0.0.1:4222", "where NATS with JetStream is")
+    nats_user: str = setting(optional_text, "", "the user on NATS, where it asks for one")
+    nats_password: str = setting(optional_text, "", "that user's password")
+    nats_ca: str = setting(
+        optional_text, "", "file of the certificate authorities that vouch for a NATS with TLS"
+    )
+    stream_replicas: int = setting(
+        integer(1, 5), "1", "copies that NATS keeps of a stream made here; it needs as many servers"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CommonSettings(NatsSettings):
+    """Settings that every service has."""
+
     log_level: str = setting(
         choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "logs from here up"
     )
+
+
+def nats_settings(url: str | None) -> NatsSettings:
+    """The environment's settings, with another `url` where a command line gives one.
+
+    Raises:
+        SettingsError: where one of them is wrong.
+    """
+    return load(NatsSettings, {**os.environ, **({"FLOWVERDICT_NATS_URL": url} if url else {})})
 
 
 def listen_setting(port: int) -> Address:
@@ -69,6 +97,7 @@ class Context:
     health: Health = field(default_factory=Health)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     failure: str = ""
+    stream_replicas: int = 1
 
     def fail(self, why: str) -> None:
         """Stop the service, which then ends with an error, for its supervisor to start it again."""

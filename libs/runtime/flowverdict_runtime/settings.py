@@ -1,12 +1,14 @@
 """Settings: environment variables, parsed once into a frozen dataclass.
 
 A service declares a frozen dataclass whose fields are made by `setting`. The field `window_seconds`
-is read from `FLOWVERDICT_WINDOW_SECONDS`; `describe` prints all of them for `--help`.
+is read from `FLOWVERDICT_WINDOW_SECONDS`, or from the file that `FLOWVERDICT_WINDOW_SECONDS_FILE`
+names, as a container's secrets are; `describe` prints all of them for `--help`.
 """
 
 import dataclasses
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -16,6 +18,7 @@ __all__ = [
     "address",
     "choice",
     "describe",
+    "docker_url",
     "http_url",
     "integer",
     "load",
@@ -79,6 +82,16 @@ def _parse_http_url(value: str) -> str:
     return value.strip().rstrip("/")
 
 
+def _parse_docker_url(value: str) -> str:
+    parts = urlsplit(value.strip())
+    if not (parts.scheme == "tcp" and parts.hostname) and not (
+        parts.scheme == "unix" and parts.path.startswith("/")
+    ):
+        raise ValueError
+    _ = parts.port  # raises ValueError where it is none
+    return value.strip()
+
+
 def _parse_address(value: str) -> Address:
     host, _, port = value.rpartition(":")
     if not host or not port.isdigit() or int(port) > 65535:
@@ -92,6 +105,7 @@ http_url = Parser("http://HOST:PORT or https://HOST", _parse_http_url)
 optional_http_url = Parser(
     "http://HOST:PORT or https://HOST", lambda value: _parse_http_url(value) if value else ""
 )
+docker_url = Parser("unix:///PATH or tcp://HOST:PORT", _parse_docker_url)
 optional_text = Parser("any text", str.strip)
 address = Parser("HOST:PORT, port 0 for any free one", _parse_address)
 
@@ -142,13 +156,13 @@ def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
     """The settings that `environ` gives; an empty variable counts as not set.
 
     Raises:
-        SettingsError: for the first variable that is missing or wrong.
+        SettingsError: for the first variable, or file, that is missing or wrong.
     """
     values = {}
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # a dataclass by contract
         name = PREFIX + field.name.upper()
         parser: Parser = field.metadata["parser"]
-        given = environ.get(name) or field.metadata["default"]
+        given = environ.get(name) or _from_file(name, environ) or field.metadata["default"]
         if given is None:
             raise SettingsError(f"{name} is not set; it takes {field.metadata['meaning']}")
         try:
@@ -158,9 +172,20 @@ def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
     return cls(**values)
 
 
+def _from_file(name: str, environ: Mapping[str, str]) -> str:
+    path = environ.get(f"{name}_FILE")
+    if not path:
+        return ""
+    try:
+        return Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = getattr(error, "strerror", None) or "it is not text"
+        raise SettingsError(f"{name}_FILE is {path!r}: {why}") from None
+
+
 def describe(cls: type[Any]) -> str:
     """The settings of `cls` as the lines of a `--help` text."""
-    lines = ["settings (environment variables):"]
+    lines = ["settings (environment variables; NAME_FILE names a file that holds the value):"]
     for field in dataclasses.fields(cls):
         default = field.metadata["default"]
         shown = "required" if default is None else f"default {default}" if default else "not set"

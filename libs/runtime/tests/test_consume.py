@@ -20,7 +20,12 @@ from flowverdict_runtime.connection import (
 )
 from flowverdict_runtime.consumer import MALFORMED, consume
 from flowverdict_runtime.retry import PASSING
-from flowverdict_runtime.service import Context
+from flowverdict_runtime.service import Context, NatsSettings
+from flowverdict_runtime.settings import load
+
+
+def settings_of(server: NatsServer) -> NatsSettings:
+    return load(NatsSettings, {"FLOWVERDICT_NATS_URL": server.url})
 
 
 @contextlib.asynccontextmanager
@@ -31,7 +36,7 @@ async def consuming(
     context.health.ready("start")
 
     async def live() -> None:
-        async with connected(server.url, "test", context) as jetstream:
+        async with connected(settings_of(server), "test", context, [FLOWS_ENRICHED]) as jetstream:
             assert jetstream is not None
             await consume(jetstream, context, FLOWS_ENRICHED, "test", handle)
 
@@ -151,7 +156,9 @@ async def test_nats_may_go_away_and_come_back_and_nothing_is_lost_or_doubled(
     async with consuming(nats_server, handle) as context:
         await eventually(lambda: not context.health.reasons())
         publisher = Context()
-        async with connected(nats_server.url, "publisher", publisher) as jetstream:
+        async with connected(
+            settings_of(nats_server), "publisher", publisher, [FLOWS_ENRICHED]
+        ) as jetstream:
             assert jetstream is not None
 
             async def publish(number: int) -> None:

@@ -29,4 +29,4 @@ async def check(settings: CollectorSettings) -> int:
                 print(f"ok       {hook.tracepoint}: {hook.counts}")
         for descriptor in (*loaded.maps.values(), *loaded.attached.values()):
             os.close(descriptor)
-    return max(broken, await check_nats(settings.nats_url))
+    return max(broken, await check_nats(settings))

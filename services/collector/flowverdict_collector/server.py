@@ -15,7 +15,7 @@ from flowverdict_collector.loader import load
 from flowverdict_collector.settings import CollectorSettings
 from flowverdict_contracts.header import IntervalHeader
 from flowverdict_contracts.raw import RECORD_BYTES, SCHEMA
-from flowverdict_contracts.subjects import raw_subject
+from flowverdict_contracts.subjects import FLOWS_RAW, raw_subject
 from flowverdict_runtime.connection import connected, publish_until_stored
 from flowverdict_runtime.service import Context, Service
 
@@ -62,7 +62,8 @@ async def run(settings: CollectorSettings, context: Context) -> None:
         extra={"node": settings.node, "tracepoints": len(loaded.attached), "boot": this_run.boot},
     )
     context.health.ready("kernel")
-    async with connected(settings.nats_url, f"collector {settings.node}", context) as jetstream:
+    name = f"collector {settings.node}"
+    async with connected(settings, name, context, [FLOWS_RAW]) as jetstream:
         if jetstream is None:
             return
         last, stored = False, True

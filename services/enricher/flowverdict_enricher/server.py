@@ -10,8 +10,8 @@ from prometheus_client import Counter, Gauge
 
 from flowverdict_contracts import MalformedMessage, columns, enriched, raw
 from flowverdict_contracts.header import IntervalHeader
-from flowverdict_contracts.subjects import FLOWS_RAW, SUBJECT_ENRICHED
-from flowverdict_enricher import inventory, kubernetes
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_ENRICHED
+from flowverdict_enricher import containers, inventory, kubernetes
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_enricher.settings import EnricherSettings
@@ -36,6 +36,8 @@ def _follow_names(
     context.health.waiting("names", f"reading from {settings.names}")
     if settings.names == "kubernetes":
         return asyncio.create_task(kubernetes.follow(settings.kubeconfig, directory, context))
+    if settings.names == "docker":
+        return asyncio.create_task(containers.follow(settings.docker_url, directory, context))
     if not settings.inventory:
         raise SettingsError(
             "FLOWVERDICT_INVENTORY is not set; FLOWVERDICT_NAMES=inventory needs it"
@@ -57,7 +59,8 @@ async def run(settings: EnricherSettings, context: Context) -> None:
     names = _follow_names(settings, directory, context)
     forgetting = asyncio.create_task(_forget(directory))
     try:
-        async with connected(settings.nats_url, "enricher", context) as jetstream:
+        streams = (FLOWS_RAW, FLOWS_ENRICHED)
+        async with connected(settings, "enricher", context, streams) as jetstream:
             # A flow enriched before the names are known would stay unknown for ever.
             while "names" in context.health.reasons() and not context.stopping.is_set():
                 if names.done():
@@ -100,9 +103,11 @@ async def check(settings: EnricherSettings) -> int:
         except CannotRun as error:
             print(f"broken   {error}")
             broken = 1
+    elif settings.names == "docker":
+        broken = await asyncio.to_thread(containers.check, settings.docker_url)
     else:
         broken = await asyncio.to_thread(kubernetes.check, settings.kubeconfig)
-    return max(broken, await check_nats(settings.nats_url))
+    return max(broken, await check_nats(settings))
 
 
 SERVICE = Service(

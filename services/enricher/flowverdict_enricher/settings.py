@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from flowverdict_runtime.service import CommonSettings, listen_setting
-from flowverdict_runtime.settings import Address, choice, optional_text, setting
+from flowverdict_runtime.settings import Address, choice, docker_url, optional_text, setting
 
 __all__ = ["EnricherSettings"]
 
@@ -13,12 +13,15 @@ class EnricherSettings(CommonSettings):
     """What the enricher reads from its environment."""
 
     names: str = setting(
-        choice("kubernetes", "inventory"),
+        choice("kubernetes", "docker", "inventory"),
         "kubernetes",
-        "where names come from: a cluster's API, or the file FLOWVERDICT_INVENTORY",
+        "where names come from: a cluster's API, a Docker engine, or the file FLOWVERDICT_INVENTORY",
     )
     inventory: str = setting(optional_text, "", "inventory file (JSON)")
     kubeconfig: str = setting(
         optional_text, "", "kubeconfig file; without it the pod's own service account"
+    )
+    docker_url: str = setting(
+        docker_url, "unix:///var/run/docker.sock", "where the Docker engine's API is"
     )
     listen: Address = listen_setting(9193)

@@ -43,7 +43,8 @@ async def run(settings: ExporterSettings, context: Context) -> None:
         incidents.add(verdicts.decode(message.data))
         return True
 
-    async with connected(settings.nats_url, "exporter", context) as jetstream:
+    streams = (FLOWS_ENRICHED, RCA_VERDICTS)
+    async with connected(settings, "exporter", context, streams) as jetstream:
         if jetstream is not None:
             # Every exporter is to hear every verdict, so the consumer is this process' own.
             verdict_consumer = f"exporter-{uuid.uuid4().hex[:12]}"
@@ -57,7 +58,7 @@ async def run(settings: ExporterSettings, context: Context) -> None:
 
 async def check(settings: ExporterSettings) -> int:
     """Print whether NATS is there; 0 where it is."""
-    return await check_nats(settings.nats_url)
+    return await check_nats(settings)
 
 
 SERVICE = Service(

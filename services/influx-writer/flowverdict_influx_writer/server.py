@@ -39,7 +39,8 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
         return await database.store(verdict_point(verdicts.decode(message.data)), 1)
 
     try:
-        async with connected(settings.nats_url, _DURABLE, context) as jetstream:
+        streams = (FLOWS_ENRICHED, RCA_VERDICTS)
+        async with connected(settings, _DURABLE, context, streams) as jetstream:
             if jetstream is None or not await database.ensure_bucket():
                 return
             await asyncio.gather(
@@ -52,7 +53,7 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
 
 async def check(settings: InfluxWriterSettings) -> int:
     """Print whether NATS and InfluxDB are there; 0 where both are."""
-    nats_status = await check_nats(settings.nats_url)
+    nats_status = await check_nats(settings)
     return max(nats_status, await asyncio.to_thread(check_database, settings))
 
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from flowverdict_rca import offline
 from flowverdict_rca.report.command import ReportError, report
 from flowverdict_rca.server import SERVICE
-from flowverdict_rca.settings import RcaSettings
-from flowverdict_runtime.service import parser_of, run_service
-from flowverdict_runtime.settings import SettingsError, load
+from flowverdict_runtime.service import nats_settings, parser_of, run_service
+from flowverdict_runtime.settings import SettingsError
 
 __all__ = ["run"]
 
@@ -68,8 +67,7 @@ def run() -> int:
             )
             return 0
         if arguments.command == "report":
-            url = arguments.nats or load(RcaSettings).nats_url
-            incident_id = report(url, arguments.incident, arguments.out)
+            incident_id = report(nats_settings(arguments.nats), arguments.incident, arguments.out)
             print(f"incident {incident_id}: {arguments.out}")
             return 0
     except (offline.OfflineError, ReportError, SettingsError) as error:

@@ -12,7 +12,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
 from flowverdict_contracts.header import IntervalHeader
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_VERDICTS
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS, SUBJECT_VERDICTS
 from flowverdict_rca.incidents import Incidents
 from flowverdict_rca.judgement import judge
 from flowverdict_rca.panes import Panes, WindowData
@@ -33,6 +33,7 @@ __all__ = ["SERVICE"]
 log = logging.getLogger(__name__)
 
 _DURABLE = "rca"
+_STREAMS = (FLOWS_ENRICHED, RCA_VERDICTS)
 _PART = "consumer"
 _IDLE_CHECK = 5
 
@@ -70,9 +71,9 @@ class Worker:
         if self._subscription is not None:
             with contextlib.suppress(*PASSING):
                 await self._subscription.unsubscribe()
-        await ensure_streams(self._jetstream)
+        await ensure_streams(self._jetstream, _STREAMS, self._settings.stream_replicas)
         created = str((await self._jetstream.stream_info(FLOWS_ENRICHED)).created)
-        store, kept = await StateStore.open(self._jetstream)
+        store, kept = await StateStore.open(self._jetstream, self._settings.stream_replicas)
         self._check_alone(store)
         self._store = store
         self._created = created
@@ -202,7 +203,7 @@ class Worker:
 
 async def run(settings: RcaSettings, context: Context) -> None:
     """Judge every window until the service is to stop."""
-    async with connected(settings.nats_url, "rca", context) as jetstream:
+    async with connected(settings, "rca", context, _STREAMS) as jetstream:
         if jetstream is None:
             return
         worker = Worker(jetstream, context, settings)
@@ -234,7 +235,7 @@ async def run(settings: RcaSettings, context: Context) -> None:
 
 async def check(settings: RcaSettings) -> int:
     """Print whether NATS is there; 0 where it is."""
-    return await check_nats(settings.nats_url)
+    return await check_nats(settings)
 
 
 SERVICE = Service(

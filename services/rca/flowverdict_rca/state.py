@@ -43,8 +43,11 @@ class State(msgspec.Struct, frozen=True):
 class StateStore:
     """One state in the bucket `rca_state`, written by one worker."""
 
-    def __init__(self, jetstream: JetStreamContext, bucket: KeyValue, revision: int) -> None:
+    def __init__(
+        self, jetstream: JetStreamContext, replicas: int, bucket: KeyValue, revision: int
+    ) -> None:
         self._jetstream = jetstream
+        self._replicas = replicas
         self._bucket = bucket
         self._revision = revision
 
@@ -54,19 +57,22 @@ class StateStore:
         return self._revision
 
     @classmethod
-    async def open(cls, jetstream: JetStreamContext) -> tuple["StateStore", State | None]:
-        """The store and what it holds; made where it is not there."""
-        bucket = await _bucket(jetstream)
+    async def open(
+        cls, jetstream: JetStreamContext, replicas: int = 1
+    ) -> tuple["StateStore", State | None]:
+        """The store and what it holds; made, of so many copies, where it is not there."""
+        bucket = await _bucket(jetstream, replicas)
         try:
             entry = await bucket.get(_KEY)
         except KeyNotFoundError as missing:
-            return cls(jetstream, bucket, missing.entry.revision if missing.entry else 0), None
+            revision = missing.entry.revision if missing.entry else 0
+            return cls(jetstream, replicas, bucket, revision or 0), None
         try:
             state = msgspec.json.decode(entry.value or b"", type=State)
         except msgspec.MsgspecError:
             # Written by another version: begin anew rather than not at all.
             state = None
-        return cls(jetstream, bucket, entry.revision or 0), state
+        return cls(jetstream, replicas, bucket, entry.revision or 0), state
 
     async def save(self, state: State) -> None:
         """Keep `state`.
@@ -85,12 +91,14 @@ class StateStore:
             self._revision = entry.revision or 0
         except NoStreamResponseError:
             # NATS came back without its storage.
-            self._bucket, self._revision = await _bucket(self._jetstream), 0
+            self._bucket, self._revision = await _bucket(self._jetstream, self._replicas), 0
             raise
 
 
-async def _bucket(jetstream: JetStreamContext) -> KeyValue:
+async def _bucket(jetstream: JetStreamContext, replicas: int) -> KeyValue:
     try:
         return await jetstream.key_value(RCA_STATE_BUCKET)
     except NotFoundError:
-        return await jetstream.create_key_value(KeyValueConfig(bucket=RCA_STATE_BUCKET))
+        return await jetstream.create_key_value(
+            KeyValueConfig(bucket=RCA_STATE_BUCKET, replicas=replicas)
+        )

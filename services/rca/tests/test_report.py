@@ -20,6 +20,7 @@ from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_VERDICTS
 from flowverdict_contracts.verdicts import FailingFlow, Rule, Verdict
 from flowverdict_rca.report.command import ReportError, report
 from flowverdict_runtime.connection import ensure_streams
+from flowverdict_runtime.service import nats_settings
 
 CHROMIUM = shutil.which("chromium")
 PODS = {"pod-a": "worker0", "pod-b": "worker0", "pod-c": "worker1"}
@@ -65,7 +66,7 @@ async def publish_flows(client: Client, bad_from: int, bad_until: int) -> None:
 
 async def page_of(nats_server: NatsServer, folder: Path, incident_id: str | None = None) -> str:
     out = folder / "out" / "report.html"
-    await asyncio.to_thread(report, nats_server.url, incident_id, out)
+    await asyncio.to_thread(report, nats_settings(nats_server.url), incident_id, out)
     return out.read_text()
 
 
@@ -198,7 +199,9 @@ async def test_what_is_missing_is_said(
     with pytest.raises(ReportError, match="no verdict on NATS"):
         await page_of(nats_server, tmp_path)
     with pytest.raises(ReportError, match=r"NATS at nats://127\.0\.0\.1:1"):
-        await asyncio.to_thread(report, "nats://127.0.0.1:1", None, tmp_path / "r.html")
+        await asyncio.to_thread(
+            report, nats_settings("nats://127.0.0.1:1"), None, tmp_path / "r.html"
+        )
 
 
 MEASURE = """

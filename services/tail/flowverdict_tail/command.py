@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import signal
 import sys
 from collections.abc import Callable
@@ -20,8 +19,10 @@ from rich.text import Text
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
 from flowverdict_contracts.header import IntervalHeader
 from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_VERDICTS
-from flowverdict_runtime.connection import shown
+from flowverdict_runtime.connection import nats_options, shown
 from flowverdict_runtime.logs import Throttle
+from flowverdict_runtime.service import WRONG_SETTINGS, NatsSettings, nats_settings
+from flowverdict_runtime.settings import SettingsError, describe
 from flowverdict_tail.overview import Overview
 from flowverdict_tail.rows import STREAMS
 from flowverdict_tail.table import LiveTable
@@ -34,9 +35,11 @@ _REFRESH_SECONDS = 0.5
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowverdict-tail",
-        description="Shows what passes on NATS. Without a stream, an overview: open incidents, the"
-        " pairs that fail most, rates. With one, that stream: a live table on a terminal, else JSON"
-        " lines.",
+        description="Shows what passes on NATS. Without a stream, an overview: open incidents,\n"
+        "the pairs that fail most, rates. With one, that stream: a live table on a terminal, else\n"
+        "JSON lines.",
+        epilog=describe(NatsSettings),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "stream",
@@ -48,7 +51,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--nats",
         metavar="URL",
-        default=os.environ.get("FLOWVERDICT_NATS_URL") or "nats://127.0.0.1:4222",
         help="where NATS is (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
     )
     return parser
@@ -73,7 +75,7 @@ def _connected(client: Client, url: str, shown_now: RenderableType) -> Renderabl
     return Group(Text(lost, style="bold white on red"), shown_now)
 
 
-async def _overview(url: str) -> None:
+async def _overview(settings: NatsSettings) -> None:
     stopping, overview = _stopping(), Overview()
 
     async def heard_flows(message: Msg) -> None:
@@ -89,18 +91,18 @@ async def _overview(url: str) -> None:
         except MalformedMessage as error:
             _malformed(message, error)
 
-    client = await _connect(url, stopping)
+    client = await _connect(settings, stopping)
     if client is None:
         return
     await client.subscribe(SUBJECT_ENRICHED, cb=heard_flows)
     await client.subscribe(SUBJECT_VERDICTS, cb=heard_verdict)
     try:
-        await _show(lambda: _connected(client, url, overview.render()), stopping)
+        await _show(lambda: _connected(client, settings.nats_url, overview.render()), stopping)
     finally:
         await client.close()
 
 
-async def _tail(stream: str, url: str, as_json: bool) -> None:
+async def _tail(stream: str, settings: NatsSettings, as_json: bool) -> None:
     stopping = _stopping()
     subject, rows_of = STREAMS[stream]
     table = LiveTable(stream)
@@ -117,7 +119,7 @@ async def _tail(stream: str, url: str, as_json: bool) -> None:
         except BrokenPipeError:
             stopping.set()
 
-    client = await _connect(url, stopping)
+    client = await _connect(settings, stopping)
     if client is None:
         return
     await client.subscribe(subject, cb=heard)
@@ -130,9 +132,9 @@ async def _tail(stream: str, url: str, as_json: bool) -> None:
         await client.close()
 
 
-async def _connect(url: str, stopping: asyncio.Event) -> Client | None:
+async def _connect(settings: NatsSettings, stopping: asyncio.Event) -> Client | None:
     """A connection, waited for as long as it takes; None where the command is to end before."""
-    throttle = Throttle()
+    throttle, url = Throttle(), settings.nats_url
 
     async def failed(error: Exception) -> None:
         if throttle.admit("nats") is not None:
@@ -140,7 +142,9 @@ async def _connect(url: str, stopping: asyncio.Event) -> Client | None:
             print(f"flowverdict-tail: {why}", file=sys.stderr)
 
     connecting = asyncio.create_task(
-        nats.connect(url, connect_timeout=3, max_reconnect_attempts=-1, error_cb=failed)
+        nats.connect(
+            **nats_options(settings), connect_timeout=3, max_reconnect_attempts=-1, error_cb=failed
+        )
     )
     ending = asyncio.create_task(stopping.wait())
     await asyncio.wait({connecting, ending}, return_when=asyncio.FIRST_COMPLETED)
@@ -170,11 +174,15 @@ def run() -> int:
         )
         return 2
     try:
+        settings = nats_settings(arguments.nats)
         if arguments.stream is None:
-            asyncio.run(_overview(arguments.nats))
+            asyncio.run(_overview(settings))
         else:
-            asyncio.run(_tail(arguments.stream, arguments.nats, arguments.json or not on_terminal))
+            asyncio.run(_tail(arguments.stream, settings, arguments.json or not on_terminal))
+    except SettingsError as error:
+        print(f"flowverdict-tail: {error}", file=sys.stderr)
+        return WRONG_SETTINGS
     except (NatsError, OSError) as error:
-        print(f"flowverdict-tail: NATS at {shown(arguments.nats)}: {error}", file=sys.stderr)
+        print(f"flowverdict-tail: NATS at {shown(settings.nats_url)}: {error}", file=sys.stderr)
         return 1
     return 0

@@ -10,7 +10,8 @@ from nats.js.errors import NotFoundError
 
 from flowverdict_rca.report.gather import Incident, NoIncident, gather
 from flowverdict_rca.report.page import render
-from flowverdict_runtime.connection import shown
+from flowverdict_runtime.connection import nats_options, shown
+from flowverdict_runtime.service import NatsSettings
 
 __all__ = ["ReportError", "report"]
 
@@ -19,14 +20,15 @@ class ReportError(RuntimeError):
     """There is nothing to report, or it cannot be read or written; the message says what."""
 
 
-def report(nats_url: str, incident_id: str | None, out: Path) -> str:
+def report(nats_settings: NatsSettings, incident_id: str | None, out: Path) -> str:
     """Write the page of an incident, the newest without an id; returns its id.
 
     Raises:
         ReportError: where NATS does not answer, has no such incident, or `out` cannot be written.
     """
+    nats_url = nats_settings.nats_url
     try:
-        incident = asyncio.run(_gather(nats_url, incident_id))
+        incident = asyncio.run(_gather(nats_settings, incident_id))
     except NoIncident as error:
         raise ReportError(str(error)) from None
     except NotFoundError:
@@ -46,12 +48,15 @@ def _tell(what: str) -> None:
     print(f"flowverdict-rca: {what}", file=sys.stderr, flush=True)
 
 
-async def _gather(nats_url: str, incident_id: str | None) -> Incident:
+async def _gather(nats_settings: NatsSettings, incident_id: str | None) -> Incident:
     async def quiet(_: Exception) -> None:
         pass
 
     client = await nats.connect(
-        nats_url, connect_timeout=5, max_reconnect_attempts=1, error_cb=quiet
+        **nats_options(nats_settings),
+        connect_timeout=5,
+        max_reconnect_attempts=1,
+        error_cb=quiet,
     )
     try:
         return await gather(client.jetstream(timeout=10), incident_id, _tell)

@@ -1,0 +1,73 @@
+"""Fills the Secret `flowverdict-credentials` with what is missing in it; a Job runs this.
+
+What is there stays, so that it can run as often as it likes. Nothing secret is printed.
+"""
+
+import base64
+import secrets
+import sys
+from pathlib import Path
+
+from kubernetes import client, config
+
+NAME = "flowverdict-credentials"
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+PASSWORDS = (
+    "nats-collector",
+    "nats-enricher",
+    "nats-exporter",
+    "nats-influx-writer",
+    "nats-rca",
+    "nats-reader",
+    "influxdb-password",
+    "influxdb-token",
+    "grafana-password",
+)
+ATTEMPTS = 5
+
+
+def password() -> str:
+    """A new password of 192 random bits.
+
+    It begins with a letter: nats-server reads a variable that looks like a number as one.
+    """
+    return "p" + secrets.token_hex(24)
+
+
+def fill(core: client.CoreV1Api, namespace: str) -> list[str]:
+    """Add the missing keys; returns their names.
+
+    Raises:
+        ApiException: where the API refuses, also since somebody else changed the Secret meanwhile.
+    """
+    secret = core.read_namespaced_secret(NAME, namespace)
+    missing = [name for name in PASSWORDS if not (secret.data or {}).get(name)]
+    if missing:
+        assert secret.metadata is not None
+        data = {name: base64.b64encode(password().encode()).decode() for name in missing}
+        # With the version that was read, two at a time cannot overwrite each other's.
+        metadata = {"resourceVersion": secret.metadata.resource_version}
+        core.patch_namespaced_secret(NAME, namespace, {"metadata": metadata, "data": data})
+    return missing
+
+
+def main() -> int:
+    """Fill the Secret of this pod's own namespace; returns the exit status."""
+    config.load_config()
+    namespace = NAMESPACE_FILE.read_text() if NAMESPACE_FILE.exists() else "flowverdict"
+    core = client.CoreV1Api()
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            made = fill(core, namespace)
+        except client.ApiException as error:
+            if error.status == 409 and attempt < ATTEMPTS:
+                continue
+            print(f"secret {namespace}/{NAME}: {error.status} {error.reason}", file=sys.stderr)
+            return 1
+        print(f"secret {namespace}/{NAME}: made {', '.join(made) if made else 'nothing new'}")
+        return 0
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

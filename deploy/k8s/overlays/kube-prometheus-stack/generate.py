@@ -1,0 +1,50 @@
+"""Writes what this overlay has of other folders, in the form that the chart's parts take.
+
+The rules of deploy/prometheus as a PrometheusRule, and the provisioner's dashboards as JSON for
+Grafana's sidecar:
+
+    .venv/bin/python deploy/k8s/overlays/kube-prometheus-stack/generate.py
+"""
+
+import json
+from pathlib import Path
+
+import yaml
+
+from flowverdict_provisioner.boards import BOARDS
+from flowverdict_provisioner.build import build
+
+HERE = Path(__file__).parent
+RULES = HERE.parents[2] / "prometheus" / "rules"
+NOTE = "# Written by generate.py from deploy/prometheus/rules.\n"
+
+
+def rules() -> str:
+    """A PrometheusRule with all groups of deploy/prometheus/rules."""
+    groups = [
+        group
+        for file in sorted(RULES.glob("*.yaml"))
+        for group in yaml.safe_load(file.read_text())["groups"]
+    ]
+    resource = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "flowverdict", "namespace": "flowverdict"},
+        "spec": {"groups": groups},
+    }
+    return NOTE + yaml.safe_dump(resource, sort_keys=False, width=100, allow_unicode=True)
+
+
+def files() -> dict[Path, str]:
+    """What this program writes: path to text."""
+    written = {HERE / "rules.yaml": rules()}
+    for board in BOARDS:
+        model = json.dumps(build(board), indent=1, ensure_ascii=False, sort_keys=True)
+        written[HERE / "dashboards" / f"{board.uid}.json"] = model + "\n"
+    return written
+
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        path.write_text(text)
+        print(path.relative_to(HERE))

@@ -1,0 +1,108 @@
+"""NATS: does it answer, are the streams there, who reads them, how far behind?"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import nats
+from nats.js import JetStreamContext
+from nats.js.api import ConsumerInfo, StreamInfo
+from nats.js.errors import NotFoundError
+
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, STREAMS
+from flowverdict_doctor.finding import Finding, broken, ok, warning
+from flowverdict_doctor.settings import DoctorSettings
+from flowverdict_runtime.connection import nats_options, shown
+from flowverdict_runtime.retry import PASSING
+
+__all__ = ["findings"]
+
+_READERS = {FLOWS_RAW: ("enricher",), FLOWS_ENRICHED: ("exporter", "rca")}
+_WRITERS = {FLOWS_RAW: "a collector", FLOWS_ENRICHED: "an enricher"}
+_BEHIND = 1000
+_SILENT_SECONDS = 60.0
+_FULL = 0.9
+
+
+def _stream(name: str, info: StreamInfo, ages: dict[str, float]) -> Iterator[Finding]:
+    state, what = info.state, f"stream {name}"
+    limit = info.config.max_bytes or 0
+    size = f"{state.messages} messages, {state.bytes / 1e6:.1f} MB"
+    age = ages.get(name)
+    if name in _WRITERS and (age is None or age > _SILENT_SECONDS):
+        since = "nothing yet" if age is None else f"nothing for {age:.0f} s"
+        yield broken(what, f"{size}; {since}", f"is {_WRITERS[name]} running? its log says")
+    elif limit > 0 and state.bytes > _FULL * limit and age is not None:
+        yield warning(
+            what,
+            f"{size} of {limit / 1e6:.0f} MB",
+            f"it drops what is not an hour old yet: nats stream edit {name} --max-bytes=…",
+        )
+    else:
+        yield ok(what, size)
+
+
+def _readers(name: str, consumers: list[ConsumerInfo]) -> Iterator[Finding]:
+    found = {each.name: each for each in consumers}
+    for reader in _READERS.get(name, ()):
+        if reader not in found:
+            yield broken(
+                f"consumer {reader}", f"nobody reads {name} under this name", "is it running?"
+            )
+    for reader, info in found.items():
+        if reader.startswith("reader-"):
+            continue  # somebody reads a report just now
+        behind = info.num_pending or 0
+        what, said = f"consumer {reader}", f"{behind} messages of {name} behind"
+        if behind > _BEHIND:
+            yield warning(what, said, "it catches up if the number falls; else it needs replicas")
+        else:
+            yield ok(what, said)
+
+
+async def _age_seconds(jetstream: JetStreamContext, name: str, info: StreamInfo) -> float | None:
+    """How long ago the last message came; None where there is none."""
+    if not info.state.messages:
+        return None
+    last = await jetstream.get_msg(name, seq=info.state.last_seq)
+    assert last.time is not None
+    return (datetime.now(UTC) - last.time).total_seconds()
+
+
+async def findings(settings: DoctorSettings) -> list[Finding]:
+    """Lines about NATS."""
+    url, what = shown(settings.nats_url), "NATS"
+
+    async def quiet(_: Exception) -> None:
+        pass
+
+    try:
+        client = await nats.connect(
+            **nats_options(settings), connect_timeout=3, allow_reconnect=False, error_cb=quiet
+        )
+    except PASSING as error:
+        why = str(error) or type(error).__name__
+        advice = "is it running? FLOWVERDICT_NATS_URL, _USER, _PASSWORD and _CA say where and who"
+        return [broken(what, f"{url}: {why}", advice)]
+    lines: list[Finding] = []
+    try:
+        jetstream = client.jetstream(timeout=3)
+        account = await jetstream.account_info()
+        lines.append(ok(what, f"{url}: JetStream with {account.streams} streams"))
+        for name in STREAMS:
+            try:
+                info = await jetstream.stream_info(name)
+            except NotFoundError:
+                lines.append(
+                    broken(f"stream {name}", "is not there", "its services make it: do they run?")
+                )
+                continue
+            age = await _age_seconds(jetstream, name, info)
+            lines += _stream(name, info, {} if age is None else {name: age})
+            lines += _readers(name, await jetstream.consumers_info(name))
+    except PASSING as error:
+        why = str(error) or type(error).__name__
+        advice = "is JetStream on (-js), and may this user ask? The user reader may"
+        lines.append(broken(what, f"{url} answers, JetStream does not: {why}", advice))
+    finally:
+        await client.close()
+    return lines

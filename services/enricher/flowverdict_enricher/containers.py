@@ -1,0 +1,138 @@
+"""Names from a Docker engine: its containers and its networks.
+
+A container takes a pod's place: its name is the pod's, its compose project the namespace, its compose
+service the workload. Gateways of the networks are the host's own addresses there.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import docker
+import docker.errors
+import requests
+
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_enricher.directory import ALWAYS, Directory, Endpoint
+from flowverdict_runtime.service import Context
+
+__all__ = ["check", "follow"]
+
+log = logging.getLogger(__name__)
+
+# Compose's labels (docs.docker.com/reference/compose-file/services, "labels").
+_PROJECT, _SERVICE = "com.docker.compose.project", "com.docker.compose.service"
+_ALONE = "docker"
+"""The namespace of a container that no compose file made."""
+_CHANGES = frozenset({"start", "die", "destroy", "rename", "connect", "disconnect"})
+_TIMEOUT_SECONDS = 10
+_RELIST_SECONDS = 60
+"""Read anew so often also where nothing is heard of: an event that was missed is not missed for ever."""
+FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 15.0
+
+_PASSING = (docker.errors.DockerException, requests.RequestException, OSError, ValueError, KeyError)
+
+
+def _addresses(container: dict[str, Any]) -> Iterator[bytes]:
+    for network in container["NetworkSettings"]["Networks"].values():
+        for field in ("IPAddress", "GlobalIPv6Address"):
+            if network.get(field):
+                yield to_bytes(network[field])
+
+
+def _gateways(network: dict[str, Any]) -> Iterator[bytes]:
+    # A network without one, such as `none`, has nothing there.
+    for part in network["IPAM"].get("Config") or ():
+        if part.get("Gateway"):
+            yield to_bytes(part["Gateway"].partition("/")[0])
+
+
+def _endpoint(container: dict[str, Any], host: str) -> Endpoint:
+    labels = container.get("Labels") or {}
+    workload = labels.get(_SERVICE, "")
+    return Endpoint(
+        "pod",
+        namespace=labels.get(_PROJECT, _ALONE),
+        # Of several names, those with a further slash are links of others to it.
+        pod=min((name.lstrip("/") for name in container["Names"]), key=lambda n: n.count("/")),
+        workload=workload,
+        workload_kind="ComposeService" if workload else "",
+        node=host,
+    )
+
+
+def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
+    """Make the directory as the engine is now; what is new has been so `since_ns`."""
+    now = time.time_ns()
+    owners = {f"node/{host}"}
+    gateways = [each for network in api.networks() for each in _gateways(network)]
+    directory.put(f"node/{host}", Endpoint("node", node=host), gateways, ALWAYS, now)
+    for container in api.containers():
+        owners.add(container["Id"])
+        # After its first list it is the news that comes late, not the container.
+        began = since_ns or container["Created"] * 1_000_000_000
+        directory.put(
+            container["Id"], _endpoint(container, host), _addresses(container), began, now
+        )
+    directory.keep_only(owners, now)
+
+
+def _watch(api: Any, directory: Directory, context: Context) -> None:
+    """List, and again at each change, until the engine goes away."""
+    host, since = api.info()["Name"], 0
+    while not context.stopping.is_set():
+        heard_from = int(time.time())
+        _list(api, directory, host, since)
+        context.health.ready("names")
+        events = api.events(
+            decode=True,
+            since=heard_from,
+            until=heard_from + _RELIST_SECONDS,
+            filters={"type": ["container", "network"]},
+        )
+        for event in events:
+            # Health checks are `exec_start: …`, and many.
+            if event.get("Action") in _CHANGES:
+                _list(api, directory, host, event.get("timeNano") or time.time_ns())
+        since = time.time_ns()
+
+
+def _follow_for_ever(url: str, directory: Directory, context: Context) -> None:
+    pause = FIRST_PAUSE_SECONDS
+    while not context.stopping.is_set():
+        api = None
+        try:
+            api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
+            pause = FIRST_PAUSE_SECONDS
+            _watch(api, directory, context)
+        except _PASSING as error:
+            context.health.waiting("names", f"Docker at {url}: {error or type(error).__name__}")
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, LAST_PAUSE_SECONDS)
+        finally:
+            if api is not None:
+                api.close()
+
+
+async def follow(url: str, directory: Directory, context: Context) -> None:
+    """Keep `directory` as the engine at `url` is, until the service is to stop."""
+    # A thread of its own, which may hang in a read: the process ends without waiting for it.
+    arguments = (url, directory, context)
+    threading.Thread(target=_follow_for_ever, args=arguments, name="docker", daemon=True).start()
+    await context.stopping.wait()
+
+
+def check(url: str) -> int:
+    """Print whether the engine answers; 0 where it does."""
+    try:
+        api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
+        count = len(api.containers())
+        api.close()
+    except _PASSING as error:
+        print(f"broken   Docker at {url}: {error}; FLOWVERDICT_DOCKER_URL says where it is")
+        return 1
+    print(f"ok       Docker at {url}: {count} containers run")
+    return 0

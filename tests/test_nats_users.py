@@ -1,0 +1,220 @@
+"""The users of deploy/nats: each service works with its own, and can do nothing else."""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js.api import ConsumerConfig
+
+from conftest import NatsServer, enriched_batch, eventually, flow_row, header
+from flowverdict_contracts import enriched, subjects, verdicts
+from flowverdict_lab import recording
+from flowverdict_lab.demo import SHIPPED_RECORDING
+from flowverdict_lab.pipeline import Pipeline, free_port
+from flowverdict_runtime.connection import ensure_streams, nats_options
+from flowverdict_runtime.reading import stored
+from flowverdict_runtime.service import NatsSettings
+from flowverdict_runtime.settings import load
+from tests.stand_ins.influx import InfluxStandIn
+
+CONF = Path(__file__).parents[1] / "deploy/nats/users.conf"
+USERS = re.findall(r"user: ([\w-]+)", CONF.read_text())
+
+
+def password_variable(user: str) -> str:
+    return f"NATS_PASSWORD_{user.upper().replace('-', '_')}"
+
+
+def password_of(user: str) -> str:
+    return f"p{user}1e5"
+
+
+@pytest.fixture
+def passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    for user in USERS:
+        monkeypatch.setenv(password_variable(user), password_of(user))
+
+
+@pytest.fixture
+def users_server(tmp_path: Path, passwords: None) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path, "-c", str(CONF))
+    server.start()
+    yield server
+    server.stop()
+
+
+def settings_of(user: str, url: str) -> NatsSettings:
+    return load(
+        NatsSettings,
+        {
+            "FLOWVERDICT_NATS_URL": url,
+            "FLOWVERDICT_NATS_USER": user,
+            "FLOWVERDICT_NATS_PASSWORD": password_of(user),
+        },
+    )
+
+
+@contextlib.asynccontextmanager
+async def connected_as(user: str, url: str) -> AsyncIterator[tuple[Client, list[str]]]:
+    """A connection, and what the server refuses to it."""
+    refused: list[str] = []
+
+    async def heard(error: Exception) -> None:
+        if "permissions violation" in str(error):
+            refused.append(str(error))
+
+    options = nats_options(settings_of(user, url))
+    client = await nats.connect(
+        **options, error_cb=heard, max_reconnect_attempts=-1, reconnect_time_wait=0.1
+    )
+    try:
+        yield client, refused
+    finally:
+        await client.close()
+
+
+@pytest.fixture
+async def connect(users_server: NatsServer) -> AsyncIterator[Callable[[str], Any]]:
+    async with contextlib.AsyncExitStack() as stack:
+        yield lambda user: stack.enter_async_context(connected_as(user, users_server.url))
+
+
+ALLOWED = {
+    "collector": {"flows.raw.worker0"},
+    "enricher": {"flows.enriched"},
+    "exporter": set(),
+    "influx-writer": set(),
+    "rca": {"rca.verdicts"},
+    "reader": set(),
+}
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_a_user_publishes_its_own_subjects_and_no_others(
+    connect: Callable[[str], Any], user: str
+) -> None:
+    client, refused = await connect(user)
+    everything = set().union(*ALLOWED.values()) | {
+        "$JS.API.STREAM.DELETE.RCA_VERDICTS",
+        "$JS.API.STREAM.PURGE.FLOWS_RAW",
+        "$JS.API.STREAM.UPDATE.FLOWS_ENRICHED",
+        "$JS.API.STREAM.CREATE.OTHER",
+        "$JS.API.CONSUMER.DELETE.FLOWS_RAW.enricher",
+        "$JS.API.CONSUMER.CREATE.FLOWS_ENRICHED.somebody.rca.verdicts",
+        "$SYS.REQ.SERVER.PING",
+        "anything.else",
+    }
+    for subject in everything:
+        await client.publish(subject, b"")
+        await client.flush()
+    of_its_own = ALLOWED[user]
+    if user == "reader":  # it may make consumers of its own, by which nobody loses anything
+        of_its_own = {"$JS.API.CONSUMER.CREATE.FLOWS_ENRICHED.somebody.rca.verdicts"}
+    await eventually(lambda: len(refused) == len(everything - of_its_own))
+    assert not [why for why in refused if any(f'"{each.lower()}"' in why for each in of_its_own)]
+
+
+@pytest.mark.parametrize("user", [user for user in USERS if user != "reader"])
+async def test_a_service_hears_only_answers_to_itself(
+    connect: Callable[[str], Any], user: str
+) -> None:
+    client, refused = await connect(user)
+    for subject in ("rca.verdicts", "flows.>", ">", "_INBOX.>", "_INBOX_somebody.>"):
+        await client.subscribe(subject)
+    await client.flush()
+    await eventually(lambda: len(refused) == 5)
+
+
+async def test_a_reader_reads_streams_and_cannot_touch_a_services_consumer(
+    connect: Callable[[str], Any],
+) -> None:
+    enricher, _ = await connect("enricher")
+    jetstream = enricher.jetstream()
+    await ensure_streams(jetstream, [subjects.FLOWS_RAW, subjects.FLOWS_ENRICHED])
+    batch = enriched_batch(flow_row("pod-a@n1", "pod-b@n1"))
+    head = header().encode(enriched.SCHEMA)
+    await jetstream.publish(subjects.SUBJECT_ENRICHED, enriched.encode(batch), headers=head)
+    await jetstream.pull_subscribe("", durable="enricher", stream=subjects.FLOWS_RAW)
+
+    reader, refused = await connect("reader")
+    readers_jetstream = reader.jetstream(timeout=2)
+    read = [each async for each in stored(readers_jetstream, subjects.FLOWS_ENRICHED)]
+    assert len(read) == 1
+    assert not refused
+    for attempt in (
+        readers_jetstream.delete_consumer(subjects.FLOWS_RAW, "enricher"),
+        readers_jetstream.add_consumer(subjects.FLOWS_RAW, ConsumerConfig(name="enricher")),
+        readers_jetstream.delete_stream(subjects.FLOWS_RAW),
+    ):
+        with pytest.raises((TimeoutError, nats.errors.Error)):
+            await attempt
+    assert len(refused) == 3
+
+
+async def test_nobody_comes_in_without_a_password(users_server: NatsServer) -> None:
+    nobody: list[dict[str, str]] = [{}, {"user": "reader", "password": "reader"}]
+    async with connected_as("reader", users_server.url):  # it is there, then
+        for options in nobody:
+            with pytest.raises(nats.errors.Error):
+                await nats.connect(users_server.url, allow_reconnect=False, **options)
+
+
+class UsersPipeline(Pipeline):
+    """The pipeline, each service with its own user."""
+
+    def start(self, service: str, environ: Mapping[str, str] | None = None) -> None:
+        user = service.replace("_", "-")
+        settings = {
+            "FLOWVERDICT_NATS_USER": user,
+            "FLOWVERDICT_NATS_PASSWORD": password_of(user),
+        }
+        super().start(service, {**settings, **(environ or {})})
+
+
+async def test_the_pipeline_comes_to_its_verdict_with_these_users(
+    passwords: None, tmp_path: Path
+) -> None:
+    about, messages = recording.read(SHIPPED_RECORDING)
+    store = InfluxStandIn()
+    store.start()
+    arguments = ("-c", str(CONF))
+    try:
+        with UsersPipeline(
+            tmp_path, about.inventory, collector=False, nats_arguments=arguments
+        ) as pipeline:
+            pipeline.ports["influx_writer"] = free_port()
+            influx = {"FLOWVERDICT_INFLUX_URL": store.url, "FLOWVERDICT_INFLUX_TOKEN": "secret"}
+            pipeline.start("influx_writer", influx)
+            heard: list[verdicts.Verdict] = []
+
+            async def hear(message: Msg) -> None:
+                heard.append(verdicts.decode(message.data))
+
+            async with (
+                connected_as("reader", pipeline.nats_url) as (reader, _),
+                connected_as("collector", pipeline.nats_url) as (collector, _),
+            ):
+                await reader.subscribe(subjects.SUBJECT_VERDICTS, cb=hear)
+                await reader.flush()
+                await recording.replay(collector.jetstream(timeout=10), messages)
+                await eventually(lambda: any(each.status == "opened" for each in heard), 60)
+                assert any(
+                    str(each.causes[0]) == "pod default/pod-a" for each in heard if each.causes
+                )
+                await eventually(
+                    lambda: re.search(
+                        r'handled_total\{stream="RCA_VERDICTS"\} [1-9]',
+                        pipeline.page("exporter", "/metrics"),
+                    )
+                )
+                await eventually(lambda: any("verdict" in tags for tags, _ in store.points))
+            errors = "".join(pipeline.log_tail(name) for name in pipeline.services)
+            assert "ermission" not in errors
+    finally:
+        store.stop()
