@@ -2,8 +2,9 @@
 
     pod.py PORT [PEER...]
 
-With peers, it calls each ten times a second until it is stopped. Without, orders come as JSON lines on standard input: `{"peers": [addresses], "requests_per_second": 10}`,
-the rate being for each peer. When the input ends, so does the pod.
+With peers, it calls each ten times a second until it is stopped. Without, orders come as JSON lines
+on standard input: `{"peers": [addresses], "requests_per_second": 10}`, the rate being for each
+peer. When the input ends, so does the pod.
 """
 
 import http.client

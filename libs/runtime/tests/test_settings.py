@@ -1,9 +1,11 @@
 """Settings from the environment."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from flowverdict_runtime.service import NatsSettings
 from flowverdict_runtime.settings import (
     Address,
     SettingsError,
@@ -88,3 +90,18 @@ def test_what_is_no_nats_address_is_refused(url: str) -> None:
 
 def test_several_nats_servers_may_be_given() -> None:
     assert nats_url.parse("nats://a:4222,tls://b:4222") == "nats://a:4222,tls://b:4222"
+
+
+def test_a_value_may_stand_in_a_file_and_an_unreadable_one_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("nats://elsewhere:4222\n")
+    given = {"FLOWVERDICT_NATS_URL_FILE": str(file)}
+    assert load(NatsSettings, given).nats_url == "nats://elsewhere:4222"
+    both = given | {"FLOWVERDICT_NATS_URL": "nats://here:4222"}
+    assert load(NatsSettings, both).nats_url == "nats://here:4222"
+    for wrong, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(SettingsError, match=f"FLOWVERDICT_NATS_URL_FILE is .*{why}"):
+            load(NatsSettings, {"FLOWVERDICT_NATS_URL_FILE": str(wrong)})
+    file.write_bytes(b"\xff")
+    with pytest.raises(SettingsError, match="it is not text"):
+        load(NatsSettings, given)

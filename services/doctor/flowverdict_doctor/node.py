@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding, broken, ok, warning
 
-__all__ = ["findings"]
+__all__ = ["findings", "of_kernel"]
 
 _CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38}
 """linux/capability.h"""
@@ -113,12 +113,17 @@ def _collector() -> Iterator[Finding]:
         yield broken("collector", done.stderr.strip() or f"status {done.returncode}", "")
 
 
-def findings(root: Path = Path("/")) -> Iterator[Finding]:
-    """Lines about this node; `root` is where its /proc and /sys are."""
+def of_kernel(root: Path = Path("/")) -> Iterator[Finding]:
+    """Lines about the kernel and this process; `root` is where their /proc and /sys are."""
     yield _kernel()
     yield _btf(root)
     yield from _lockdown(root)
     yield _tracefs(root)
     yield ok("headers", "not needed: the collector brings the few that it compiles with")
     yield _capabilities(root)
+
+
+def findings() -> Iterator[Finding]:
+    """Lines about this node."""
+    yield from of_kernel()
     yield from _collector()

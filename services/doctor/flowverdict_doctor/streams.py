@@ -1,5 +1,6 @@
 """NATS: does it answer, are the streams there, who reads them, how far behind?"""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -18,6 +19,7 @@ __all__ = ["findings"]
 
 _READERS = {FLOWS_RAW: ("enricher",), FLOWS_ENRICHED: ("exporter", "rca")}
 _WRITERS = {FLOWS_RAW: "a collector", FLOWS_ENRICHED: "an enricher"}
+_CONNECT_SECONDS = 5.0
 _BEHIND = 1000
 _SILENT_SECONDS = 60.0
 _FULL = 0.9
@@ -76,9 +78,10 @@ async def findings(settings: DoctorSettings) -> list[Finding]:
         pass
 
     try:
-        client = await nats.connect(
-            **nats_options(settings), connect_timeout=3, allow_reconnect=False, error_cb=quiet
+        connecting = nats.connect(
+            **nats_options(settings), connect_timeout=3, max_reconnect_attempts=1, error_cb=quiet
         )
+        client = await asyncio.wait_for(connecting, _CONNECT_SECONDS)
     except PASSING as error:
         why = str(error) or type(error).__name__
         advice = "is it running? FLOWVERDICT_NATS_URL, _USER, _PASSWORD and _CA say where and who"

@@ -1,7 +1,7 @@
 """Names from a Docker engine: its containers and its networks.
 
-A container takes a pod's place: its name is the pod's, its compose project the namespace, its compose
-service the workload. Gateways of the networks are the host's own addresses there.
+A container takes a pod's place: its name is the pod's, its compose project the namespace, its
+compose service the workload. Gateways of the networks are the host's own addresses there.
 """
 
 import logging
@@ -30,7 +30,7 @@ _ALONE = "docker"
 _CHANGES = frozenset({"start", "die", "destroy", "rename", "connect", "disconnect"})
 _TIMEOUT_SECONDS = 10
 _RELIST_SECONDS = 60
-"""Read anew so often also where nothing is heard of: an event that was missed is not missed for ever."""
+"""Read anew so often also where nothing is heard of: a missed event is not missed for ever."""
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 15.0
 
 _PASSING = (docker.errors.DockerException, requests.RequestException, OSError, ValueError, KeyError)
@@ -108,7 +108,7 @@ def _follow_for_ever(url: str, directory: Directory, context: Context) -> None:
             api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
             pause = FIRST_PAUSE_SECONDS
             _watch(api, directory, context)
-        except _PASSING as error:
+        except Exception as error:  # noqa: BLE001 # whatever comes, names are followed on
             context.health.waiting("names", f"Docker at {url}: {error or type(error).__name__}")
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, LAST_PAUSE_SECONDS)

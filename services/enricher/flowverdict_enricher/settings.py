@@ -15,7 +15,7 @@ class EnricherSettings(CommonSettings):
     names: str = setting(
         choice("kubernetes", "docker", "inventory"),
         "kubernetes",
-        "where names come from: a cluster's API, a Docker engine, or the file FLOWVERDICT_INVENTORY",
+        "where names come from: a cluster's API, a Docker engine, or FLOWVERDICT_INVENTORY",
     )
     inventory: str = setting(optional_text, "", "inventory file (JSON)")
     kubeconfig: str = setting(

@@ -1,0 +1,62 @@
+#!/bin/sh
+# Breaks the network of a pod or container for a while: packet loss and delay on what it sends.
+#
+#   chaos.sh LOSS_PERCENT DELAY_MS SECONDS [POD_UID]
+#   chaos.sh remove [POD_UID]
+#
+# With POD_UID in the network namespace of that pod, for which it must see the node's processes; else in
+# its own. netem where the kernel has it (tc-netem(8)). Where not, nftables drops what it receives, without
+# the delay: what nftables drops on the way out TCP hears of at once and does not count as lost. All is
+# mended at the end, and on SIGTERM.
+set -eu
+
+fail() { echo "chaos: $*" >&2; exit 1; }
+
+# Kubernetes puts a pod's UID into the cgroup of its processes, under systemd with '_' for '-'.
+process_of() {
+    other=$(echo "$1" | tr - _)
+    for process in /proc/[0-9]*; do
+        if grep -qsE "pod($1|$other)" "$process/cgroup"; then
+            echo "${process#/proc/}"
+            return
+        fi
+    done
+    fail "no process of pod $1 on this node"
+}
+
+inside() { if [ -n "$pid" ]; then nsenter -t "$pid" -n "$@"; else "$@"; fi; }
+
+remove() {
+    inside tc qdisc del dev "$device" root 2>/dev/null || true
+    inside nft delete table netdev flowverdict_chaos 2>/dev/null || true
+}
+
+[ $# -ge 1 ] || fail "usage: chaos.sh LOSS_PERCENT DELAY_MS SECONDS [POD_UID] | remove [POD_UID]"
+if [ "$1" = remove ]; then uid=${2:-}; else uid=${4:-}; fi
+pid=
+if [ -n "$uid" ]; then pid=$(process_of "$uid"); fi
+device=$(inside ip -o route show default | awk '{ for (i = 1; i < NF; i++) if ($i == "dev") { print $(i + 1); exit } }')
+device=${device:-eth0}
+if [ "$1" = remove ]; then
+    remove
+    exit 0
+fi
+trap remove EXIT
+trap 'exit 143' INT TERM
+remove
+if inside tc qdisc add dev "$device" root netem loss "$1%" delay "${2}ms" 2>/dev/null; then
+    echo "chaos: netem on $device: loss $1 %, delay $2 ms"
+else
+    inside nft -f - <<NFT || fail "this kernel has neither netem nor nftables"
+table netdev flowverdict_chaos {
+  chain ingress {
+    type filter hook ingress device "$device" priority 0; policy accept;
+    numgen random mod 100 < $1 counter drop
+  }
+}
+NFT
+    echo "chaos: nftables on $device: loss $1 % of what is received; this kernel has no netem"
+fi
+sleep "$3" &
+wait $!
+echo "chaos: mended"

@@ -1,0 +1,196 @@
+"""The experiment's pods in Kubernetes: made, waited for, removed."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import urllib3
+import yaml
+from kubernetes import client, config
+
+__all__ = ["EXPERIMENT", "FLOWVERDICT", "ClusterError", "Objects", "manifests"]
+
+EXPERIMENT, FLOWVERDICT = "flowverdict-experiment", "flowverdict"
+"""Namespaces: of the experiment's pods, and of Flowverdict."""
+
+_FOLDER = Path(__file__).parents[2] / "deploy/k8s/overlays/experiment"
+_TIMEOUT = (5, 30)
+# The API answers with what is being removed, where the client expects a Status and fails on it.
+_UNREAD: Any = {"_preload_content": False, "_request_timeout": _TIMEOUT}
+_POLL_SECONDS = 0.2
+_HOPELESS = ("ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerError")
+_AWAY = (urllib3.exceptions.HTTPError, OSError)
+
+
+class ClusterError(RuntimeError):
+    """The cluster does not do what the experiment needs; the message says what."""
+
+
+def manifests() -> Iterator[dict[str, Any]]:
+    """The namespace, the service and the pods, as deploy/k8s/overlays/experiment has them."""
+    for name in ("namespace.yaml", "pods.yaml"):
+        yield from yaml.safe_load_all((_FOLDER / name).read_text())
+
+
+class Objects:
+    """Pods, services and namespaces of one cluster.
+
+    Args:
+        kubeconfig: a file; empty for the usual one ($KUBECONFIG, ~/.kube/config), or the pod's own.
+        context: one of the file's; empty for its current one.
+
+    Raises:
+        ClusterError: where there is no cluster to ask.
+    """
+
+    def __init__(self, kubeconfig: str = "", context: str = "") -> None:
+        try:
+            config.load_config(config_file=kubeconfig or None, context=context or None)
+        except (config.ConfigException, OSError, TypeError) as error:
+            raise ClusterError(f"no cluster to ask: {error}") from None
+        self._core = client.CoreV1Api()
+        self._batch = client.BatchV1Api()
+
+    def create(self, thing: dict[str, Any]) -> None:
+        """Make a namespace, a service or a pod; one that is there stays as it is."""
+        kind, name = thing["kind"], thing["metadata"]["name"]
+        namespace = thing["metadata"].get("namespace")
+        # The client takes plain data as well as its own models, and types only those.
+        core: Any = self._core
+        make = {
+            "Namespace": core.create_namespace,
+            "Service": functools.partial(core.create_namespaced_service, namespace),
+            "Pod": functools.partial(core.create_namespaced_pod, namespace),
+        }[kind]
+        self._ask(lambda: make(thing, _request_timeout=_TIMEOUT), f"make {kind} {name}", unless=409)
+
+    def pod(self, namespace: str, name: str) -> Any:
+        """The pod, or None where there is none."""
+        return self._ask(
+            lambda: self._core.read_namespaced_pod(name, namespace, _request_timeout=_TIMEOUT),
+            f"read pod {name}",
+            unless=404,
+        )
+
+    def template(self, namespace: str, cron_job: str) -> dict[str, Any]:
+        """The pod of a cron job, as plain data.
+
+        Raises:
+            ClusterError: where there is none.
+        """
+        found = self._ask(
+            lambda: self._batch.read_namespaced_cron_job(
+                cron_job, namespace, _request_timeout=_TIMEOUT
+            ),
+            f"read cron job {cron_job}",
+            unless=404,
+        )
+        if found is None:
+            raise ClusterError(
+                f"no Flowverdict in namespace {namespace}: kubectl apply -k deploy/k8s first"
+            )
+        plain: dict[str, Any] = client.ApiClient().sanitize_for_serialization(found)
+        template: dict[str, Any] = plain["spec"]["jobTemplate"]["spec"]["template"]
+        return template
+
+    def log(self, namespace: str, name: str) -> str:
+        """What the pod has printed so far."""
+        core: Any = self._core
+        text = self._ask(
+            # As bytes: the client turns text that looks like JSON into Python's own notation.
+            lambda: core.read_namespaced_pod_log(
+                name, namespace, _preload_content=False, _request_timeout=_TIMEOUT
+            ).data.decode(errors="replace"),
+            f"read the log of pod {name}",
+            unless=404,
+        )
+        return str(text or "")
+
+    def delete_pod(self, namespace: str, name: str) -> None:
+        """Remove a pod; one that is not there is no error."""
+        self._ask(
+            lambda: self._core.delete_namespaced_pod(name, namespace, **_UNREAD),
+            f"remove pod {name}",
+            unless=404,
+        )
+
+    def delete_namespace(self, name: str) -> None:
+        """Remove a namespace with all that is in it; one that is not there is no error."""
+        self._ask(
+            lambda: self._core.delete_namespace(name, **_UNREAD),
+            f"remove namespace {name}",
+            unless=404,
+        )
+
+    def namespace_is_there(self, name: str) -> bool:
+        """Whether there is such a namespace, also while it is being removed."""
+        return bool(
+            self._ask(
+                lambda: self._core.read_namespace(name, _request_timeout=_TIMEOUT),
+                f"read namespace {name}",
+                unless=404,
+            )
+        )
+
+    def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
+        """Until `condition` holds.
+
+        Raises:
+            ClusterError: where it does not in time.
+        """
+        deadline = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{what}: not within {seconds:.0f} s")
+            time.sleep(_POLL_SECONDS)
+
+    def wait_ready(self, namespace: str, name: str, seconds: float) -> None:
+        """Until a pod is ready.
+
+        Raises:
+            ClusterError: where it ends instead or is not ready in time; the message says why.
+        """
+        why = ""
+
+        def ready() -> bool:
+            nonlocal why
+            pod = self.pod(namespace, name)
+            if pod is None:
+                raise ClusterError(f"pod {name} is gone")
+            why = _why_not(pod)
+            if any(reason in why for reason in _HOPELESS):
+                raise ClusterError(f"pod {name} cannot start")
+            if pod.status.phase in ("Failed", "Succeeded"):
+                raise ClusterError(f"pod {name} has ended: {self.log(namespace, name)[-500:]}")
+            conditions = {each.type: each.status for each in pod.status.conditions or ()}
+            return conditions.get("Ready") == "True"
+
+        try:
+            self.wait(f"pod {name} is to be ready", ready, seconds)
+        except ClusterError as error:
+            raise ClusterError(f"{error}{why}") from None
+
+    def _ask(self, action: Callable[[], Any], what: str, unless: int) -> Any:
+        try:
+            answer = action()
+        except client.ApiException as error:
+            if error.status == unless:
+                return None
+            raise ClusterError(f"cannot {what}: {error.status} {error.reason}") from None
+        except _AWAY as error:
+            raise ClusterError(f"cannot {what}: the API does not answer ({error})") from None
+        return answer
+
+
+def _why_not(pod: Any) -> str:
+    """What the kubelet or the scheduler says of a pod that is not ready."""
+    for each in pod.status.container_statuses or ():
+        waiting = each.state and each.state.waiting
+        if waiting:
+            return f"; {waiting.reason}: {waiting.message or ''}".rstrip(": ")
+    for each in pod.status.conditions or ():
+        if each.type == "PodScheduled" and each.status != "True":
+            return f"; {each.message}"
+    return ""

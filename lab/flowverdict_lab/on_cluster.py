@@ -1,0 +1,313 @@
+"""The command `flowverdict-experiment`: the experiment on a Kubernetes cluster.
+
+Four pods call each other, before, during and after a fault: for a while, a pod on the target's node
+breaks the target's network, and another listens to verdicts. Then everything is removed.
+"""
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from flowverdict_lab.objects import EXPERIMENT, FLOWVERDICT, ClusterError, Objects, manifests
+
+__all__ = ["main"]
+
+PODS = ("pod-a", "pod-b", "pod-c", "pod-d")
+PHASES = ("before", "during", "after")
+CHAOS, LISTENER = "flowverdict-chaos", "experiment-listener"
+RIGHT, WRONG, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+_READY_SECONDS, _GONE_SECONDS = 180.0, 120.0
+
+Tell = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is broken, how, for how long each phase lasts, and the verdict is waited for."""
+
+    target: str
+    loss_percent: int
+    delay_ms: int
+    seconds: float
+    wait_seconds: float
+
+
+def _image() -> str:
+    """The experiment's image, as its pods have it."""
+    pods = (each for each in manifests() if each["kind"] == "Pod")
+    image: str = next(pods)["spec"]["containers"][0]["image"]
+    return image
+
+
+def init(objects: Objects, tell: Tell) -> None:
+    """Make the four pods and wait until all of them are ready."""
+    for thing in manifests():
+        objects.create(thing)
+    for pod in PODS:
+        tell(f"waiting for {pod}", 0)
+        objects.wait_ready(EXPERIMENT, pod, _READY_SECONDS)
+
+
+def cleanup(objects: Objects, tell: Tell) -> None:
+    """Remove all that the experiment makes, and wait until it is gone."""
+    tell("removing", 0)
+    # First, so that the pod's network is mended while it is still there.
+    objects.delete_pod(EXPERIMENT, CHAOS)
+    objects.delete_pod(FLOWVERDICT, LISTENER)
+    gone = "what the experiment made is to be gone"
+    objects.wait(gone, lambda: objects.pod(EXPERIMENT, CHAOS) is None, _GONE_SECONDS)
+    objects.delete_namespace(EXPERIMENT)
+    objects.wait(gone, lambda: not objects.namespace_is_there(EXPERIMENT), _GONE_SECONDS)
+    objects.wait(gone, lambda: objects.pod(FLOWVERDICT, LISTENER) is None, _GONE_SECONDS)
+
+
+def _listener(objects: Objects) -> dict[str, Any]:
+    """A pod that prints verdicts; the doctor's, which may read NATS, with another program."""
+    template = objects.template(FLOWVERDICT, "doctor")
+    spec = template["spec"]
+    spec["restartPolicy"] = "OnFailure"
+    spec["automountServiceAccountToken"] = False
+    (container,) = spec["containers"]
+    container["image"] = container["image"].replace("/doctor:", "/tail:")
+    container["args"] = ["verdicts", "--json"]
+    labels = {**template["metadata"]["labels"], "app.kubernetes.io/name": LISTENER}
+    metadata = {"name": LISTENER, "namespace": FLOWVERDICT, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+
+
+def _chaos(objects: Objects, plan: Plan) -> dict[str, Any]:
+    """A pod on the target's node that breaks the target's network for one phase."""
+    target = objects.pod(EXPERIMENT, plan.target)
+    if target is None:
+        raise ClusterError(f"pod {plan.target} is gone")
+    seconds = str(int(plan.seconds) + 30)  # it is removed before; should we die, it ends by itself
+    order = [str(plan.loss_percent), str(plan.delay_ms), seconds, target.metadata.uid]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": CHAOS, "namespace": EXPERIMENT},
+        "spec": {
+            "nodeName": target.spec.node_name,
+            "hostPID": True,
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "activeDeadlineSeconds": int(plan.seconds) + 120,
+            "terminationGracePeriodSeconds": 10,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [
+                {
+                    "name": "chaos",
+                    "image": _image(),
+                    "command": ["/experiment/chaos.sh", *order],
+                    # To enter the other pod's network namespace and change its interface.
+                    "securityContext": {"privileged": True, "runAsUser": 0, "runAsNonRoot": False},
+                }
+            ],
+        },
+    }
+
+
+def heard(log: str) -> list[dict[str, Any]]:
+    """The verdicts in a listener's log; lines that are none are passed over."""
+    verdicts = []
+    for line in log.splitlines():
+        with contextlib.suppress(ValueError):
+            said = json.loads(line)
+            if isinstance(said, dict) and isinstance(said.get("causes"), list):
+                verdicts.append(said)
+    return verdicts
+
+
+def blamed(verdicts: list[dict[str, Any]]) -> list[str]:
+    """First causes of verdicts on incidents that are open, in order, each once."""
+    names = [
+        f"{each['causes'][0]['kind']} {each['causes'][0]['name']}"
+        for each in verdicts
+        if each["causes"] and each.get("status") != "resolved"
+    ]
+    return list(dict.fromkeys(names))
+
+
+def run(objects: Objects, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    """The three phases; returns what was said meanwhile."""
+    expected = f"pod {EXPERIMENT}/{plan.target}"
+    init(objects, tell)
+    tell("waiting for the listener", 0)
+    objects.create(_listener(objects))
+    objects.wait_ready(FLOWVERDICT, LISTENER, _READY_SECONDS)
+
+    def listened() -> list[dict[str, Any]]:
+        return heard(objects.log(FLOWVERDICT, LISTENER))
+
+    began = time.monotonic()
+    for number, phase in enumerate(PHASES):
+        if phase == "during":
+            objects.create(_chaos(objects, plan))
+            objects.wait_ready(EXPERIMENT, CHAOS, _READY_SECONDS)
+        elif phase == "after":
+            objects.delete_pod(EXPERIMENT, CHAOS)
+        words = f"{phase}: {_words(plan)}" if phase == "during" else phase
+        started = time.monotonic()
+        while (spent := time.monotonic() - started) < plan.seconds:
+            names = blamed(listened())
+            tell(
+                words + (f"; verdict: {names[-1]}" if names else ""), number * plan.seconds + spent
+            )
+            time.sleep(min(1.0, plan.seconds - spent))
+    tell("waiting for the verdict", time.monotonic() - began)
+    with contextlib.suppress(ClusterError):  # then there is none, which is said below
+        objects.wait("a verdict", lambda: expected in blamed(listened()), plan.wait_seconds)
+    return listened()
+
+
+def _words(plan: Plan) -> str:
+    return f"{plan.loss_percent} % loss and {plan.delay_ms} ms delay at {plan.target}"
+
+
+def _compare(plan: Plan, verdicts: list[dict[str, Any]], console: Console) -> int:
+    expected = f"pod {EXPERIMENT}/{plan.target}"
+    names = blamed(verdicts)
+    for verdict in verdicts:
+        if verdict.get("status") == "opened":
+            console.print(f"[bold]Verdict[/] {verdict.get('summary', '')}", markup=True)
+    others = [name for name in names if name != expected]
+    if expected in names:
+        console.print(f"[bold green]Right[/]: it names {expected}, and it was {_words(plan)}.")
+        if others:
+            console.print(f"It names {', '.join(others)}, too.")
+        return RIGHT
+    said = f"it names {', '.join(others)}" if others else "there is no verdict"
+    console.print(f"[bold red]Wrong[/]: {said}, and it should have named {expected}.")
+    return WRONG
+
+
+@contextlib.contextmanager
+def _progress(console: Console, total: float) -> Iterator[Tell]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        said = ""
+
+        def tell(what: str, done: float) -> None:
+            nonlocal said
+            progress.update(task, description=what, completed=done)
+            phase = what.partition(";")[0]
+            if phase != said and not console.is_terminal:
+                console.print(phase)
+            said = phase
+
+        yield tell
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="script/experiment",
+        description="Four pods on a Kubernetes cluster with Flowverdict; one of them is broken, and"
+        " the verdict compared. Exit status 0 where it names that pod, 1 where not.",
+    )
+    parser.add_argument("--kubeconfig", default="", help="default: KUBECONFIG or ~/.kube/config")
+    parser.add_argument("--context", default="", help="default: the file's current one")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("init", help="make the four pods and their traffic")
+    running = commands.add_parser("run", help="all of it: make, break, compare, remove")
+    running.add_argument("--target", choices=PODS, default="pod-a", help="default: pod-a")
+    running.add_argument(
+        "--loss", type=_within(1, 99), default=20, metavar="PERCENT", help="default: 20"
+    )
+    running.add_argument(
+        "--delay", type=_within(0, 1000), default=20, metavar="MS", help="default: 20"
+    )
+    running.add_argument(
+        "--seconds", type=_within(1, 3600), default=40, help="of each phase; default: 40"
+    )
+    running.add_argument(
+        "--wait",
+        type=_within(0, 3600),
+        default=60,
+        metavar="SECONDS",
+        help="for the verdict, after the last phase; default: 60",
+    )
+    running.add_argument(
+        "--keep", action="store_true", help="leave the four pods and their traffic"
+    )
+    commands.add_parser("cleanup", help="remove all that the experiment made")
+    return parser
+
+
+def _within(low: int, high: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
+        return value
+
+    return whole_number
+
+
+def _interrupt(*_: object) -> None:
+    # A second Ctrl+C must not disturb the cleaning up.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _remove(objects: Objects, keep_pods: bool, tell: Tell) -> None:
+    try:
+        if keep_pods:
+            objects.delete_pod(EXPERIMENT, CHAOS)
+            objects.delete_pod(FLOWVERDICT, LISTENER)
+        else:
+            cleanup(objects, tell)
+    except ClusterError as error:
+        raise ClusterError(f"{error}; something is left: script/experiment cleanup") from None
+
+
+def _do(arguments: argparse.Namespace, console: Console) -> int:
+    objects = Objects(arguments.kubeconfig, arguments.context)
+    total = len(PHASES) * getattr(arguments, "seconds", 0)
+    with _progress(console, total) as tell:
+        if arguments.command == "init":
+            init(objects, tell)
+            console.print(f"{', '.join(PODS)} call each other in namespace {EXPERIMENT}.")
+            return RIGHT
+        if arguments.command == "cleanup":
+            cleanup(objects, tell)
+            console.print("Everything that the experiment made is gone.")
+            return RIGHT
+        plan = Plan(
+            arguments.target, arguments.loss, arguments.delay, arguments.seconds, arguments.wait
+        )
+        try:
+            verdicts = run(objects, plan, tell)
+        finally:
+            _remove(objects, arguments.keep, tell)
+    return _compare(plan, verdicts, console)
+
+
+def main() -> None:
+    """Do what the command line says and exit with what came of it."""
+    arguments = _parser().parse_args()
+    console = Console(highlight=False)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        sys.exit(_do(arguments, console))
+    except ClusterError as error:
+        print(f"script/experiment: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        print("script/experiment: interrupted; everything it made is gone", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

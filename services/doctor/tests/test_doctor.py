@@ -1,0 +1,278 @@
+"""The doctor: what is well, what is not, and what to do."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nats.aio.client import Client
+
+from conftest import NatsServer, enriched_batch, eventually, flow_row, header
+from flowverdict_contracts import enriched
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_ENRICHED, raw_subject
+from flowverdict_doctor import node
+from flowverdict_doctor.finding import Finding
+from flowverdict_runtime.connection import ensure_streams
+from tests.stand_ins.kubernetes import KubernetesStandIn
+from tests.stand_ins.listening import Listening
+
+
+class Stores(Listening):
+    """Every HTTP server that the doctor asks, on one port; `answers` by path."""
+
+    def __init__(self) -> None:
+        super().__init__(Handler)
+        self.answers: dict[str, tuple[int, Any]] = {
+            "/readyz": (200, {"ready": True, "waiting": {}}),
+            "/api/v1/targets": (200, {"data": {"activeTargets": [target("up")]}}),
+            "/api/v1/rules": (200, {"data": {"groups": [{"name": "flowverdict-verdicts"}]}}),
+            "/health": (200, {"status": "pass"}),
+            "/api/v2/buckets": (200, {"buckets": [{"name": "flowverdict"}]}),
+            "/api/health": (200, {"database": "ok", "version": "12.1.0"}),
+        }
+
+
+def target(health: str, error: str = "") -> dict[str, Any]:
+    labels = {"job": "flowverdict-rca"}
+    return {"labels": labels, "scrapeUrl": "http://rca", "health": health, "lastError": error}
+
+
+class Handler(BaseHTTPRequestHandler):
+    stand_in: Stores
+
+    def do_GET(self) -> None:
+        status, answer = self.stand_in.answers[self.path.split("?")[0]]
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def stores() -> Iterator[Stores]:
+    stand_in = Stores()
+    stand_in.start()
+    yield stand_in
+    stand_in.stop()
+
+
+@pytest.fixture
+def api() -> Iterator[KubernetesStandIn]:
+    stand_in = KubernetesStandIn()
+    stand_in.start()
+    yield stand_in
+    stand_in.stop()
+
+
+def doctor(*arguments: str, **settings: str) -> tuple[int, list[Finding], str]:
+    """Exit status, findings, and what stands on standard error."""
+    environ = {name: value for name, value in os.environ.items() if "FLOWVERDICT" not in name}
+    environ |= {f"FLOWVERDICT_{name}": value for name, value in settings.items()}
+    argv = [sys.executable, "-m", "flowverdict_doctor", "--json", *arguments]
+    done = subprocess.run(
+        argv, env=environ, capture_output=True, text=True, timeout=120, check=False
+    )
+    lines = [Finding(**json.loads(line)) for line in done.stdout.splitlines()]
+    return done.returncode, lines, done.stderr
+
+
+def of_stores(stores: Stores, **settings: str) -> tuple[int, list[Finding]]:
+    named = dict.fromkeys(("PROMETHEUS_URL", "INFLUX_URL", "GRAFANA_URL"), stores.url)
+    named |= {"SERVICES": f"rca={stores.url}", "INFLUX_TOKEN": "secret"}
+    status, found, _ = doctor("stores", **{**named, **settings})
+    return status, found
+
+
+def test_stores_that_are_well_are_ok(stores: Stores) -> None:
+    status, found = of_stores(stores)
+    assert status == 0
+    assert {each.level for each in found} == {"ok"}
+    assert [each.what for each in found] == ["rca", "Prometheus", "InfluxDB", "Grafana"]
+
+
+WRONG = [
+    ("/readyz", 503, {"waiting": {"nats": "lost nats://x"}}, "rca", "broken", "nats: lost nats://x"),
+    ("/readyz", 200, b"<html>", "rca", "broken", "without JSON"),
+    ("/api/v1/targets", 200, {"data": {"activeTargets": []}}, "Prometheus", "broken", "none of"),
+    (
+        "/api/v1/targets", 200, {"data": {"activeTargets": [target("down", "refused")]}},
+        "Prometheus", "broken", "refused",
+    ),
+    ("/api/v1/rules", 200, {"data": {"groups": []}}, "Prometheus", "warning", "not Flowverdict's"),
+    ("/health", 503, {"status": "fail", "message": "disk"}, "InfluxDB", "broken", "disk"),
+    ("/api/v2/buckets", 401, {"code": "unauthorized"}, "InfluxDB", "broken", "the token (401)"),
+    ("/api/v2/buckets", 200, {"buckets": []}, "InfluxDB", "broken", "no bucket flowverdict"),
+    ("/api/health", 503, {"database": "failing"}, "Grafana", "broken", "failing"),
+    ("/api/health", 302, b"", "Grafana", "broken", "without JSON"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_wrong_with_a_store_is_said_with_what_to_do(
+    stores: Stores, wrong: tuple[str, int, Any, str, str, str]
+) -> None:
+    path, status, answer, what, level, said = wrong
+    stores.answers[path] = status, answer
+    exit_status, found = of_stores(stores)
+    (finding,) = [each for each in found if each.level != "ok"]
+    assert (finding.what, finding.level) == (what, level)
+    assert said in finding.said
+    assert finding.advice
+    assert exit_status == (level == "broken")
+
+
+def test_a_store_that_nobody_spoke_of_is_only_a_warning(stores: Stores) -> None:
+    stores.stop()
+    status, found = of_stores(stores, GRAFANA_URL="")
+    levels = {each.what: each.level for each in found}
+    assert status == 1
+    assert levels["InfluxDB"] == levels["rca"] == "broken"
+    assert levels["Grafana"] in ("warning", "ok")  # this machine may have one
+
+
+def of_nats(url: str) -> tuple[int, list[Finding]]:
+    status, found, _ = doctor("nats", NATS_URL=url)
+    return status, found
+
+
+def level_of(found: list[Finding], what: str) -> str:
+    (finding,) = [each for each in found if each.what == what]
+    return finding.level
+
+
+async def test_streams_without_readers_and_without_messages_are_broken(
+    nats_server: NatsServer, nats_client: Client, raw_body: Callable[..., bytes]
+) -> None:
+    status, found = of_nats(nats_server.url)
+    assert status == 1
+    assert level_of(found, "NATS") == "ok"
+    assert level_of(found, "stream FLOWS_RAW") == "broken"
+
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    status, found = of_nats(nats_server.url)
+    assert level_of(found, "stream FLOWS_RAW") == "broken"
+    assert level_of(found, "consumer enricher") == "broken"
+    assert level_of(found, "stream RCA_VERDICTS") == "ok"
+
+    await jetstream.publish(raw_subject("n1"), raw_body())
+    batch = enriched.encode(enriched_batch(flow_row("pod-a@n1", "pod-b@n1")))
+    for number in range(1002):
+        headers = header(sequence=number + 1).encode(enriched.SCHEMA)
+        await jetstream.publish(SUBJECT_ENRICHED, batch, headers=headers)
+    await jetstream.pull_subscribe("", durable="enricher", stream=FLOWS_RAW)
+    for reader in ("exporter", "rca"):
+        subscription = await jetstream.pull_subscribe("", durable=reader, stream=FLOWS_ENRICHED)
+    for message in await subscription.fetch(10):
+        await message.ack()
+    status, found = of_nats(nats_server.url)
+    assert status == 0
+    assert level_of(found, "stream FLOWS_RAW") == level_of(found, "consumer enricher") == "ok"
+    assert level_of(found, "consumer exporter") == "warning"
+    assert level_of(found, "consumer rca") == "ok"
+
+
+async def test_nats_that_is_away_is_said(nats_server: NatsServer) -> None:
+    nats_server.stop()
+    status, found = of_nats(nats_server.url)
+    assert status == 1
+    assert [each.what for each in found] == ["NATS"]
+    nats_server.start()
+    await eventually(lambda: level_of(of_nats(nats_server.url)[1], "NATS") == "ok")
+
+
+def test_what_the_enricher_may_not_read_is_named(api: KubernetesStandIn, tmp_path: Path) -> None:
+    kubeconfig = str(api.kubeconfig(tmp_path))
+    status, (finding,), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
+    assert (status, finding.level) == (0, "ok")
+    api.denied = {"watch pods", "list endpointslices"}
+    status, (finding,), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
+    assert (status, finding.level) == (1, "broken")
+    assert finding.said == "may not watch pods, list endpointslices"
+    api.refuse["POST"] = 401
+    status, (finding,), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
+    assert "401" in finding.said
+    api.stop()
+    status, (finding,), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
+    assert (status, finding.level) == (1, "broken")
+    assert "can it be reached" in finding.advice
+
+
+def machine(root: Path, *, btf: bool = True, capabilities: int = 0, lockdown: str = "") -> Path:
+    status = root / "proc/self/status"
+    status.parent.mkdir(parents=True)
+    status.write_text(f"Name:\tx\nCapEff:\t{capabilities:016x}\n")
+    if btf:
+        file = root / "sys/kernel/btf/vmlinux"
+        file.parent.mkdir(parents=True)
+        file.touch()
+    if lockdown:
+        file = root / "sys/kernel/security/lockdown"
+        file.parent.mkdir(parents=True)
+        file.write_text(lockdown)
+    return root
+
+
+def levels(root: Path) -> dict[str, str]:
+    return {each.what: each.level for each in node.of_kernel(root)}
+
+
+def test_a_node_without_btf_or_locked_down_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("platform.release", lambda: "6.1.0-18-amd64")
+    well = levels(machine(tmp_path / "well", capabilities=(1 << 38) | (1 << 39)))
+    assert set(well.values()) == {"ok"}
+    assert levels(machine(tmp_path / "a", btf=False))["BTF"] == "broken"
+    open_ = levels(machine(tmp_path / "b", lockdown="none [integrity] confidentiality"))
+    assert "lockdown" not in open_
+    locked = levels(machine(tmp_path / "c", lockdown="none integrity [confidentiality]"))
+    assert locked["lockdown"] == "broken"
+
+
+@pytest.mark.parametrize(
+    ("release", "level"),
+    [("5.4.0-1", "broken"), ("5.10.0", "warning"), ("5.15.0", "ok"), ("odd", "broken")],
+)
+def test_the_kernel_is_judged_by_its_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, release: str, level: str
+) -> None:
+    monkeypatch.setattr("platform.release", lambda: release)
+    assert levels(machine(tmp_path))["kernel"] == level
+
+
+def test_tracepoints_that_are_missing_are_named(tmp_path: Path) -> None:
+    root = machine(tmp_path)
+    events = root / "sys/kernel/tracing/events"
+    for each in ("sock/inet_sock_set_state", "tcp/tcp_probe", "tcp/tcp_retransmit_skb"):
+        (events / each).mkdir(parents=True)
+    (finding,) = [each for each in node.of_kernel(root) if each.what == "tracefs"]
+    assert finding.level == "broken"
+    assert "tcp/tcp_destroy_sock, tcp/tcp_retransmit_synack" in finding.said
+
+
+def test_wrong_settings_and_parts_are_named() -> None:
+    status, _, said = doctor(SERVICES="rca")
+    assert status == 2
+    assert "FLOWVERDICT_SERVICES is 'rca'; it takes NAME=http://HOST:PORT" in said
+    status, _, said = doctor("everything")
+    assert status == 2
+    assert "there are node, nats, kubernetes, stores" in said
+
+
+def test_what_others_sent_does_not_steer_the_terminal(stores: Stores) -> None:
+    stores.answers["/readyz"] = 503, {"waiting": {"nats": "\x1b[2Jgone"}}
+    argv = [sys.executable, "-m", "flowverdict_doctor", "stores"]
+    environ = {**os.environ, "FLOWVERDICT_SERVICES": f"rca={stores.url}"}
+    done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+    assert "gone" in done.stdout
+    assert "\x1b" not in done.stdout
