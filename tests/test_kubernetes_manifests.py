@@ -16,6 +16,8 @@ import pytest
 import yaml
 
 from flowverdict_contracts import subjects
+from flowverdict_runtime.settings import load
+from tests.test_compose import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 KUBERNETES = ROOT / "deploy/k8s"
@@ -247,6 +249,27 @@ def test_urls_in_settings_lead_to_services(overlay: str) -> None:
     for text in texts:
         for host, port in re.findall(r"(?:http|nats|tls)://([a-z0-9-]+):(\d+)", text):
             assert (host, int(port)) in ports, f"{host}:{port}"
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_setting_is_one_and_its_value_is_taken(overlay: str) -> None:
+    maps = {each["metadata"]["name"]: each["data"] for each in of_kind(overlay, "ConfigMap")}
+    seen = set()
+    for owner, template in pods(overlay):
+        (container,) = containers(template)
+        classes = SETTINGS.get(container["name"])
+        if classes is None:
+            continue
+        seen.add(container["name"])
+        environ: dict[str, str] = {}
+        for source in container.get("envFrom", []):
+            environ |= maps[source["configMapRef"]["name"]]
+        for variable in container["env"]:
+            environ[variable["name"]] = variable.get("value", "psecret")
+        known = {f"FLOWVERDICT_{each.upper()}" for each in classes.__dataclass_fields__}
+        assert set(environ) <= known, owner
+        load(classes, environ)
+    assert seen >= set(SETTINGS) - {"provisioner"}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

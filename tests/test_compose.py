@@ -1,0 +1,106 @@
+"""docker-compose.yml: complete in itself, with the least rights, and the versions of deploy/k8s."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flowverdict_collector.settings import CollectorSettings
+from flowverdict_doctor.settings import DoctorSettings
+from flowverdict_enricher.settings import EnricherSettings
+from flowverdict_exporter.settings import ExporterSettings
+from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_provisioner.settings import ProvisionerSettings
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_runtime.settings import load
+
+ROOT = Path(__file__).parents[1]
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+SETTINGS: dict[str, Any] = {
+    "collector": CollectorSettings,
+    "doctor": DoctorSettings,
+    "enricher": EnricherSettings,
+    "exporter": ExporterSettings,
+    "influx-writer": InfluxWriterSettings,
+    "provisioner": ProvisionerSettings,
+    "rca": RcaSettings,
+}
+
+
+def test_networks_volumes_and_files_that_are_named_exist() -> None:
+    for name, service in SERVICES.items():
+        assert set(service.get("networks", [])) <= set(COMPOSE["networks"]), name
+        assert set(service.get("depends_on", [])) <= set(SERVICES), name
+        for volume in service.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("./"):
+                assert (ROOT / source).exists(), source
+                assert volume.endswith(":ro"), volume
+            elif not source.startswith("/"):
+                assert source in COMPOSE["volumes"], source
+
+
+def test_images_are_those_of_kubernetes() -> None:
+    pinned = {
+        image["name"]: image["newTag"]
+        for file in (ROOT / "deploy/k8s").rglob("kustomization.yaml")
+        for image in yaml.safe_load(file.read_text()).get("images", [])
+    }
+    for service in SERVICES.values():
+        name, tag = service["image"].split(":")
+        if name != "tecnativa/docker-socket-proxy":
+            assert pinned[name] == tag, name
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_every_setting_is_one_and_its_value_is_taken(name: str, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("psecret")
+    known = {f"FLOWVERDICT_{each.upper()}" for each in SETTINGS[name].__dataclass_fields__}
+    environ = {}
+    for variable, value in SERVICES[name]["environment"].items():
+        assert variable.removesuffix("_FILE") in known, variable
+        given = re.sub(r"\$\{\w+:-(.*)\}", r"\1", value)
+        environ[variable] = str(password) if variable.endswith("_FILE") else given
+    load(SETTINGS[name], environ)
+
+
+def test_nothing_listens_wider_than_this_host() -> None:
+    for service in SERVICES.values():
+        for port in service.get("ports", []):
+            assert port.startswith("127.0.0.1:"), port
+
+
+def test_only_what_needs_a_capability_has_it_and_no_password_stands_here() -> None:
+    added = {name: each["cap_add"] for name, each in SERVICES.items() if "cap_add" in each}
+    assert added == {"collector": ["BPF", "PERFMON"], "chaos": ["NET_ADMIN"]}
+    for name, service in SERVICES.items():
+        assert "privileged" not in service
+        if service["image"].startswith("flowverdict/"):
+            assert service["cap_drop"] == ["ALL"], name
+            assert service["read_only"] is True, name
+            assert "no-new-privileges:true" in service["security_opt"], name
+        for variable, value in service.get("environment", {}).items():
+            if re.search("PASSWORD|TOKEN", variable):
+                assert re.search("_FILE$", variable), variable
+                assert value.startswith("/run/credentials/"), variable
+
+
+def test_every_password_that_is_read_is_made() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    (made,) = SERVICES["credentials"]["command"]
+    names = set(re.search(r"for name in (.*?); do", made, re.DOTALL)[1].split()) - {"\\"}  # type: ignore[index]
+    assert set(re.findall(r"/run/credentials/([a-z-]+)", text)) - {"nats-"} <= names
+    users = re.findall(r"user: ([\w-]+)", (ROOT / "deploy/nats/users.conf").read_text())
+    assert {f"nats-{user}" for user in users} == {n for n in names if n.startswith("nats-")}
+
+
+def test_docker_is_asked_through_a_proxy_that_only_reads() -> None:
+    with_socket = [n for n, each in SERVICES.items() if "docker.sock" in str(each.get("volumes"))]
+    assert with_socket == ["docker-api"]
+    assert SERVICES["docker-api"]["environment"]["POST"] == "0"
+    assert SERVICES["docker-api"]["networks"] == ["docker-api"]
+    assert COMPOSE["networks"]["docker-api"] == {"internal": True}
