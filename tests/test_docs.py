@@ -1,8 +1,13 @@
-"""What is generated from the code is what the code says."""
+"""What the pages say is there, and what is generated from the code is what the code says."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+PAGES = sorted([*Path("docs").glob("*.md"), *Path().glob("*.md")])
 
 
 def test_the_page_of_metrics_is_what_the_code_serves() -> None:
@@ -10,3 +15,35 @@ def test_the_page_of_metrics_is_what_the_code_serves() -> None:
     made = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
     hint = "write it anew: .venv/bin/python docs/generate.py > docs/metrics.md"
     assert Path("docs/metrics.md").read_text() == made, hint
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_what_a_page_links_to_and_the_paths_it_names_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+    for path in re.findall(
+        r"(?:^|[\s`(=])((?:deploy|script|docs|libs|bench)/[\w./-]*\w)", text, re.MULTILINE
+    ):
+        assert Path(path).exists(), path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_headings_that_are_linked_to_exist(page: Path) -> None:
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)#([\w-]+)\)", page.read_text()):
+        other = page.parent / target if target else page
+        headings = re.findall(r"^#+ (.*)$", other.read_text(), re.MULTILINE)
+        anchors = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+        assert heading in anchors, (target, heading)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_alerts_and_settings_that_a_page_names_exist(page: Path) -> None:
+    code = "".join(each.read_text() for each in Path("deploy/prometheus/rules").glob("*.yaml"))
+    settings = "".join(each.read_text() for each in Path().glob("services/*/*/settings.py"))
+    settings += Path("libs/runtime/flowverdict_runtime/service.py").read_text()
+    for alert in set(re.findall(r"`(Flowverdict[A-Z]\w+)`", page.read_text())):
+        assert f"alert: {alert}" in code, alert
+    for setting in set(re.findall(r"\bFLOWVERDICT_([A-Z_]+[A-Z])", page.read_text())):
+        known = f"{setting.lower().removesuffix('_file')}: " in settings
+        assert known or setting in ("IMAGES", "LISTEN", "NODE"), setting

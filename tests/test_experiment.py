@@ -129,8 +129,10 @@ async def test_it_is_the_targets_node_and_namespace_that_is_broken_and_only_that
     (container,) = listener["spec"]["containers"]
     assert container["image"] == "flowverdict/tail:0.1.0"
     assert container["args"] == ["verdicts", "--json"]
-    users = {each.get("value") for each in container["env"]}
-    assert "reader" in users
+    assert {each["name"]: each.get("value") for each in container["env"]} == {
+        "FLOWVERDICT_NATS_USER": "reader",
+        "FLOWVERDICT_NATS_PASSWORD": None,
+    }
     others = [
         each for path, each in cluster.objects.items() if "/pods/" in path and each is not chaos
     ]

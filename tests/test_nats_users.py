@@ -1,7 +1,9 @@
 """The users of deploy/nats: each service works with its own, and can do nothing else."""
 
+import asyncio
 import contextlib
 import re
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
-from conftest import NatsServer, enriched_batch, eventually, flow_row, header
+from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row, header
 from flowverdict_contracts import enriched, subjects, verdicts
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
@@ -157,12 +159,51 @@ async def test_a_reader_reads_streams_and_cannot_touch_a_services_consumer(
     assert len(refused) == 3
 
 
-async def test_nobody_comes_in_without_a_password(users_server: NatsServer) -> None:
-    nobody: list[dict[str, str]] = [{}, {"user": "reader", "password": "reader"}]
-    async with connected_as("reader", users_server.url):  # it is there, then
-        for options in nobody:
-            with pytest.raises(nats.errors.Error):
-                await nats.connect(users_server.url, allow_reconnect=False, **options)
+async def test_the_python_of_the_documents_hears_verdicts_as_reader(
+    connect: Callable[[str], Any], users_server: NatsServer
+) -> None:
+    rca, _ = await connect("rca")
+    jetstream = rca.jetstream()
+    await ensure_streams(jetstream, [subjects.RCA_VERDICTS])
+    await jetstream.publish(subjects.SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+    page = (Path(__file__).parents[1] / "docs/verdicts.md").read_text()
+    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    environ = {
+        "FLOWVERDICT_NATS_URL": users_server.url,
+        "FLOWVERDICT_NATS_USER": "reader",
+        "FLOWVERDICT_NATS_PASSWORD": password_of("reader"),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, env=environ, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        line = await asyncio.wait_for(process.stdout.readline(), 30)
+        assert line.decode() == f"opened {a_verdict().summary}\n"
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("who", [{}, {"user": "reader", "password": "reader"}])
+async def test_nobody_comes_in_without_a_password(
+    connect: Callable[[str], Any], users_server: NatsServer, who: dict[str, Any]
+) -> None:
+    await connect("reader")  # the server is there, then
+    refused = asyncio.Event()
+
+    async def heard(error: Exception) -> None:
+        assert "authorization" in str(error).lower()
+        refused.set()
+
+    client = Client()
+    connecting = asyncio.create_task(client.connect(users_server.url, error_cb=heard, **who))
+    await asyncio.wait_for(refused.wait(), 30)
+    assert not client.is_connected
+    connecting.cancel()
+    with contextlib.suppress(asyncio.CancelledError, nats.errors.Error):
+        await connecting
+    await client.close()
 
 
 class UsersPipeline(Pipeline):

@@ -76,9 +76,15 @@ def _listener(objects: Objects) -> dict[str, Any]:
     spec = template["spec"]
     spec["restartPolicy"] = "OnFailure"
     spec["automountServiceAccountToken"] = False
+    spec.pop("serviceAccountName", None)
+    spec.pop("serviceAccount", None)
     (container,) = spec["containers"]
     container["image"] = container["image"].replace("/doctor:", "/tail:")
     container["args"] = ["verdicts", "--json"]
+    # The doctor asks others, too; this one needs no password but NATS'.
+    container["env"] = [
+        each for each in container["env"] if each["name"].startswith("FLOWVERDICT_NATS_")
+    ]
     labels = {**template["metadata"]["labels"], "app.kubernetes.io/name": LISTENER}
     metadata = {"name": LISTENER, "namespace": FLOWVERDICT, "labels": labels}
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
