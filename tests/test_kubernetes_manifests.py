@@ -231,7 +231,8 @@ def test_probes_and_topology_spread_name_what_is_there(overlay: str) -> None:
         for container in containers(template):
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 if probe in container:
-                    port = container[probe]["httpGet"]["port"]
+                    asks = container[probe]
+                    port = (asks.get("httpGet") or asks["tcpSocket"])["port"]
                     assert port in {each["name"] for each in container["ports"]}, owner
         for spread in template["spec"].get("topologySpreadConstraints", []):
             assert selects(spread["labelSelector"], labels(template)), owner

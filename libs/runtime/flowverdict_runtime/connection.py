@@ -8,7 +8,6 @@ import ssl
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
-import nats
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from nats.js.api import PubAck, StreamConfig
@@ -20,7 +19,6 @@ from flowverdict_runtime.service import Context, NatsSettings
 from flowverdict_runtime.settings import SettingsError
 
 __all__ = [
-    "check_nats",
     "connected",
     "ensure_streams",
     "nats_options",
@@ -78,6 +76,9 @@ async def _open(settings: NatsSettings, name: str, context: Context) -> Client:
 
     async def failed(error: Exception) -> None:
         log.debug("nats: %s", error)
+        if not client.is_connected and not context.stopping.is_set():
+            why = str(error) or type(error).__name__
+            context.health.waiting(PART, f"{shown(url)}: {why}, connecting again")
 
     client = Client()
     await client.connect(
@@ -182,31 +183,3 @@ async def publish_until_stored(
             raise
 
     return await retry(context, f"publish {subject}", publish, give_up_seconds) is not None
-
-
-async def check_nats(settings: NatsSettings) -> int:
-    """Print whether NATS answers and has JetStream; 0 where it does, else 1."""
-    url = settings.nats_url
-
-    async def quiet(error: Exception) -> None:
-        log.debug("nats: %s", error)
-
-    try:
-        connecting = nats.connect(
-            **nats_options(settings), connect_timeout=2, max_reconnect_attempts=1, error_cb=quiet
-        )
-        client = await asyncio.wait_for(connecting, 3)
-    except PASSING as error:
-        reason = error or type(error).__name__
-        print(f"broken   NATS at {shown(url)}: {reason}; FLOWVERDICT_NATS_URL says where it is")
-        return 1
-    try:
-        account = await client.jetstream(timeout=2).account_info()
-    except PASSING as error:
-        reason = error or type(error).__name__
-        print(f"broken   NATS at {shown(url)} answers, JetStream does not: {reason}")
-        return 1
-    finally:
-        await client.close()
-    print(f"ok       NATS at {shown(url)}: JetStream with {account.streams} streams")
-    return 0

@@ -1,10 +1,8 @@
 """NATS: does it answer, are the streams there, who reads them, how far behind?"""
 
-import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-import nats
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
 from nats.js.errors import NotFoundError
@@ -12,7 +10,8 @@ from nats.js.errors import NotFoundError
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, STREAMS
 from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
-from flowverdict_runtime.connection import nats_options, shown
+from flowverdict_runtime.asking import NatsAway, asking
+from flowverdict_runtime.connection import shown
 from flowverdict_runtime.retry import PASSING
 
 __all__ = ["findings"]
@@ -70,42 +69,36 @@ async def _age_seconds(jetstream: JetStreamContext, name: str, info: StreamInfo)
     return (datetime.now(UTC) - last.time).total_seconds()
 
 
+async def _streams(jetstream: JetStreamContext) -> list[Finding]:
+    lines: list[Finding] = []
+    for name in STREAMS:
+        try:
+            info = await jetstream.stream_info(name)
+        except NotFoundError:
+            lines.append(
+                broken(f"stream {name}", "is not there", "its services make it: do they run?")
+            )
+            continue
+        age = await _age_seconds(jetstream, name, info)
+        lines += _stream(name, info, {} if age is None else {name: age})
+        lines += _readers(name, await jetstream.consumers_info(name))
+    return lines
+
+
 async def findings(settings: DoctorSettings) -> list[Finding]:
     """Lines about NATS."""
     url, what = shown(settings.nats_url), "NATS"
-
-    async def quiet(_: Exception) -> None:
-        pass
-
-    try:
-        connecting = nats.connect(
-            **nats_options(settings), connect_timeout=3, max_reconnect_attempts=1, error_cb=quiet
-        )
-        client = await asyncio.wait_for(connecting, _CONNECT_SECONDS)
-    except PASSING as error:
-        why = str(error) or type(error).__name__
-        advice = "is it running? FLOWVERDICT_NATS_URL, _USER, _PASSWORD and _CA say where and who"
-        return [broken(what, f"{url}: {why}", advice)]
     lines: list[Finding] = []
     try:
-        jetstream = client.jetstream(timeout=3)
-        account = await jetstream.account_info()
-        lines.append(ok(what, f"{url}: JetStream with {account.streams} streams"))
-        for name in STREAMS:
-            try:
-                info = await jetstream.stream_info(name)
-            except NotFoundError:
-                lines.append(
-                    broken(f"stream {name}", "is not there", "its services make it: do they run?")
-                )
-                continue
-            age = await _age_seconds(jetstream, name, info)
-            lines += _stream(name, info, {} if age is None else {name: age})
-            lines += _readers(name, await jetstream.consumers_info(name))
+        async with asking(settings, _CONNECT_SECONDS) as client:
+            jetstream = client.jetstream(timeout=3)
+            account = await jetstream.account_info()
+            lines.append(ok(what, f"{url}: JetStream with {account.streams} streams"))
+            lines += await _streams(jetstream)
+    except NatsAway as error:
+        lines.append(broken(what, str(error), error.advice))
     except PASSING as error:
         why = str(error) or type(error).__name__
         advice = "is JetStream on (-js), and may this user ask? The user reader may"
         lines.append(broken(what, f"{url} answers, JetStream does not: {why}", advice))
-    finally:
-        await client.close()
     return lines

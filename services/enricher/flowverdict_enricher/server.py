@@ -15,7 +15,8 @@ from flowverdict_enricher import containers, inventory, kubernetes
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_enricher.settings import EnricherSettings
-from flowverdict_runtime.connection import check_nats, connected, publish_until_stored
+from flowverdict_runtime.asking import check_nats
+from flowverdict_runtime.connection import connected, publish_until_stored
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.service import CannotRun, Context, Service
 from flowverdict_runtime.settings import SettingsError

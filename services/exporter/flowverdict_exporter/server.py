@@ -13,7 +13,8 @@ from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_exporter.settings import ExporterSettings
-from flowverdict_runtime.connection import check_nats, connected
+from flowverdict_runtime.asking import check_nats
+from flowverdict_runtime.connection import connected
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.service import Context, Service
 

@@ -12,7 +12,8 @@ from flowverdict_influx_writer.check import check_database
 from flowverdict_influx_writer.database import Database
 from flowverdict_influx_writer.points import FlowPoints, verdict_point
 from flowverdict_influx_writer.settings import InfluxWriterSettings
-from flowverdict_runtime.connection import check_nats, connected
+from flowverdict_runtime.asking import check_nats
+from flowverdict_runtime.connection import connected
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.service import Context, Service
 

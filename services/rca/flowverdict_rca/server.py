@@ -18,8 +18,8 @@ from flowverdict_rca.judgement import judge
 from flowverdict_rca.panes import Panes, WindowData
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
+from flowverdict_runtime.asking import check_nats
 from flowverdict_runtime.connection import (
-    check_nats,
     connected,
     ensure_streams,
     publish_until_stored,

@@ -4,13 +4,13 @@ import asyncio
 import sys
 from pathlib import Path
 
-import nats
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
 from flowverdict_rca.report.gather import Incident, NoIncident, gather
 from flowverdict_rca.report.page import render
-from flowverdict_runtime.connection import nats_options, shown
+from flowverdict_runtime.asking import NatsAway, asking
+from flowverdict_runtime.connection import shown
 from flowverdict_runtime.service import NatsSettings
 
 __all__ = ["ReportError", "report"]
@@ -33,6 +33,8 @@ def report(nats_settings: NatsSettings, incident_id: str | None, out: Path) -> s
         raise ReportError(str(error)) from None
     except NotFoundError:
         raise ReportError(f"NATS at {shown(nats_url)} has none of Flowverdict's streams") from None
+    except NatsAway as error:
+        raise ReportError(f"NATS at {error}; {error.advice}") from None
     except (NatsError, OSError, TimeoutError) as error:
         why = str(error) or type(error).__name__
         raise ReportError(f"NATS at {shown(nats_url)}: {why}") from None
@@ -49,16 +51,5 @@ def _tell(what: str) -> None:
 
 
 async def _gather(nats_settings: NatsSettings, incident_id: str | None) -> Incident:
-    async def quiet(_: Exception) -> None:
-        pass
-
-    client = await nats.connect(
-        **nats_options(nats_settings),
-        connect_timeout=5,
-        max_reconnect_attempts=1,
-        error_cb=quiet,
-    )
-    try:
+    async with asking(nats_settings, 10) as client:
         return await gather(client.jetstream(timeout=10), incident_id, _tell)
-    finally:
-        await client.close()
