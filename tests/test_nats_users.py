@@ -6,13 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import nats
 import pytest
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig
 
@@ -20,29 +19,16 @@ from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row
 from flowverdict_contracts import enriched, subjects, verdicts
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
-from flowverdict_lab.pipeline import Pipeline, free_port
-from flowverdict_runtime.connection import ensure_streams, nats_options
+from flowverdict_lab.pipeline import free_port
+from flowverdict_runtime.connection import ensure_streams
 from flowverdict_runtime.reading import stored
-from flowverdict_runtime.service import NatsSettings
-from flowverdict_runtime.settings import load
 from tests.stand_ins.influx import InfluxStandIn
-
-CONF = Path(__file__).parents[1] / "deploy/nats/users.conf"
-USERS = re.findall(r"user: ([\w-]+)", CONF.read_text())
-
-
-def password_variable(user: str) -> str:
-    return f"NATS_PASSWORD_{user.upper().replace('-', '_')}"
-
-
-def password_of(user: str) -> str:
-    return f"p{user}1e5"
+from tests.users import CONF, USERS, UsersPipeline, connected_as, give_passwords, password_of
 
 
 @pytest.fixture
 def passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    for user in USERS:
-        monkeypatch.setenv(password_variable(user), password_of(user))
+    give_passwords(monkeypatch)
 
 
 @pytest.fixture
@@ -51,36 +37,6 @@ def users_server(tmp_path: Path, passwords: None) -> Iterator[NatsServer]:
     server.start()
     yield server
     server.stop()
-
-
-def settings_of(user: str, url: str) -> NatsSettings:
-    return load(
-        NatsSettings,
-        {
-            "FLOWVERDICT_NATS_URL": url,
-            "FLOWVERDICT_NATS_USER": user,
-            "FLOWVERDICT_NATS_PASSWORD": password_of(user),
-        },
-    )
-
-
-@contextlib.asynccontextmanager
-async def connected_as(user: str, url: str) -> AsyncIterator[tuple[Client, list[str]]]:
-    """A connection, and what the server refuses to it."""
-    refused: list[str] = []
-
-    async def heard(error: Exception) -> None:
-        if "permissions violation" in str(error):
-            refused.append(str(error))
-
-    options = nats_options(settings_of(user, url))
-    client = await nats.connect(
-        **options, error_cb=heard, max_reconnect_attempts=-1, reconnect_time_wait=0.1
-    )
-    try:
-        yield client, refused
-    finally:
-        await client.close()
 
 
 @pytest.fixture
@@ -200,18 +156,27 @@ async def test_nobody_comes_in_without_a_password(
     )
     assert done.returncode == 1
     assert "authorization violation" in done.stdout.lower(), done.stdout
+    assert "FLOWVERDICT_NATS_PASSWORD" in done.stdout
 
 
-class UsersPipeline(Pipeline):
-    """The pipeline, each service with its own user."""
-
-    def start(self, service: str, environ: Mapping[str, str] | None = None) -> None:
-        user = service.replace("_", "-")
-        settings = {
-            "FLOWVERDICT_NATS_USER": user,
-            "FLOWVERDICT_NATS_PASSWORD": password_of(user),
-        }
-        super().start(service, {**settings, **(environ or {})})
+async def test_a_service_with_a_wrong_password_says_so_and_comes_in_once_it_is_right(
+    passwords: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NATS_PASSWORD_RCA", "pnotyetchanged")
+    server = NatsServer(tmp_path, "-c", str(CONF))
+    server.start()
+    pipeline = UsersPipeline(tmp_path, "{}", collector=False)
+    pipeline.logs.mkdir()
+    try:
+        pipeline.start("rca", {"FLOWVERDICT_NATS_URL": server.url})
+        await eventually(lambda: "authorization violation" in pipeline.log_tail("rca").lower())
+        monkeypatch.setenv("NATS_PASSWORD_RCA", password_of("rca"))
+        server.stop()
+        server.start()
+        await eventually(lambda: pipeline.ready("rca"))
+    finally:
+        pipeline.close()
+        server.stop()
 
 
 async def test_the_pipeline_comes_to_its_verdict_with_these_users(

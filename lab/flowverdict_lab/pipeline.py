@@ -171,6 +171,10 @@ class Pipeline:
                     raise PipelineError(f"{service} is not ready after {seconds:g} s: {why}")
                 time.sleep(0.05)
 
+    def ready(self, service: str) -> bool:
+        """Whether a service says that it is ready."""
+        return self._not_ready(service) is None
+
     def pid(self, name: str) -> int:
         """Process id of a service, or of `nats`."""
         return self._processes[name].pid

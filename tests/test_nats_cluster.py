@@ -1,0 +1,131 @@
+"""deploy/k8s/overlays/production: three NATS servers, TLS, three copies of each stream."""
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from nats.aio.msg import Msg
+
+from conftest import eventually
+from flowverdict_contracts import subjects, verdicts
+from flowverdict_lab import recording
+from flowverdict_lab.demo import SHIPPED_RECORDING
+from flowverdict_lab.pipeline import free_port, start_process
+from flowverdict_runtime.connection import publish_until_stored
+from flowverdict_runtime.service import Context
+from tests.users import CONF, UsersPipeline, connected_as, give_passwords
+
+PRODUCTION = CONF.parents[1] / "k8s/overlays/production"
+SERVERS = ("nats-0", "nats-1", "nats-2")
+
+
+def certificates(folder: Path) -> None:
+    """What cert-manager puts into the Secret nats-tls, for 127.0.0.1."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    authority = ["-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority"]
+    of_servers = ["-CA", "ca.crt", "-CAkey", "ca.key", "-keyout", "tls.key", "-out", "tls.crt"]
+    names = ["-subj", "/CN=nats", "-addext", "subjectAltName=IP:127.0.0.1"]
+    folder.mkdir()
+    for more in (authority, of_servers + names):
+        argv = ["openssl", "req", "-x509", *key, *more]
+        subprocess.run(argv, cwd=folder, check=True, capture_output=True)
+
+
+class Cluster(UsersPipeline):
+    """The pipeline with three NATS servers, by the production overlay's nats.conf."""
+
+    def __init__(self, folder: Path, inventory: str) -> None:
+        self.client_ports = {name: free_port() for name in SERVERS}
+        self.ca = folder / "tls/ca.crt"
+        environ = {"FLOWVERDICT_NATS_CA": str(self.ca), "FLOWVERDICT_STREAM_REPLICAS": "3"}
+        super().__init__(folder, inventory, collector=False, environ=environ)
+
+    @property
+    def nats_url(self) -> str:
+        return ",".join(f"tls://127.0.0.1:{port}" for port in self.client_ports.values())
+
+    def start_nats(self) -> None:
+        certificates(self.folder / "tls")
+        conf = (PRODUCTION / "nats.conf").read_text()
+        conf = conf.replace("/etc/nats-tls", str(self.folder / "tls"))
+        conf = conf.replace("include users.conf", f"include {os.path.relpath(CONF, self.folder)}")
+        routes = {name: free_port() for name in SERVERS}
+        for name, port in routes.items():
+            conf = conf.replace(f"{name}.nats-headless:6222", f"127.0.0.1:{port}")
+        for name in SERVERS:
+            mine = conf.replace("port: 6222", f"listen: 127.0.0.1:{routes[name]}")
+            mine = mine.replace("port: 4222", f"listen: 127.0.0.1:{self.client_ports[name]}")
+            mine = mine.replace("0.0.0.0:8222", f"127.0.0.1:{free_port()}")
+            mine = mine.replace("store_dir: /data", f"store_dir: {self.folder / name}")
+            (self.folder / f"{name}.conf").write_text(mine)
+            argv = [str(Path(sys.executable).with_name("nats-server"))]
+            argv += ["--config", str(self.folder / f"{name}.conf"), "--name", name]
+            self._processes[name] = start_process(argv, self.logs / f"{name}.log")
+
+
+async def test_with_three_servers_and_tls_a_verdict_comes_though_one_is_killed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    give_passwords(monkeypatch)
+    about, messages = recording.read(SHIPPED_RECORDING)
+    cluster = Cluster(tmp_path, about.inventory)
+    ca = str(cluster.ca)
+    with cluster:
+        heard: list[verdicts.Verdict] = []
+
+        async def hear(message: Msg) -> None:
+            heard.append(verdicts.decode(message.data))
+
+        async with (
+            connected_as("reader", cluster.nats_url, ca) as (reader, _),
+            connected_as("collector", cluster.nats_url, ca) as (collector, _),
+        ):
+            jetstream = reader.jetstream(timeout=10)
+            for name in (*subjects.STREAMS, "KV_rca_state"):
+                info = await jetstream.stream_info(name)
+                assert info.config.num_replicas == 3, name
+            leader = (await jetstream.stream_info(subjects.FLOWS_ENRICHED)).cluster
+            assert leader is not None
+            assert leader.leader in SERVERS
+            await reader.subscribe(subjects.SUBJECT_VERDICTS, cb=hear)
+            await reader.flush()
+            publishing = collector.jetstream(timeout=2)
+            for number, each in enumerate(messages):
+                if number == 10:
+                    cluster.kill(leader.leader)
+                assert await publish_until_stored(
+                    publishing, Context(), each.subject, each.body, each.headers
+                )
+            await eventually(lambda: any(each.status == "opened" for each in heard), 90)
+            assert any(str(each.causes[0]) == "pod default/pod-a" for each in heard if each.causes)
+
+
+async def test_a_server_that_no_known_authority_vouches_for_is_not_spoken_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    give_passwords(monkeypatch)
+    cluster = Cluster(tmp_path, "{}")
+    cluster.logs.mkdir()
+    try:
+        cluster.start_nats()
+        environ = {**os.environ, "FLOWVERDICT_NATS_URL": cluster.nats_url}
+        argv = [sys.executable, "-m", "flowverdict_rca", "--check"]
+
+        async def said() -> str:
+            done = await asyncio.to_thread(
+                subprocess.run, argv, env=environ, capture_output=True, text=True, timeout=60
+            )
+            assert done.returncode == 1
+            return str(done.stdout)
+
+        async def refused() -> bool:
+            out = await said()
+            return bool(re.search("certificate verify failed.*FLOWVERDICT_NATS_CA", out))
+
+        await eventually(refused)
+    finally:
+        cluster.close()

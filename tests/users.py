@@ -1,0 +1,74 @@
+"""The users of deploy/nats, for tests: their passwords, a connection, the pipeline with them."""
+
+import contextlib
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+from flowverdict_lab.pipeline import Pipeline
+from flowverdict_runtime.connection import nats_options
+from flowverdict_runtime.service import NatsSettings
+from flowverdict_runtime.settings import load
+
+CONF = Path(__file__).parents[1] / "deploy/nats/users.conf"
+USERS = re.findall(r"user: ([\w-]+)", CONF.read_text())
+
+
+def password_of(user: str) -> str:
+    return f"p{user}1e5"
+
+
+def give_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variables from which a NATS server reads the users' passwords."""
+    for user in USERS:
+        name = user.upper().replace("-", "_")
+        monkeypatch.setenv(f"NATS_PASSWORD_{name}", password_of(user))
+
+
+def settings_of(user: str, url: str, ca: str = "") -> NatsSettings:
+    return load(
+        NatsSettings,
+        {
+            "FLOWVERDICT_NATS_URL": url,
+            "FLOWVERDICT_NATS_USER": user,
+            "FLOWVERDICT_NATS_PASSWORD": password_of(user),
+            "FLOWVERDICT_NATS_CA": ca,
+        },
+    )
+
+
+@contextlib.asynccontextmanager
+async def connected_as(
+    user: str, url: str, ca: str = ""
+) -> AsyncIterator[tuple[Client, list[str]]]:
+    """A connection, and what the server refuses to it."""
+    refused: list[str] = []
+
+    async def heard(error: Exception) -> None:
+        if "permissions violation" in str(error):
+            refused.append(str(error))
+
+    options = nats_options(settings_of(user, url, ca))
+    client = await nats.connect(
+        **options, error_cb=heard, max_reconnect_attempts=-1, reconnect_time_wait=0.1
+    )
+    try:
+        yield client, refused
+    finally:
+        await client.close()
+
+
+class UsersPipeline(Pipeline):
+    """The pipeline, each service with its own user."""
+
+    def start(self, service: str, environ: Mapping[str, str] | None = None) -> None:
+        user = service.replace("_", "-")
+        settings = {
+            "FLOWVERDICT_NATS_USER": user,
+            "FLOWVERDICT_NATS_PASSWORD": password_of(user),
+        }
+        super().start(service, {**settings, **(environ or {})})
