@@ -338,8 +338,7 @@ def test_only_who_asks_the_api_has_a_token_and_only_for_what_it_reads(overlay: s
         "ClusterRole/flowverdict-enricher": [
             (("pods", "services", "nodes"), (), reading),
             (("endpointslices",), (), reading),
-            (("replicasets", "deployments", "statefulsets", "daemonsets"), (), reading),
-            (("jobs", "cronjobs"), (), reading),
+            (("jobs",), (), reading),
         ],
         "Role/make-credentials": [(("secrets",), ("flowverdict-credentials",), ("get", "patch"))],
         "Role/prometheus": [(("pods",), (), reading)],

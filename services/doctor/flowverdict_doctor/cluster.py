@@ -11,7 +11,13 @@ from flowverdict_doctor.settings import DoctorSettings
 
 __all__ = ["findings"]
 
-_NEEDED = (("", "pods"), ("", "nodes"), ("", "services"), ("discovery.k8s.io", "endpointslices"))
+_NEEDED = (
+    ("", "pods"),
+    ("", "nodes"),
+    ("", "services"),
+    ("discovery.k8s.io", "endpointslices"),
+    ("batch", "jobs"),
+)
 _TIMEOUT = (5, 10)
 
 
@@ -61,4 +67,4 @@ def findings(settings: DoctorSettings) -> Iterator[Finding]:
             "bind the ClusterRole flowverdict-enricher of deploy/k8s/base/enricher.yaml",
         )
     else:
-        yield ok(what, "pods, nodes, services and endpoint slices can be listed and watched")
+        yield ok(what, "pods, nodes, services, endpoint slices and jobs can be listed and watched")

@@ -1,4 +1,4 @@
-"""Names from a cluster: its pods, listed and watched.
+"""Names from a cluster: its pods, nodes, services, endpoint slices and jobs, listed and watched.
 
 The official client gives configuration, credentials and transport; the JSON is decoded here, since
 its models take forty times as long. List and watch as the API's own documentation asks: page the
@@ -11,15 +11,16 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 import urllib3
 from kubernetes import client, config
 
-from flowverdict_contracts.addresses import to_bytes
-from flowverdict_enricher.directory import Directory, Endpoint
+from flowverdict_enricher import cluster
+from flowverdict_enricher.cluster import Cluster
+from flowverdict_enricher.directory import Directory
 from flowverdict_runtime.service import CannotRun, Context
 
 __all__ = ["check", "follow"]
@@ -33,49 +34,32 @@ SILENCE_SECONDS = 130
 """A watch that gives nothing for longer than the server was asked to keep it is dead."""
 
 
-class _Ip(msgspec.Struct):
-    ip: str = ""
+@dataclass(frozen=True, slots=True)
+class _Resource:
+    """What is listed and watched: its name in the API, where, and what its objects are."""
 
-
-class _Owner(msgspec.Struct):
-    kind: str
     name: str
-    controller: bool = False
+    path: str
+    kind: type[cluster.Object]
 
 
-class _Metadata(msgspec.Struct, rename="camel"):
-    name: str = ""
-    namespace: str = ""
-    uid: str = ""
+_RESOURCES = (
+    _Resource("nodes", "/api/v1/nodes", cluster.Node),
+    _Resource("services", "/api/v1/services", cluster.Service),
+    _Resource("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", cluster.EndpointSlice),
+    _Resource("jobs", "/apis/batch/v1/jobs", cluster.Job),
+    _Resource("pods", "/api/v1/pods", cluster.Pod),
+)
+
+
+class _ListMetadata(msgspec.Struct, rename="camel"):
     resource_version: str = ""
-    labels: dict[str, str] = {}
-    owner_references: list[_Owner] = []
-    creation_timestamp: datetime | None = None
     continue_: str = msgspec.field(default="", name="continue")
 
 
-class _Spec(msgspec.Struct, rename="camel"):
-    node_name: str = ""
-    host_network: bool = False
-
-
-class _Status(msgspec.Struct):
-    phase: str = ""
-    pod_ips: list[_Ip] = msgspec.field(default_factory=list, name="podIPs")
-    host_ip: str = msgspec.field(default="", name="hostIP")
-    host_ips: list[_Ip] = msgspec.field(default_factory=list, name="hostIPs")
-    start_time: datetime | None = msgspec.field(default=None, name="startTime")
-
-
-class _Pod(msgspec.Struct):
-    metadata: _Metadata
-    spec: _Spec = msgspec.field(default_factory=_Spec)
-    status: _Status = msgspec.field(default_factory=_Status)
-
-
-class _PodList(msgspec.Struct):
-    metadata: _Metadata
-    items: list[_Pod]
+class _List(msgspec.Struct):
+    metadata: _ListMetadata
+    items: list[msgspec.Raw] | None = None
 
 
 class _Event(msgspec.Struct):
@@ -99,6 +83,30 @@ class _Refused(Exception):
 _PASSING = (_Refused, urllib3.exceptions.HTTPError, msgspec.MsgspecError, ValueError, OSError)
 
 
+class _Readiness:
+    """One reason for all resources, in the service's health as `names`."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._reasons = {each.name: "reading" for each in _RESOURCES}
+        self._changes = threading.Lock()
+
+    def ready(self, resource: _Resource) -> None:
+        self._tell(resource, "")
+
+    def waiting(self, resource: _Resource, why: str) -> None:
+        self._tell(resource, why)
+
+    def _tell(self, resource: _Resource, why: str) -> None:
+        with self._changes:
+            self._reasons[resource.name] = why
+            reasons = [f"{name}: {each}" for name, each in self._reasons.items() if each]
+            if reasons:
+                self._context.health.waiting("names", f"Kubernetes: {'; '.join(reasons)}")
+            else:
+                self._context.health.ready("names")
+
+
 def _connect(kubeconfig: str) -> Any:
     try:
         if kubeconfig:
@@ -113,11 +121,13 @@ def _connect(kubeconfig: str) -> Any:
     return client.ApiClient()
 
 
-def _get(api: Any, query: dict[str, Any], read_seconds: float) -> urllib3.BaseHTTPResponse:
-    """The open response to a GET of the pods of all namespaces."""
+def _get(
+    api: Any, resource: _Resource, query: dict[str, Any], read_seconds: float
+) -> urllib3.BaseHTTPResponse:
+    """The open response to a GET of a resource in all namespaces."""
     request = api.param_serialize(
         "GET",
-        "/api/v1/pods",
+        resource.path,
         query_params=[(name, str(value)) for name, value in query.items() if value != ""],
         header_params={"Accept": "application/json"},
         auth_settings=["BearerToken"],
@@ -129,73 +139,33 @@ def _get(api: Any, query: dict[str, Any], read_seconds: float) -> urllib3.BaseHT
         raise _Gone
     if response.status != 200:
         response.close()
-        raise _Refused(_refusal(response.status))
+        raise _Refused(_refusal(resource, response.status))
     return response
 
 
-def _refusal(status: int) -> str:
+def _refusal(resource: _Resource, status: int) -> str:
     if status == 401:
         return "the API does not know our credentials (401)"
     if status == 403:
-        return "the API forbids it (403): grant get, list and watch on pods in all namespaces"
+        return f"the API forbids it (403): grant get, list and watch on {resource.name} everywhere"
     return f"the API answers {status}"
 
 
-def workload_of(pod: _Metadata) -> tuple[str, str]:
-    """Name and kind of what made a pod: its controller, or the Deployment of its ReplicaSet.
-
-    A Deployment names its ReplicaSets after itself and the pod-template-hash label
-    (pkg/controller/deployment/sync.go).
-    """
-    owner = next((each for each in pod.owner_references if each.controller), None)
-    if owner is None:
-        return "", ""
-    template = pod.labels.get("pod-template-hash", "")
-    if owner.kind == "ReplicaSet" and template and owner.name.endswith(f"-{template}"):
-        return owner.name.removesuffix(f"-{template}"), "Deployment"
-    return owner.name, owner.kind
-
-
-def _apply(pod: _Pod, directory: Directory) -> None:
-    now = time.time_ns()
-    meta, status, node = pod.metadata, pod.status, pod.spec.node_name
-    host = {each.ip for each in status.host_ips} | {status.host_ip}
-    addresses = [to_bytes(ip) for ip in host if ip]
-    # A pod that is only just bound to its node does not tell the node's address yet.
-    if node and addresses:
-        directory.put(f"node/{node}", Endpoint("node", node=node), addresses, 0, now)
-    if status.phase in ("Succeeded", "Failed"):
-        # Its address is free for another from now on, though the pod object stays.
-        directory.end(meta.uid, now)
-        return
-    workload, kind = workload_of(meta)
-    endpoint = Endpoint(
-        "pod",
-        namespace=meta.namespace,
-        pod=meta.name,
-        workload=workload,
-        workload_kind=kind,
-        node=node,
-    )
-    own = [] if pod.spec.host_network else [each.ip for each in status.pod_ips if each.ip]
-    began = status.start_time or meta.creation_timestamp
-    since = int(began.timestamp() * 1e9) if began else now
-    directory.put(meta.uid, endpoint, map(to_bytes, own), since, now)
-
-
-def _list(api: Any, directory: Directory) -> str:
-    """Read all pods into `directory`; returns the version to watch from."""
-    owners, following = set(), ""
+def _list(api: Any, resource: _Resource, state: Cluster) -> str:
+    """Read all of a resource into `state`; returns the version to watch from."""
+    uids: set[str] = set()
+    following = ""
     while True:
-        response = _get(api, {"limit": PAGE, "continue": following}, 30)
-        page = msgspec.json.decode(response.read(), type=_PodList)
-        for pod in page.items:
-            _apply(pod, directory)
-            owners.add(pod.metadata.uid)
-            owners.add(f"node/{pod.spec.node_name}")
+        response = _get(api, resource, {"limit": PAGE, "continue": following}, 30)
+        page = msgspec.json.decode(response.read(), type=_List)
+        for raw in page.items or ():
+            thing = msgspec.json.decode(raw, type=resource.kind)
+            state.put(thing)
+            uids.add(thing.metadata.uid)
         following = page.metadata.continue_
         if not following:
-            directory.keep_only(owners, time.time_ns())
+            state.keep_only(resource.kind, uids)
+            log.info("listed", extra={"resource": resource.name, "objects": len(uids)})
             return page.metadata.resource_version
 
 
@@ -206,7 +176,9 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from (line for line in whole if line)
 
 
-def _watch(api: Any, directory: Directory, version: str, context: Context) -> str:
+def _watch(
+    api: Any, resource: _Resource, state: Cluster, version: str, readiness: _Readiness
+) -> str:
     """Apply changes after `version` until the server ends the watch; returns the last version."""
     query = {
         "watch": "true",
@@ -214,8 +186,8 @@ def _watch(api: Any, directory: Directory, version: str, context: Context) -> st
         "resourceVersion": version,
         "timeoutSeconds": WATCH_SECONDS,
     }
-    response = _get(api, query, SILENCE_SECONDS)
-    context.health.ready("names")
+    response = _get(api, resource, query, SILENCE_SECONDS)
+    readiness.ready(resource)
     try:
         for line in _lines(response):
             event = msgspec.json.decode(line, type=_Event)
@@ -224,31 +196,32 @@ def _watch(api: Any, directory: Directory, version: str, context: Context) -> st
                 if failure.code == 410:
                     raise _Gone
                 raise _Refused(f"the watch ends with {failure.code}: {failure.message}")
-            pod = msgspec.json.decode(event.object, type=_Pod)
-            version = pod.metadata.resource_version
+            thing = msgspec.json.decode(event.object, type=resource.kind)
+            version = thing.metadata.resource_version
             if event.type == "DELETED":
-                directory.end(pod.metadata.uid, time.time_ns())
+                state.remove(resource.kind, thing.metadata.uid)
             elif event.type != "BOOKMARK":
-                _apply(pod, directory)
+                state.put(thing)
     finally:
         response.close()
     return version
 
 
-def _follow_for_ever(api: Any, directory: Directory, context: Context) -> None:
+def _follow_for_ever(
+    api: Any, resource: _Resource, state: Cluster, context: Context, readiness: _Readiness
+) -> None:
     version, pause = "", FIRST_PAUSE_SECONDS
     while not context.stopping.is_set():
         try:
             if not version:
-                version = _list(api, directory)
-                log.info("pods listed", extra={"owners": len(directory)})
-            version = _watch(api, directory, version, context)
+                version = _list(api, resource, state)
+            version = _watch(api, resource, state, version, readiness)
             pause = FIRST_PAUSE_SECONDS
         except _Gone:
-            log.info("the watch is too old, listing again")
+            log.info("the watch of %s is too old, listing again", resource.name)
             version = ""
         except _PASSING as error:
-            context.health.waiting("names", f"Kubernetes: {error or type(error).__name__}")
+            readiness.waiting(resource, str(error) or type(error).__name__)
             # What happened meanwhile is only in a fresh list if the watch itself was lost.
             version = version if isinstance(error, urllib3.exceptions.HTTPError) else ""
             time.sleep(pause * random.uniform(0.5, 1.5))
@@ -262,21 +235,31 @@ async def follow(kubeconfig: str, directory: Directory, context: Context) -> Non
         CannotRun: where there are no credentials for a cluster.
     """
     api = _connect(kubeconfig)
-    # A thread of its own, which may hang in a read: the process ends without waiting for it.
-    arguments = (api, directory, context)
-    threading.Thread(
-        target=_follow_for_ever, args=arguments, name="kubernetes", daemon=True
-    ).start()
+    state, readiness = Cluster(directory), _Readiness(context)
+    for resource in _RESOURCES:
+        # Threads of their own, which may hang in a read: the process ends without waiting for them.
+        threading.Thread(
+            target=_follow_for_ever,
+            args=(api, resource, state, context, readiness),
+            name=f"kubernetes {resource.name}",
+            daemon=True,
+        ).start()
     await context.stopping.wait()
 
 
 def check(kubeconfig: str) -> int:
-    """Print whether pods can be listed; 0 where they can."""
-    try:
-        response = _get(_connect(kubeconfig), {"limit": 1}, 10)
-        response.close()
-    except (CannotRun, _Gone, *_PASSING) as error:
-        print(f"broken   Kubernetes: {error}")
-        return 1
-    print("ok       Kubernetes: pods can be listed")
-    return 0
+    """Print whether all that names come from can be listed; 0 where it can."""
+    status = 0
+    for resource in _RESOURCES:
+        try:
+            response = _get(_connect(kubeconfig), resource, {"limit": 1}, 10)
+            response.close()
+        except CannotRun as error:
+            print(f"broken   Kubernetes: {error}")
+            return 1
+        except (_Gone, *_PASSING) as error:
+            print(f"broken   Kubernetes: {resource.name}: {error}")
+            status = 1
+        else:
+            print(f"ok       Kubernetes: {resource.name} can be listed")
+    return status

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 import pytest
 
 from conftest import eventually
@@ -39,22 +38,81 @@ def pod(name: str, ip: str, **changes: Any) -> dict[str, Any]:
             "phase": changes.get("phase", "Running"),
             "podIP": ip,
             "podIPs": [{"ip": ip}] if ip else [],
-            "hostIP": "10.1.0.1",
             "startTime": "2026-01-01T00:00:01Z",
         },
     }
 
 
+def owned_by(kind: str, name: str) -> list[dict[str, Any]]:
+    return [{"kind": kind, "name": name, "uid": f"uid-{kind}-{name}", "controller": True}]
+
+
+def thing(kind: str, name: str, **content: Any) -> dict[str, Any]:
+    """An object that is not a pod; `labels` and `owners` go into its metadata."""
+    return {
+        "metadata": {
+            "name": name,
+            "namespace": "" if kind == "Node" else "default",
+            "uid": f"uid-{kind}-{name}",
+            "resourceVersion": "5",
+            "labels": content.pop("labels", {}),
+            "ownerReferences": content.pop("owners", []),
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        **content,
+    }
+
+
+def node(name: str, ip: str, zone: str) -> dict[str, Any]:
+    addresses = [{"type": "InternalIP", "address": ip}, {"type": "Hostname", "address": name}]
+    labels = {"topology.kubernetes.io/zone": zone}
+    return thing("Node", name, labels=labels, status={"addresses": addresses})
+
+
+def service(name: str, *ips: str) -> dict[str, Any]:
+    return thing("Service", name, spec={"clusterIP": ips[0], "clusterIPs": list(ips)})
+
+
+def endpoint_slice(name: str, service: str, *pods: str) -> dict[str, Any]:
+    targets = [{"targetRef": {"kind": "Pod", "name": p, "uid": f"uid-{p}"}} for p in pods]
+    labels = {"kubernetes.io/service-name": service}
+    # The API writes null where there is none.
+    return thing("EndpointSlice", name, labels=labels, endpoints=targets or None)
+
+
+RESOURCES = {
+    "/api/v1/pods": "pods",
+    "/api/v1/nodes": "nodes",
+    "/api/v1/services": "services",
+    "/apis/discovery.k8s.io/v1/endpointslices": "endpointslices",
+    "/apis/batch/v1/jobs": "jobs",
+}
+
+
 class Api:
-    """Lists `pods` in pages, watches through `events`, and refuses with `refuse` when set."""
+    """Lists `objects` in pages, watches through `events`, and refuses with `refuse` when set.
+
+    `pods`, `lists` and `watched_from` are of pods.
+    """
 
     def __init__(self) -> None:
-        self.pods: list[dict[str, Any]] = []
-        self.events: queue.Queue[Any] = queue.Queue()
-        self.refuse = 0
+        self.objects: dict[str, list[dict[str, Any]]] = {name: [] for name in RESOURCES.values()}
+        self.events: dict[str, queue.Queue[Any]] = {name: queue.Queue() for name in self.objects}
+        self.refuse: dict[str, int] = {}
         self.lists = 0
         self.watched_from: list[str] = []
         self.page = 2
+
+    @property
+    def pods(self) -> list[dict[str, Any]]:
+        return self.objects["pods"]
+
+    @pods.setter
+    def pods(self, pods: list[dict[str, Any]]) -> None:
+        self.objects["pods"] = pods
+
+    def tell(self, type_: str, resource: str, thing: dict[str, Any]) -> None:
+        self.events[resource].put({"type": type_, "object": thing})
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -64,31 +122,33 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if url.path != "/api/v1/pods" or self.api.refuse:
-            self._json(self.api.refuse or 404, {"kind": "Status"})
+        resource = RESOURCES.get(url.path, "")
+        if not resource or resource in self.api.refuse:
+            self._json(self.api.refuse.get(resource, 404), {"kind": "Status"})
         elif "watch" in query:
             assert query["allowWatchBookmarks"] == "true"
-            self.api.watched_from.append(query["resourceVersion"])
-            self._watch()
+            if resource == "pods":
+                self.api.watched_from.append(query["resourceVersion"])
+            self._watch(resource)
         else:
-            self._list(query)
+            self._list(resource, query)
 
-    def _list(self, query: dict[str, str]) -> None:
+    def _list(self, resource: str, query: dict[str, str]) -> None:
         begin = int(query.get("continue", 0))
-        page = self.api.pods[begin : begin + self.api.page]
+        objects = self.api.objects[resource]
         more = begin + self.api.page
         metadata = {"resourceVersion": str(100 + self.api.lists)}
-        if more < len(self.api.pods):
+        if more < len(objects):
             metadata["continue"] = str(more)
-        else:
+        elif resource == "pods":
             self.api.lists += 1
-        self._json(200, {"metadata": metadata, "items": page})
+        self._json(200, {"metadata": metadata, "items": objects[begin:more] or None})
 
-    def _watch(self) -> None:
+    def _watch(self, resource: str) -> None:
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        while (event := self.api.events.get()) is not END:
+        while (event := self.api.events[resource].get()) is not END:
             line = event if isinstance(event, bytes) else json.dumps(event).encode() + b"\n"
             # In two pieces: a line need not come in one.
             for piece in (line[: len(line) // 2], line[len(line) // 2 :]):
@@ -127,7 +187,8 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Api, 
     path = tmp_path / "kubeconfig"
     path.write_text(json.dumps(config))
     yield api, str(path)
-    api.events.put(END)
+    for events in api.events.values():
+        events.put(END)
     server.shutdown()
     server.server_close()
 
@@ -154,15 +215,16 @@ def now(directory: Directory, address: str) -> tuple[str, str]:
 async def test_pods_are_listed_page_by_page_and_then_watched(api: tuple[Api, str]) -> None:
     server, kubeconfig = api
     server.pods = [pod(f"p{number}", f"10.0.0.{number}") for number in range(1, 6)]
+    server.objects["nodes"] = [node("worker0", "10.1.0.1", "a")]
     async with following(kubeconfig) as (directory, context):
         await eventually(lambda: "names" not in context.health.reasons())
         assert [now(directory, f"10.0.0.{n}") for n in range(1, 6)] == [
             ("pod", f"p{n}") for n in range(1, 6)
         ]
         assert now(directory, "10.1.0.1") == ("node", "worker0")
-        server.events.put({"type": "ADDED", "object": pod("new", "10.0.0.9")})
+        server.tell("ADDED", "pods", pod("new", "10.0.0.9"))
         await eventually(lambda: now(directory, "10.0.0.9") == ("pod", "new"))
-        server.events.put({"type": "DELETED", "object": pod("new", "10.0.0.9")})
+        server.tell("DELETED", "pods", pod("new", "10.0.0.9"))
         await eventually(lambda: now(directory, "10.0.0.9")[0] == "unknown")
 
 
@@ -171,8 +233,8 @@ async def test_a_completed_pod_gives_its_address_to_the_next(api: tuple[Api, str
     server.pods = [pod("job", "10.0.0.1")]
     async with following(kubeconfig) as (directory, _):
         await eventually(lambda: now(directory, "10.0.0.1") == ("pod", "job"))
-        server.events.put({"type": "MODIFIED", "object": pod("job", "10.0.0.1", phase="Succeeded")})
-        server.events.put({"type": "ADDED", "object": pod("next", "10.0.0.1")})
+        server.tell("MODIFIED", "pods", pod("job", "10.0.0.1", phase="Succeeded"))
+        server.tell("ADDED", "pods", pod("next", "10.0.0.1"))
         await eventually(lambda: now(directory, "10.0.0.1") == ("pod", "next"))
 
 
@@ -181,6 +243,7 @@ async def test_a_pod_on_the_host_network_does_not_take_the_nodes_address(
 ) -> None:
     server, kubeconfig = api
     server.pods = [pod("proxy", "10.1.0.1", host_network=True)]
+    server.objects["nodes"] = [node("worker0", "10.1.0.1", "a")]
     async with following(kubeconfig) as (directory, _):
         await eventually(lambda: now(directory, "10.1.0.1") == ("node", "worker0"))
 
@@ -191,8 +254,8 @@ async def test_a_watch_that_ends_is_taken_up_where_the_last_bookmark_left_it(
     server, kubeconfig = api
     async with following(kubeconfig) as _:
         bookmark = {"metadata": {"resourceVersion": "777"}}
-        server.events.put({"type": "BOOKMARK", "object": bookmark})
-        server.events.put(END)
+        server.tell("BOOKMARK", "pods", bookmark)
+        server.events["pods"].put(END)
         await eventually(lambda: server.watched_from == ["100", "777"])
     assert server.lists == 1
 
@@ -205,24 +268,26 @@ async def test_a_watch_that_is_too_old_leads_to_a_fresh_list_that_ends_what_is_g
     async with following(kubeconfig) as (directory, _):
         await eventually(lambda: now(directory, "10.0.0.1") == ("pod", "gone"))
         server.pods = [pod("stays", "10.0.0.2")]
-        server.events.put({"type": "ERROR", "object": {"code": 410, "message": "too old"}})
-        server.events.put(END)
+        server.events["pods"].put({"type": "ERROR", "object": {"code": 410, "message": "too old"}})
+        server.events["pods"].put(END)
         await eventually(lambda: server.lists == 2)
         await eventually(lambda: now(directory, "10.0.0.1")[0] == "unknown")
         assert now(directory, "10.0.0.2") == ("pod", "stays")
 
 
 @pytest.mark.parametrize(
-    ("status", "words"), [(403, "grant get, list and watch"), (401, "credentials"), (500, "500")]
+    ("status", "words"),
+    [(403, "grant get, list and watch on pods"), (401, "credentials"), (500, "500")],
 )
 async def test_a_refusing_api_is_named_as_the_reason_and_asked_again(
     api: tuple[Api, str], status: int, words: str
 ) -> None:
     server, kubeconfig = api
-    server.refuse = status
+    server.refuse["pods"] = status
     async with following(kubeconfig) as (directory, context):
         await eventually(lambda: words in context.health.reasons().get("names", ""))
-        server.pods, server.refuse = [pod("p", "10.0.0.1")], 0
+        server.pods = [pod("p", "10.0.0.1")]
+        server.refuse.clear()
         await eventually(lambda: now(directory, "10.0.0.1") == ("pod", "p"))
         await eventually(lambda: "names" not in context.health.reasons())
 
@@ -232,27 +297,90 @@ async def test_nonsense_from_the_api_is_survived(api: tuple[Api, str]) -> None:
     async with following(kubeconfig) as (directory, context):
         await eventually(lambda: "names" not in context.health.reasons())
         server.pods = [pod("p", "10.0.0.1")]
-        server.events.put(b"{not json}\n")
-        server.events.put(END)
+        server.events["pods"].put(b"{not json}\n")
+        server.events["pods"].put(END)
         await eventually(lambda: now(directory, "10.0.0.1") == ("pod", "p"))
 
 
-def test_a_pod_of_a_deployment_is_named_after_the_deployment() -> None:
-    def workload(**changes: Any) -> tuple[str, str]:
-        decoded = msgspec.json.decode(json.dumps(pod("x", "", **changes)), type=kubernetes._Pod)
-        return kubernetes.workload_of(decoded.metadata)
+async def named(directory: Directory, address: str, **wanted: str) -> None:
+    """Wait until an address' name has these fields."""
 
-    replica_set = {"kind": "ReplicaSet", "name": "web-7d9", "controller": True}
-    assert workload(owners=[replica_set], labels={"pod-template-hash": "7d9"}) == (
-        "web",
-        "Deployment",
-    )
-    assert workload(owners=[replica_set]) == ("web-7d9", "ReplicaSet")
-    assert workload(owners=[{"kind": "Job", "name": "backup", "controller": True}]) == (
-        "backup",
-        "Job",
-    )
-    assert workload() == ("", "")
+    def has() -> bool:
+        found = directory.at(to_bytes(address), 1 << 62, (1 << 62) + 1)
+        return {name: getattr(found, name) for name in wanted} == wanted
+
+    await eventually(has, 10)
+
+
+async def test_a_pod_is_named_after_what_made_it(api: tuple[Api, str]) -> None:
+    server, kubeconfig = api
+    template = {"pod-template-hash": "7d9"}
+    rollout = {"rollouts-pod-template-hash": "7d9"}
+    server.pods = [
+        pod("web", "10.0.0.1", owners=owned_by("ReplicaSet", "web-7d9"), labels=template),
+        pod("canary", "10.0.0.2", owners=owned_by("ReplicaSet", "canary-7d9"), labels=rollout),
+        pod("bare", "10.0.0.3", owners=owned_by("ReplicaSet", "bare-7d9")),
+        pod("once", "10.0.0.4", owners=owned_by("Job", "once")),
+        pod("nightly", "10.0.0.5", owners=owned_by("Job", "nightly-29371200")),
+        pod("alone", "10.0.0.6"),
+    ]
+    nightly = thing("Job", "nightly-29371200", owners=owned_by("CronJob", "nightly"))
+    server.objects["jobs"] = [thing("Job", "once"), nightly]
+    async with following(kubeconfig) as (directory, _):
+        await named(directory, "10.0.0.1", workload="web", workload_kind="Deployment")
+        await named(directory, "10.0.0.2", workload="canary", workload_kind="Rollout")
+        await named(directory, "10.0.0.3", workload="bare-7d9", workload_kind="ReplicaSet")
+        await named(directory, "10.0.0.4", workload="once", workload_kind="Job")
+        await named(directory, "10.0.0.5", workload="nightly", workload_kind="CronJob")
+        await named(directory, "10.0.0.6", workload="", workload_kind="")
+
+
+async def test_a_services_addresses_are_the_services_until_it_is_deleted(
+    api: tuple[Api, str],
+) -> None:
+    server, kubeconfig = api
+    server.objects["services"] = [service("web", "10.96.0.7", "fd00::7"), service("db", "None")]
+    async with following(kubeconfig) as (directory, _):
+        for address in ("10.96.0.7", "fd00::7"):
+            await named(directory, address, kind="service", namespace="default", service="web")
+        server.tell("DELETED", "services", service("web", "10.96.0.7", "fd00::7"))
+        await named(directory, "10.96.0.7", kind="unknown")
+
+
+async def test_a_pod_has_its_nodes_zone_and_its_service_in_whatever_order_they_come(
+    api: tuple[Api, str],
+) -> None:
+    server, kubeconfig = api
+    async with following(kubeconfig) as (directory, _):
+        server.tell("ADDED", "endpointslices", endpoint_slice("web-1", "web", "early"))
+        server.tell("ADDED", "pods", pod("early", "10.0.0.1"))
+        await named(directory, "10.0.0.1", pod="early", service="web", zone="")
+        server.tell("ADDED", "nodes", node("worker0", "10.1.0.1", "a"))
+        await named(directory, "10.0.0.1", zone="a", service="web")
+        await named(directory, "10.1.0.1", kind="node", node="worker0", zone="a")
+        server.tell("MODIFIED", "nodes", node("worker0", "10.1.0.1", "b"))
+        await named(directory, "10.0.0.1", zone="b")
+        server.tell("ADDED", "endpointslices", endpoint_slice("api-1", "api", "early"))
+        await named(directory, "10.0.0.1", service="api")  # the first of two by name
+        server.tell("MODIFIED", "endpointslices", endpoint_slice("api-1", "api"))
+        await named(directory, "10.0.0.1", service="web")
+        server.tell("DELETED", "endpointslices", endpoint_slice("web-1", "web", "early"))
+        await named(directory, "10.0.0.1", service="", zone="b")
+
+
+@pytest.mark.parametrize("resource", sorted(RESOURCES.values()))
+async def test_names_wait_for_every_resource_that_they_are_made_of(
+    api: tuple[Api, str], resource: str
+) -> None:
+    server, kubeconfig = api
+    server.refuse[resource] = 403
+    async with following(kubeconfig) as (_, context):
+        words = f"Kubernetes: {resource}: the API forbids it"
+        await eventually(lambda: context.health.reasons()["names"].startswith(words))
+        assert kubernetes.check(kubeconfig) == 1
+        server.refuse.clear()
+        await eventually(lambda: "names" not in context.health.reasons())
+    assert kubernetes.check(kubeconfig) == 0
 
 
 def test_without_a_cluster_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,291 @@
+"""A cluster's objects and the names they give to addresses.
+
+A pod's name is put together from several: its node tells its zone, endpoint slices its service, and
+the Job that made it the CronJob that made that. They come in any order.
+"""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+
+import msgspec
+
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_enricher.directory import Directory, Endpoint
+
+__all__ = ["Cluster", "EndpointSlice", "Job", "Node", "Object", "Pod", "Service"]
+
+_ZONE = "topology.kubernetes.io/zone"
+_SERVICE_OF_SLICE = "kubernetes.io/service-name"
+# Deployments and Argo's Rollouts name their ReplicaSets after themselves and this label of the pods
+# (kubernetes: pkg/controller/deployment/sync.go; argo-rollouts: rollout/sync.go).
+_TEMPLATE_HASH = {"pod-template-hash": "Deployment", "rollouts-pod-template-hash": "Rollout"}
+
+
+class _Ip(msgspec.Struct):
+    ip: str = ""
+
+
+class _Owner(msgspec.Struct):
+    kind: str
+    name: str
+    uid: str = ""
+    controller: bool = False
+
+
+class Metadata(msgspec.Struct, rename="camel"):
+    """What every object says of itself."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+    owner_references: list[_Owner] = []
+    creation_timestamp: datetime | None = None
+
+
+class _PodSpec(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+    host_network: bool = False
+
+
+class _PodStatus(msgspec.Struct):
+    phase: str = ""
+    pod_ips: list[_Ip] = msgspec.field(default_factory=list, name="podIPs")
+    start_time: datetime | None = msgspec.field(default=None, name="startTime")
+
+
+class Pod(msgspec.Struct):
+    """Of v1: a pod."""
+
+    metadata: Metadata
+    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
+    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
+
+
+class _NodeAddress(msgspec.Struct):
+    address: str = ""
+
+
+class _NodeStatus(msgspec.Struct):
+    addresses: list[_NodeAddress] = []
+
+
+class Node(msgspec.Struct):
+    """Of v1: a node."""
+
+    metadata: Metadata
+    status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
+
+
+class _ServiceSpec(msgspec.Struct):
+    cluster_ips: list[str] = msgspec.field(default_factory=list, name="clusterIPs")
+
+
+class Service(msgspec.Struct):
+    """Of v1: a service and its cluster addresses.
+
+    Those of its load balancer are left out: some balancers are the nodes, and the address theirs.
+    """
+
+    metadata: Metadata
+    spec: _ServiceSpec = msgspec.field(default_factory=_ServiceSpec)
+
+
+class _Target(msgspec.Struct):
+    kind: str = ""
+    uid: str = ""
+
+
+class _SliceEndpoint(msgspec.Struct, rename="camel"):
+    target_ref: _Target | None = None
+
+
+class EndpointSlice(msgspec.Struct):
+    """Of discovery.k8s.io/v1: which pods a service leads to."""
+
+    metadata: Metadata
+    endpoints: list[_SliceEndpoint] | None = None
+
+    def pods(self) -> set[str]:
+        """Their uids."""
+        targets = (each.target_ref for each in self.endpoints or ())
+        return {each.uid for each in targets if each and each.kind == "Pod"}
+
+
+class Job(msgspec.Struct):
+    """Of batch/v1: a job, for its owner."""
+
+    metadata: Metadata
+
+
+Object = Pod | Node | Service | EndpointSlice | Job
+
+
+def _since(moment: datetime | None) -> int:
+    return int(moment.timestamp() * 1e9) if moment else time.time_ns()
+
+
+def _packed(texts: Iterable[str]) -> list[bytes]:
+    """Those of `texts` that are addresses; a headless service, for example, has "None"."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            found.append(to_bytes(text))
+    return found
+
+
+def _controller(meta: Metadata) -> _Owner | None:
+    return next((each for each in meta.owner_references if each.controller), None)
+
+
+class Cluster:
+    """Keeps a directory as the objects say. Several threads may tell it of changes."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        self._known: dict[type[Object], dict[str, Object]] = {}
+        self._pods: dict[str, Pod] = {}
+        self._zones: dict[str, str] = {}
+        self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
+        self._owners: dict[str, tuple[str, str]] = {}  # of a job
+        self._changes = threading.Lock()
+
+    def put(self, thing: Object) -> None:
+        """`thing` is new, or has changed."""
+        with self._changes:
+            before = self._known.setdefault(type(thing), {}).get(thing.metadata.uid)
+            self._known[type(thing)][thing.metadata.uid] = thing
+            match thing:
+                case Pod():
+                    self._put_pod(thing)
+                case Node():
+                    self._put_node(thing)
+                case Service():
+                    self._put_service(thing)
+                case EndpointSlice():
+                    self._put_slice(thing, before if isinstance(before, EndpointSlice) else None)
+                case Job():
+                    self._put_job(thing)
+
+    def remove(self, kind: type[Object], uid: str) -> None:
+        """There is no such object any more. One that was never there is no error."""
+        with self._changes:
+            thing = self._known.get(kind, {}).pop(uid, None)
+            match thing:
+                case Pod():
+                    self._pods.pop(uid, None)
+                    self._directory.end(uid, time.time_ns())
+                case Node():
+                    self._zones.pop(thing.metadata.name, None)
+                    self._directory.end(uid, time.time_ns())
+                case Service():
+                    self._directory.end(uid, time.time_ns())
+                case EndpointSlice():
+                    self._leave_slice(uid, thing.pods())
+                case Job():
+                    self._owners.pop(uid, None)
+
+    def keep_only(self, kind: type[Object], uids: Iterable[str]) -> None:
+        """Remove those objects of a kind that a fresh list does not have."""
+        for gone in set(self._known.get(kind, {})) - set(uids):
+            self.remove(kind, gone)
+
+    def _put_pod(self, pod: Pod) -> None:
+        uid = pod.metadata.uid
+        if pod.status.phase in ("Succeeded", "Failed"):
+            # Its address is free for another from now on, though the pod object stays.
+            self._pods.pop(uid, None)
+            self._directory.end(uid, time.time_ns())
+            return
+        self._pods[uid] = pod
+        self._name(pod)
+
+    def _name(self, pod: Pod) -> None:
+        meta, node = pod.metadata, pod.spec.node_name
+        workload, workload_kind = self._workload(meta)
+        services = self._services.get(meta.uid, {})
+        endpoint = Endpoint(
+            "pod",
+            namespace=meta.namespace,
+            pod=meta.name,
+            workload=workload,
+            workload_kind=workload_kind,
+            node=node,
+            zone=self._zones.get(node, ""),
+            # Of several services the first by name, so that it is the same one tomorrow.
+            service=min(services.values(), default=""),
+        )
+        own = () if pod.spec.host_network else _packed(each.ip for each in pod.status.pod_ips)
+        since = _since(pod.status.start_time or meta.creation_timestamp)
+        self._directory.put(meta.uid, endpoint, own, since, time.time_ns())
+
+    def _workload(self, meta: Metadata) -> tuple[str, str]:
+        """Name and kind of what made a pod: its controller, or what made that."""
+        owner = _controller(meta)
+        if owner is None:
+            return "", ""
+        for label, kind in _TEMPLATE_HASH.items():
+            template = meta.labels.get(label, "")
+            if owner.kind == "ReplicaSet" and template and owner.name.endswith(f"-{template}"):
+                return owner.name.removesuffix(f"-{template}"), kind
+        return self._owners.get(owner.uid, (owner.name, owner.kind))
+
+    def _put_node(self, node: Node) -> None:
+        meta = node.metadata
+        zone = meta.labels.get(_ZONE, "")
+        endpoint = Endpoint("node", node=meta.name, zone=zone)
+        # Types that are names, such as Hostname, pack to nothing.
+        own = _packed(each.address for each in node.status.addresses)
+        since = _since(meta.creation_timestamp)
+        self._directory.put(meta.uid, endpoint, own, since, time.time_ns())
+        if self._zones.get(meta.name, "") != zone:
+            self._zones[meta.name] = zone
+            self._name_all(pod for pod in self._pods.values() if pod.spec.node_name == meta.name)
+
+    def _put_service(self, service: Service) -> None:
+        meta = service.metadata
+        endpoint = Endpoint("service", namespace=meta.namespace, service=meta.name)
+        since = _since(meta.creation_timestamp)
+        own = _packed(service.spec.cluster_ips)
+        self._directory.put(meta.uid, endpoint, own, since, time.time_ns())
+
+    def _put_slice(self, piece: EndpointSlice, before: EndpointSlice | None) -> None:
+        uid, pods = piece.metadata.uid, piece.pods()
+        if before is not None:
+            self._leave_slice(uid, before.pods() - pods)
+        service = piece.metadata.labels.get(_SERVICE_OF_SLICE, "")
+        for pod in pods if service else ():
+            if self._services.setdefault(pod, {}).get(uid) != service:
+                self._services[pod][uid] = service
+                self._name_all(self._among_pods({pod}))
+
+    def _leave_slice(self, uid: str, pods: set[str]) -> None:
+        for pod in pods & self._services.keys():
+            self._services[pod].pop(uid, None)
+            if not self._services[pod]:
+                del self._services[pod]
+        self._name_all(self._among_pods(pods))
+
+    def _put_job(self, job: Job) -> None:
+        owner = _controller(job.metadata)
+        if owner is None or job.metadata.uid in self._owners:
+            return
+        self._owners[job.metadata.uid] = owner.name, owner.kind
+        made = (each for each in self._pods.values() if _made_by(each, job.metadata.uid))
+        self._name_all(made)
+
+    def _among_pods(self, uids: set[str]) -> Iterator[Pod]:
+        return (self._pods[uid] for uid in uids if uid in self._pods)
+
+    def _name_all(self, pods: Iterable[Pod]) -> None:
+        for pod in list(pods):
+            self._name(pod)
+
+
+def _made_by(pod: Pod, uid: str) -> bool:
+    owner = _controller(pod.metadata)
+    return owner is not None and owner.uid == uid

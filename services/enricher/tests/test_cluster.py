@@ -1,0 +1,114 @@
+"""What a cluster's objects name, whatever happened on the way there."""
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from flowverdict_contracts.addresses import to_bytes
+from flowverdict_enricher.cluster import Cluster, EndpointSlice, Job, Node, Object, Pod, Service
+from flowverdict_enricher.directory import Directory, Endpoint
+
+PODS, NODES, SERVICES, JOBS = ("p0", "p1", "p2"), ("n0", "n1"), ("s0", "s1"), ("j0", "j1")
+LATE = 1 << 62
+
+
+def built(kind: type[Object], uid: str, content: dict[str, object], **meta: object) -> Object:
+    metadata = {"name": uid, "uid": uid, "creationTimestamp": "2026-01-01T00:00:00Z", **meta}
+    return msgspec.convert({"metadata": metadata, **content}, kind, strict=False)
+
+
+def owned_by(job: str | None) -> list[dict[str, object]]:
+    return [{"kind": "Job", "name": job, "uid": job, "controller": True}] if job else []
+
+
+pods = st.builds(
+    lambda uid, node, phase: built(
+        Pod,
+        uid,
+        {
+            "spec": {"nodeName": node},
+            "status": {"phase": phase, "podIPs": [{"ip": f"10.0.0.{uid[1]}"}]},
+        },
+        # Who made a pod is as old as the pod, and so is its address here.
+        ownerReferences=owned_by({"p0": "j0", "p1": "j1"}.get(uid)),
+    ),
+    st.sampled_from(PODS),
+    st.sampled_from(NODES),
+    st.sampled_from(("Pending", "Running", "Succeeded")),
+)
+nodes = st.builds(
+    lambda uid, zone: built(
+        Node,
+        uid,
+        {"status": {"addresses": [{"type": "InternalIP", "address": f"10.1.0.{uid[1]}"}]}},
+        labels={"topology.kubernetes.io/zone": zone} if zone else {},
+    ),
+    st.sampled_from(NODES),
+    st.sampled_from(("", "a", "b")),
+)
+services = st.builds(
+    lambda uid, ip: built(Service, uid, {"spec": {"clusterIPs": [ip]}}),
+    st.sampled_from(SERVICES),
+    st.sampled_from(("None", "10.96.0.1")),
+)
+slices = st.builds(
+    lambda uid, within: built(
+        EndpointSlice,
+        f"{uid}-slice",
+        {"endpoints": [{"targetRef": {"kind": "Pod", "uid": pod}} for pod in within] or None},
+        labels={"kubernetes.io/service-name": uid},
+    ),
+    st.sampled_from(SERVICES),
+    st.sets(st.sampled_from(PODS)),
+)
+jobs = st.builds(
+    lambda uid: built(
+        Job,
+        uid,
+        {},
+        ownerReferences=[{"kind": "CronJob", "name": "nightly", "controller": True}],
+    ),
+    st.sampled_from(JOBS),
+)
+# A pod keeps its zone and its CronJob where the node or the Job is gone before it.
+lasting = st.tuples(st.just(False), st.one_of(nodes, jobs))
+passing = st.tuples(st.booleans(), st.one_of(pods, slices, services))
+changes = st.lists(st.one_of(lasting, passing), max_size=30)
+
+
+def told(objects: list[tuple[bool, Object]]) -> Directory:
+    """A directory after `objects` were put, or removed where the first is True."""
+    directory = Directory()
+    cluster = Cluster(directory)
+    for removed, thing in objects:
+        if removed:
+            cluster.remove(type(thing), thing.metadata.uid)
+        else:
+            cluster.put(thing)
+    return directory
+
+
+def names(directory: Directory, addresses: list[str]) -> list[Endpoint]:
+    return [directory.at(to_bytes(each), LATE, LATE + 1) for each in addresses]
+
+
+@given(changes)
+def test_names_are_those_of_what_is_there_now_and_not_of_the_way_it_came_about(
+    history: list[tuple[bool, Object]],
+) -> None:
+    last = {(type(thing), thing.metadata.uid): (removed, thing) for removed, thing in history}
+    left = [(False, thing) for removed, thing in last.values() if not removed]
+    left.sort(key=lambda each: type(each[1]).__name__, reverse=True)
+    addresses = [f"10.0.0.{pod[1]}" for pod in PODS] + [f"10.1.0.{node[1]}" for node in NODES]
+    assert names(told(history), addresses) == names(told(left), addresses)
+
+
+@given(changes)
+def test_a_fresh_list_ends_what_is_not_on_it(history: list[tuple[bool, Object]]) -> None:
+    directory = Directory()
+    cluster = Cluster(directory)
+    for _, thing in history:
+        cluster.put(thing)
+    for kind in (Pod, Node, Service, EndpointSlice, Job):
+        cluster.keep_only(kind, [])
+    assert len(directory) == 0
