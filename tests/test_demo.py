@@ -111,9 +111,13 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
         env={**os.environ, "FLOWVERDICT_TEST_MARK": str(tmp_path), "PYTHONUNBUFFERED": "1"},
     )
     assert process.stdout is not None
+    said = ""
     for line in process.stdout:
+        said += line
         if line.startswith("during"):
             break
+    else:
+        pytest.fail(f"the demo ended before its fault:\n{said}")
     yield process
     process.kill()
     process.wait()

@@ -74,6 +74,7 @@ async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
     before = kernel(network, "RetransSegs")
     records = of_the_lab(await raw_records(jetstream), network)
     counted = int(records["retransmitted_segments"].sum())
+    print(f"retransmissions: {counted} counted, {before} by the kernel")  # for a failure
     return counted == before == kernel(network, "RetransSegs")
 
 
