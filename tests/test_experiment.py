@@ -122,7 +122,7 @@ async def test_it_is_the_targets_node_and_namespace_that_is_broken_and_only_that
     assert chaos["spec"]["hostPID"] is True
     (container,) = chaos["spec"]["containers"]
     assert container["command"] == [
-        "/experiment/chaos.sh", "7", "5", "32", target["metadata"]["uid"],
+        "/opt/experiment/chaos.sh", "7", "5", "32", target["metadata"]["uid"],
     ]  # fmt: skip
     listener = cluster.objects[LISTENER]
     assert listener["spec"]["automountServiceAccountToken"] is False

@@ -113,7 +113,7 @@ def _chaos(objects: Objects, plan: Plan) -> dict[str, Any]:
                 {
                     "name": "chaos",
                     "image": _image(),
-                    "command": ["/experiment/chaos.sh", *order],
+                    "command": ["/opt/experiment/chaos.sh", *order],
                     # To enter the other pod's network namespace and change its interface.
                     "securityContext": {"privileged": True, "runAsUser": 0, "runAsNonRoot": False},
                 }
