@@ -100,9 +100,13 @@ class _Readiness:
     def _tell(self, resource: _Resource, why: str) -> None:
         with self._changes:
             self._reasons[resource.name] = why
-            reasons = [f"{name}: {each}" for name, each in self._reasons.items() if each]
-            if reasons:
-                self._context.health.waiting("names", f"Kubernetes: {'; '.join(reasons)}")
+            waiting: dict[str, list[str]] = {}
+            for name, each in self._reasons.items():
+                if each:
+                    waiting.setdefault(each, []).append(name)
+            if waiting:
+                said = "; ".join(f"{', '.join(names)}: {each}" for each, names in waiting.items())
+                self._context.health.waiting("names", f"Kubernetes: {said}")
             else:
                 self._context.health.ready("names")
 
@@ -149,6 +153,11 @@ def _refusal(resource: _Resource, status: int) -> str:
     if status == 403:
         return f"the API forbids it (403): grant get, list and watch on {resource.name} everywhere"
     return f"the API answers {status}"
+
+
+def _why(error: Exception) -> str:
+    # Of a connection that cannot be made, the reason without the path that was asked for.
+    return str(getattr(error, "reason", "") or error) or type(error).__name__
 
 
 def _list(api: Any, resource: _Resource, state: Cluster) -> str:
@@ -221,7 +230,7 @@ def _follow_for_ever(
             log.info("the watch of %s is too old, listing again", resource.name)
             version = ""
         except _PASSING as error:
-            readiness.waiting(resource, str(error) or type(error).__name__)
+            readiness.waiting(resource, _why(error))
             # What happened meanwhile is only in a fresh list if the watch itself was lost.
             version = version if isinstance(error, urllib3.exceptions.HTTPError) else ""
             time.sleep(pause * random.uniform(0.5, 1.5))
@@ -249,17 +258,19 @@ async def follow(kubeconfig: str, directory: Directory, context: Context) -> Non
 
 def check(kubeconfig: str) -> int:
     """Print whether all that names come from can be listed; 0 where it can."""
-    status = 0
-    for resource in _RESOURCES:
-        try:
-            response = _get(_connect(kubeconfig), resource, {"limit": 1}, 10)
-            response.close()
-        except CannotRun as error:
-            print(f"broken   Kubernetes: {error}")
-            return 1
-        except (_Gone, *_PASSING) as error:
-            print(f"broken   Kubernetes: {resource.name}: {error}")
-            status = 1
-        else:
-            print(f"ok       Kubernetes: {resource.name} can be listed")
-    return status
+    try:
+        api = _connect(kubeconfig)
+        refused = []
+        for resource in _RESOURCES:
+            try:
+                _get(api, resource, {"limit": 1}, 10).close()
+            except (_Gone, _Refused) as error:
+                refused.append(f"{resource.name}: {error}")
+    except (CannotRun, *_PASSING) as error:
+        refused = [_why(error)]
+    for why in refused:
+        print(f"broken   Kubernetes: {why}")
+    if refused:
+        return 1
+    print(f"ok       Kubernetes: {', '.join(each.name for each in _RESOURCES)} can be listed")
+    return 0

@@ -17,6 +17,7 @@ from conftest import eventually
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_enricher import kubernetes
 from flowverdict_enricher.directory import Directory
+from flowverdict_lab.pipeline import free_port
 from flowverdict_runtime.service import CannotRun, Context
 
 END = object()
@@ -381,6 +382,21 @@ async def test_names_wait_for_every_resource_that_they_are_made_of(
         server.refuse.clear()
         await eventually(lambda: "names" not in context.health.reasons())
     assert kubernetes.check(kubeconfig) == 0
+
+
+async def test_an_api_that_is_away_is_said_once_for_all_resources(
+    api: tuple[Api, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads(Path(api[1]).read_text())
+    config["clusters"][0]["cluster"]["server"] = f"http://127.0.0.1:{free_port()}"
+    away = tmp_path / "away"
+    away.write_text(json.dumps(config))
+    assert kubernetes.check(str(away)) == 1
+    assert capsys.readouterr().out.count("refused") == 1
+    every = "nodes, services, endpointslices, jobs, pods: "
+    async with following(str(away)) as (_, context):
+        await eventually(lambda: every in context.health.reasons()["names"])
+        assert "/api/v1" not in context.health.reasons()["names"]
 
 
 def test_without_a_cluster_the_error_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
