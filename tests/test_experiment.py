@@ -30,8 +30,8 @@ class Cluster(KubernetesStandIn):
         super().__init__()
         self.add("/api/v1/namespaces/flowverdict", {"metadata": {"name": "flowverdict"}})
         doctor = yaml.safe_load((ROOT / "deploy/k8s/base/doctor.yaml").read_text())
-        (container,) = doctor["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
-        container["image"] += ":0.1.0"
+        (self.container,) = doctor["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+        self.container["image"] += ":0.1.0"
         self.doctor = "/apis/batch/v1/namespaces/flowverdict/cronjobs/doctor"
         self.add(self.doctor, doctor)
         self.blamed: str | None = ""
@@ -39,6 +39,9 @@ class Cluster(KubernetesStandIn):
         self.logs["experiment-listener"] = lambda: "\n".join(self.said)
         self.on_running = self.break_network
         self.before = self.names()
+
+    def set_image(self, image: str) -> None:
+        self.container["image"] = image
 
     def break_network(self, pod: dict[str, Any]) -> None:
         if pod["metadata"]["name"] != "flowverdict-chaos" or self.blamed is None:
@@ -98,6 +101,19 @@ def test_the_right_verdict_is_found_and_everything_removed(
     assert phases == ["before", "after"]
 
 
+def test_an_image_that_does_not_tell_where_others_are_is_asked_about(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.set_image("registry.example.org/doctor@sha256:0123")
+    status, output = run(cluster, tmp_path, *quick())
+    assert status == 3
+    assert "--images REGISTRY/PATH" in output
+    assert cluster.names() == cluster.before
+    assert not cluster.changes or all(each.startswith("removed") for each in cluster.changes)
+    status, output = run(cluster, tmp_path, "--images", "registry.example.org", *quick())
+    assert status == 0, output
+
+
 def test_another_verdict_and_none_are_wrong(cluster: Cluster, tmp_path: Path) -> None:
     cluster.blamed = "default/somebody"
     status, output = run(cluster, tmp_path, *quick())
@@ -115,6 +131,7 @@ async def test_it_is_the_targets_node_and_namespace_that_is_broken_and_only_that
     cluster: Cluster, tmp_path: Path
 ) -> None:
     cluster.nodes["pod-a"] = "worker7"
+    cluster.set_image("registry.example.org:5000/x/doctor:9")
     process = start(cluster, tmp_path, "run", "--seconds", "2", "--loss", "7", "--delay", "5")
     chaos = await eventually(lambda: cluster.objects.get(CHAOS))
     target = cluster.objects[f"{NAMESPACE}/pods/pod-a"]
@@ -127,7 +144,9 @@ async def test_it_is_the_targets_node_and_namespace_that_is_broken_and_only_that
     listener = cluster.objects[LISTENER]
     assert listener["spec"]["automountServiceAccountToken"] is False
     (container,) = listener["spec"]["containers"]
-    assert container["image"] == "flowverdict/tail:0.1.0"
+    assert container["image"] == "registry.example.org:5000/x/tail:9"
+    images = {each["spec"]["containers"][0]["image"] for each in (chaos, target)}
+    assert images == {"registry.example.org:5000/x/experiment:9"}
     assert container["args"] == ["verdicts", "--json"]
     assert {each["name"]: each.get("value") for each in container["env"]} == {
         "FLOWVERDICT_NATS_USER": "reader",
@@ -218,9 +237,12 @@ def test_the_network_is_broken_in_the_pods_own_namespace_and_mended_on_sigterm()
     unified = Path("/sys/fs/cgroup/unified")
     cgroups = unified if unified.is_dir() else Path("/sys/fs/cgroup")
     cgroup = cgroups / f"pod{uid.replace('-', '_')}"
+    # As CRI-O has it: what watches the pod is in its cgroup, and in the node's network.
+    monitor = subprocess.Popen(["sleep", "60"])
     pod = subprocess.Popen(["unshare", "--net", "sleep", "60"])
     try:
         cgroup.mkdir()
+        (cgroup / "cgroup.procs").write_text(str(monitor.pid))
         (cgroup / "cgroup.procs").write_text(str(pod.pid))
         inside = ["nsenter", "-t", str(pod.pid), "-n"]
         subprocess.run([*inside, "ip", "link", "add", "eth0", "type", "veth"], check=True)
@@ -243,7 +265,8 @@ def test_the_network_is_broken_in_the_pods_own_namespace_and_mended_on_sigterm()
         chaos.stdout.close()
         assert not broken()
     finally:
-        pod.kill()
-        pod.wait()
+        for process in (pod, monitor):
+            process.kill()
+            process.wait()
         if cgroup.exists():
             cgroup.rmdir()

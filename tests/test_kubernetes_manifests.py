@@ -391,12 +391,20 @@ def test_production_has_three_nats_servers_apart_and_speaks_tls() -> None:
 
 def test_the_nats_volume_holds_the_streams() -> None:
     wanted = sum(int(config.max_bytes or 0) for config in subjects.STREAMS.values())
-    assert wanted < 4_000_000_000  # max_file_store in nats.conf
     for overlay in OVERLAYS:
-        for each in of_kind(overlay, "StatefulSet"):
-            if each["metadata"]["name"] == "nats":
-                claim = each["spec"]["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]
-                assert int(claim["storage"].removesuffix("Gi")) << 30 >= 4_000_000_000
+        (conf,) = (
+            each["data"]["nats.conf"]
+            for each in of_kind(overlay, "ConfigMap")
+            if "nats.conf" in each["data"]
+        )
+        stored = int(re.findall(r"max_file_store: (\d+)GB", conf)[0]) * 1_000_000_000
+        assert wanted < stored, overlay
+        (nats,) = (
+            each for each in of_kind(overlay, "StatefulSet") if each["metadata"]["name"] == "nats"
+        )
+        (claim,) = nats["spec"]["volumeClaimTemplates"]
+        size = claim["spec"]["resources"]["requests"]["storage"]
+        assert int(size.removesuffix("Gi")) << 30 >= stored, overlay
 
 
 def test_the_overlay_for_kube_prometheus_stack_is_what_its_generator_writes() -> None:

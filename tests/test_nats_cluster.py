@@ -17,22 +17,10 @@ from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_lab.pipeline import free_port, start_process
 from flowverdict_runtime.connection import publish_until_stored
 from flowverdict_runtime.service import Context
-from tests.users import CONF, UsersPipeline, connected_as, give_passwords
+from tests.users import CONF, UsersPipeline, certificates, connected_as, give_passwords
 
 PRODUCTION = CONF.parents[1] / "k8s/overlays/production"
 SERVERS = ("nats-0", "nats-1", "nats-2")
-
-
-def certificates(folder: Path) -> None:
-    """What cert-manager puts into the Secret nats-tls, for 127.0.0.1."""
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
-    authority = ["-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority"]
-    of_servers = ["-CA", "ca.crt", "-CAkey", "ca.key", "-keyout", "tls.key", "-out", "tls.crt"]
-    names = ["-subj", "/CN=nats", "-addext", "subjectAltName=IP:127.0.0.1"]
-    folder.mkdir()
-    for more in (authority, of_servers + names):
-        argv = ["openssl", "req", "-x509", *key, *more]
-        subprocess.run(argv, cwd=folder, check=True, capture_output=True)
 
 
 class Cluster(UsersPipeline):

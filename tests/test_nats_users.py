@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -52,6 +53,7 @@ ALLOWED = {
     "influx-writer": set(),
     "rca": {"rca.verdicts"},
     "reader": set(),
+    "admin": {"flows.raw.worker0", "flows.enriched", "rca.verdicts"},
 }
 
 
@@ -76,11 +78,13 @@ async def test_a_user_publishes_its_own_subjects_and_no_others(
     of_its_own = ALLOWED[user]
     if user == "reader":  # it may make consumers of its own, by which nobody loses anything
         of_its_own = {"$JS.API.CONSUMER.CREATE.FLOWS_ENRICHED.somebody.rca.verdicts"}
+    if user == "admin":
+        of_its_own = of_its_own | {each for each in everything if each.startswith("$JS.")}
     await eventually(lambda: len(refused) == len(everything - of_its_own))
     assert not [why for why in refused if any(f'"{each.lower()}"' in why for each in of_its_own)]
 
 
-@pytest.mark.parametrize("user", [user for user in USERS if user != "reader"])
+@pytest.mark.parametrize("user", [user for user in USERS if user not in ("reader", "admin")])
 async def test_a_service_hears_only_answers_to_itself(
     connect: Callable[[str], Any], user: str
 ) -> None:
@@ -115,6 +119,33 @@ async def test_a_reader_reads_streams_and_cannot_touch_a_services_consumer(
         with pytest.raises((TimeoutError, nats.errors.Error)):
             await attempt
     assert len(refused) == 3
+
+
+async def test_an_admin_changes_and_backs_up_a_stream(connect: Callable[[str], Any]) -> None:
+    rca, _ = await connect("rca")
+    await ensure_streams(rca.jetstream(), [subjects.RCA_VERDICTS])
+    await rca.jetstream().publish(subjects.SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+    admin, refused = await connect("admin")
+    jetstream = admin.jetstream(timeout=5)
+    config = (await jetstream.stream_info(subjects.RCA_VERDICTS)).config
+    await jetstream.update_stream(config.evolve(max_bytes=100_000_000))
+    changed = await jetstream.stream_info(subjects.RCA_VERDICTS)
+    assert changed.config.max_bytes == 100_000_000
+    # What `nats stream backup` asks for: the stream in pieces, each of which is answered.
+    pieces: list[Msg] = []
+
+    async def piece(message: Msg) -> None:
+        pieces.append(message)
+        await message.respond(b"")
+
+    inbox = admin.new_inbox()
+    await admin.subscribe(inbox, cb=piece)
+    ask = json.dumps({"deliver_subject": inbox}).encode()
+    answer = await admin.request("$JS.API.STREAM.SNAPSHOT.RCA_VERDICTS", ask, timeout=5)
+    assert json.loads(answer.data)["state"]["messages"] == 1
+    await eventually(lambda: pieces and not pieces[-1].data)  # the last is empty
+    assert sum(len(each.data) for each in pieces) > 500
+    assert not refused
 
 
 async def test_the_python_of_the_documents_hears_verdicts_as_reader(

@@ -1,7 +1,8 @@
-"""The users of deploy/nats, for tests: their passwords, a connection, the pipeline with them."""
+"""NATS with users and certificates, for tests: passwords, a connection, the pipeline with them."""
 
 import contextlib
 import re
+import subprocess
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -39,6 +40,18 @@ def settings_of(user: str, url: str, ca: str = "") -> NatsSettings:
             "FLOWVERDICT_NATS_CA": ca,
         },
     )
+
+
+def certificates(folder: Path) -> None:
+    """What cert-manager puts into the Secret nats-tls, for 127.0.0.1."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
+    authority = ["-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority"]
+    of_servers = ["-CA", "ca.crt", "-CAkey", "ca.key", "-keyout", "tls.key", "-out", "tls.crt"]
+    names = ["-subj", "/CN=nats", "-addext", "subjectAltName=IP:127.0.0.1"]
+    folder.mkdir()
+    for more in (authority, of_servers + names):
+        argv = ["openssl", "req", "-x509", *key, *more]
+        subprocess.run(argv, cwd=folder, check=True, capture_output=True)
 
 
 @contextlib.asynccontextmanager

@@ -12,16 +12,19 @@ set -eu
 
 fail() { echo "chaos: $*" >&2; exit 1; }
 
-# Kubernetes puts a pod's UID into the cgroup of its processes, under systemd with '_' for '-'.
+# Kubernetes puts a pod's UID into the cgroup of its processes, under systemd with '_' for '-'. CRI-O's
+# monitor of the pod has it as well, but the node's own network, which is to stay whole.
 process_of() {
     other=$(echo "$1" | tr - _)
+    nodes=$(readlink /proc/1/ns/net || readlink /proc/self/ns/net)
     for process in /proc/[0-9]*; do
-        if grep -qsE "pod($1|$other)" "$process/cgroup"; then
+        if grep -qsE "pod($1|$other)" "$process/cgroup" \
+            && [ "$(readlink "$process/ns/net" || echo "$nodes")" != "$nodes" ]; then
             echo "${process#/proc/}"
             return
         fi
     done
-    fail "no process of pod $1 on this node"
+    fail "no process of pod $1 with a network of its own on this node"
 }
 
 inside() { if [ -n "$pid" ]; then nsenter -t "$pid" -n "$@"; else "$@"; fi; }

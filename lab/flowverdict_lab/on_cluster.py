@@ -7,11 +7,13 @@ breaks the target's network, and another listens to verdicts. Then everything is
 import argparse
 import contextlib
 import json
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
@@ -41,16 +43,37 @@ class Plan:
     wait_seconds: float
 
 
-def _image() -> str:
-    """The experiment's image, as its pods have it."""
-    pods = (each for each in manifests() if each["kind"] == "Pod")
-    image: str = next(pods)["spec"]["containers"][0]["image"]
-    return image
+class Images:
+    """Where this cluster has Flowverdict's images: beside the doctor's, of the doctor's version.
+
+    Args:
+        given: registry and path from the command line; empty to take the doctor's.
+
+    Raises:
+        ClusterError: where Flowverdict is not there, or its doctor's image tells nothing.
+    """
+
+    def __init__(self, objects: Objects, given: str) -> None:
+        (doctor,) = objects.template(FLOWVERDICT, "doctor")["spec"]["containers"]
+        found = re.fullmatch(r"(.*/)?doctor:([\w.-]+)", doctor["image"])
+        if found is None and not given:
+            raise ClusterError(
+                f"the doctor's image is {doctor['image']}, which does not tell where others are: "
+                "--images REGISTRY/PATH"
+            )
+        self._prefix = f"{given.rstrip('/')}/" if given else (found and found[1]) or ""
+        self._version = found[2] if found else version("flowverdict-lab")
+
+    def __getitem__(self, name: str) -> str:
+        return f"{self._prefix}{name}:{self._version}"
 
 
-def init(objects: Objects, tell: Tell) -> None:
+def init(objects: Objects, images: Images, tell: Tell) -> None:
     """Make the four pods and wait until all of them are ready."""
     for thing in manifests():
+        if thing["kind"] == "Pod":
+            for container in thing["spec"]["containers"]:
+                container["image"] = images["experiment"]
         objects.create(thing)
     for pod in PODS:
         tell(f"waiting for {pod}", 0)
@@ -70,7 +93,7 @@ def cleanup(objects: Objects, tell: Tell) -> None:
     objects.wait(gone, lambda: objects.pod(FLOWVERDICT, LISTENER) is None, _GONE_SECONDS)
 
 
-def _listener(objects: Objects) -> dict[str, Any]:
+def _listener(objects: Objects, images: Images) -> dict[str, Any]:
     """A pod that prints verdicts; the doctor's, which may read NATS, with another program."""
     template = objects.template(FLOWVERDICT, "doctor")
     spec = template["spec"]
@@ -79,7 +102,7 @@ def _listener(objects: Objects) -> dict[str, Any]:
     spec.pop("serviceAccountName", None)
     spec.pop("serviceAccount", None)
     (container,) = spec["containers"]
-    container["image"] = container["image"].replace("/doctor:", "/tail:")
+    container["image"] = images["tail"]
     container["args"] = ["verdicts", "--json"]
     # The doctor asks others, too; this one needs no password but NATS'.
     container["env"] = [
@@ -90,7 +113,7 @@ def _listener(objects: Objects) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def _chaos(objects: Objects, plan: Plan) -> dict[str, Any]:
+def _chaos(objects: Objects, images: Images, plan: Plan) -> dict[str, Any]:
     """A pod on the target's node that breaks the target's network for one phase."""
     target = objects.pod(EXPERIMENT, plan.target)
     if target is None:
@@ -112,7 +135,7 @@ def _chaos(objects: Objects, plan: Plan) -> dict[str, Any]:
             "containers": [
                 {
                     "name": "chaos",
-                    "image": _image(),
+                    "image": images["experiment"],
                     "command": ["/opt/experiment/chaos.sh", *order],
                     # To enter the other pod's network namespace and change its interface.
                     "securityContext": {"privileged": True, "runAsUser": 0, "runAsNonRoot": False},
@@ -143,12 +166,12 @@ def blamed(verdicts: list[dict[str, Any]]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def run(objects: Objects, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+def run(objects: Objects, images: Images, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
     """The three phases; returns what was said meanwhile."""
     expected = f"pod {EXPERIMENT}/{plan.target}"
-    init(objects, tell)
+    init(objects, images, tell)
     tell("waiting for the listener", 0)
-    objects.create(_listener(objects))
+    objects.create(_listener(objects, images))
     objects.wait_ready(FLOWVERDICT, LISTENER, _READY_SECONDS)
 
     def listened() -> list[dict[str, Any]]:
@@ -157,7 +180,7 @@ def run(objects: Objects, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
     began = time.monotonic()
     for number, phase in enumerate(PHASES):
         if phase == "during":
-            objects.create(_chaos(objects, plan))
+            objects.create(_chaos(objects, images, plan))
             objects.wait_ready(EXPERIMENT, CHAOS, _READY_SECONDS)
         elif phase == "after":
             objects.delete_pod(EXPERIMENT, CHAOS)
@@ -222,6 +245,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--kubeconfig", default="", help="default: KUBECONFIG or ~/.kube/config")
     parser.add_argument("--context", default="", help="default: the file's current one")
+    parser.add_argument(
+        "--images",
+        default="",
+        metavar="REGISTRY/PATH",
+        help="where the images tail and experiment are; default: beside the doctor's",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("init", help="make the four pods and their traffic")
     running = commands.add_parser("run", help="all of it: make, break, compare, remove")
@@ -282,7 +311,7 @@ def _do(arguments: argparse.Namespace, console: Console) -> int:
     total = len(PHASES) * getattr(arguments, "seconds", 0)
     with _progress(console, total) as tell:
         if arguments.command == "init":
-            init(objects, tell)
+            init(objects, Images(objects, arguments.images), tell)
             console.print(f"{', '.join(PODS)} call each other in namespace {EXPERIMENT}.")
             return RIGHT
         if arguments.command == "cleanup":
@@ -293,7 +322,7 @@ def _do(arguments: argparse.Namespace, console: Console) -> int:
             arguments.target, arguments.loss, arguments.delay, arguments.seconds, arguments.wait
         )
         try:
-            verdicts = run(objects, plan, tell)
+            verdicts = run(objects, Images(objects, arguments.images), plan, tell)
         finally:
             _remove(objects, arguments.keep, tell)
     return _compare(plan, verdicts, console)
@@ -311,7 +340,10 @@ def main() -> None:
         print(f"script/experiment: {error}", file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
-        print("script/experiment: interrupted; everything it made is gone", file=sys.stderr)
+        left = "everything it made is gone"
+        if arguments.command != "run" or arguments.keep:
+            left = "for what is left: script/experiment cleanup"
+        print(f"script/experiment: interrupted; {left}", file=sys.stderr)
         sys.exit(INTERRUPTED)
 
 

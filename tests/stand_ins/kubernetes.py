@@ -83,7 +83,14 @@ class KubernetesStandIn(Listening):
         self.add(f"{path}/{name}", thing)
         return 201, thing
 
+    def list_(self, path: str) -> tuple[int, Object]:
+        """All right below `path`, whatever the label selector."""
+        below = [each for each in self.objects if each.rpartition("/")[0] == path]
+        return 200, {"metadata": {}, "items": [self.objects[each] for each in below]}
+
     def read(self, path: str) -> tuple[int, Object]:
+        if path.endswith("/pods"):
+            return self.list_(path)
         thing = self.objects.get(path)
         if thing is None:
             return 404, {"message": "not found"}

@@ -5,9 +5,10 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from errno import EAFNOSUPPORT
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from logging import INFO, WARNING
-from socket import AF_INET6, socket
+from socket import AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, socket
 from typing import Any
 
 from isal import igzip
@@ -137,6 +138,26 @@ class _Server(ThreadingHTTPServer):
         log.debug("http: %s went away", client_address, exc_info=True)
 
 
+class _Server6(_Server):
+    address_family = AF_INET6
+
+    def server_bind(self) -> None:
+        if self.server_address[0] == "::":  # every address, those of IPv4 as well
+            self.socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
+def _listening(listen: Address, handler: type[_Handler]) -> _Server:
+    if ":" not in listen.host:
+        return _Server((listen.host, listen.port), handler)
+    try:
+        return _Server6((listen.host, listen.port), handler)
+    except OSError as error:
+        if listen.host != "::" or error.errno != EAFNOSUPPORT:
+            raise
+        return _Server(("0.0.0.0", listen.port), handler)  # noqa: S104 # as asked, without IPv6
+
+
 def serve(health: Health, listen: Address) -> Address:
     """Answer on `listen` from a thread until the process ends; returns where.
 
@@ -144,11 +165,8 @@ def serve(health: Health, listen: Address) -> Address:
         SettingsError: where nothing can listen there.
     """
     handler = type("Handler", (_Handler,), {"health": health})
-    server = (
-        type("Server", (_Server,), {"address_family": AF_INET6}) if ":" in listen.host else _Server
-    )
     try:
-        running = server((listen.host, listen.port), handler)
+        running = _listening(listen, handler)
     except OSError as error:
         raise SettingsError(f"FLOWVERDICT_LISTEN is {listen}: {error.strerror}") from error
     threading.Thread(target=running.serve_forever, name="http", daemon=True).start()

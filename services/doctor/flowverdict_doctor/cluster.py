@@ -1,16 +1,18 @@
-"""Kubernetes: may the enricher read what it needs?"""
+"""Kubernetes: may the enricher read what it needs, and are Flowverdict's own pods ready?"""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import urllib3
 from kubernetes import client, config
 
-from flowverdict_doctor.finding import Finding, broken, ok
+from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
 
 __all__ = ["findings"]
 
+_WHAT = "Kubernetes"
 _NEEDED = (
     ("", "pods"),
     ("", "nodes"),
@@ -19,6 +21,8 @@ _NEEDED = (
     ("batch", "jobs"),
 )
 _TIMEOUT = (5, 10)
+_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_OURS, _NAME = "app.kubernetes.io/part-of=flowverdict", "app.kubernetes.io/name"
 
 
 def _allowed(api: Any, group: str, resource: str, verb: str) -> bool:
@@ -28,9 +32,66 @@ def _allowed(api: Any, group: str, resource: str, verb: str) -> bool:
     return bool(answer.status.allowed)
 
 
+def _permissions(connection: Any) -> Finding:
+    api = client.AuthorizationV1Api(connection)
+    refused = [
+        f"{verb} {resource}"
+        for group, resource in _NEEDED
+        for verb in ("list", "watch")
+        if not _allowed(api, group, resource, verb)
+    ]
+    if refused:
+        return broken(
+            _WHAT,
+            f"may not {', '.join(refused)}",
+            "bind the ClusterRole flowverdict-enricher of deploy/k8s/base/enricher.yaml",
+        )
+    return ok(_WHAT, "pods, nodes, services, endpoint slices and jobs can be listed and watched")
+
+
+def _why_not(pod: Any) -> str:
+    """Why a pod is not ready, as the kubelet or the scheduler says; empty where it is ready."""
+    for each in pod.status.container_statuses or ():
+        state = each.state and (each.state.waiting or each.state.terminated)
+        if state:
+            return f"{state.reason}: {state.message or ''}".rstrip(": ")
+    conditions = {each.type: each for each in pod.status.conditions or ()}
+    scheduled, ready = conditions.get("PodScheduled"), conditions.get("Ready")
+    if scheduled and scheduled.status != "True":
+        return f"not scheduled: {scheduled.message}"
+    if ready and ready.status == "True":
+        return ""
+    return "runs, but is not ready: /readyz says why" if ready else str(pod.status.phase)
+
+
+def _pods(connection: Any) -> Iterator[Finding]:
+    namespace = _NAMESPACE.read_text() if _NAMESPACE.exists() else "flowverdict"
+    api: Any = client.CoreV1Api(connection)
+    found = api.list_namespaced_pod(namespace, label_selector=_OURS, _request_timeout=_TIMEOUT)
+    parts: dict[str, dict[str, str]] = {}
+    for pod in found.items:
+        # Those of jobs that have ended are only still there for their logs.
+        if (
+            pod.status.phase not in ("Succeeded", "Failed")
+            and pod.metadata.labels[_NAME] != "doctor"
+        ):
+            name = pod.metadata.labels[_NAME]
+            parts.setdefault(name, {})[pod.metadata.name] = _why_not(pod)
+    if not parts:
+        yield warning(_WHAT, f"no pod of Flowverdict in {namespace}", "kubectl apply -k deploy/k8s")
+    for name, pods in sorted(parts.items()):
+        unready = {pod: why for pod, why in pods.items() if why}
+        said = f"{len(pods) - len(unready)} of {len(pods)} pods ready"
+        if unready:
+            first, why = next(iter(unready.items()))
+            advice = f"kubectl -n {namespace} describe pod {first}, and its logs"
+            yield broken(name, f"{said}; {first}: {why}", advice)
+        else:
+            yield ok(name, said)
+
+
 def findings(settings: DoctorSettings) -> Iterator[Finding]:
     """Lines about Kubernetes, as the service account of this pod or the kubeconfig's user."""
-    what = "Kubernetes"
     try:
         if settings.kubeconfig:
             config.load_kube_config(settings.kubeconfig)
@@ -38,33 +99,18 @@ def findings(settings: DoctorSettings) -> Iterator[Finding]:
             config.load_incluster_config()
     except (config.ConfigException, OSError) as error:
         if settings.kubeconfig:
-            yield broken(what, str(error), "FLOWVERDICT_KUBECONFIG names the file")
+            yield broken(_WHAT, str(error), "FLOWVERDICT_KUBECONFIG names the file")
         else:
-            yield ok(what, "not looked at: this is no pod and FLOWVERDICT_KUBECONFIG is not set")
+            yield ok(_WHAT, "not looked at: this is no pod and FLOWVERDICT_KUBECONFIG is not set")
         return
     with client.ApiClient() as connection:
         # Who asks wants an answer now.
         connection.rest_client.pool_manager.connection_pool_kw["retries"] = 0
-        api = client.AuthorizationV1Api(connection)
         try:
-            refused = [
-                f"{verb} {resource}"
-                for group, resource in _NEEDED
-                for verb in ("list", "watch")
-                if not _allowed(api, group, resource, verb)
-            ]
+            yield _permissions(connection)
+            yield from _pods(connection)
         except client.ApiException as error:
             advice = "does the API know who asks? its log says"
-            yield broken(what, f"the API answers {error.status} {error.reason}", advice)
-            return
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            yield broken(what, f"the API: {error}", "can it be reached from here?")
-            return
-    if refused:
-        yield broken(
-            what,
-            f"may not {', '.join(refused)}",
-            "bind the ClusterRole flowverdict-enricher of deploy/k8s/base/enricher.yaml",
-        )
-    else:
-        yield ok(what, "pods, nodes, services, endpoint slices and jobs can be listed and watched")
+            yield broken(_WHAT, f"the API answers {error.status} {error.reason}", advice)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            yield broken(_WHAT, f"the API: {error}", "can it be reached from here?")

@@ -50,7 +50,11 @@ def _btf(root: Path) -> Finding:
 
 def _lockdown(root: Path) -> Iterator[Finding]:
     file = root / "sys/kernel/security/lockdown"
-    if file.exists() and "[confidentiality]" in file.read_text():
+    try:
+        state = file.read_text()
+    except OSError:
+        return
+    if "[confidentiality]" in state:
         yield broken(
             "lockdown",
             "the kernel is locked down for confidentiality",
@@ -60,9 +64,14 @@ def _lockdown(root: Path) -> Iterator[Finding]:
 
 def _tracefs(root: Path) -> Finding:
     events = root / "sys/kernel/tracing/events"
-    if not events.is_dir():
-        return ok("tracefs", "not mounted here; the collector's raw tracepoints do without it")
-    missing = [each for each in _TRACEPOINTS if not (events / each).is_dir()]
+    try:
+        if not events.is_dir():
+            return ok("tracefs", "not mounted here; the collector's raw tracepoints do without it")
+        missing = [each for each in _TRACEPOINTS if not (events / each).is_dir()]
+    except PermissionError:
+        return warning(
+            "tracefs", "this user may not look into it", "run as root to see the tracepoints"
+        )
     if missing:
         return broken(
             "tracefs",

@@ -7,7 +7,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
 from nats.js.errors import NotFoundError
 
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, STREAMS
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, RCA_VERDICTS, STREAMS
 from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.asking import NatsAway, asking
@@ -16,7 +16,7 @@ from flowverdict_runtime.retry import PASSING
 
 __all__ = ["findings"]
 
-_READERS = {FLOWS_RAW: ("enricher",), FLOWS_ENRICHED: ("exporter", "rca")}
+_READERS = {FLOWS_RAW: ["enricher"], FLOWS_ENRICHED: ["exporter", "rca"]}
 _WRITERS = {FLOWS_RAW: "a collector", FLOWS_ENRICHED: "an enricher"}
 _CONNECT_SECONDS = 5.0
 _BEHIND = 1000
@@ -42,9 +42,12 @@ def _stream(name: str, info: StreamInfo, ages: dict[str, float]) -> Iterator[Fin
         yield ok(what, size)
 
 
-def _readers(name: str, consumers: list[ConsumerInfo]) -> Iterator[Finding]:
+def _readers(name: str, consumers: list[ConsumerInfo], with_influx: bool) -> Iterator[Finding]:
     found = {each.name: each for each in consumers}
-    for reader in _READERS.get(name, ()):
+    expected = _READERS.get(name, [])
+    if with_influx and name in (FLOWS_ENRICHED, RCA_VERDICTS):
+        expected = [*expected, "influx-writer"]
+    for reader in expected:
         if reader not in found:
             yield broken(
                 f"consumer {reader}", f"nobody reads {name} under this name", "is it running?"
@@ -69,7 +72,7 @@ async def _age_seconds(jetstream: JetStreamContext, name: str, info: StreamInfo)
     return (datetime.now(UTC) - last.time).total_seconds()
 
 
-async def _streams(jetstream: JetStreamContext) -> list[Finding]:
+async def _streams(jetstream: JetStreamContext, with_influx: bool) -> list[Finding]:
     lines: list[Finding] = []
     for name in STREAMS:
         try:
@@ -81,7 +84,7 @@ async def _streams(jetstream: JetStreamContext) -> list[Finding]:
             continue
         age = await _age_seconds(jetstream, name, info)
         lines += _stream(name, info, {} if age is None else {name: age})
-        lines += _readers(name, await jetstream.consumers_info(name))
+        lines += _readers(name, await jetstream.consumers_info(name), with_influx)
     return lines
 
 
@@ -94,7 +97,7 @@ async def findings(settings: DoctorSettings) -> list[Finding]:
             jetstream = client.jetstream(timeout=3)
             account = await jetstream.account_info()
             lines.append(ok(what, f"{url}: JetStream with {account.streams} streams"))
-            lines += await _streams(jetstream)
+            lines += await _streams(jetstream, bool(settings.influx_url))
     except NatsAway as error:
         lines.append(broken(what, str(error), error.advice))
     except PASSING as error:

@@ -190,12 +190,57 @@ async def test_nats_that_is_away_is_said(nats_server: NatsServer) -> None:
     await eventually(lambda: level_of(of_nats(nats_server.url)[1], "NATS") == "ok")
 
 
+def a_pod(name: str, part: str, **status: Any) -> dict[str, Any]:
+    labels = {"app.kubernetes.io/name": part, "app.kubernetes.io/part-of": "flowverdict"}
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    return {
+        "metadata": {"name": name, "labels": labels},
+        "spec": {"containers": []},
+        "status": status or ready,
+    }
+
+
+def test_pods_that_are_not_ready_are_named_with_the_reason(
+    api: KubernetesStandIn, tmp_path: Path
+) -> None:
+    kubeconfig = str(api.kubeconfig(tmp_path))
+    status, found, _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
+    assert "no pod of Flowverdict in flowverdict" in found[-1].said
+    assert (status, found[-1].level) == (0, "warning")
+    container = {"name": "c", "ready": False, "image": "", "imageID": "", "restartCount": 3}
+    waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m"}}
+    unscheduled = {"type": "PodScheduled", "status": "False", "message": "0/3 nodes"}
+    unready = [{"type": "PodScheduled", "status": "True"}, {"type": "Ready", "status": "False"}]
+    for pod in (
+        a_pod("rca-1", "rca"),
+        a_pod("collector-1", "collector"),
+        a_pod("collector-2", "collector", containerStatuses=[container | {"state": waiting}]),
+        a_pod("nats-0", "nats", phase="Pending", conditions=[unscheduled]),
+        a_pod("enricher-1", "enricher", phase="Running", conditions=unready),
+        a_pod("make-1", "make-credentials", phase="Failed"),
+        a_pod("doctor-1", "doctor", phase="Running"),
+    ):
+        api.add(f"/api/v1/namespaces/flowverdict/pods/{pod['metadata']['name']}", pod)
+    status, found, _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
+    assert status == 1
+    assert {each.what: (each.level, each.said) for each in found[1:]} == {
+        "collector": ("broken", "1 of 2 pods ready; collector-2: CrashLoopBackOff: back-off 5m"),
+        "enricher": (
+            "broken",
+            "0 of 1 pods ready; enricher-1: runs, but is not ready: /readyz says why",
+        ),
+        "nats": ("broken", "0 of 1 pods ready; nats-0: not scheduled: 0/3 nodes"),
+        "rca": ("ok", "1 of 1 pods ready"),
+    }
+
+
 def test_what_the_enricher_may_not_read_is_named(api: KubernetesStandIn, tmp_path: Path) -> None:
     kubeconfig = str(api.kubeconfig(tmp_path))
-    status, (finding,), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
-    assert (status, finding.level) == (0, "ok")
+    api.add("/api/v1/namespaces/flowverdict/pods/rca-1", a_pod("rca-1", "rca"))
+    status, found, _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
+    assert (status, {each.level for each in found}) == (0, {"ok"})
     api.denied = {"watch pods", "list endpointslices"}
-    status, (finding,), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
+    status, (finding, _), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
     assert (status, finding.level) == (1, "broken")
     assert finding.said == "may not watch pods, list endpointslices"
     api.refuse["POST"] = 401

@@ -19,6 +19,7 @@ PASSWORDS = (
     "nats-influx-writer",
     "nats-rca",
     "nats-reader",
+    "nats-admin",
     "influxdb-password",
     "influxdb-token",
     "grafana-password",
