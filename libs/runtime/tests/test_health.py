@@ -1,5 +1,6 @@
 """What a service says of itself over HTTP."""
 
+import errno
 import gzip
 import json
 import socket
@@ -50,6 +51,27 @@ def test_a_client_that_hangs_keeps_no_other_waiting() -> None:
     with socket.create_connection((where.host, where.port)) as hanging:
         hanging.send(b"GET /hea")
         assert get(where, "/healthz")[0] == 200
+
+
+def test_every_address_is_those_of_ipv4_and_of_ipv6() -> None:
+    where = serve(Health(), Address("::", 0))
+    for host in ("127.0.0.1", "::1"):
+        assert get(Address(host, where.port), "/healthz")[0] == 200
+
+
+def test_without_ipv6_every_address_is_those_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    class WithoutIpv6(real):  # type: ignore[misc, valid-type]
+        def __init__(self, family: int = -1, *arguments: int, **more: object) -> None:
+            if family == socket.AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "no IPv6")
+            super().__init__(family, *arguments, **more)
+
+    monkeypatch.setattr(socket, "socket", WithoutIpv6)
+    where = serve(Health(), Address("::", 0))
+    monkeypatch.undo()
+    assert get(Address("127.0.0.1", where.port), "/healthz")[0] == 200
 
 
 def test_a_port_that_is_taken_is_a_clear_error() -> None:

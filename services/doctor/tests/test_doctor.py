@@ -295,6 +295,17 @@ def test_the_kernel_is_judged_by_its_version(
     assert levels(machine(tmp_path))["kernel"] == level
 
 
+def test_a_user_who_may_not_see_tracepoints_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", forbidden)
+    (finding,) = [each for each in node.of_kernel(machine(tmp_path)) if each.what == "tracefs"]
+    assert (finding.level, finding.advice) == ("warning", "run as root to see the tracepoints")
+
+
 def test_tracepoints_that_are_missing_are_named(tmp_path: Path) -> None:
     root = machine(tmp_path)
     events = root / "sys/kernel/tracing/events"
