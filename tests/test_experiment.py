@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
@@ -36,6 +37,7 @@ class Cluster(KubernetesStandIn):
         self.add(self.doctor, doctor)
         self.blamed: str | None = ""
         self.said = ["not a verdict", "[1]"]
+        self.summary = "to [fd00::1]:80 \x1b[31m"
         self.logs["experiment-listener"] = lambda: "\n".join(self.said)
         self.on_running = self.break_network
         self.before = self.names()
@@ -53,7 +55,8 @@ class Cluster(KubernetesStandIn):
             if "/pods/" in path and each["metadata"]["uid"] == uid
         ]
         cause = a_cause(name=self.blamed or f"flowverdict-experiment/{target}")
-        self.said.append(verdicts.encode(a_verdict(causes=(cause,))).decode())
+        said = msgspec.structs.replace(a_verdict(causes=(cause,)), summary=self.summary)
+        self.said.append(verdicts.encode(said).decode())
 
 
 @pytest.fixture
@@ -99,6 +102,26 @@ def test_the_right_verdict_is_found_and_everything_removed(
     )
     phases = [line for line in output.splitlines() if line in ("before", "after")]
     assert phases == ["before", "after"]
+
+
+def test_what_a_killed_run_left_does_not_decide_the_next(cluster: Cluster, tmp_path: Path) -> None:
+    for path in (NAMESPACE, CHAOS, LISTENER):
+        name = path.rpartition("/")[2]
+        thing: dict[str, Any] = {"metadata": {"name": name}, "spec": {"containers": []}}
+        cluster.add(path, thing | {"status": {"phase": "Running"}})
+    status, output = run(cluster, tmp_path, *quick("--target", "pod-b"))
+    assert status == 0, output
+    assert cluster.changes.index("removed experiment-listener") < cluster.changes.index(
+        "made pod-a"
+    )
+    assert cluster.names() == cluster.before
+
+
+def test_what_others_say_is_shown_as_it_is_and_not_obeyed(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.said += ['{"causes": ["x"]}', '{"causes": [{"kind": "pod"}]}', "[" * 100_000]
+    status, output = run(cluster, tmp_path, *quick())
+    assert status == 0, output
+    assert "to [fd00::1]:80 \N{REPLACEMENT CHARACTER}[31m" in output
 
 
 def test_an_image_that_does_not_tell_where_others_are_is_asked_about(
@@ -193,7 +216,7 @@ def test_a_refusal_of_the_api_is_said(cluster: Cluster, tmp_path: Path) -> None:
     cluster.refuse["POST .*/pods$"] = 403
     status, output = run(cluster, tmp_path, *quick())
     assert status == 3
-    assert "cannot make Pod pod-a: 403 Forbidden" in output
+    assert "cannot make Pod pod-a: 403 so it is" in output
     cluster.refuse = {"DELETE": 403}
     status, output = run(cluster, tmp_path, *quick())
     assert status == 3

@@ -1,6 +1,7 @@
 """The experiment's pods in Kubernetes: made, waited for, removed."""
 
 import functools
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,7 +49,14 @@ class Objects:
     def __init__(self, kubeconfig: str = "", context: str = "") -> None:
         try:
             config.load_config(config_file=kubeconfig or None, context=context or None)
-        except (config.ConfigException, OSError, TypeError) as error:
+        except (
+            config.ConfigException,
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            yaml.YAMLError,
+        ) as error:
             raise ClusterError(f"no cluster to ask: {error}") from None
         self._core = client.CoreV1Api()
         self._batch = client.BatchV1Api()
@@ -178,10 +186,18 @@ class Objects:
         except client.ApiException as error:
             if error.status == unless:
                 return None
-            raise ClusterError(f"cannot {what}: {error.status} {error.reason}") from None
+            raise ClusterError(f"cannot {what}: {error.status} {_said(error)}") from None
         except _AWAY as error:
             raise ClusterError(f"cannot {what}: the API does not answer ({error})") from None
         return answer
+
+
+def _said(error: client.ApiException) -> str:
+    """The API's own words, or HTTP's for the status."""
+    try:
+        return str(json.loads(error.body or "")["message"])
+    except (ValueError, KeyError, TypeError):
+        return str(error.reason)
 
 
 def _why_not(pod: Any) -> str:

@@ -17,9 +17,11 @@ from importlib.metadata import version
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flowverdict_lab.objects import EXPERIMENT, FLOWVERDICT, ClusterError, Objects, manifests
+from flowverdict_runtime.terminal import printable
 
 __all__ = ["main"]
 
@@ -28,6 +30,7 @@ PHASES = ("before", "during", "after")
 CHAOS, LISTENER = "flowverdict-chaos", "experiment-listener"
 RIGHT, WRONG, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 _READY_SECONDS, _GONE_SECONDS = 180.0, 120.0
+_GONE = "what the experiment made is to be gone"
 
 Tell = Callable[[str, float], None]
 
@@ -54,7 +57,7 @@ class Images:
     """
 
     def __init__(self, objects: Objects, given: str) -> None:
-        (doctor,) = objects.template(FLOWVERDICT, "doctor")["spec"]["containers"]
+        doctor = _doctor(objects.template(FLOWVERDICT, "doctor"))
         found = re.fullmatch(r"(.*/)?doctor:([\w.-]+)", doctor["image"])
         if found is None and not given:
             raise ClusterError(
@@ -66,6 +69,13 @@ class Images:
 
     def __getitem__(self, name: str) -> str:
         return f"{self._prefix}{name}:{self._version}"
+
+
+def _doctor(template: dict[str, Any]) -> dict[str, Any]:
+    """The doctor's own container; a cluster may put others beside it."""
+    containers = template["spec"]["containers"]
+    found: dict[str, Any] = next((c for c in containers if c["name"] == "doctor"), containers[0])
+    return found
 
 
 def init(objects: Objects, images: Images, tell: Tell) -> None:
@@ -84,13 +94,21 @@ def cleanup(objects: Objects, tell: Tell) -> None:
     """Remove all that the experiment makes, and wait until it is gone."""
     tell("removing", 0)
     # First, so that the pod's network is mended while it is still there.
-    objects.delete_pod(EXPERIMENT, CHAOS)
-    objects.delete_pod(FLOWVERDICT, LISTENER)
-    gone = "what the experiment made is to be gone"
-    objects.wait(gone, lambda: objects.pod(EXPERIMENT, CHAOS) is None, _GONE_SECONDS)
+    _remove_helpers(objects)
     objects.delete_namespace(EXPERIMENT)
-    objects.wait(gone, lambda: not objects.namespace_is_there(EXPERIMENT), _GONE_SECONDS)
-    objects.wait(gone, lambda: objects.pod(FLOWVERDICT, LISTENER) is None, _GONE_SECONDS)
+    objects.wait(_GONE, lambda: not objects.namespace_is_there(EXPERIMENT), _GONE_SECONDS)
+
+
+def _remove_helpers(objects: Objects) -> None:
+    """Remove the pods that break and listen, and wait until they are gone."""
+    pods = ((EXPERIMENT, CHAOS), (FLOWVERDICT, LISTENER))
+    for namespace, name in pods:
+        objects.delete_pod(namespace, name)
+    objects.wait(
+        _GONE,
+        lambda: all(objects.pod(namespace, name) is None for namespace, name in pods),
+        _GONE_SECONDS,
+    )
 
 
 def _listener(objects: Objects, images: Images) -> dict[str, Any]:
@@ -101,12 +119,13 @@ def _listener(objects: Objects, images: Images) -> dict[str, Any]:
     spec["automountServiceAccountToken"] = False
     spec.pop("serviceAccountName", None)
     spec.pop("serviceAccount", None)
-    (container,) = spec["containers"]
+    container = _doctor(template)
+    spec["containers"] = [container]
     container["image"] = images["tail"]
     container["args"] = ["verdicts", "--json"]
     # The doctor asks others, too; this one needs no password but NATS'.
     container["env"] = [
-        each for each in container["env"] if each["name"].startswith("FLOWVERDICT_NATS_")
+        each for each in container.get("env", []) if each["name"].startswith("FLOWVERDICT_NATS_")
     ]
     labels = {**template["metadata"]["labels"], "app.kubernetes.io/name": LISTENER}
     metadata = {"name": LISTENER, "namespace": FLOWVERDICT, "labels": labels}
@@ -145,13 +164,20 @@ def _chaos(objects: Objects, images: Images, plan: Plan) -> dict[str, Any]:
     }
 
 
+def _is_verdict(said: Any) -> bool:
+    causes = said.get("causes") if isinstance(said, dict) else None
+    return isinstance(causes, list) and all(
+        isinstance(each, dict) and {"kind", "name"} <= each.keys() for each in causes
+    )
+
+
 def heard(log: str) -> list[dict[str, Any]]:
     """The verdicts in a listener's log; lines that are none are passed over."""
     verdicts = []
     for line in log.splitlines():
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             said = json.loads(line)
-            if isinstance(said, dict) and isinstance(said.get("causes"), list):
+            if _is_verdict(said):
                 verdicts.append(said)
     return verdicts
 
@@ -169,6 +195,8 @@ def blamed(verdicts: list[dict[str, Any]]) -> list[str]:
 def run(objects: Objects, images: Images, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
     """The three phases; returns what was said meanwhile."""
     expected = f"pod {EXPERIMENT}/{plan.target}"
+    # Of a run that was killed: its listener heard of another fault, its chaos breaks another pod.
+    _remove_helpers(objects)
     init(objects, images, tell)
     tell("waiting for the listener", 0)
     objects.create(_listener(objects, images))
@@ -189,7 +217,8 @@ def run(objects: Objects, images: Images, plan: Plan, tell: Tell) -> list[dict[s
         while (spent := time.monotonic() - started) < plan.seconds:
             names = blamed(listened())
             tell(
-                words + (f"; verdict: {names[-1]}" if names else ""), number * plan.seconds + spent
+                words + (f"; verdict: {printable(names[-1])}" if names else ""),
+                number * plan.seconds + spent,
             )
             time.sleep(min(1.0, plan.seconds - spent))
     tell("waiting for the verdict", time.monotonic() - began)
@@ -207,21 +236,26 @@ def _compare(plan: Plan, verdicts: list[dict[str, Any]], console: Console) -> in
     names = blamed(verdicts)
     for verdict in verdicts:
         if verdict.get("status") == "opened":
-            console.print(f"[bold]Verdict[/] {verdict.get('summary', '')}", markup=True)
+            console.print(f"[bold]Verdict[/] {_text(verdict.get('summary', ''))}")
     others = [name for name in names if name != expected]
     if expected in names:
         console.print(f"[bold green]Right[/]: it names {expected}, and it was {_words(plan)}.")
         if others:
-            console.print(f"It names {', '.join(others)}, too.")
+            console.print(f"It names {_text(', '.join(others))}, too.")
         return RIGHT
-    said = f"it names {', '.join(others)}" if others else "there is no verdict"
+    said = f"it names {_text(', '.join(others))}" if others else "there is no verdict"
     console.print(f"[bold red]Wrong[/]: {said}, and it should have named {expected}.")
     return WRONG
 
 
+def _text(said: Any) -> str:
+    """What others said, which is shown and not obeyed."""
+    return escape(printable(str(said)))
+
+
 @contextlib.contextmanager
 def _progress(console: Console, total: float) -> Iterator[Tell]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
         said = ""
@@ -231,7 +265,7 @@ def _progress(console: Console, total: float) -> Iterator[Tell]:
             progress.update(task, description=what, completed=done)
             phase = what.partition(";")[0]
             if phase != said and not console.is_terminal:
-                console.print(phase)
+                console.print(phase, markup=False)
             said = phase
 
         yield tell
@@ -288,18 +322,22 @@ def _within(low: int, high: int) -> Callable[[str], int]:
     return whole_number
 
 
-def _interrupt(*_: object) -> None:
-    # A second Ctrl+C must not disturb the cleaning up.
+def _undisturbed() -> None:
+    """From here on, no Ctrl+C: what was made is being removed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt(*_: object) -> None:
+    _undisturbed()
     raise KeyboardInterrupt
 
 
 def _remove(objects: Objects, keep_pods: bool, tell: Tell) -> None:
+    _undisturbed()
     try:
         if keep_pods:
-            objects.delete_pod(EXPERIMENT, CHAOS)
-            objects.delete_pod(FLOWVERDICT, LISTENER)
+            _remove_helpers(objects)
         else:
             cleanup(objects, tell)
     except ClusterError as error:
@@ -338,6 +376,10 @@ def main() -> None:
         sys.exit(_do(arguments, console))
     except ClusterError as error:
         print(f"script/experiment: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except Exception as error:  # noqa: BLE001 # 1 would mean that the verdict was wrong
+        why = f"{type(error).__name__}: {printable(str(error))}"
+        print(f"script/experiment: something unforeseen: {why}", file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
         left = "everything it made is gone"

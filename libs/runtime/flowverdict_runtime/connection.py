@@ -33,7 +33,7 @@ PART = "nats"
 
 def shown(url: str) -> str:
     """`url` without the user and password that it may hold."""
-    return re.sub(r"//[^/@]*@", "//", url)
+    return re.sub(r"//[^/]*@", "//", url)
 
 
 def nats_options(settings: NatsSettings) -> dict[str, Any]:

@@ -7,6 +7,7 @@ names, as a container's secrets are; `describe` prints all of them for `--help`.
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ __all__ = [
 ]
 
 PREFIX = "FLOWVERDICT_"
+_LARGEST_FILE = 1 << 16
 
 S = TypeVar("S")
 
@@ -162,14 +164,21 @@ def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # a dataclass by contract
         name = PREFIX + field.name.upper()
         parser: Parser = field.metadata["parser"]
-        given = environ.get(name) or _from_file(name, environ) or field.metadata["default"]
+        told = environ.get(name)
+        given = told or _from_file(name, environ) or field.metadata["default"]
         if given is None:
             raise SettingsError(f"{name} is not set; it takes {field.metadata['meaning']}")
         try:
             values[field.name] = parser.parse(given)
         except ValueError:
-            raise SettingsError(f"{name} is {given!r}; it takes {parser.allowed}") from None
+            # A file's value is a secret more often than not, and so is what stands before an @.
+            said = f"is {_without_password(told)!r}" if told else "is in its file, but not that"
+            raise SettingsError(f"{name} {said}; it takes {parser.allowed}") from None
     return cls(**values)
+
+
+def _without_password(value: str) -> str:
+    return re.sub(r"//.*@", "//…@", value)[:200]
 
 
 def _from_file(name: str, environ: Mapping[str, str]) -> str:
@@ -177,10 +186,24 @@ def _from_file(name: str, environ: Mapping[str, str]) -> str:
     if not path:
         return ""
     try:
-        return Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "it is not text"
+        return _one_line(Path(path))
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or str(error)
         raise SettingsError(f"{name}_FILE is {path!r}: {why}") from None
+
+
+def _one_line(path: Path) -> str:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is not a file")
+    with path.open("rb") as file:
+        content = file.read(_LARGEST_FILE + 1)
+    try:
+        text = content.decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise ValueError("it is not text") from None
+    if not text or len(content) > _LARGEST_FILE or not text.isprintable():
+        raise ValueError("it is not one line of text")
+    return text
 
 
 def describe(cls: type[Any]) -> str:

@@ -217,4 +217,5 @@ async def _has_consumer(client: Client) -> bool:
 
 def test_a_password_in_the_address_of_nats_is_never_shown() -> None:
     assert shown("nats://user:secret@host:4222") == "nats://host:4222"
+    assert shown("nats://user:se@cret@host:1,nats://u:p@other:2") == "nats://host:1,nats://other:2"
     assert shown("nats://host:4222") == "nats://host:4222"

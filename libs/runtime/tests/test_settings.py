@@ -102,6 +102,29 @@ def test_a_value_may_stand_in_a_file_and_an_unreadable_one_is_named(tmp_path: Pa
     for wrong, why in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(SettingsError, match=f"FLOWVERDICT_NATS_URL_FILE is .*{why}"):
             load(NatsSettings, {"FLOWVERDICT_NATS_URL_FILE": str(wrong)})
-    file.write_bytes(b"\xff")
-    with pytest.raises(SettingsError, match="it is not text"):
-        load(NatsSettings, given)
+    file.write_bytes(b"\xef\xbb\xbfnats://elsewhere:4222\r\n")
+    assert load(NatsSettings, given).nats_url == "nats://elsewhere:4222"
+    for content, why in (
+        (b"\xff", "it is not text"),
+        (b"\n", "not one line"),
+        (b"two\nlines", "not one line"),
+        (b"x" * 100_000, "not one line"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(SettingsError, match=why):
+            load(NatsSettings, given)
+    with pytest.raises(SettingsError, match="it is not a file"):
+        load(NatsSettings, {"FLOWVERDICT_NATS_URL_FILE": "/dev/zero"})
+
+
+def test_an_error_shows_no_password(tmp_path: Path) -> None:
+    file = tmp_path / "url"
+    file.write_text("secret")
+    for given in (
+        {"FLOWVERDICT_NATS_URL_FILE": str(file)},
+        {"FLOWVERDICT_NATS_URL": "nats://u:sec/secret@host:4222"},
+    ):
+        with pytest.raises(SettingsError) as error:
+            load(NatsSettings, given)
+        assert "secret" not in str(error.value)
+        assert "nats://HOST:PORT" in str(error.value)

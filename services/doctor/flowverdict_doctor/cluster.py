@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+import yaml
 from kubernetes import client, config
 
 from flowverdict_doctor.finding import Finding, broken, ok, warning
@@ -21,6 +22,8 @@ _NEEDED = (
     ("batch", "jobs"),
 )
 _TIMEOUT = (5, 10)
+NO_CONFIG = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
+"""What the client lets through where a file is no kubeconfig."""
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _OURS, _NAME = "app.kubernetes.io/part-of=flowverdict", "app.kubernetes.io/name"
 
@@ -70,12 +73,9 @@ def _pods(connection: Any) -> Iterator[Finding]:
     found = api.list_namespaced_pod(namespace, label_selector=_OURS, _request_timeout=_TIMEOUT)
     parts: dict[str, dict[str, str]] = {}
     for pod in found.items:
+        name = pod.metadata.labels.get(_NAME, pod.metadata.name)
         # Those of jobs that have ended are only still there for their logs.
-        if (
-            pod.status.phase not in ("Succeeded", "Failed")
-            and pod.metadata.labels[_NAME] != "doctor"
-        ):
-            name = pod.metadata.labels[_NAME]
+        if pod.status.phase not in ("Succeeded", "Failed") and name != "doctor":
             parts.setdefault(name, {})[pod.metadata.name] = _why_not(pod)
     if not parts:
         yield warning(_WHAT, f"no pod of Flowverdict in {namespace}", "kubectl apply -k deploy/k8s")
@@ -97,9 +97,10 @@ def findings(settings: DoctorSettings) -> Iterator[Finding]:
             config.load_kube_config(settings.kubeconfig)
         else:
             config.load_incluster_config()
-    except (config.ConfigException, OSError) as error:
+    except (config.ConfigException, *NO_CONFIG) as error:
         if settings.kubeconfig:
-            yield broken(_WHAT, str(error), "FLOWVERDICT_KUBECONFIG names the file")
+            why = f"{settings.kubeconfig} is no kubeconfig: {error}"
+            yield broken(_WHAT, why, "FLOWVERDICT_KUBECONFIG names the file")
         else:
             yield ok(_WHAT, "not looked at: this is no pod and FLOWVERDICT_KUBECONFIG is not set")
         return

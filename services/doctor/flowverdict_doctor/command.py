@@ -4,11 +4,11 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 
 from flowverdict_doctor import cluster, node, stores, streams
-from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding
+from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding, broken
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.service import WRONG_SETTINGS
 from flowverdict_runtime.settings import SettingsError, describe, load
@@ -49,9 +49,20 @@ def _show(finding: Finding, as_json: bool) -> None:
     if sys.stdout.isatty():
         level = f"\033[{_COLOURS[finding.level]}m{level}\033[0m"
     # What others sent is shown, not obeyed.
-    print(f"{level} {finding.what}: {printable(finding.said)}", flush=True)
+    print(f"{level} {printable(finding.what)}: {printable(finding.said)}", flush=True)
     if finding.advice:
-        print(f"{'':<9}-> {finding.advice}", flush=True)
+        print(f"{'':<9}-> {printable(finding.advice)}", flush=True)
+
+
+def _findings(part: str, settings: DoctorSettings) -> Iterator[Finding]:
+    """What a part finds; where something answers what nobody expects, that."""
+    try:
+        yield from PARTS[part](settings)
+    except SettingsError:
+        raise
+    except Exception as error:  # noqa: BLE001 # it is here to say what is wrong, and goes on
+        why = f"answers something odd ({type(error).__name__}: {str(error)[:200]})"
+        yield broken(part, why, "is there what the settings say? then please report this")
 
 
 def run() -> int:
@@ -71,7 +82,7 @@ def run() -> int:
     try:
         settings = load(DoctorSettings)
         for part in arguments.parts or PARTS:
-            for finding in PARTS[part](settings):
+            for finding in _findings(part, settings):
                 _show(finding, arguments.json)
                 worst |= finding.level == BROKEN
     except SettingsError as error:

@@ -1,7 +1,10 @@
 """Services, Prometheus, InfluxDB, Grafana: over HTTP."""
 
+import json
+import time
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import requests
 
@@ -11,6 +14,7 @@ from flowverdict_doctor.settings import DoctorSettings
 __all__ = ["findings"]
 
 _TIMEOUT = (3, 10)
+_LARGEST, _LONGEST_SECONDS = 32 << 20, 20.0
 _RULES = "flowverdict-verdicts"
 
 
@@ -28,9 +32,16 @@ def _get(url: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         # Credentials in ~/.netrc are for others.
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.get(url, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
-            return answer.status_code, answer.json()
-    except requests.JSONDecodeError:
+            answer = session.get(
+                url, headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True
+            )
+            deadline, body = time.monotonic() + _LONGEST_SECONDS, b""
+            for piece in answer.iter_content(1 << 16):
+                body += piece
+                if len(body) > _LARGEST or time.monotonic() > deadline:
+                    raise _NoAnswer(f"{url} answers without an end")
+            return answer.status_code, json.loads(body)
+    except (ValueError, RecursionError):
         raise _NoAnswer(f"{url} answers {answer.status_code} without JSON") from None
     except requests.Timeout:
         raise _NoAnswer(f"no answer from {url} in time") from None
@@ -49,9 +60,13 @@ def _services(settings: DoctorSettings) -> Iterator[Finding]:
     for name, url in settings.services:
         try:
             status, answer = _get(f"{url}/readyz")
-            waiting = answer["waiting"]
-        except (_NoAnswer, KeyError, TypeError) as error:
+            waiting = dict(answer["waiting"])
+        except _NoAnswer as error:
             yield broken(name, str(error), "is it running? FLOWVERDICT_SERVICES says where")
+            continue
+        except (KeyError, TypeError, ValueError):
+            advice = "is it at that address? FLOWVERDICT_SERVICES says where"
+            yield broken(name, f"{url} is something else ({status})", advice)
             continue
         if status == requests.codes.ok:
             yield ok(name, f"{url} is ready")
@@ -101,7 +116,7 @@ def _influx(settings: DoctorSettings) -> Iterator[Finding]:
             yield warning(what, f"{url} is well; its bucket was not looked at", advice)
             return
         headers = {"Authorization": f"Token {settings.influx_token}"}
-        query = f"{url}/api/v2/buckets?name={settings.influx_bucket}"
+        query = f"{url}/api/v2/buckets?{urlencode({'name': settings.influx_bucket})}"
         status, answer = _get(query, headers)
     except (_NoAnswer, KeyError, TypeError) as error:
         yield _away(what, settings.influx_url, "FLOWVERDICT_INFLUX_URL", str(error))
@@ -109,7 +124,9 @@ def _influx(settings: DoctorSettings) -> Iterator[Finding]:
     if status in (401, 403):
         advice = "FLOWVERDICT_INFLUX_TOKEN is to be one that may read the bucket"
         yield broken(what, f"{url} does not take the token ({status})", advice)
-    elif status == requests.codes.ok and answer.get("buckets"):
+    elif status not in (requests.codes.ok, requests.codes.not_found):
+        yield broken(what, f"{url} answers {status} for its buckets", "its log says more")
+    elif settings.influx_bucket in [each.get("name") for each in answer.get("buckets") or ()]:
         yield ok(what, f"{url} is well, and the bucket {settings.influx_bucket} is there")
     else:
         advice = "the influx-writer makes it: is it running, and may its token?"

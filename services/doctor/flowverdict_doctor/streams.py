@@ -67,7 +67,10 @@ async def _age_seconds(jetstream: JetStreamContext, name: str, info: StreamInfo)
     """How long ago the last message came; None where there is none."""
     if not info.state.messages:
         return None
-    last = await jetstream.get_msg(name, seq=info.state.last_seq)
+    try:
+        last = await jetstream.get_msg(name, seq=info.state.last_seq)
+    except NotFoundError:  # purged meanwhile, or by hand
+        return None
     assert last.time is not None
     return (datetime.now(UTC) - last.time).total_seconds()
 

@@ -102,6 +102,12 @@ def test_stores_that_are_well_are_ok(stores: Stores) -> None:
 WRONG = [
     ("/readyz", 503, {"waiting": {"nats": "lost nats://x"}}, "rca", "broken", "nats: lost nats://x"),
     ("/readyz", 200, b"<html>", "rca", "broken", "without JSON"),
+    ("/readyz", 200, {"status": "I am another"}, "rca", "broken", "is something else (200)"),
+    ("/readyz", 503, {"waiting": [1]}, "rca", "broken", "is something else (503)"),
+    ("/api/v2/buckets", 500, {"code": "internal"}, "InfluxDB", "broken", "answers 500"),
+    ("/api/v2/buckets", 200, {"buckets": [{"name": "x"}]}, "InfluxDB", "broken", "no bucket"),
+    ("/api/v1/targets", 200, {"data": {"activeTargets": [{"labels": []}]}}, "stores", "broken",
+     "odd"),
     ("/api/v1/targets", 200, {"data": {"activeTargets": []}}, "Prometheus", "broken", "none of"),
     (
         "/api/v1/targets", 200, {"data": {"activeTargets": [target("down", "refused")]}},

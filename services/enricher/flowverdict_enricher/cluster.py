@@ -152,6 +152,7 @@ class Cluster:
         self._zones: dict[str, str] = {}
         self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
         self._owners: dict[str, tuple[str, str]] = {}  # of a job
+        self._made_by: dict[str, set[str]] = {}  # pods by their controller
         self._changes = threading.Lock()
 
     def put(self, thing: Object) -> None:
@@ -177,17 +178,15 @@ class Cluster:
             thing = self._known.get(kind, {}).pop(uid, None)
             match thing:
                 case Pod():
-                    self._pods.pop(uid, None)
-                    self._directory.end(uid, time.time_ns())
-                case Node():
-                    self._zones.pop(thing.metadata.name, None)
-                    self._directory.end(uid, time.time_ns())
-                case Service():
+                    self._leave_pod(thing)
+                case Node() | Service():
+                    # A node's zone stays known: pods that are there still may outlive it.
                     self._directory.end(uid, time.time_ns())
                 case EndpointSlice():
                     self._leave_slice(uid, thing.pods())
                 case Job():
-                    self._owners.pop(uid, None)
+                    if uid not in self._made_by:
+                        self._owners.pop(uid, None)
 
     def keep_only(self, kind: type[Object], uids: Iterable[str]) -> None:
         """Remove those objects of a kind that a fresh list does not have."""
@@ -195,14 +194,26 @@ class Cluster:
             self.remove(kind, gone)
 
     def _put_pod(self, pod: Pod) -> None:
-        uid = pod.metadata.uid
         if pod.status.phase in ("Succeeded", "Failed"):
             # Its address is free for another from now on, though the pod object stays.
-            self._pods.pop(uid, None)
-            self._directory.end(uid, time.time_ns())
+            self._leave_pod(pod)
             return
-        self._pods[uid] = pod
+        owner = _controller(pod.metadata)
+        if owner is not None:
+            self._made_by.setdefault(owner.uid, set()).add(pod.metadata.uid)
+        self._pods[pod.metadata.uid] = pod
         self._name(pod)
+
+    def _leave_pod(self, pod: Pod) -> None:
+        uid, owner = pod.metadata.uid, _controller(pod.metadata)
+        self._pods.pop(uid, None)
+        self._directory.end(uid, time.time_ns())
+        if owner is not None and owner.uid in self._made_by:
+            self._made_by[owner.uid].discard(uid)
+            if not self._made_by[owner.uid]:
+                del self._made_by[owner.uid]
+                if owner.uid not in self._known.get(Job, {}):
+                    self._owners.pop(owner.uid, None)
 
     def _name(self, pod: Pod) -> None:
         meta, node = pod.metadata, pod.spec.node_name
@@ -254,11 +265,11 @@ class Cluster:
         self._directory.put(meta.uid, endpoint, own, since, time.time_ns())
 
     def _put_slice(self, piece: EndpointSlice, before: EndpointSlice | None) -> None:
-        uid, pods = piece.metadata.uid, piece.pods()
+        uid, service = piece.metadata.uid, piece.metadata.labels.get(_SERVICE_OF_SLICE, "")
+        pods = piece.pods() if service else set()
         if before is not None:
             self._leave_slice(uid, before.pods() - pods)
-        service = piece.metadata.labels.get(_SERVICE_OF_SLICE, "")
-        for pod in pods if service else ():
+        for pod in pods:
             if self._services.setdefault(pod, {}).get(uid) != service:
                 self._services[pod][uid] = service
                 self._name_all(self._among_pods({pod}))
@@ -275,8 +286,7 @@ class Cluster:
         if owner is None or job.metadata.uid in self._owners:
             return
         self._owners[job.metadata.uid] = owner.name, owner.kind
-        made = (each for each in self._pods.values() if _made_by(each, job.metadata.uid))
-        self._name_all(made)
+        self._name_all(self._among_pods(self._made_by.get(job.metadata.uid, set())))
 
     def _among_pods(self, uids: set[str]) -> Iterator[Pod]:
         return (self._pods[uid] for uid in uids if uid in self._pods)
@@ -284,8 +294,3 @@ class Cluster:
     def _name_all(self, pods: Iterable[Pod]) -> None:
         for pod in list(pods):
             self._name(pod)
-
-
-def _made_by(pod: Pod, uid: str) -> bool:
-    owner = _controller(pod.metadata)
-    return owner is not None and owner.uid == uid

@@ -4,6 +4,7 @@ A container takes a pod's place: its name is the pod's, its compose project the 
 compose service the workload. Gateways of the networks are the host's own addresses there.
 """
 
+import contextlib
 import logging
 import random
 import threading
@@ -13,7 +14,6 @@ from typing import Any
 
 import docker
 import docker.errors
-import requests
 
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_enricher.directory import ALWAYS, Directory, Endpoint
@@ -32,8 +32,6 @@ _TIMEOUT_SECONDS = 10
 _RELIST_SECONDS = 60
 """Read anew so often also where nothing is heard of: a missed event is not missed for ever."""
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 15.0
-
-_PASSING = (docker.errors.DockerException, requests.RequestException, OSError, ValueError, KeyError)
 
 
 def _addresses(container: dict[str, Any]) -> Iterator[bytes]:
@@ -67,17 +65,28 @@ def _endpoint(container: dict[str, Any], host: str) -> Endpoint:
 def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
     """Make the directory as the engine is now; what is new has been so `since_ns`."""
     now = time.time_ns()
-    owners = {f"node/{host}"}
-    gateways = [each for network in api.networks() for each in _gateways(network)]
+    owners, gateways = {f"node/{host}"}, []
+    for network in api.networks():
+        with _odd_ones_passed_over(network):
+            gateways += list(_gateways(network))
     directory.put(f"node/{host}", Endpoint("node", node=host), gateways, ALWAYS, now)
     for container in api.containers():
-        owners.add(container["Id"])
-        # After its first list it is the news that comes late, not the container.
-        began = since_ns or container["Created"] * 1_000_000_000
-        directory.put(
-            container["Id"], _endpoint(container, host), _addresses(container), began, now
-        )
+        with _odd_ones_passed_over(container):
+            owners.add(container["Id"])
+            # After its first list it is the news that comes late, not the container.
+            began = since_ns or container["Created"] * 1_000_000_000
+            own = list(_addresses(container))
+            directory.put(container["Id"], _endpoint(container, host), own, began, now)
     directory.keep_only(owners, now)
+
+
+@contextlib.contextmanager
+def _odd_ones_passed_over(thing: Any) -> Iterator[None]:
+    """One that is not as the API says keeps no other from its name."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        log.warning("passed over", extra={"what": repr(thing)[:200], "why": repr(error)})
 
 
 def _watch(api: Any, directory: Directory, context: Context) -> None:
@@ -98,18 +107,21 @@ def _watch(api: Any, directory: Directory, context: Context) -> None:
             if event.get("Action") in _CHANGES:
                 _list(api, directory, host, event.get("timeNano") or time.time_ns())
         since = time.time_ns()
+        if time.time() - heard_from < FIRST_PAUSE_SECONDS:  # the stream ended at once
+            time.sleep(FIRST_PAUSE_SECONDS)
 
 
 def _follow_for_ever(url: str, directory: Directory, context: Context) -> None:
     pause = FIRST_PAUSE_SECONDS
     while not context.stopping.is_set():
-        api = None
+        api, began = None, time.monotonic()
         try:
             api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
-            pause = FIRST_PAUSE_SECONDS
             _watch(api, directory, context)
         except Exception as error:  # noqa: BLE001 # whatever comes, names are followed on
             context.health.waiting("names", f"Docker at {url}: {error or type(error).__name__}")
+            lasted = time.monotonic() - began
+            pause = FIRST_PAUSE_SECONDS if lasted > LAST_PAUSE_SECONDS else pause
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, LAST_PAUSE_SECONDS)
         finally:
@@ -131,7 +143,7 @@ def check(url: str) -> int:
         api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
         count = len(api.containers())
         api.close()
-    except _PASSING as error:
+    except Exception as error:  # noqa: BLE001 # also what is no Docker at all
         print(f"broken   Docker at {url}: {error}; FLOWVERDICT_DOCKER_URL says where it is")
         return 1
     print(f"ok       Docker at {url}: {count} containers run")

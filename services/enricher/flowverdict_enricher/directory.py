@@ -66,10 +66,13 @@ class Directory:
         """
         wanted = frozenset(owned)
         with self._changes:
-            for address in self._addresses.get(owner, frozenset()) - wanted:
+            had = self._addresses.get(owner, frozenset())
+            for address in had - wanted:
                 self._end(owner, address, now_ns)
             for address in wanted:
-                self._begin(owner, endpoint, address, from_ns)
+                # One in place of another is its own from now on, however old the owner is.
+                moved = bool(had) and address not in had
+                self._begin(owner, endpoint, address, now_ns if moved else from_ns)
             self._addresses[owner] = wanted
 
     def end(self, owner: str, at_ns: int) -> None:
@@ -121,6 +124,7 @@ class Directory:
     def _begin(self, owner: str, endpoint: Endpoint, address: bytes, from_ns: int) -> None:
         kept: list[_Tenure] = []
         until_ns = STILL
+        from_ns = max(from_ns, self._free_since(owner, address, from_ns))
         for tenure in self._tenures.get(address, ()):
             if tenure.owner == owner and tenure.until_ns >= from_ns:
                 from_ns = min(from_ns, tenure.from_ns)
@@ -134,6 +138,17 @@ class Directory:
             ends_ns = max(from_ns, tenure.from_ns) if overlaps else tenure.until_ns
             kept.append(replace(tenure, until_ns=ends_ns))
         self._tenures[address] = (*kept, _Tenure(owner, endpoint, from_ns, until_ns))
+
+    def _free_since(self, owner: str, address: bytes, from_ns: int) -> int:
+        """Since when `owner` may have `address`: before, a younger one had it, which is gone."""
+        tenures = self._tenures.get(address, ())
+        mine = [each.from_ns for each in tenures if each.owner == owner and each.until_ns == STILL]
+        gone = [
+            each.until_ns
+            for each in tenures
+            if each.owner != owner and from_ns < each.from_ns and each.until_ns < STILL
+        ]
+        return max(mine or gone, default=from_ns)
 
     def _end(self, owner: str, address: bytes, at_ns: int) -> None:
         self._tenures[address] = tuple(

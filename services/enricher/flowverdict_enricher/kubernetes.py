@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 PAGE = 500
 WATCH_SECONDS = 100
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 30.0
+SETTLED_SECONDS = 10
+"""A watch that ends sooner is not taken up at once: who ends it so may be in trouble."""
 SILENCE_SECONDS = 130
 """A watch that gives nothing for longer than the server was asked to keep it is dead."""
 
@@ -122,7 +124,10 @@ def _connect(kubeconfig: str) -> Any:
             f"no Kubernetes to ask ({error}): run in a pod, or set FLOWVERDICT_KUBECONFIG, "
             "or FLOWVERDICT_NAMES=inventory"
         ) from None
-    return client.ApiClient()
+    connection = client.ApiClient()
+    # It tries again, and waits as long as it is told to, in silence; we do and say why.
+    connection.rest_client.pool_manager.connection_pool_kw["retries"] = 0
+    return connection
 
 
 def _get(
@@ -160,6 +165,17 @@ def _why(error: Exception) -> str:
     return str(getattr(error, "reason", "") or error) or type(error).__name__
 
 
+def _decoded(raw: msgspec.Raw, resource: _Resource) -> cluster.Object | None:
+    """The object, or None for one that is not as the API says: all others are named still."""
+    try:
+        return msgspec.json.decode(raw, type=resource.kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        log.warning(
+            "an object is passed over", extra={"resource": resource.name, "why": str(error)}
+        )
+        return None
+
+
 def _list(api: Any, resource: _Resource, state: Cluster) -> str:
     """Read all of a resource into `state`; returns the version to watch from."""
     uids: set[str] = set()
@@ -168,9 +184,9 @@ def _list(api: Any, resource: _Resource, state: Cluster) -> str:
         response = _get(api, resource, {"limit": PAGE, "continue": following}, 30)
         page = msgspec.json.decode(response.read(), type=_List)
         for raw in page.items or ():
-            thing = msgspec.json.decode(raw, type=resource.kind)
-            state.put(thing)
-            uids.add(thing.metadata.uid)
+            if (thing := _decoded(raw, resource)) is not None:
+                state.put(thing)
+                uids.add(thing.metadata.uid)
         following = page.metadata.continue_
         if not following:
             state.keep_only(resource.kind, uids)
@@ -185,14 +201,22 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield from (line for line in whole if line)
 
 
+@dataclass(slots=True)
+class _Position:
+    """The version up to which a resource is known; empty where it is to be listed."""
+
+    version: str = ""
+    pause: float = FIRST_PAUSE_SECONDS
+
+
 def _watch(
-    api: Any, resource: _Resource, state: Cluster, version: str, readiness: _Readiness
-) -> str:
-    """Apply changes after `version` until the server ends the watch; returns the last version."""
+    api: Any, resource: _Resource, state: Cluster, position: _Position, readiness: _Readiness
+) -> None:
+    """Apply changes after `position` until the server ends the watch, and move it along."""
     query = {
         "watch": "true",
         "allowWatchBookmarks": "true",
-        "resourceVersion": version,
+        "resourceVersion": position.version,
         "timeoutSeconds": WATCH_SECONDS,
     }
     response = _get(api, resource, query, SILENCE_SECONDS)
@@ -205,36 +229,41 @@ def _watch(
                 if failure.code == 410:
                     raise _Gone
                 raise _Refused(f"the watch ends with {failure.code}: {failure.message}")
-            thing = msgspec.json.decode(event.object, type=resource.kind)
-            version = thing.metadata.resource_version
+            thing = _decoded(event.object, resource)
+            if thing is None:
+                continue
             if event.type == "DELETED":
                 state.remove(resource.kind, thing.metadata.uid)
             elif event.type != "BOOKMARK":
                 state.put(thing)
+            position.version = thing.metadata.resource_version
+            position.pause = FIRST_PAUSE_SECONDS
     finally:
         response.close()
-    return version
 
 
 def _follow_for_ever(
     api: Any, resource: _Resource, state: Cluster, context: Context, readiness: _Readiness
 ) -> None:
-    version, pause = "", FIRST_PAUSE_SECONDS
+    position = _Position(pause=FIRST_PAUSE_SECONDS)
     while not context.stopping.is_set():
+        began, pause = time.monotonic(), FIRST_PAUSE_SECONDS
         try:
-            if not version:
-                version = _list(api, resource, state)
-            version = _watch(api, resource, state, version, readiness)
-            pause = FIRST_PAUSE_SECONDS
+            if not position.version:
+                position.version = _list(api, resource, state)
+            _watch(api, resource, state, position, readiness)
         except _Gone:
             log.info("the watch of %s is too old, listing again", resource.name)
-            version = ""
-        except _PASSING as error:
+            position.version, pause = "", position.pause
+        except Exception as error:  # noqa: BLE001 # whatever comes, names are followed on
             readiness.waiting(resource, _why(error))
+            pause = position.pause
             # What happened meanwhile is only in a fresh list if the watch itself was lost.
-            version = version if isinstance(error, urllib3.exceptions.HTTPError) else ""
+            if not isinstance(error, urllib3.exceptions.HTTPError):
+                position.version = ""
+        if time.monotonic() - began < SETTLED_SECONDS:
             time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * 2, LAST_PAUSE_SECONDS)
+            position.pause = min(position.pause * 2, LAST_PAUSE_SECONDS)
 
 
 async def follow(kubeconfig: str, directory: Directory, context: Context) -> None:

@@ -71,6 +71,29 @@ def test_a_pod_that_gets_another_address_gives_the_first_one_up() -> None:
     assert directory.at(B, late, late + SECOND) == pod("p")
 
 
+def test_pods_that_exchange_their_addresses_are_each_named_whoever_is_older() -> None:
+    directory = Directory()
+    directory.put("1", pod("old"), [A], 100 * SECOND, 100 * SECOND)
+    directory.put("2", pod("young"), [B], 200 * SECOND, 200 * SECOND)
+    directory.put("1", pod("old"), [B], 100 * SECOND, 300 * SECOND)
+    directory.put("2", pod("young"), [A], 200 * SECOND, 300 * SECOND)
+    directory.put("1", pod("old"), [B], 100 * SECOND, 400 * SECOND)
+    assert directory.at(B, 500 * SECOND, 501 * SECOND) == pod("old")
+    assert directory.at(A, 500 * SECOND, 501 * SECOND) == pod("young")
+    assert directory.at(A, 150 * SECOND, 151 * SECOND) == pod("old")
+    assert directory.at(B, 250 * SECOND, 251 * SECOND) == pod("young")
+
+
+def test_an_older_pod_has_an_address_after_a_younger_one_that_is_gone() -> None:
+    directory = Directory()
+    directory.put("1", pod("old"), [], 100 * SECOND, 100 * SECOND)
+    directory.put("2", pod("job"), [A], 200 * SECOND, 200 * SECOND)
+    directory.end("2", 300 * SECOND)
+    directory.put("1", pod("old"), [A], 100 * SECOND, 400 * SECOND)
+    assert directory.at(A, 250 * SECOND, 251 * SECOND) == pod("job")
+    assert directory.at(A, 500 * SECOND, 501 * SECOND) == pod("old")
+
+
 def test_what_a_fresh_list_does_not_have_has_ended() -> None:
     directory = Directory()
     directory.put("1", pod("p"), [A], 0, 0)

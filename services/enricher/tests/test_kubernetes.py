@@ -20,7 +20,7 @@ from flowverdict_enricher.directory import Directory
 from flowverdict_lab.pipeline import free_port
 from flowverdict_runtime.service import CannotRun, Context
 
-END = object()
+END, CUT = object(), object()
 
 
 def pod(name: str, ip: str, **changes: Any) -> dict[str, Any]:
@@ -150,6 +150,9 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         while (event := self.api.events[resource].get()) is not END:
+            if event is CUT:
+                self.close_connection = True
+                return
             line = event if isinstance(event, bytes) else json.dumps(event).encode() + b"\n"
             # In two pieces: a line need not come in one.
             for piece in (line[: len(line) // 2], line[len(line) // 2 :]):
@@ -291,6 +294,35 @@ async def test_a_refusing_api_is_named_as_the_reason_and_asked_again(
         server.refuse.clear()
         await eventually(lambda: now(directory, "10.0.0.1") == ("pod", "p"))
         await eventually(lambda: "names" not in context.health.reasons())
+
+
+@pytest.mark.parametrize("odd", [{"labels": None}, {"ownerReferences": [{"kind": 5}]}])
+async def test_one_odd_object_keeps_no_other_from_its_name(
+    api: tuple[Api, str], odd: dict[str, Any]
+) -> None:
+    server, kubeconfig = api
+    strange = pod("odd", "10.0.0.1")
+    strange["metadata"] |= odd
+    server.pods = [strange, pod("fine", "10.0.0.2")]
+    async with following(kubeconfig) as (directory, context):
+        await eventually(lambda: "names" not in context.health.reasons())
+        assert now(directory, "10.0.0.2") == ("pod", "fine")
+        server.tell("MODIFIED", "pods", strange)
+        server.tell("ADDED", "pods", pod("next", "10.0.0.3"))
+        await eventually(lambda: now(directory, "10.0.0.3") == ("pod", "next"))
+    assert server.lists == 1
+
+
+async def test_a_watch_that_is_cut_goes_on_from_what_it_had(api: tuple[Api, str]) -> None:
+    server, kubeconfig = api
+    async with following(kubeconfig) as (directory, _):
+        later = pod("p", "10.0.0.1")
+        later["metadata"]["resourceVersion"] = "555"
+        server.tell("ADDED", "pods", later)
+        server.events["pods"].put(CUT)
+        await eventually(lambda: server.watched_from == ["100", "555"])
+        assert now(directory, "10.0.0.1") == ("pod", "p")
+    assert server.lists == 1
 
 
 async def test_nonsense_from_the_api_is_survived(api: tuple[Api, str]) -> None:
