@@ -264,6 +264,8 @@ def _follow_for_ever(
         if time.monotonic() - began < SETTLED_SECONDS:
             time.sleep(pause * random.uniform(0.5, 1.5))
             position.pause = min(position.pause * 2, LAST_PAUSE_SECONDS)
+        else:
+            position.pause = FIRST_PAUSE_SECONDS
 
 
 async def follow(kubeconfig: str, directory: Directory, context: Context) -> None:
