@@ -17,11 +17,13 @@ import docker.errors
 
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_enricher.directory import ALWAYS, Directory, Endpoint
+from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.service import Context
 
 __all__ = ["check", "follow"]
 
 log = logging.getLogger(__name__)
+_throttle = Throttle()
 
 # Compose's labels (docs.docker.com/reference/compose-file/services, "labels").
 _PROJECT, _SERVICE = "com.docker.compose.project", "com.docker.compose.service"
@@ -86,7 +88,9 @@ def _odd_ones_passed_over(thing: Any) -> Iterator[None]:
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        log.warning("passed over", extra={"what": repr(thing)[:200], "why": repr(error)})
+        if (held_back := _throttle.admit("odd")) is not None:
+            more = {"what": repr(thing)[:200], "why": repr(error), "held_back": held_back}
+            log.warning("passed over", extra=more)
 
 
 def _watch(api: Any, directory: Directory, context: Context) -> None:

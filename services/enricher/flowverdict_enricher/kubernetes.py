@@ -21,11 +21,13 @@ from kubernetes import client, config
 from flowverdict_enricher import cluster
 from flowverdict_enricher.cluster import Cluster
 from flowverdict_enricher.directory import Directory
+from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.service import CannotRun, Context
 
 __all__ = ["check", "follow"]
 
 log = logging.getLogger(__name__)
+_throttle = Throttle()
 
 PAGE = 500
 WATCH_SECONDS = 100
@@ -170,9 +172,9 @@ def _decoded(raw: msgspec.Raw, resource: _Resource) -> cluster.Object | None:
     try:
         return msgspec.json.decode(raw, type=resource.kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        log.warning(
-            "an object is passed over", extra={"resource": resource.name, "why": str(error)}
-        )
+        if (held_back := _throttle.admit(resource.name)) is not None:
+            more = {"resource": resource.name, "why": str(error), "held_back": held_back}
+            log.warning("an object is passed over", extra=more)
         return None
 
 

@@ -144,6 +144,20 @@ async def test_a_container_has_its_name_project_and_service_and_a_gateway_is_the
         assert at(directory, "172.18.0.9").kind == "unknown"
 
 
+@pytest.mark.parametrize(
+    "odd", [{"Names": None}, {"NetworkSettings": None}, {"NetworkSettings": {"Networks": None}}]
+)
+async def test_one_odd_container_keeps_no_other_from_its_name(
+    engine: Engine, odd: dict[str, Any]
+) -> None:
+    engine.run("odd", "172.18.0.2")
+    engine.containers[-1] |= odd
+    engine.run("fine", "172.18.0.3")
+    async with following(engine) as (directory, context):
+        await eventually(lambda: not context.health.reasons())
+        assert at(directory, "172.18.0.3").pod == "fine"
+
+
 async def test_an_address_goes_to_the_next_container_at_the_moment_of_its_start(
     engine: Engine,
 ) -> None:
