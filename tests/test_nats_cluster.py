@@ -1,9 +1,7 @@
 """deploy/k8s/overlays/production: three NATS servers, TLS, three copies of each stream."""
 
-import asyncio
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,7 +15,14 @@ from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_lab.pipeline import free_port, start_process
 from flowverdict_runtime.connection import publish_until_stored
 from flowverdict_runtime.service import Context
-from tests.users import CONF, UsersPipeline, certificates, connected_as, give_passwords
+from tests.users import (
+    CONF,
+    UsersPipeline,
+    certificates,
+    connected_as,
+    give_passwords,
+    refused_check,
+)
 
 PRODUCTION = CONF.parents[1] / "k8s/overlays/production"
 SERVERS = ("nats-0", "nats-1", "nats-2")
@@ -100,19 +105,10 @@ async def test_a_server_that_no_known_authority_vouches_for_is_not_spoken_to(
     cluster.logs.mkdir()
     try:
         cluster.start_nats()
-        environ = {**os.environ, "FLOWVERDICT_NATS_URL": cluster.nats_url}
-        argv = [sys.executable, "-m", "flowverdict_rca", "--check"]
-
-        async def said() -> str:
-            done = await asyncio.to_thread(
-                subprocess.run, argv, env=environ, capture_output=True, text=True, timeout=60
-            )
-            assert done.returncode == 1
-            return str(done.stdout)
 
         async def refused() -> bool:
-            out = await said()
-            return bool(re.search("certificate verify failed.*FLOWVERDICT_NATS_CA", out))
+            said = await refused_check(cluster.nats_url)
+            return bool(re.search("certificate verify failed.*FLOWVERDICT_NATS_CA", said))
 
         await eventually(refused)
     finally:

@@ -3,9 +3,7 @@
 import asyncio
 import contextlib
 import json
-import os
 import re
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -24,7 +22,15 @@ from flowverdict_lab.pipeline import free_port
 from flowverdict_runtime.connection import ensure_streams
 from flowverdict_runtime.reading import stored
 from tests.stand_ins.influx import InfluxStandIn
-from tests.users import CONF, USERS, UsersPipeline, connected_as, give_passwords, password_of
+from tests.users import (
+    CONF,
+    USERS,
+    UsersPipeline,
+    connected_as,
+    give_passwords,
+    password_of,
+    refused_check,
+)
 
 
 @pytest.fixture
@@ -179,15 +185,10 @@ async def test_nobody_comes_in_without_a_password(
     connect: Callable[[str], Any], users_server: NatsServer, who: dict[str, str]
 ) -> None:
     await connect("reader")  # the server is there, then
-    environ = {**os.environ, "FLOWVERDICT_NATS_URL": users_server.url}
-    environ |= {f"FLOWVERDICT_NATS_{name}": value for name, value in who.items()}
-    argv = [sys.executable, "-m", "flowverdict_rca", "--check"]
-    done = await asyncio.to_thread(
-        subprocess.run, argv, env=environ, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 1
-    assert "authorization violation" in done.stdout.lower(), done.stdout
-    assert "FLOWVERDICT_NATS_PASSWORD" in done.stdout
+    given = {f"FLOWVERDICT_NATS_{name}": value for name, value in who.items()}
+    said = await refused_check(users_server.url, **given)
+    assert "authorization violation" in said.lower()
+    assert "FLOWVERDICT_NATS_PASSWORD" in said
 
 
 async def test_a_service_with_a_wrong_password_says_so_and_comes_in_once_it_is_right(

@@ -1,8 +1,11 @@
 """NATS with users and certificates, for tests: passwords, a connection, the pipeline with them."""
 
+import asyncio
 import contextlib
+import os
 import re
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
@@ -73,6 +76,17 @@ async def connected_as(
         yield client, refused
     finally:
         await client.close()
+
+
+async def refused_check(url: str, **settings: str) -> str:
+    """What `flowverdict-rca --check` prints where NATS must not let it in."""
+    environ = {**os.environ, "FLOWVERDICT_NATS_URL": url, **settings}
+    argv = [sys.executable, "-m", "flowverdict_rca", "--check"]
+    done = await asyncio.to_thread(
+        subprocess.run, argv, env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 1
+    return str(done.stdout)
 
 
 class UsersPipeline(Pipeline):

@@ -148,7 +148,7 @@ class Cluster:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._known: dict[type[Object], dict[str, Object]] = {}
-        self._pods: dict[str, Pod] = {}
+        self._pods: dict[str, Pod] = {}  # those that run, and so have a name
         self._zones: dict[str, str] = {}
         self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
         self._owners: dict[str, tuple[str, str]] = {}  # of a job

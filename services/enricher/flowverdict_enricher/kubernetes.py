@@ -95,13 +95,8 @@ class _Readiness:
         self._reasons = {each.name: "reading" for each in _RESOURCES}
         self._changes = threading.Lock()
 
-    def ready(self, resource: _Resource) -> None:
-        self._tell(resource, "")
-
-    def waiting(self, resource: _Resource, why: str) -> None:
-        self._tell(resource, why)
-
-    def _tell(self, resource: _Resource, why: str) -> None:
+    def tell(self, resource: _Resource, why: str) -> None:
+        """Why a resource cannot be followed now; empty where it can."""
         with self._changes:
             self._reasons[resource.name] = why
             waiting: dict[str, list[str]] = {}
@@ -205,10 +200,15 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Position:
-    """The version up to which a resource is known; empty where it is to be listed."""
+    """How far a resource is known, and how long to wait before trying again.
 
+    Attributes:
+        pause: seconds.
+        version: empty where it is to be listed.
+    """
+
+    pause: float
     version: str = ""
-    pause: float = FIRST_PAUSE_SECONDS
 
 
 def _watch(
@@ -222,7 +222,7 @@ def _watch(
         "timeoutSeconds": WATCH_SECONDS,
     }
     response = _get(api, resource, query, SILENCE_SECONDS)
-    readiness.ready(resource)
+    readiness.tell(resource, "")
     try:
         for line in _lines(response):
             event = msgspec.json.decode(line, type=_Event)
@@ -247,7 +247,7 @@ def _watch(
 def _follow_for_ever(
     api: Any, resource: _Resource, state: Cluster, context: Context, readiness: _Readiness
 ) -> None:
-    position = _Position(pause=FIRST_PAUSE_SECONDS)
+    position = _Position(FIRST_PAUSE_SECONDS)
     while not context.stopping.is_set():
         began, pause = time.monotonic(), FIRST_PAUSE_SECONDS
         try:
@@ -258,7 +258,7 @@ def _follow_for_ever(
             log.info("the watch of %s is too old, listing again", resource.name)
             position.version, pause = "", position.pause
         except Exception as error:  # noqa: BLE001 # whatever comes, names are followed on
-            readiness.waiting(resource, _why(error))
+            readiness.tell(resource, _why(error))
             pause = position.pause
             # What happened meanwhile is only in a fresh list if the watch itself was lost.
             if not isinstance(error, urllib3.exceptions.HTTPError):
