@@ -18,10 +18,14 @@ from nats.aio.client import Client
 
 from flowverdict_contracts import verdicts
 from flowverdict_contracts.addresses import to_bytes
-from flowverdict_contracts.columns import RECORD
 from flowverdict_contracts.enriched import ARROW_SCHEMA
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.raw_records import RECORD
+from flowverdict_contracts.timestamps import to_rfc3339
 from flowverdict_lab.pipeline import free_port, start_process, stop_process
+from flowverdict_rca.panes import Panes
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.window import Window
 
 SECOND = 1_000_000_000
 
@@ -83,6 +87,8 @@ class Flow:
     dst: str
     segments_sent: int = 100
     retransmitted_segments: int = 0
+    retransmitted_syns: int = 0
+    retransmitted_synacks: int = 0
     src_port: int = 40000
     dst_port: int = 8080
     bytes_sent: int = 0
@@ -104,6 +110,8 @@ def raw_body() -> Callable[..., bytes]:
                 if name in ("src", "dst"):
                     value = np.void(to_bytes(value))
                 record[name] = value
+            handshake = flow.retransmitted_syns + flow.retransmitted_synacks
+            record["retransmitted_data_segments"] = flow.retransmitted_segments - handshake
         return records.tobytes()
 
     return pack
@@ -122,8 +130,13 @@ def enriched_batch(*rows: dict[str, Any]) -> pa.RecordBatch:
 
 
 def flow_row(src: str, dst: str, **numbers: int) -> dict[str, Any]:
-    """A row between two pods named like `pod-a@worker0`, with addresses made from the names."""
+    """A row between two pods named like `pod-a@worker0`, with addresses made from the names.
+
+    What is retransmitted is data, but for the SYNs and SYN-ACKs that are given.
+    """
     row: dict[str, Any] = {"role": "client", "data_segments_sent": 100, **numbers}
+    handshake = row.get("retransmitted_syns", 0) + row.get("retransmitted_synacks", 0)
+    row["retransmitted_data_segments"] = max(0, row.get("retransmitted_segments", 0) - handshake)
     for end, name in (("src", src), ("dst", dst)):
         pod, _, node = name.partition("@")
         row |= {
@@ -137,6 +150,23 @@ def flow_row(src: str, dst: str, **numbers: int) -> dict[str, Any]:
     return row
 
 
+def window_of(
+    *panes: list[dict[str, Any]], settings: RcaSettings, second: int = 1_000_000
+) -> Window:
+    """The window whose panes, newest first, are these rows; its newest pane begins at `second`."""
+    made = Panes(settings)
+    length = int(settings.pane_seconds)
+    for number, rows in enumerate(reversed(panes)):
+        start = second - length * (len(panes) - 1 - number)
+        sent = IntervalHeader("n1", "run", number + 1, start * SECOND, (start + length) * SECOND)
+        made.add(sent, enriched_batch(*rows), number + 1)
+    after = IntervalHeader(
+        "n1", "run", 99, (second + length) * SECOND, (second + length + 1) * SECOND
+    )
+    made.add(after, enriched_batch(), 99)
+    return list(made.windows())[-1]
+
+
 def a_cause(
     kind: str = "pod",
     name: str = "default/pod-a",
@@ -145,8 +175,13 @@ def a_cause(
     direction: str = "both",
 ) -> verdicts.Cause:
     """A cause that explains nearly everything."""
+    ends = []
+    for each in name.split(" <-> "):
+        namespace, _, own = each.rpartition("/")
+        end_kind = {"link": "pod" if namespace else "node", "node_link": "node"}.get(kind, kind)
+        ends.append({"kind": end_kind, "namespace": namespace, "name": own})
     plain = {
-        "kind": kind, "name": name, "node": node, "addresses": ["10.244.0.2"],
+        "kind": kind, "name": name, "ends": ends, "node": node, "addresses": ["10.244.0.2"],
         "direction": direction, "score": 0.9, "precision": 1.0, "explains": 0.8, "p_value": 0.001,
     }  # fmt: skip
     return msgspec.convert(plain, verdicts.Cause)
@@ -165,20 +200,22 @@ def a_verdict(
         "id": f"{incident_id}/{second}",
         "incident_id": incident_id,
         "status": status,
-        "opened_at": verdicts.moment(second * SECOND),
+        "opened_at": to_rfc3339(second * SECOND),
         "window": {
-            "start": verdicts.moment((second - 10) * SECOND),
-            "end": verdicts.moment(second * SECOND),
+            "start": to_rfc3339((second - 10) * SECOND),
+            "end": to_rfc3339(second * SECOND),
         },
         "summary": f"{causes[0]} is to blame" if causes else "not enough evidence",
         "enough_evidence": bool(causes),
         "causes": causes,
         "rules": (),
         "conditions": ("HIGH_RETRANSMISSION_RATIO",),
+        "fail_ratio": 0.05,
         "flows": {"failing": 6, "ok": 6, "undecided": 0},
         "failing_flows": (),
         "coverage": {
-            "nodes_reporting": ("worker0",), "nodes_silent": (), "rows_lost": 0, "rows_late": 0,
+            "nodes_reporting": ("worker0",), "nodes_silent": (), "lost_flow_updates": 0,
+            "lost_sockets": 0, "rows_late": 0,
         },
     }  # fmt: skip
     return msgspec.convert(plain, verdicts.Verdict)
@@ -187,13 +224,13 @@ def a_verdict(
 def header(second: float = 1_000_000, sequence: int = 1, node: str = "n1") -> IntervalHeader:
     """The header of a one-second interval."""
     start = int(second * SECOND)
-    return IntervalHeader(node, "boot", sequence, start, start + SECOND)
+    return IntervalHeader(node, "run", sequence, start, start + SECOND)
 
 
 async def eventually(
     condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 30
 ) -> Any:
-    """The first true value of `condition`, or a failure where there is none in time."""
+    """The first true value of `condition`; fails if there is none in time."""
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

@@ -7,7 +7,7 @@ from influxdb_client import Point
 from bench.figure import Figure
 from bench.scrape import pair_rows
 from flowverdict_contracts import enriched
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.signals import MEASUREMENT, PAIR_LABELS, SIGNALS
 from flowverdict_influx_writer.points import FlowPoints
 

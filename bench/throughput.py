@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.figure import Figure
-from flowverdict_contracts import columns, enriched
+from flowverdict_contracts import enriched, raw_records
 from flowverdict_contracts.addresses import to_bytes
-from flowverdict_enricher.directory import Directory, Endpoint
+from flowverdict_contracts.enriched import Names
+from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_exporter.series import PairSeries
 
@@ -29,7 +30,7 @@ _ROUNDS = 5
 def _records(seed: int) -> npt.NDArray[np.void]:
     chooser = np.random.default_rng(seed)
     addresses = np.array([np.void(to_bytes(_address(pod))) for pod in range(_PODS)])
-    records = np.zeros(_ROWS, columns.RECORD)
+    records = np.zeros(_ROWS, raw_records.RECORD)
     records["src"] = addresses[chooser.integers(0, _PODS, _ROWS)]
     records["dst"] = addresses[chooser.integers(0, _PODS, _ROWS)]
     for name in ("segments_sent", "data_segments_sent", "bytes_sent", "rtt_us"):
@@ -44,7 +45,7 @@ def _address(pod: int) -> str:
 def _directory() -> Directory:
     directory = Directory()
     for pod in range(_PODS):
-        endpoint = Endpoint("pod", "default", f"web-{pod}", "web", "Deployment", f"node-{pod % 10}")
+        endpoint = Names("pod", "default", f"web-{pod}", "web", "Deployment", f"node-{pod % 10}")
         directory.put(str(pod), endpoint, [to_bytes(_address(pod))], 0, 0)
     return directory
 
@@ -65,7 +66,7 @@ def measure() -> list[Figure]:
     body, directory, series = _records(1).tobytes(), _directory(), PairSeries(100_000, 3600)
 
     def through_enricher() -> bytes:
-        return enriched.encode(enrich(columns.decode(body), directory, 0, 1)[0])
+        return enriched.encode(enrich(raw_records.decode(body), directory, 0, 1)[0])
 
     named = through_enricher()
     return [

@@ -16,7 +16,7 @@ from conftest import a_verdict, eventually
 from flowverdict_contracts import verdicts
 from flowverdict_contracts.subjects import SUBJECT_VERDICTS, raw_subject
 from flowverdict_lab.pipeline import free_port, start_process, stop_process
-from flowverdict_runtime.connection import ensure_streams
+from flowverdict_runtime.streams import ensure_streams
 from tests.users import certificates, give_passwords
 
 SERVER = str(Path(".venv/bin/nats-server").absolute())

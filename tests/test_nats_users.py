@@ -19,8 +19,8 @@ from flowverdict_contracts import enriched, subjects, verdicts
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_lab.pipeline import free_port
-from flowverdict_runtime.connection import ensure_streams
-from flowverdict_runtime.reading import stored
+from flowverdict_runtime.stored_messages import stored_messages
+from flowverdict_runtime.streams import ensure_streams
 from tests.stand_ins.influx import InfluxStandIn
 from tests.users import (
     CONF,
@@ -114,7 +114,7 @@ async def test_a_reader_reads_streams_and_cannot_touch_a_services_consumer(
 
     reader, refused = await connect("reader")
     readers_jetstream = reader.jetstream(timeout=2)
-    read = [each async for each in stored(readers_jetstream, subjects.FLOWS_ENRICHED)]
+    read = [each async for each in stored_messages(readers_jetstream, subjects.FLOWS_ENRICHED)]
     assert len(read) == 1
     assert not refused
     for attempt in (

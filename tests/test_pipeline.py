@@ -15,7 +15,7 @@ import pytest
 from nats.js import JetStreamContext
 
 from conftest import Flow, eventually, header
-from flowverdict_contracts import columns, enriched, raw
+from flowverdict_contracts import enriched, raw, raw_records
 from flowverdict_contracts.addresses import to_text
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, raw_subject
 from flowverdict_lab.cluster import make_cluster
@@ -23,7 +23,7 @@ from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.machine import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline
-from flowverdict_runtime.reading import stored
+from flowverdict_runtime.stored_messages import stored_messages
 
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
@@ -51,13 +51,13 @@ async def jetstream_of(pipeline: Pipeline) -> AsyncIterator[JetStreamContext]:
 
 
 async def read_all(jetstream: JetStreamContext, stream: str) -> list[Any]:
-    return [message async for message in stored(jetstream, stream)]
+    return [message async for message in stored_messages(jetstream, stream)]
 
 
-async def raw_records(jetstream: JetStreamContext) -> npt.NDArray[np.void]:
+async def records_of(jetstream: JetStreamContext) -> npt.NDArray[np.void]:
     """All raw records that the stream holds."""
     return np.concatenate(
-        [columns.decode(each.data) for each in await read_all(jetstream, FLOWS_RAW)]
+        [raw_records.decode(each.data) for each in await read_all(jetstream, FLOWS_RAW)]
     )
 
 
@@ -72,7 +72,7 @@ def of_the_lab(records: npt.NDArray[np.void], network: Network) -> npt.NDArray[n
 async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
     """Whether the raw records have the kernel's retransmissions; a last FIN may still be sent."""
     before = kernel(network, "RetransSegs")
-    records = of_the_lab(await raw_records(jetstream), network)
+    records = of_the_lab(await records_of(jetstream), network)
     counted = int(records["retransmitted_segments"].sum())
     print(f"retransmissions: {counted} counted, {before} by the kernel")  # for a failure
     return counted == before == kernel(network, "RetransSegs")
@@ -80,7 +80,7 @@ async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
 
 async def opens_equal_kernel(jetstream: JetStreamContext, network: Network) -> bool:
     """Whether the raw records have as many connections as the kernel, asked for and accepted."""
-    records = of_the_lab(await raw_records(jetstream), network)
+    records = of_the_lab(await records_of(jetstream), network)
     clients = records[records["role"] == raw.ROLES.index("client")]
     servers = records[records["role"] == raw.ROLES.index("server")]
     attempts = int(clients["opens"].sum() + clients["failed_opens"].sum())
@@ -96,7 +96,7 @@ async def pipeline_agrees(jetstream: JetStreamContext, pipeline: Pipeline) -> bo
     own = {address for pod in make_cluster(4, 2).pods for address in (pod.ipv4, pod.ipv6)}
     raw_sum = sum(
         int(each["retransmitted_segments"])
-        for each in await raw_records(jetstream)
+        for each in await records_of(jetstream)
         if to_text(each["src"].tobytes()) in own
     )
     enriched_sum = sum(
@@ -141,7 +141,7 @@ async def test_counts_equal_the_kernels_own(lab: tuple[Network, Pipeline]) -> No
         await eventually(lambda: equals_kernel(jetstream, network), 60)
         await eventually(lambda: pipeline_agrees(jetstream, pipeline))
         await eventually(lambda: opens_equal_kernel(jetstream, network))
-        records = of_the_lab(await raw_records(jetstream), network)
+        records = of_the_lab(await records_of(jetstream), network)
     # The kernel also counts what no socket sent: resets, and ACKs in TIME_WAIT.
     sent = int(records["segments_sent"].sum())
     of_kernel = kernel(network, "OutSegs") + kernel(network, "RetransSegs")

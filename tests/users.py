@@ -14,8 +14,8 @@ import pytest
 from nats.aio.client import Client
 
 from flowverdict_lab.pipeline import Pipeline
-from flowverdict_runtime.connection import nats_options
-from flowverdict_runtime.service import NatsSettings
+from flowverdict_runtime.nats_connection import nats_options
+from flowverdict_runtime.service_settings import NatsSettings
 from flowverdict_runtime.settings import load
 
 CONF = Path(__file__).parents[1] / "deploy/nats/users.conf"

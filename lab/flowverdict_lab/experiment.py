@@ -13,7 +13,8 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from flowverdict_contracts.subjects import SUBJECT_VERDICTS
-from flowverdict_contracts.verdicts import Component, Verdict, moment
+from flowverdict_contracts.timestamps import to_rfc3339
+from flowverdict_contracts.verdicts import Component, Verdict
 from flowverdict_contracts.verdicts import decode as decode_verdict
 from flowverdict_lab import recording
 from flowverdict_lab.cluster import Cluster
@@ -68,7 +69,7 @@ class Outcome:
         """The verdict of the last window while the fault was there; of several, the first."""
         said = [verdict for verdict in self.verdicts if verdict.status != "resolved"]
         _, mended_ns = self.phases.get("during", (0, 0))
-        while_broken = [each for each in said if each.window.end <= moment(mended_ns)]
+        while_broken = [each for each in said if each.window.end <= to_rfc3339(mended_ns)]
         in_question = while_broken or said
         last = in_question[-1].window if in_question else None
         return next((each for each in in_question if each.window == last), None)

@@ -11,6 +11,8 @@ import urllib3
 import yaml
 from kubernetes import client, config
 
+from flowverdict_runtime.kubernetes_facts import why_not_ready
+
 __all__ = ["EXPERIMENT", "FLOWVERDICT", "ClusterError", "Objects", "manifests"]
 
 EXPERIMENT, FLOWVERDICT = "flowverdict-experiment", "flowverdict"
@@ -167,18 +169,17 @@ class Objects:
             pod = self.pod(namespace, name)
             if pod is None:
                 raise ClusterError(f"pod {name} is gone")
-            why = _why_not(pod)
+            why = why_not_ready(pod)
             if any(reason in why for reason in _HOPELESS):
                 raise ClusterError(f"pod {name} cannot start")
             if pod.status.phase in ("Failed", "Succeeded"):
                 raise ClusterError(f"pod {name} has ended: {self.log(namespace, name)[-500:]}")
-            conditions = {each.type: each.status for each in pod.status.conditions or ()}
-            return conditions.get("Ready") == "True"
+            return not why
 
         try:
             self.wait(f"pod {name} is to be ready", ready, seconds)
         except ClusterError as error:
-            raise ClusterError(f"{error}{why}") from None
+            raise ClusterError(f"{error}; {why}" if why else str(error)) from None
 
     def _ask(self, action: Callable[[], Any], what: str, unless: int) -> Any:
         try:
@@ -198,15 +199,3 @@ def _said(error: client.ApiException) -> str:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, KeyError, TypeError):
         return str(error.reason)
-
-
-def _why_not(pod: Any) -> str:
-    """What the kubelet or the scheduler says of a pod that is not ready."""
-    for each in pod.status.container_statuses or ():
-        waiting = each.state and each.state.waiting
-        if waiting:
-            return f"; {waiting.reason}: {waiting.message or ''}".rstrip(": ")
-    for each in pod.status.conditions or ():
-        if each.type == "PodScheduled" and each.status != "True":
-            return f"; {each.message}"
-    return ""

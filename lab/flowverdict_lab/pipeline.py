@@ -14,9 +14,10 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from flowverdict_runtime.ports import PORTS
+
 __all__ = ["Pipeline", "PipelineError", "free_port", "start_process", "stop_process"]
 
-EXPORTER_PORT = 9191
 _READY_SECONDS = 60
 _STOP_SECONDS = 15
 
@@ -91,7 +92,7 @@ class Pipeline:
         self.logs = folder / "logs"
         self.services = (*(("collector",) if collector else ()), "enricher", "exporter", "rca")
         self.ports = {name: free_port() for name in self.services}
-        self.ports["exporter"] = free_port(EXPORTER_PORT)
+        self.ports["exporter"] = free_port(PORTS["exporter"])
         self.nats_port = free_port()
         self._environ = {
             "FLOWVERDICT_NATS_URL": self.nats_url,

@@ -18,7 +18,7 @@ from nats.js import JetStreamContext
 
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_contracts.verdicts import Component
-from flowverdict_runtime.reading import stored
+from flowverdict_runtime.stored_messages import stored_messages
 
 __all__ = ["About", "RawMessage", "RecordingError", "read", "replay", "save"]
 
@@ -61,7 +61,7 @@ async def save(jetstream: JetStreamContext, about: About, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", encoding="utf-8") as out:
         out.write(msgspec.json.encode(about).decode() + "\n")
-        async for message in stored(jetstream, FLOWS_RAW):
+        async for message in stored_messages(jetstream, FLOWS_RAW):
             line = {
                 "time_ns": int(message.metadata.timestamp.timestamp() * 1e9),
                 "subject": message.subject,

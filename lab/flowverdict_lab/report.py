@@ -56,7 +56,8 @@ def _coverage(verdict: Verdict) -> str:
     coverage, flows = verdict.coverage, verdict.flows
     return (
         f"{flows.failing} flows fail, {flows.ok} are OK, {flows.undecided} sent too little; "
-        f"{coverage.rows_lost} rows lost, {coverage.rows_late} late"
+        f"lost in the kernel: {coverage.lost_flow_updates} flow updates, {coverage.lost_sockets} "
+        f"sockets; {coverage.rows_late} rows late"
     )
 
 
@@ -102,13 +103,15 @@ def _rules(rules: Sequence[Rule]) -> Table:
 
 def _flows(flows: Sequence[FailingFlow]) -> Table:
     table = _table(
-        "Failing flows", ["from", "to"], ["sent again", "data segments", "failed opens", "RTT ms"]
+        "Failing flows",
+        ["from", "to"],
+        ["retransmitted", "data segments", "failed opens", "RTT ms"],
     )
     for flow in flows:
         table.add_row(
             flow.src,
             flow.dst,
-            f"{100 * flow.retransmission_ratio:.1f} %",
+            "" if flow.retransmission_ratio is None else f"{100 * flow.retransmission_ratio:.1f}%",
             str(flow.data_segments_sent),
             str(flow.failed_opens),
             f"{flow.rtt_us / 1000:.1f}",

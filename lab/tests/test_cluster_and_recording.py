@@ -17,7 +17,7 @@ from flowverdict_lab import recording
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_lab.recording import About
-from flowverdict_runtime.connection import ensure_streams
+from flowverdict_runtime.streams import ensure_streams
 
 
 @given(st.integers(1, 50), st.integers(1, 20))

@@ -1,12 +1,15 @@
 """What two Flowverdict services must agree on, and nothing else.
 
-`subjects`  NATS streams and subjects.
-`header`    the headers of messages with flows: node, interval, rows lost.
-`addresses` addresses as raw records hold them.
-`raw`       the collector's messages: packed flow records.
-`columns`   raw records as numpy columns (needs the extra `columns`).
-`enriched`  the enricher's messages: Arrow tables with names (extra `columns`).
-`verdicts`  the RCA worker's messages: JSON documents.
+`subjects`         NATS streams and subjects.
+`interval_header`  the headers of messages with flows: node, interval, losses.
+`raw`              the collector's messages: the layout of a flow record.
+`raw_records`      their bodies as numpy arrays (needs the extra `columns`).
+`enriched`         the enricher's messages: Arrow tables with names (extra `columns`).
+`arrow_size`       how large an Arrow stream is once unpacked (extra `columns`).
+`signals`          what leaves the pipeline of each pair: metrics, fields in InfluxDB.
+`verdicts`         the RCA worker's messages: JSON documents.
+`addresses`        addresses as raw records hold them.
+`timestamps`       times as text.
 """
 
 

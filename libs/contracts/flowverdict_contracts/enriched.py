@@ -1,11 +1,13 @@
 """Messages on `flows.enriched`: the flows of one raw message, with names for both ends.
 
 The body is one Arrow IPC stream (arrow.apache.org/docs/format/Columnar.html) whose names are
-dictionary-encoded; the headers are those of `header`, with this module's schema and the message id
-of the raw message, so that a raw message enriched twice is stored once.
+dictionary-encoded; the headers are those of `interval_header`, with this module's schema and the
+message id of the raw message, so that a raw message enriched twice is stored once.
 """
 
+import dataclasses
 import struct
+from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -16,8 +18,8 @@ import pyarrow.compute
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.addresses import ADDRESSES, ENDS
 from flowverdict_contracts.arrow_size import unpacked_bytes
-from flowverdict_contracts.columns import RECORD
 from flowverdict_contracts.raw import ROLES
+from flowverdict_contracts.raw_records import RECORD
 
 __all__ = [
     "KINDS",
@@ -25,35 +27,42 @@ __all__ = [
     "NAMES",
     "NAME_CONFIDENCE",
     "SCHEMA",
+    "Names",
     "decode",
     "encode",
 ]
 
-SCHEMA = "flows.enriched/1"
-
-NAMES = (
-    "kind",
-    "namespace",
-    "pod",
-    "workload",
-    "workload_kind",
-    "node",
-    "zone",
-    "service",
-    "name_confidence",
-)
-"""What an enriched row adds for each end, as `src_kind`, `dst_kind`, `src_namespace` … .
-
-Strings, empty where there is none.
-"""
+SCHEMA = "flows.enriched/2"
 
 KINDS = ("pod", "service", "node", "external", "unknown")
 """`kind`: what has the address. `external` is a public address, `unknown` a private one that
 nothing in the cluster has."""
 
 NAME_CONFIDENCE = ("certain", "likely", "none")
-"""`name_confidence`: `certain` where one owner had the address for the whole interval, `likely`
-where it changed hands in it or had just ended, `none` where no owner is known."""
+"""`name_confidence`: `certain` if one owner had the address for the whole interval, `likely` if it
+changed hands in it or its owner had just ended, `none` if no owner is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What an enriched row says of each end, as `src_kind`, `dst_kind`, `src_namespace` and so on.
+
+    Empty if there is no such name.
+    """
+
+    kind: str
+    namespace: str = ""
+    pod: str = ""
+    workload: str = ""
+    workload_kind: str = ""
+    node: str = ""
+    zone: str = ""
+    service: str = ""
+    name_confidence: str = "certain"
+
+
+NAMES = tuple(field.name for field in dataclasses.fields(Names))
+"""The columns of `Names`, without the end."""
 
 _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 _NUMBERS = {
@@ -116,10 +125,10 @@ def encode(table: pa.RecordBatch) -> bytes:
 
 
 def decode(body: bytes) -> pa.RecordBatch:
-    """The batch that `body` holds, checked so far that no reader can be led astray by it.
+    """The batch that `body` holds, checked so far that no reader can be misled by it.
 
     Raises:
-        MalformedMessage: where it is not one batch of `ARROW_SCHEMA`.
+        MalformedMessage: if it is not one batch of `ARROW_SCHEMA`.
     """
     try:
         unpacked = unpacked_bytes(body)
@@ -127,7 +136,7 @@ def decode(body: bytes) -> pa.RecordBatch:
             raise MalformedMessage(f"{len(body)} bytes would unpack to {unpacked}")
         with pa.ipc.open_stream(body, options=_READ) as reader:
             if not reader.schema.equals(ARROW_SCHEMA):
-                raise MalformedMessage("columns are not those of flows.enriched/1")
+                raise MalformedMessage(f"columns are not those of {SCHEMA}")
             batch = reader.read_next_batch()
             batch.validate(full=True)
             if any(True for _ in reader):
@@ -145,7 +154,7 @@ def _check_column(name: str, column: pa.Array) -> None:
     if column.null_count or (name not in _NUMBERS and column.dictionary.null_count):
         raise MalformedMessage(f"column {name} has nulls")
     if name in ADDRESSES and not all(map(_is_address, column.dictionary.to_pylist())):
-        raise MalformedMessage(f"column {name} has a value that is no address")
+        raise MalformedMessage(f"column {name} has a value that is not an address")
     if name in _LARGE and (pa.compute.max(column).as_py() or 0) > _MOST:
         raise MalformedMessage(f"column {name} has a number above {_MOST}")
     allowed = _ALLOWED.get(name)

@@ -1,54 +1,116 @@
 """Messages on `flows.raw.<node>`: one interval of one node's flows.
 
-The body is a run of 128-byte records, as the collector's kernel map holds them
-(`struct flow_record` in services/collector/flowverdict_collector/bpf/flows.bpf.c). The headers say
-which node and interval they belong to (`header`). This module needs no numpy, so that the
-collector stays small; `columns` turns bodies into columns.
+The body is a run of `RECORD_BYTES`-byte records, as the collector's kernel map holds them. `FIELDS`
+is their one declaration: the C program gets its struct from it (`c_members`), readers their columns
+(`raw_records`). The headers say which node and interval they belong to (`interval_header`). This
+module needs no numpy, so that the collector stays small.
 """
 
-__all__ = ["FIELDS", "RECORD_BYTES", "ROLES", "SCHEMA"]
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-SCHEMA = "flows.raw/1"
+__all__ = [
+    "FIELDS",
+    "KEY_BYTES",
+    "KEY_FIELDS",
+    "RECORD_BYTES",
+    "ROLES",
+    "SCHEMA",
+    "Field",
+    "c_members",
+]
+
+SCHEMA = "flows.raw/2"
 
 ROLES = ("unknown", "client", "server")
 """What `role` counts: which end of the connection `src` is."""
 
-FIELDS: tuple[tuple[str, str, int], ...] = (
-    ("src", "16s", 0),
-    ("dst", "16s", 16),
-    ("src_port", "u2", 32),
-    ("dst_port", "u2", 34),
-    ("netns", "u4", 36),
-    ("bytes_sent", "u8", 40),
-    ("bytes_acked", "u8", 48),
-    ("bytes_received", "u8", 56),
-    ("segments_sent", "u4", 64),
-    ("segments_received", "u4", 68),
-    ("retransmitted_segments", "u4", 72),
-    ("syn_retransmits", "u4", 76),
-    ("opens", "u4", 80),
-    ("failed_opens", "u4", 84),
-    ("resets_sent", "u4", 88),
-    ("resets_received", "u4", 92),
-    ("drops_netfilter", "u4", 96),
-    ("drops_queue", "u4", 100),
-    ("drops_socket", "u4", 104),
-    ("drops_other", "u4", 108),
-    ("rtt_us", "u4", 112),
-    ("rtt_variation_us", "u4", 116),
-    ("mss", "u2", 120),
-    ("role", "u1", 122),
-    ("data_segments_sent", "u4", 124),
-)
-"""Name, little-endian type and byte offset of each field.
 
-`src` is the local end. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2).
-Counts are of the interval. `segments_sent` includes pure ACKs and retransmissions,
-`data_segments_sent` only segments with payload, retransmissions included. `rtt_us` is the kernel's
-smoothed RTT and `rtt_variation_us` its mean deviation, as of the interval's last sample, 0 where
-unknown.
-`bytes_acked` and `bytes_received` count SYN and FIN as a byte each, as the kernel's tcp_info does.
-The `drops_*` fields count packets from `src` to `dst` that this node's kernel discarded.
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a record, little-endian.
+
+    Attributes:
+        bytes: its size: 16 for an address, else that of an unsigned integer.
+        offset: from the record's start.
+        adds_up: whether it is a count, summed over flows and intervals.
+    """
+
+    name: str
+    bytes: int
+    offset: int
+    adds_up: bool
+
+
+_KEY = (("src", 16), ("dst", 16), ("src_port", 2), ("dst_port", 2), ("netns", 4))
+_COUNTS = (
+    *((name, 8) for name in ("bytes_sent", "bytes_acked", "bytes_received")),
+    *(
+        (name, 4)
+        for name in (
+            "segments_sent",
+            "segments_received",
+            "data_segments_sent",
+            "retransmitted_segments",
+            "retransmitted_data_segments",
+            "retransmitted_syns",
+            "retransmitted_synacks",
+            "opens",
+            "failed_opens",
+            "refused_opens",
+            "timed_out_opens",
+            "resets_sent",
+            "resets_received",
+            "drops_netfilter",
+            "drops_queue",
+            "drops_socket",
+            "drops_other",
+        )
+    ),
+)
+_READINGS = (("rtt_us", 4), ("rtt_variation_us", 4), ("mss", 2), ("role", 1))
+
+
+def _laid_out() -> Iterable[Field]:
+    """The fields one after the other, each at a multiple of its size, as a C compiler would."""
+    at = 0
+    for name, size in (*_KEY, *_COUNTS, *_READINGS):
+        alignment = 1 if size == 16 else size
+        at = -(-at // alignment) * alignment
+        yield Field(name, size, at, (name, size) in _COUNTS)
+        at += size
+
+
+FIELDS = tuple(_laid_out())
+"""The fields of a record, in order.
+
+`src` is the local end. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). Counts
+are of the interval:
+
+- `segments_sent` includes pure ACKs and retransmissions; `data_segments_sent` only segments with
+  payload, retransmissions included.
+- `retransmitted_segments` are all that the kernel retransmitted (TcpRetransSegs); each is one of
+  `retransmitted_syns` (SYN of a connect of ours), `retransmitted_synacks` (SYN-ACK of a request
+  that was not a connection yet) and `retransmitted_data_segments` (all others, so FIN as well).
+- `bytes_acked` and `bytes_received` count SYN and FIN as a byte each, as tcp_info does.
+- `failed_opens` are all attempts that failed, `refused_opens` and `timed_out_opens` those of them
+  that ended with ECONNREFUSED and with ETIMEDOUT.
+- `drops_*` are packets from `src` to `dst` that this node's kernel discarded.
+
+`rtt_us` is the kernel's smoothed RTT and `rtt_variation_us` its mean deviation, as of the
+interval's last sample, 0 if unknown.
 """
 
-RECORD_BYTES = 128
+KEY_FIELDS = FIELDS[: len(_KEY)]
+"""What tells flows apart: the key of the kernel map."""
+
+KEY_BYTES = FIELDS[len(_KEY)].offset
+RECORD_BYTES = -(-(FIELDS[-1].offset + FIELDS[-1].bytes) // 8) * 8
+
+
+def c_members(fields: Iterable[Field]) -> str:
+    """The fields as members of a C struct, in the integer types that BCC knows."""
+    types = {16: "u8", 8: "u64", 4: "u32", 2: "u16", 1: "u8"}
+    return " ".join(
+        f"{types[each.bytes]} {each.name}{'[16]' if each.bytes == 16 else ''};" for each in fields
+    )

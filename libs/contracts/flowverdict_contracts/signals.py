@@ -1,7 +1,7 @@
 """What is measured of a pair of addresses: each number of an enriched row that leaves the pipeline.
 
 The one declaration behind the exporter's metrics, the fields in InfluxDB and their documentation.
-A new signal is a new field of the raw record (`raw.FIELDS`) and an entry here.
+A new signal is a field of the raw record (`raw`), the hook that counts it, and an entry here.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ class Signal:
             `<field>_samples`.
         unit: of the number in the row.
         meaning: one sentence for the operator.
-        scale: what the row's number is multiplied with in Prometheus, to give its base unit.
+        scale: what the row's number is multiplied by to give Prometheus its base unit.
         bounds: upper bounds of a histogram's buckets, in Prometheus' base unit.
         labels: further labels of the metric.
     """
@@ -63,12 +63,22 @@ def _drops(reason: str) -> Signal:
     )
 
 
+def _handshake(field: str, segment: str) -> Signal:
+    return Signal(
+        field=field,
+        metric="tcp_syn_retransmissions",
+        unit="segments",
+        meaning="SYN and SYN-ACK segments retransmitted.",
+        labels={"segment": segment},
+    )
+
+
 SIGNALS = (
     Signal(
         field="retransmitted_segments",
         metric="tcp_retransmissions",
         unit="segments",
-        meaning="TCP segments sent again.",
+        meaning="TCP segments retransmitted: data, FIN, SYN and SYN-ACK.",
     ),
     Signal(
         field="segments_sent",
@@ -83,11 +93,13 @@ SIGNALS = (
         meaning="TCP segments sent with payload, retransmissions included.",
     ),
     Signal(
-        field="syn_retransmits",
-        metric="tcp_syn_retransmissions",
+        field="retransmitted_data_segments",
+        metric="tcp_retransmitted_data_segments",
         unit="segments",
-        meaning="SYN segments sent again.",
+        meaning="TCP segments retransmitted other than SYN and SYN-ACK.",
     ),
+    _handshake("retransmitted_syns", "syn"),
+    _handshake("retransmitted_synacks", "syn_ack"),
     Signal(
         field="bytes_sent",
         metric="tcp_sent_bytes",
@@ -110,7 +122,19 @@ SIGNALS = (
         field="failed_opens",
         metric="tcp_failed_opens",
         unit="connections",
-        meaning="TCP connection attempts that failed.",
+        meaning="TCP connection attempts that failed, for whatever reason.",
+    ),
+    Signal(
+        field="refused_opens",
+        metric="tcp_refused_opens",
+        unit="connections",
+        meaning="TCP connection attempts that were refused (ECONNREFUSED).",
+    ),
+    Signal(
+        field="timed_out_opens",
+        metric="tcp_timed_out_opens",
+        unit="connections",
+        meaning="TCP connection attempts that timed out (ETIMEDOUT).",
     ),
     Signal(
         field="resets_sent",

@@ -5,6 +5,7 @@ import re
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 __all__ = [
+    "FAIL_RATIO_KEY",
     "FLOWS_ENRICHED",
     "FLOWS_RAW",
     "RCA_STATE_BUCKET",
@@ -21,6 +22,8 @@ FLOWS_RAW = "FLOWS_RAW"
 FLOWS_ENRICHED = "FLOWS_ENRICHED"
 RCA_VERDICTS = "RCA_VERDICTS"
 RCA_STATE_BUCKET = "rca_state"
+FAIL_RATIO_KEY = "fail_ratio"
+"""In the bucket: the threshold that is in force, as decimal text, for those who show ratios."""
 
 SUBJECT_RAW_ALL = "flows.raw.>"
 SUBJECT_ENRICHED = "flows.enriched"
@@ -37,7 +40,7 @@ def raw_subject(node: str) -> str:
     tokens below `flows.raw`.
 
     Raises:
-        ValueError: where the name cannot be part of a NATS subject.
+        ValueError: if the name cannot be part of a NATS subject.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", node):
         raise ValueError(f"node name {node!r} is not letters, digits, '-', '_' and single dots")
@@ -53,7 +56,7 @@ def _stream(name: str, subject: str, max_age_seconds: float, max_bytes: int) -> 
         discard=DiscardPolicy.OLD,
         max_age=max_age_seconds,
         max_bytes=max_bytes,
-        # As long as a message can be delivered again, its copy is recognised.
+        # As long as a message can be redelivered, its duplicate is recognised.
         duplicate_window=min(max_age_seconds, _HOUR),
     )
 
@@ -68,8 +71,8 @@ STREAMS: dict[str, StreamConfig] = {
 }
 """Stream name to configuration. Flows are kept an hour, verdicts thirty days.
 
-NATS sets the bytes aside when a stream is made, so they are few enough for a small disk; who has
-more traffic edits the stream, and the services leave it as it is.
+NATS reserves the bytes when a stream is created, so they are few enough for a small disk; operators
+with more traffic edit the stream, and the services leave it as it is.
 """
 
 
@@ -77,7 +80,7 @@ def stream_of(subject: str) -> str:
     """The stream that keeps `subject`.
 
     Raises:
-        KeyError: where none does.
+        KeyError: if none does.
     """
     for name, config in STREAMS.items():
         for pattern in config.subjects or ():

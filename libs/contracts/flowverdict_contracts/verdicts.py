@@ -4,7 +4,7 @@ JSON; the JSON Schema made from these types is docs/verdict.schema.json.
 """
 
 import inspect
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -14,25 +14,31 @@ from flowverdict_contracts import MalformedMessage
 __all__ = [
     "Cause",
     "Component",
+    "ComponentEnd",
+    "Condition",
     "Coverage",
+    "Direction",
+    "EndKind",
     "FailingFlow",
     "FlowCounts",
+    "HalfOpen",
+    "Kind",
     "Rule",
+    "Status",
     "Verdict",
     "Window",
     "decode",
     "encode",
     "json_schema",
-    "moment",
-    "nanoseconds",
 ]
 
-SCHEMA = "rca.verdicts/1"
+SCHEMA = "rca.verdicts/2"
 
 Status = Literal["opened", "ongoing", "resolved"]
+EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
 Kind = Literal["pod", "workload", "node", "link", "node_link", "service", "external", "unknown"]
 Direction = Literal["sending", "receiving", "both"]
-
+Condition = Literal["HIGH_RETRANSMISSION_RATIO", "CONNECT_FAILURE", "PACKET_DROPS", "HALF_OPEN"]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
@@ -43,16 +49,34 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     pass
 
 
+class ComponentEnd(_Record, frozen=True, kw_only=True):
+    """Something with a name of its own: what a component is, or one end of a link.
+
+    Attributes:
+        namespace: of a pod, workload or service, else empty.
+        name: as Kubernetes has it, without the namespace; or an address.
+    """
+
+    kind: EndKind
+    namespace: str = ""
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
 class Component(_Record, frozen=True, kw_only=True):
     """Something that can be at fault.
 
     Attributes:
         kind: `link` is the path between two endpoints, `node_link` that between two nodes.
-        name: `namespace/pod`, a node's name, an address; both ends of a link joined by ` <-> `.
+        name: for people: `namespace/pod`, a node's name, an address; `A <-> B` for a link.
+        ends: the same as fields, for programs: two of a link, else one.
     """
 
     kind: Kind
     name: str
+    ends: tuple[ComponentEnd, ...] = ()
 
     def __str__(self) -> str:
         words = {"link": "the link", "node_link": "the link between nodes", "unknown": "address"}
@@ -69,7 +93,7 @@ class Cause(Component, frozen=True, kw_only=True):
         score: F-measure with beta 0.5 of `precision` and `explains` (van Rijsbergen 1979), 0 to 1.
         precision: share of its flows that fail; confidence of the rule cause -> FAIL.
         explains: share of the failing flows that are its; confidence of the rule FAIL -> cause.
-        p_value: chance that so many of the failing flows were its by accident (hypergeometric).
+        p_value: probability that so many of the failing flows are its by accident (hypergeometric).
         alternatives: components whose flows are the very same, so that nothing tells them apart.
     """
 
@@ -114,22 +138,43 @@ class FlowCounts(_Record, frozen=True, kw_only=True):
 
 
 class FailingFlow(_Record, frozen=True, kw_only=True):
-    """A directed pair of endpoints that fails, and its numbers.
+    """A directed pair of endpoints that fails, and its counts; they are named as in `flows.raw`.
 
     Attributes:
-        data_segments_sent: segments sent with payload or SYN, retransmissions included.
-        retransmission_ratio: `retransmitted_segments / data_segments_sent`, at most 1.
-        rtt_us: smoothed RTT in microseconds, 0 where unknown.
+        retransmission_ratio: `retransmitted_data_segments / data_segments_sent`, at most 1; null if
+            no data was sent.
+        connect_retransmission_ratio: `(retransmitted_syns + retransmitted_synacks) / (opens +
+            failed_opens)`; null if no attempt ended.
+        rtt_us: smoothed RTT in microseconds, 0 if unknown.
     """
 
     src: str
     dst: str
-    retransmission_ratio: float
+    retransmission_ratio: float | None
+    connect_retransmission_ratio: float | None
     data_segments_sent: Count
-    retransmitted_segments: Count
+    retransmitted_data_segments: Count
+    retransmitted_syns: Count
+    retransmitted_synacks: Count
     opens: Count
     failed_opens: Count
+    refused_opens: Count
+    timed_out_opens: Count
     rtt_us: Count
+
+
+class HalfOpen(_Record, frozen=True, kw_only=True):
+    """An endpoint that answers requests which never become connections.
+
+    Attributes:
+        name: who answers.
+        peers: how many endpoints asked and went no further.
+        retransmitted_synacks: SYN-ACK segments retransmitted to them in the window.
+    """
+
+    name: str
+    peers: Count
+    retransmitted_synacks: Count
 
 
 class Coverage(_Record, frozen=True, kw_only=True):
@@ -138,13 +183,15 @@ class Coverage(_Record, frozen=True, kw_only=True):
     Attributes:
         nodes_reporting: nodes whose collector sent something in the window.
         nodes_silent: nodes that did in the last ten minutes, but not in the window.
-        rows_lost: flow updates that the kernels had no room for.
-        rows_late: rows that came after their window was judged.
+        lost_flow_updates: counts for which a kernel's map of flows had no room.
+        lost_sockets: sockets for which a kernel's map of sockets had no room.
+        rows_late: rows that arrived after their window was judged.
     """
 
     nodes_reporting: tuple[str, ...]
     nodes_silent: tuple[str, ...]
-    rows_lost: Count
+    lost_flow_updates: Count
+    lost_sockets: Count
     rows_late: Count
 
 
@@ -157,12 +204,14 @@ class Verdict(_Record, frozen=True, kw_only=True):
         incident_id: the same from `opened` to `resolved`.
         opened_at: end of the window in which the incident was found.
         summary: one sentence that a person can act on.
-        enough_evidence: False where flows fail and nothing singles a cause out; `causes` is empty.
+        enough_evidence: False if flows fail and nothing singles a cause out; `causes` is empty.
         causes: best first. The first is the verdict, the others fit less well.
-        conditions: what was seen: HIGH_RETRANSMISSION_RATIO, CONNECT_FAILURE, PACKET_DROPS.
+        conditions: what was seen. HALF_OPEN alone never makes a flow fail.
+        fail_ratio: the threshold: a flow fails above this retransmission ratio.
+        half_open: endpoints with requests that never became connections, worst first.
     """
 
-    schema: Literal["rca.verdicts/1"] = "rca.verdicts/1"
+    schema: Literal["rca.verdicts/2"] = "rca.verdicts/2"
     id: str
     incident_id: str
     status: Status
@@ -172,21 +221,12 @@ class Verdict(_Record, frozen=True, kw_only=True):
     enough_evidence: bool
     causes: tuple[Cause, ...]
     rules: tuple[Rule, ...]
-    conditions: tuple[str, ...]
+    conditions: tuple[Condition, ...]
+    fail_ratio: float
     flows: FlowCounts
     failing_flows: tuple[FailingFlow, ...]
+    half_open: tuple[HalfOpen, ...] = ()
     coverage: Coverage
-
-
-def moment(ns: int) -> str:
-    """UTC nanoseconds as ISO 8601 with milliseconds."""
-    text = datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
-
-
-def nanoseconds(text: str) -> int:
-    """What `moment` made the text of: UTC nanoseconds, to the millisecond."""
-    return int(datetime.fromisoformat(text).timestamp() * 1e9)
 
 
 def encode(verdict: Verdict) -> bytes:
@@ -203,16 +243,16 @@ def decode(body: bytes) -> Verdict:
     try:
         verdict = msgspec.json.decode(body, type=Verdict)
         for text in (verdict.opened_at, verdict.window.start, verdict.window.end):
-            _check_moment(text)
+            _check_time(text)
     except (msgspec.MsgspecError, ValueError) as error:
         raise MalformedMessage(f"not a verdict: {error}") from None
     return verdict
 
 
-def _check_moment(text: str) -> None:
+def _check_time(text: str) -> None:
     found = datetime.fromisoformat(text)
     if found.tzinfo is None or not _FIRST_YEAR <= found.year <= _LAST_YEAR:
-        raise ValueError(f"{text} is no moment between {_FIRST_YEAR} and {_LAST_YEAR}, with zone")
+        raise ValueError(f"{text} is not a time between {_FIRST_YEAR} and {_LAST_YEAR}, with zone")
 
 
 def json_schema() -> dict[str, Any]:

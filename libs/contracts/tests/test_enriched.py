@@ -87,7 +87,7 @@ def test_a_dictionary_with_a_null_is_malformed() -> None:
 
 @pytest.mark.parametrize("address", ["", "pod-a", "10.0.0", "10.0.0.256"])
 def test_what_is_no_address_is_malformed(address: str) -> None:
-    with pytest.raises(MalformedMessage, match="dst_ip has a value that is no address"):
+    with pytest.raises(MalformedMessage, match="dst_ip has a value that is not an address"):
         decode(encode(batch(3, {"dst_ip": address})))
 
 

@@ -6,31 +6,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowverdict_contracts import MalformedMessage
-from flowverdict_contracts.columns import RECORD, decode
 from flowverdict_contracts.raw import FIELDS, RECORD_BYTES, ROLES
+from flowverdict_contracts.raw_records import OLD_SCHEMA, RECORD, decode
 from flowverdict_contracts.subjects import STREAMS, raw_subject
+
+OFFSETS = {field.name: field.offset for field in FIELDS}
 
 
 def test_fields_neither_overlap_nor_leave_the_record() -> None:
     taken: set[int] = set()
-    for name, kind, offset in FIELDS:
-        size = 16 if kind == "16s" else int(kind[1:])
-        bytes_of_field = set(range(offset, offset + size))
-        assert not taken & bytes_of_field, name
+    for field in FIELDS:
+        bytes_of_field = set(range(field.offset, field.offset + field.bytes))
+        assert not taken & bytes_of_field, field.name
         taken |= bytes_of_field
     assert max(taken) < RECORD_BYTES
 
 
 @given(st.lists(st.binary(min_size=RECORD_BYTES, max_size=RECORD_BYTES), max_size=5))
 def test_a_body_of_whole_records_is_read_record_by_record(records: list[bytes]) -> None:
-    records = [
-        record[:122] + bytes([record[122] % len(ROLES)]) + record[123:] for record in records
-    ]
+    at = OFFSETS["role"]
+    records = [each[:at] + bytes([each[at] % len(ROLES)]) + each[at + 1 :] for each in records]
     decoded = decode(b"".join(records))
     assert [each.tobytes() for each in decoded] == records
     for each, record in zip(decoded, records, strict=True):
         assert each["src"].tobytes() == record[:16]
-        assert each["segments_sent"] == int.from_bytes(record[64:68], "little")
+        at = OFFSETS["segments_sent"]
+        assert each["segments_sent"] == int.from_bytes(record[at : at + 4], "little")
 
 
 @given(st.binary(max_size=1000).filter(lambda body: len(body) % RECORD_BYTES))
@@ -60,3 +61,17 @@ def test_a_name_that_would_break_out_of_its_subject_is_refused(name: str) -> Non
 def test_a_copy_of_a_message_is_recognised_as_long_as_flows_are_kept() -> None:
     for name in ("FLOWS_RAW", "FLOWS_ENRICHED"):
         assert STREAMS[name].duplicate_window == STREAMS[name].max_age
+
+
+def test_a_record_of_version_1_is_read_and_its_handshake_told_from_its_data() -> None:
+    old = bytearray(128)
+    old[72:76] = (9).to_bytes(4, "little")  # retransmitted_segments
+    old[76:80] = (4).to_bytes(4, "little")  # syn_retransmits
+    old[80:84] = (2).to_bytes(4, "little")  # opens
+    old[124:128] = (50).to_bytes(4, "little")  # data_segments_sent
+    for role, name in ((1, "retransmitted_syns"), (2, "retransmitted_synacks")):
+        old[122] = role
+        (record,) = decode(bytes(old), OLD_SCHEMA)
+        assert (record["retransmitted_segments"], record[name]) == (9, 4)
+        assert record["retransmitted_data_segments"] == 5
+        assert (record["opens"], record["data_segments_sent"], record["role"]) == (2, 50, role)

@@ -11,6 +11,7 @@ from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.verdicts import (
     Cause,
     Component,
+    ComponentEnd,
     Coverage,
     FailingFlow,
     FlowCounts,
@@ -36,6 +37,7 @@ VERDICT = Verdict(
         Cause(
             kind="pod",
             name="default/pod-a",
+            ends=(ComponentEnd(kind="pod", namespace="default", name="pod-a"),),
             node="worker0",
             addresses=("10.244.0.2",),
             direction="both",
@@ -64,14 +66,26 @@ VERDICT = Verdict(
             src="default/pod-a",
             dst="default/pod-b",
             retransmission_ratio=0.2,
+            connect_retransmission_ratio=None,
             data_segments_sent=100,
-            retransmitted_segments=20,
-            opens=3,
+            retransmitted_data_segments=20,
+            retransmitted_syns=0,
+            retransmitted_synacks=0,
+            opens=0,
             failed_opens=0,
+            refused_opens=0,
+            timed_out_opens=0,
             rtt_us=300,
         ),
     ),
-    coverage=Coverage(nodes_reporting=("n1",), nodes_silent=(), rows_lost=0, rows_late=0),
+    fail_ratio=0.05,
+    coverage=Coverage(
+        nodes_reporting=("n1",),
+        nodes_silent=(),
+        lost_flow_updates=0,
+        lost_sockets=0,
+        rows_late=0,
+    ),
 )
 
 
@@ -96,7 +110,7 @@ def test_what_is_no_verdict_is_malformed(body: bytes) -> None:
 
 
 def test_a_verdict_of_a_newer_version_is_malformed() -> None:
-    newer = encode(VERDICT).replace(b"rca.verdicts/1", b"rca.verdicts/2")
+    newer = encode(VERDICT).replace(b"rca.verdicts/2", b"rca.verdicts/3")
     with pytest.raises(MalformedMessage):
         decode(newer)
 

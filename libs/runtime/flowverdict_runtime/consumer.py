@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from nats.aio.msg import Msg
 from nats.errors import MaxPayloadError
@@ -13,12 +15,12 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from prometheus_client import Counter, Gauge
 
 from flowverdict_contracts import MalformedMessage
-from flowverdict_runtime.connection import ensure_streams
+from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
-from flowverdict_runtime.retry import PASSING, retry
-from flowverdict_runtime.service import Context
+from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
+from flowverdict_runtime.streams import ensure_streams
 
-__all__ = ["MALFORMED", "SeenSequences", "consume", "lag_watched", "reject"]
+__all__ = ["MALFORMED", "Delivery", "SeenSequences", "consume", "consume_each", "reject"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ HANDLED = Counter(
 
 PENDING = Gauge(
     "flowverdict_consumer_pending_messages",
-    "Messages of a stream that this service has not been given yet.",
+    "Messages of a stream that have not been delivered to this service yet.",
     ["stream"],
 )
 
@@ -49,7 +51,7 @@ _BATCH = 64
 _DISUSE_SECONDS = 300.0
 _ACK_WAIT_SECONDS = 30.0
 _IDLE_CHECK = 5
-_LOOK_SECONDS = 5.0
+_LAG_SECONDS = 5.0
 _throttle = Throttle()
 
 
@@ -84,13 +86,14 @@ class SeenSequences:
 async def reject(message: Msg, error: MalformedMessage) -> None:
     """Count and log a malformed message and end it, so that it is not delivered again."""
     MALFORMED.labels(message.metadata.stream).inc()
-    held = _throttle.admit(message.subject)
-    if held is not None:
-        log.warning(
-            "malformed message: %s",
-            error,
-            extra={"subject": message.subject, "bytes": len(message.data), "not_shown": held},
-        )
+    _throttle.warn(
+        log,
+        message.subject,
+        "malformed message: %s",
+        error,
+        subject=message.subject,
+        bytes=len(message.data),
+    )
     await message.term()
 
 
@@ -112,33 +115,82 @@ async def _settle(
             seen.add(sequence)
         await message.ack()
     except Exception as error:
-        if isinstance(error, PASSING) and not isinstance(error, MaxPayloadError):
+        if isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, MaxPayloadError):
             log.debug("left unacknowledged: %s", error)
             return
-        # A fault of ours must not stop the stream: tried again, then put aside and counted.
+        # A bug of ours must not stop the stream: retried, then set aside and counted.
         FAILED.labels(message.metadata.stream).inc()
         log.exception("cannot handle a message", extra={"subject": message.subject})
         deliveries = message.metadata.num_delivered
-        with contextlib.suppress(*PASSING):
+        with contextlib.suppress(*TRANSIENT_ERRORS):
             if deliveries < _MAX_DELIVERIES:
                 await message.nak(delay=2**deliveries)
             else:
                 await reject(message, MalformedMessage(f"failed {deliveries} times: {error!r}"))
 
 
+class Delivery(Protocol):
+    """How a consumer takes and acknowledges messages, from one subscription to the next."""
+
+    @property
+    def pull(self) -> JetStreamContext.PullSubscription:
+        """What messages are fetched from."""
+
+    async def take(self, messages: list[Msg]) -> None:
+        """Handle a batch, and acknowledge what is done with."""
+
+    async def check(self) -> None:
+        """Raise if the subscription is no longer valid; called when nothing comes for a while."""
+
+
+D = TypeVar("D", bound=Delivery)
+
+
+async def consume(
+    context: Context, stream: str, subscribe: Callable[[D | None], Awaitable[D]]
+) -> None:
+    """Take every message of `stream` until the service is to stop.
+
+    `subscribe` is called at the start and after each failure, with the delivery before it, which is
+    not used again.
+    """
+    part = f"consumer of {stream}"
+    MALFORMED.labels(stream)  # a series from the start, so that its first increase is seen
+    current = await retry(context, part, functools.partial(subscribe, None))
+    idle = 0
+    async with _lag_watched(stream, lambda: current):
+        while current is not None and not context.stopping.is_set():
+            try:
+                if idle >= _IDLE_CHECK:
+                    idle = 0
+                    await current.check()
+                messages = await current.pull.fetch(_BATCH, timeout=1)
+                context.health.ready(part)
+                idle = 0
+                await current.take(messages)
+            except TimeoutError:
+                idle += 1
+            except TRANSIENT_ERRORS as error:
+                reason = f"NATS does not deliver: {error or type(error).__name__}"
+                context.health.waiting(part, reason)
+                await context.pause(1)
+                with contextlib.suppress(*TRANSIENT_ERRORS):
+                    await current.pull.unsubscribe()
+                current = await retry(context, part, functools.partial(subscribe, current))
+
+
 @contextlib.asynccontextmanager
-async def lag_watched(
-    stream: str, subscription: Callable[[], JetStreamContext.PullSubscription | None]
-) -> AsyncIterator[None]:
-    """While inside, a metric says how far the subscription is behind, also where it is stuck."""
+async def _lag_watched(stream: str, current: Callable[[], Delivery | None]) -> AsyncIterator[None]:
+    """While inside, a metric says how far the consumer is behind, also while it is stuck."""
 
     async def watch() -> None:
         while True:
-            pull = subscription()
-            if pull is not None:
-                with contextlib.suppress(*PASSING):
-                    PENDING.labels(stream).set((await pull.consumer_info()).num_pending or 0)
-            await asyncio.sleep(_LOOK_SECONDS)
+            delivery = current()
+            if delivery is not None:
+                with contextlib.suppress(*TRANSIENT_ERRORS):
+                    info = await delivery.pull.consumer_info()
+                    PENDING.labels(stream).set(info.num_pending or 0)
+            await asyncio.sleep(_LAG_SECONDS)
 
     watching = asyncio.create_task(watch())
     try:
@@ -147,14 +199,23 @@ async def lag_watched(
         watching.cancel()
 
 
-@dataclass(slots=True)
-class _Subscription:
+@dataclass(frozen=True, slots=True)
+class _EachAcknowledged:
+    """Acknowledges each message once `handle` is done with it."""
+
     pull: JetStreamContext.PullSubscription
+    handle: Callable[[Msg], Awaitable[bool]]
     seen: SeenSequences
     stream_created: object
 
+    async def take(self, messages: list[Msg]) -> None:
+        await asyncio.gather(*(_settle(message, self.handle, self.seen) for message in messages))
 
-async def consume(
+    async def check(self) -> None:
+        await self.pull.consumer_info()
+
+
+async def consume_each(
     jetstream: JetStreamContext,
     context: Context,
     stream: str,
@@ -162,17 +223,16 @@ async def consume(
     handle: Callable[[Msg], Awaitable[bool]],
     only_new: bool = False,
 ) -> None:
-    """Handle every message of `stream`, until the service is to stop.
+    """Handle every message of `stream`, and acknowledge each, until the service is to stop.
 
-    `handle` returns True where the message is done with, False to have it delivered again, and
-    raises `MalformedMessage` for one that never will be. It is not called again for a message it
-    was done with, also where the acknowledgement was lost. The messages of a batch are handled
-    concurrently. Several processes with the same `durable` name share the work. With `only_new` a
-    consumer that does not exist yet begins with what comes, and is removed soon after its last use.
+    `handle` returns True if the message is done with, False to have it delivered again, and raises
+    `MalformedMessage` for one that never will be. It is not called again for a message it was done
+    with, even if the acknowledgement was lost. The messages of a batch are handled concurrently.
+    Several processes with the same `durable` name share the work. With `only_new` a consumer that
+    does not exist yet begins with what comes, and is removed soon after its last use.
     """
-    part = f"consumer of {stream}"
-    for counter in (MALFORMED, FAILED, HANDLED):
-        counter.labels(stream)  # a series from the start, so that its first increase is seen
+    for counter in (FAILED, HANDLED):
+        counter.labels(stream)
     config = ConsumerConfig(
         durable_name=durable,
         ack_policy=AckPolicy.EXPLICIT,
@@ -181,37 +241,15 @@ async def consume(
         deliver_policy=DeliverPolicy.NEW if only_new else DeliverPolicy.ALL,
         inactive_threshold=_DISUSE_SECONDS if only_new else None,
     )
-    current: _Subscription | None = None
 
-    async def subscribe() -> _Subscription:
+    async def subscribe(before: _EachAcknowledged | None) -> _EachAcknowledged:
         await ensure_streams(jetstream, [stream], context.stream_replicas)
         pull = await jetstream.pull_subscribe("", durable=durable, stream=stream, config=config)
         created = (await jetstream.stream_info(stream)).created
-        if current is not None and current.stream_created == created:
-            return _Subscription(pull, current.seen, created)
+        if before is not None and before.stream_created == created:
+            return _EachAcknowledged(pull, handle, before.seen, created)
         floor = (await pull.consumer_info()).ack_floor
-        return _Subscription(pull, SeenSequences(floor.stream_seq if floor else 0), created)
+        seen = SeenSequences(floor.stream_seq if floor else 0)
+        return _EachAcknowledged(pull, handle, seen, created)
 
-    current = await retry(context, part, subscribe)
-    idle = 0
-    async with lag_watched(stream, lambda: current.pull if current else None):
-        while current is not None and not context.stopping.is_set():
-            try:
-                if idle >= _IDLE_CHECK:
-                    idle = 0
-                    await current.pull.consumer_info()
-                messages = await current.pull.fetch(_BATCH, timeout=1)
-            except TimeoutError:
-                idle += 1
-            except PASSING as error:
-                reason = f"NATS does not deliver: {error or type(error).__name__}"
-                context.health.waiting(part, reason)
-                await context.pause(1)
-                with contextlib.suppress(*PASSING):
-                    await current.pull.unsubscribe()
-                current = await retry(context, part, subscribe)
-            else:
-                idle = 0
-                context.health.ready(part)
-                seen = current.seen
-                await asyncio.gather(*(_settle(message, handle, seen) for message in messages))
+    await consume(context, stream, subscribe)

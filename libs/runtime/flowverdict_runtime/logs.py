@@ -4,7 +4,8 @@ import json
 import logging
 import sys
 import time
-from datetime import UTC, datetime
+
+from flowverdict_contracts.timestamps import to_rfc3339
 
 __all__ = ["Throttle", "configure"]
 
@@ -17,9 +18,8 @@ class _JsonLines(logging.Formatter):
         self._service = service
 
     def format(self, record: logging.LogRecord) -> str:
-        moment = datetime.fromtimestamp(record.created, UTC)
         line = {
-            "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": to_rfc3339(int(record.created * 1e9)),
             "level": record.levelname.lower(),
             "service": self._service,
             "message": record.getMessage(),
@@ -38,25 +38,33 @@ def configure(service: str, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines(service))
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # nats-py logs what its callbacks already tell us.
+    # nats-py logs what its callbacks report to us anyway.
     logging.getLogger("nats").setLevel(logging.CRITICAL)
 
 
 class Throttle:
-    """Lets a repeating fault through once a minute a key, with how many were held back."""
+    """Logs a repeated fault once a minute for each key, with how many it left out since."""
 
     def __init__(self, every_seconds: float = 60.0) -> None:
         self._every = every_seconds
         self._last: dict[str, float] = {}
-        self._held: dict[str, int] = {}
+        self._suppressed: dict[str, int] = {}
 
-    def admit(self, key: str) -> int | None:
-        """How many were held back since the last one let through, or None to hold this one."""
+    def admits(self, key: str) -> bool:
+        """Whether a fault with this key may be reported now."""
         now = time.monotonic()
         if now - self._last.get(key, -self._every) < self._every:
-            self._held[key] = self._held.get(key, 0) + 1
-            return None
+            self._suppressed[key] = self._suppressed.get(key, 0) + 1
+            return False
         if len(self._last) > 1000:
             self._last.clear()
         self._last[key] = now
-        return self._held.pop(key, 0)
+        return True
+
+    def warn(
+        self, log: logging.Logger, key: str, message: str, *args: object, **fields: object
+    ) -> None:
+        """Log a warning with `fields`, unless this key had one within the last minute."""
+        if self.admits(key):
+            fields["suppressed"] = self._suppressed.pop(key, 0)
+            log.warning(message, *args, extra=fields)

@@ -1,4 +1,4 @@
-"""Doing again what failed because something outside is away."""
+"""Retrying what failed because something outside is unavailable."""
 
 import asyncio
 import random
@@ -9,15 +9,17 @@ from nats.errors import Error as NatsError
 from nats.errors import MaxPayloadError
 from prometheus_client import Counter
 
-from flowverdict_runtime.service import Context
+from flowverdict_runtime.context import Context
 
-__all__ = ["PASSING", "Passing", "retry"]
+__all__ = ["TRANSIENT_ERRORS", "Unavailable", "retry"]
 
-PASSING = (NatsError, OSError, TimeoutError)
-"""What NATS' client raises where the server is away or busy."""
+TRANSIENT_ERRORS = (NatsError, OSError, TimeoutError)
+"""What the NATS client raises if the server is unavailable or busy."""
 
 _RETRIES = Counter(
-    "flowverdict_retries_total", "What failed because something outside was away.", ["what"]
+    "flowverdict_retries_total",
+    "Attempts that failed because something outside was unavailable.",
+    ["what"],
 )
 
 _LONGEST_PAUSE = 5.0
@@ -25,11 +27,11 @@ _LONGEST_PAUSE = 5.0
 T = TypeVar("T")
 
 
-class Passing(RuntimeError):
-    """Something other than NATS does not do now what it may do later; the message says why.
+class Unavailable(RuntimeError):
+    """Something other than NATS is unavailable for now; the message says what and why.
 
     Attributes:
-        after_seconds: how long it asks to be left alone.
+        after_seconds: how long it asks clients to wait.
     """
 
     def __init__(self, why: str, after_seconds: float = 0.0) -> None:
@@ -41,12 +43,12 @@ async def retry(
     context: Context, what: str, action: Callable[[], Awaitable[T]], give_up_seconds: float = 0
 ) -> T | None:
     """`action`'s result, tried until it succeeds, with growing, jittered pauses up to 5 s,
-    or as long as a `Passing` says.
+    or as long as an `Unavailable` says.
 
-    None where the service is to stop and `give_up_seconds` more have passed.
+    None if the service is to stop and `give_up_seconds` more have passed.
 
     Raises:
-        MaxPayloadError: where the server will never take the message.
+        MaxPayloadError: if the server will never accept the message.
     """
     _RETRIES.labels(what)  # a series from the start, so that its first increase is seen
     loop = asyncio.get_running_loop()
@@ -60,14 +62,14 @@ async def retry(
             result = await action()
         except MaxPayloadError:
             raise
-        except Passing as error:
+        except Unavailable as error:
             _RETRIES.labels(what).inc()
             context.health.waiting(what, str(error))
             pause = max(pause, error.after_seconds)
-        except PASSING as error:
+        except TRANSIENT_ERRORS as error:
             _RETRIES.labels(what).inc()
             reason = str(error) or type(error).__name__
-            context.health.waiting(what, f"NATS does not take it: {reason}")
+            context.health.waiting(what, f"NATS: {reason}")
         else:
             context.health.ready(what)
             return result

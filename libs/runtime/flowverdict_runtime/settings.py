@@ -10,11 +10,13 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 __all__ = [
     "Address",
+    "Parser",
+    "Settings",
     "SettingsError",
     "address",
     "choice",
@@ -34,7 +36,14 @@ __all__ = [
 PREFIX = "FLOWVERDICT_"
 _LARGEST_FILE = 1 << 16
 
-S = TypeVar("S")
+
+class Settings(Protocol):
+    """A frozen dataclass whose fields are made by `setting`."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+S = TypeVar("S", bound=Settings)
 
 
 class SettingsError(ValueError):
@@ -161,7 +170,7 @@ def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
         SettingsError: for the first variable, or file, that is missing or wrong.
     """
     values = {}
-    for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # a dataclass by contract
+    for field in dataclasses.fields(cls):
         name = PREFIX + field.name.upper()
         parser: Parser = field.metadata["parser"]
         told = environ.get(name)
@@ -206,7 +215,7 @@ def _one_line(path: Path) -> str:
     return text
 
 
-def describe(cls: type[Any]) -> str:
+def describe(cls: type[Settings]) -> str:
     """The settings of `cls` as the lines of a `--help` text."""
     lines = ["settings (environment variables; NAME_FILE names a file that holds the value):"]
     for field in dataclasses.fields(cls):

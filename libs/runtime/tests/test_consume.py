@@ -12,16 +12,13 @@ from nats.aio.msg import Msg
 from conftest import NatsServer, eventually
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
-from flowverdict_runtime.connection import (
-    connected,
-    ensure_streams,
-    publish_until_stored,
-    shown,
-)
-from flowverdict_runtime.consumer import MALFORMED, consume
-from flowverdict_runtime.retry import PASSING
-from flowverdict_runtime.service import Context, NatsSettings
+from flowverdict_runtime.consumer import MALFORMED, consume_each
+from flowverdict_runtime.context import Context
+from flowverdict_runtime.nats_connection import connected, redact
+from flowverdict_runtime.retry import TRANSIENT_ERRORS
+from flowverdict_runtime.service_settings import NatsSettings
 from flowverdict_runtime.settings import load
+from flowverdict_runtime.streams import ensure_streams, publish_until_stored
 
 
 def settings_of(server: NatsServer) -> NatsSettings:
@@ -38,7 +35,7 @@ async def consuming(
     async def live() -> None:
         async with connected(settings_of(server), "test", context, [FLOWS_ENRICHED]) as jetstream:
             assert jetstream is not None
-            await consume(jetstream, context, FLOWS_ENRICHED, "test", handle)
+            await consume_each(jetstream, context, FLOWS_ENRICHED, "test", handle)
 
     task = asyncio.create_task(live())
     try:
@@ -210,12 +207,12 @@ async def test_a_nats_that_comes_back_without_its_data_is_set_up_again(
 async def _has_consumer(client: Client) -> bool:
     try:
         await client.jetstream(timeout=1).consumer_info(FLOWS_ENRICHED, "test")
-    except PASSING:
+    except TRANSIENT_ERRORS:
         return False
     return True
 
 
 def test_a_password_in_the_address_of_nats_is_never_shown() -> None:
-    assert shown("nats://user:secret@host:4222") == "nats://host:4222"
-    assert shown("nats://user:se@cret@host:1,nats://u:p@other:2") == "nats://host:1,nats://other:2"
-    assert shown("nats://host:4222") == "nats://host:4222"
+    assert redact("nats://user:secret@host:4222") == "nats://host:4222"
+    assert redact("nats://user:se@cret@host:1,nats://u:p@other:2") == "nats://host:1,nats://other:2"
+    assert redact("nats://host:4222") == "nats://host:4222"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flowverdict_runtime.service import NatsSettings
+from flowverdict_runtime.service_settings import NatsSettings
 from flowverdict_runtime.settings import (
     Address,
     SettingsError,

@@ -7,9 +7,9 @@ import ctypes
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["KernelTypes", "NoKernelTypes"]
+from flowverdict_runtime.ebpf import BTF
 
-VMLINUX = "/sys/kernel/btf/vmlinux"
+__all__ = ["KernelTypes", "NoKernelTypes"]
 
 _LAST_PAGE = (1 << 64) - 4096
 _STRUCT, _UNION, _ENUM = 4, 5, 6
@@ -70,7 +70,7 @@ class KernelTypes:
         NoKernelTypes: where there is no BTF to read, or no libbpf to read it with.
     """
 
-    def __init__(self, path: str = VMLINUX) -> None:
+    def __init__(self, path: str = BTF) -> None:
         if not Path(path).exists():
             raise NoKernelTypes(
                 f"{path} is missing: the kernel was built without CONFIG_DEBUG_INFO_BTF"

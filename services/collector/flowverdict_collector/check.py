@@ -6,7 +6,7 @@ import platform
 from flowverdict_collector.hooks import HOOKS
 from flowverdict_collector.loader import LoadError, load
 from flowverdict_collector.settings import CollectorSettings
-from flowverdict_runtime.asking import check_nats
+from flowverdict_runtime.one_shot import check_nats
 
 __all__ = ["check"]
 

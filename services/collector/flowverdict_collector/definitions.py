@@ -1,9 +1,16 @@
-"""What flows.bpf.c is compiled with: kernel offsets, map sizes, the record's layout."""
+"""What flows.bpf.c is compiled with: kernel offsets, map sizes, the record's members."""
 
 from flowverdict_collector.btf import KernelTypes
-from flowverdict_contracts.raw import FIELDS, RECORD_BYTES
+from flowverdict_contracts.raw import (
+    FIELDS,
+    KEY_BYTES,
+    KEY_FIELDS,
+    RECORD_BYTES,
+    ROLES,
+    c_members,
+)
 
-__all__ = ["compiler_flags", "drop_fields"]
+__all__ = ["compiler_flags", "drop_offsets"]
 
 _OFFSETS = {
     "SOCK_COMMON_FAMILY": ("sock_common", "skc_family"),
@@ -16,6 +23,7 @@ _OFFSETS = {
     "SOCK_COMMON_DPORT": ("sock_common", "skc_dport"),
     "SOCK_COMMON_NET": ("sock_common", "skc_net.net"),
     "SOCK_PROTOCOL": ("sock", "sk_protocol"),
+    "SOCK_ERR": ("sock", "sk_err"),
     "NET_INUM": ("net", "ns.inum"),
     "INET_SOCK_SPORT": ("inet_sock", "inet_sport"),
     "TCP_SOCK_BYTES_SENT": ("tcp_sock", "bytes_sent"),
@@ -25,6 +33,7 @@ _OFFSETS = {
     "TCP_SOCK_SEGS_IN": ("tcp_sock", "segs_in"),
     "TCP_SOCK_DATA_SEGS_OUT": ("tcp_sock", "data_segs_out"),
     "TCP_SOCK_TOTAL_RETRANS": ("tcp_sock", "total_retrans"),
+    "TCP_SOCK_RCV_TSTAMP": ("tcp_sock", "rcv_tstamp"),
     "TCP_SOCK_SRTT_US": ("tcp_sock", "srtt_us"),
     "TCP_SOCK_MDEV_US": ("tcp_sock", "mdev_us"),
     "TCP_SOCK_MSS_CACHE": ("tcp_sock", "mss_cache"),
@@ -35,76 +44,78 @@ _OFFSETS = {
     "TCP_SKB_CB_GSO_SEGS": ("tcp_skb_cb", "tcp_gso_segs"),
 }
 
-_NETFILTER, _QUEUE, _SOCKET, _OTHER = 1, 2, 3, 4
-
-_DROP_FIELDS = {
-    "NETFILTER_DROP": _NETFILTER,
-    "NETFILTER_INGRESS": _NETFILTER,
-    "TC_INGRESS": _NETFILTER,
-    "TC_EGRESS": _NETFILTER,
-    "XDP": _NETFILTER,
-    "BPF_CGROUP_EGRESS": _NETFILTER,
-    "SOCKET_FILTER": _NETFILTER,
-    "XFRM_POLICY": _NETFILTER,
-    "QDISC_DROP": _QUEUE,
-    "QDISC_OVERLIMIT": _QUEUE,
-    "QDISC_CONGESTED": _QUEUE,
-    "CPU_BACKLOG": _QUEUE,
-    "FULL_RING": _QUEUE,
-    "NEIGH_QUEUEFULL": _QUEUE,
-    "SOCKET_RCVBUFF": _SOCKET,
-    "SOCKET_BACKLOG": _SOCKET,
-    "PROTO_MEM": _SOCKET,
-    "TCP_BACKLOG": _SOCKET,
-    "NOMEM": _OTHER,
-    "TCP_CSUM": _OTHER,
-    "IP_CSUM": _OTHER,
-    "IP_INADDRERRORS": _OTHER,
-    "IP_INNOROUTES": _OTHER,
-    "IP_OUTNOROUTES": _OTHER,
-    "IP_RPFILTER": _OTHER,
-    "NEIGH_FAILED": _OTHER,
-    "NEIGH_CREATEFAIL": _OTHER,
-    "NEIGH_DEAD": _OTHER,
-    "PKT_TOO_BIG": _OTHER,
-    "PKT_TOO_SMALL": _OTHER,
-    "DEV_READY": _OTHER,
-    "DEV_HDR": _OTHER,
-    "HDR_TRUNC": _OTHER,
+_REASONS = {
+    "drops_netfilter": (
+        "NETFILTER_DROP",
+        "NETFILTER_INGRESS",
+        "TC_INGRESS",
+        "TC_EGRESS",
+        "XDP",
+        "BPF_CGROUP_EGRESS",
+        "SOCKET_FILTER",
+        "XFRM_POLICY",
+    ),
+    "drops_queue": (
+        "QDISC_DROP",
+        "QDISC_OVERLIMIT",
+        "QDISC_CONGESTED",
+        "CPU_BACKLOG",
+        "FULL_RING",
+        "NEIGH_QUEUEFULL",
+    ),
+    "drops_socket": (
+        "SOCKET_RCVBUFF",
+        "SOCKET_BACKLOG",
+        "PROTO_MEM",
+        "TCP_BACKLOG",
+    ),
+    "drops_other": (
+        "NOMEM",
+        "TCP_CSUM",
+        "IP_CSUM",
+        "IP_INADDRERRORS",
+        "IP_INNOROUTES",
+        "IP_OUTNOROUTES",
+        "IP_RPFILTER",
+        "NEIGH_FAILED",
+        "NEIGH_CREATEFAIL",
+        "NEIGH_DEAD",
+        "PKT_TOO_BIG",
+        "PKT_TOO_SMALL",
+        "DEV_READY",
+        "DEV_HDR",
+        "HDR_TRUNC",
+    ),
 }
-"""Reasons that mean a lost packet. TCP's own housekeeping (TCP_OLD_DATA …) is left out."""
+"""Counter to the drop reasons that mean a lost packet. TCP's own housekeeping (TCP_OLD_DATA and
+similar) is left out."""
 
 
-def drop_fields(types: KernelTypes) -> dict[int, int]:
-    """This kernel's drop reason numbers to the `drops_*` field that counts them, from 1.
+def drop_offsets(types: KernelTypes) -> dict[int, int]:
+    """This kernel's drop reason numbers to the byte offset, in a record, of what counts them.
 
     Empty before Linux 5.17, which gives no reasons (include/net/dropreason-core.h).
     """
-    prefix = "SKB_DROP_REASON_"
+    numbers = types.enumerators("skb_drop_reason")
+    offsets = {field.name: field.offset for field in FIELDS}
     return {
-        value: _DROP_FIELDS[name.removeprefix(prefix)]
-        for name, value in types.enumerators("skb_drop_reason").items()
-        if name.removeprefix(prefix) in _DROP_FIELDS
+        numbers[f"SKB_DROP_REASON_{reason}"]: offsets[counter]
+        for counter, reasons in _REASONS.items()
+        for reason in reasons
+        if f"SKB_DROP_REASON_{reason}" in numbers
     }
-
-
-def _layout_asserts() -> str:
-    checks = [f'_Static_assert(sizeof(struct flow_record)=={RECORD_BYTES},"size");']
-    for name, _, offset in FIELDS:
-        member = f"key.{name}" if offset < 40 else name
-        checks.append(
-            f'_Static_assert(__builtin_offsetof(struct flow_record,{member})=={offset},"{name}");'
-        )
-    return "".join(checks)
 
 
 def compiler_flags(types: KernelTypes, max_flows: int, max_sockets: int) -> list[str]:
     """`-D` definitions for flows.bpf.c.
 
     Raises:
-        NoKernelTypes: where the kernel lacks a member that the program reads.
+        NoKernelTypes: if the kernel lacks a member that the program reads.
     """
     numbers = {name: types.offset(*path) for name, path in _OFFSETS.items()}
+    numbers |= {f"ROLE_{name.upper()}": number for number, name in enumerate(ROLES)}
     numbers |= {"MAX_FLOWS": max_flows, "MAX_SOCKETS": max_sockets}
+    numbers |= {"FLOW_KEY_BYTES": KEY_BYTES, "FLOW_RECORD_BYTES": RECORD_BYTES}
     flags = [f"-D{name}={value}" for name, value in numbers.items()]
-    return [*flags, f"-DRECORD_LAYOUT_ASSERTS={_layout_asserts()}"]
+    flags.append(f"-DFLOW_KEY_MEMBERS={c_members(KEY_FIELDS)}")
+    return [*flags, f"-DFLOW_COUNT_MEMBERS={c_members(FIELDS[len(KEY_FIELDS) :])}"]

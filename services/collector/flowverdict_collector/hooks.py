@@ -2,30 +2,33 @@
 
 from dataclasses import dataclass
 
+from flowverdict_runtime.ebpf import REQUIRED_TRACEPOINTS
+
 __all__ = ["HOOKS", "Hook"]
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """A raw tracepoint, the function attached to it, and what is lost without it.
-
-    `required`: counts would be wrong without it, so the collector does not start.
-    """
+    """A raw tracepoint, the function attached to it, and what it counts."""
 
     tracepoint: str
     function: str
     counts: str
-    required: bool
+
+    @property
+    def required(self) -> bool:
+        """Whether counts would be wrong without it, so that the collector does not start."""
+        return self.tracepoint in REQUIRED_TRACEPOINTS
 
 
 HOOKS = (
-    Hook("inet_sock_set_state", "on_set_state", "opens and failed opens", True),
-    Hook("tcp_probe", "on_segment", "segments, bytes and RTT", True),
-    Hook("tcp_retransmit_skb", "on_retransmit", "retransmissions", True),
-    Hook("tcp_destroy_sock", "on_destroy", "the last counts of a connection", True),
-    Hook("tcp_retransmit_synack", "on_retransmit_synack", "SYN-ACK retransmissions", True),
-    Hook("tcp_send_reset", "on_send_reset", "resets sent", False),
-    Hook("tcp_receive_reset", "on_receive_reset", "resets received", False),
-    Hook("kfree_skb", "on_drop", "packets dropped by this kernel", False),
+    Hook("inet_sock_set_state", "on_set_state", "opens and failed opens"),
+    Hook("tcp_probe", "on_segment", "segments, bytes and RTT"),
+    Hook("tcp_retransmit_skb", "on_retransmit", "retransmissions"),
+    Hook("tcp_destroy_sock", "on_destroy", "the last counts of a connection"),
+    Hook("tcp_retransmit_synack", "on_retransmit_synack", "SYN-ACK retransmissions"),
+    Hook("tcp_send_reset", "on_send_reset", "resets sent"),
+    Hook("tcp_receive_reset", "on_receive_reset", "resets received"),
+    Hook("kfree_skb", "on_drop", "packets dropped by this kernel"),
 )
 """In Linux since 4.16 or earlier (include/trace/events/tcp.h, sock.h, skb.h)."""

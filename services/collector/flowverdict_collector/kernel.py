@@ -2,18 +2,15 @@
 
 import ctypes
 import errno
-import os
-import platform
 from dataclasses import dataclass
 
 from flowverdict_collector.loader import Loaded
-from flowverdict_contracts.raw import RECORD_BYTES
+from flowverdict_contracts.raw import KEY_BYTES, RECORD_BYTES
+from flowverdict_runtime.ebpf import bpf
 
 __all__ = ["FlowMaps", "Lost", "program_descriptor"]
 
-_BPF_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _LOOKUP, _UPDATE, _PROGRAM_BY_ID, _LOOKUP_AND_DELETE_BATCH = 1, 2, 13, 25
-_KEY_BYTES = 40
 _BATCH = 8192
 
 
@@ -39,21 +36,6 @@ class _Batch(ctypes.Structure):
     ]
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _bpf(command: int, attributes: ctypes.Structure) -> int:
-    """bpf(2); the layouts are those of union bpf_attr in include/uapi/linux/bpf.h."""
-    number = _BPF_SYSCALL[platform.machine()]
-    result: int = _libc.syscall(
-        number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)
-    )
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
-
-
 class _ProgramId(ctypes.Structure):
     _fields_ = [("id", ctypes.c_uint32), ("next", ctypes.c_uint32), ("flags", ctypes.c_uint32)]
 
@@ -64,12 +46,12 @@ def program_descriptor(program_id: int) -> int:
     Raises:
         OSError: where there is none, or CAP_SYS_ADMIN is missing.
     """
-    return _bpf(_PROGRAM_BY_ID, _ProgramId(program_id))
+    return bpf(_PROGRAM_BY_ID, _ProgramId(program_id))
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What the kernel had no room for since the start.
+    """What the kernel's maps had no room for.
 
     Attributes:
         flow_updates: counts of events that are in no record, the flow map being full.
@@ -79,10 +61,9 @@ class Lost:
     flow_updates: int
     sockets: int
 
-    @property
-    def total(self) -> int:
-        """Both together."""
-        return self.flow_updates + self.sockets
+    def __sub__(self, earlier: "Lost") -> "Lost":
+        """What was lost since `earlier`."""
+        return Lost(self.flow_updates - earlier.flow_updates, self.sockets - earlier.sockets)
 
 
 class FlowMaps:
@@ -105,7 +86,7 @@ class FlowMaps:
         """
         old, new = self._flows[self._active], self._flows[1 - self._active]
         slot, descriptor = ctypes.c_uint32(0), ctypes.c_uint32(new)
-        _bpf(
+        bpf(
             _UPDATE,
             _Element(self._active_map, ctypes.addressof(slot), ctypes.addressof(descriptor), 0),
         )
@@ -117,7 +98,7 @@ class FlowMaps:
         counts = []
         for index in range(2):
             key, value = ctypes.c_uint32(index), ctypes.c_uint64(0)
-            _bpf(
+            bpf(
                 _LOOKUP,
                 _Element(self._lost_map, ctypes.addressof(key), ctypes.addressof(value), 0),
             )
@@ -127,10 +108,10 @@ class FlowMaps:
     def _take_all(self, map_descriptor: int) -> bytes:
         room, taken = _BATCH, []
         # For a hash map the position is a bucket number; as wide as a key to be safe.
-        position = (ctypes.c_char * _KEY_BYTES)()
+        position = (ctypes.c_char * KEY_BYTES)()
         first = True
         while True:
-            keys = (ctypes.c_char * (_KEY_BYTES * room))()
+            keys = (ctypes.c_char * (KEY_BYTES * room))()
             values = (ctypes.c_char * (RECORD_BYTES * room))()
             batch = _Batch(
                 start=0 if first else ctypes.addressof(position),
@@ -141,7 +122,7 @@ class FlowMaps:
                 map=map_descriptor,
             )
             try:
-                _bpf(_LOOKUP_AND_DELETE_BATCH, batch)
+                bpf(_LOOKUP_AND_DELETE_BATCH, batch)
                 done = False
             except OSError as error:
                 if error.errno == errno.ENOSPC:

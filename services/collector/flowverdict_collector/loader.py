@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from flowverdict_collector.btf import KernelTypes, NoKernelTypes
-from flowverdict_collector.definitions import compiler_flags, drop_fields
+from flowverdict_collector.definitions import compiler_flags, drop_offsets
 from flowverdict_collector.hooks import HOOKS
-from flowverdict_runtime.service import CannotRun
+from flowverdict_runtime.context import CannotRun
+from flowverdict_runtime.ebpf import missing_capabilities
 
 __all__ = ["LoadError", "Loaded", "load"]
 
 _BPF = Path(__file__).parent / "bpf"
 _DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
-_CAPABILITIES = {"CAP_PERFMON": 38, "CAP_BPF": 39}
-_SYS_ADMIN = 21
 _MAPS = ("flows_even", "flows_odd", "active_flows", "lost")
 
 
@@ -95,15 +94,6 @@ def _bcc() -> Any:
     return bcc
 
 
-def _missing_capabilities() -> list[str]:
-    """Names of capabilities(7) that this process lacks; CAP_SYS_ADMIN stands for both."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(status.split("CapEff:")[1].split()[0], 16)
-    if effective & 1 << _SYS_ADMIN:
-        return []
-    return [name for name, bit in _CAPABILITIES.items() if not effective & 1 << bit]
-
-
 def _attach(bpf_class: Any, program: Any) -> tuple[dict[str, int], dict[str, str]]:
     attached, missing = {}, {}
     for hook in HOOKS:
@@ -125,20 +115,20 @@ def _attach(bpf_class: Any, program: Any) -> tuple[dict[str, int], dict[str, str
 
 
 def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[int]]:
-    missing = _missing_capabilities()
+    missing = missing_capabilities()
     if missing:
         raise LoadError(f"loading eBPF needs {' and '.join(missing)}: run as root or grant them")
     bcc = _bcc()
     with KernelTypes() as types:
         flags = compiler_flags(types, max_flows, max_sockets)
-        reasons = drop_fields(types)
+        reasons = drop_offsets(types)
     os.environ["BCC_KERNEL_SOURCE"] = str(_BPF)
     try:
         program = bcc.BPF(text=(_BPF / "flows.bpf.c").read_bytes(), cflags=flags)
     except Exception as error:  # noqa: BLE001 # BCC raises bare Exception
         raise LoadError(f"the kernel or the compiler refuses the programs: {error}") from None
-    for reason, field in reasons.items():
-        program["drop_field"][ctypes.c_int(reason)] = ctypes.c_uint32(field)
+    for reason, offset in reasons.items():
+        program["drop_offsets"][ctypes.c_int(reason)] = ctypes.c_uint32(offset)
     program["active_flows"][ctypes.c_int(0)] = ctypes.c_int(program["flows_even"].map_fd)
     attached, not_attached = _attach(bcc.BPF, program)
     if not reasons:

@@ -13,11 +13,13 @@ from flowverdict_collector.check import check
 from flowverdict_collector.kernel import FlowMaps, Lost
 from flowverdict_collector.loader import load
 from flowverdict_collector.settings import CollectorSettings
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw import RECORD_BYTES, SCHEMA
 from flowverdict_contracts.subjects import FLOWS_RAW, raw_subject
-from flowverdict_runtime.connection import connected, publish_until_stored
-from flowverdict_runtime.service import Context, Service
+from flowverdict_runtime.context import Context
+from flowverdict_runtime.lifecycle import Service
+from flowverdict_runtime.nats_connection import connected
+from flowverdict_runtime.streams import publish_until_stored
 
 __all__ = ["SERVICE"]
 
@@ -43,7 +45,7 @@ class Run:
     """One run of the collector: what numbers its messages."""
 
     node: str
-    boot: str
+    id: str
     sequence: int = 0
     start_ns: int = 0
     lost: Lost = Lost(0, 0)
@@ -59,7 +61,7 @@ async def run(settings: CollectorSettings, context: Context) -> None:
         log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})
     log.info(
         "counting",
-        extra={"node": settings.node, "tracepoints": len(loaded.attached), "boot": this_run.boot},
+        extra={"node": settings.node, "tracepoints": len(loaded.attached), "run_id": this_run.id},
     )
     context.health.ready("kernel")
     name = f"collector {settings.node}"
@@ -88,10 +90,10 @@ async def _publish_interval(
     body = await asyncio.to_thread(maps.drain)
     end_ns = time.time_ns()
     lost = maps.lost()
+    newly_lost, this_run.lost = lost - this_run.lost, lost
     _DRAIN.set(time.monotonic() - began)
-    _LOST.labels("flow_updates").inc(lost.flow_updates - this_run.lost.flow_updates)
-    _LOST.labels("sockets").inc(lost.sockets - this_run.lost.sockets)
-    newly_lost, this_run.lost = lost.total - this_run.lost.total, lost
+    _LOST.labels("flow_updates").inc(newly_lost.flow_updates)
+    _LOST.labels("sockets").inc(newly_lost.sockets)
 
     size = PART_RECORDS * RECORD_BYTES
     bodies = [body[at : at + size] for at in range(0, len(body), size)] or [b""]
@@ -99,13 +101,14 @@ async def _publish_interval(
         this_run.sequence += 1
         header = IntervalHeader(
             node=this_run.node,
-            boot=this_run.boot,
+            run_id=this_run.id,
             sequence=this_run.sequence,
             start_ns=this_run.start_ns,
             end_ns=max(end_ns, this_run.start_ns),
             part=number,
             parts=len(bodies),
-            rows_lost=newly_lost if number == 1 else 0,
+            lost_flow_updates=newly_lost.flow_updates if number == 1 else 0,
+            lost_sockets=newly_lost.sockets if number == 1 else 0,
         )
         subject = raw_subject(this_run.node)
         if not await publish_until_stored(jetstream, context, subject, part, header.encode(SCHEMA)):

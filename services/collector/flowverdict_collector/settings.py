@@ -4,7 +4,7 @@ import platform
 from dataclasses import dataclass
 
 from flowverdict_contracts.subjects import raw_subject
-from flowverdict_runtime.service import CommonSettings, listen_setting
+from flowverdict_runtime.service_settings import CommonSettings, listen_setting
 from flowverdict_runtime.settings import Address, Parser, integer, number, setting
 
 __all__ = ["CollectorSettings"]
@@ -29,4 +29,4 @@ class CollectorSettings(CommonSettings):
         "65536",
         "flows and sockets the kernel maps hold, 128 bytes a flow twice and 88 a socket",
     )
-    listen: Address = listen_setting(9192)
+    listen: Address = listen_setting("collector")

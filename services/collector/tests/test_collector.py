@@ -13,9 +13,9 @@ import pytest
 from nats.aio.client import Client
 
 from conftest import NatsServer, eventually
-from flowverdict_contracts import columns, raw
+from flowverdict_contracts import raw, raw_records
 from flowverdict_contracts.addresses import to_bytes
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_lab.machine import why_not_live
 from flowverdict_lab.pipeline import start_process, stop_process
 
@@ -91,7 +91,7 @@ class Collector:
         async def heard(message: object) -> None:
             headers = message.headers  # type: ignore[attr-defined]
             self.headers.append(IntervalHeader.decode(headers, raw.SCHEMA))
-            self.records += list(columns.decode(message.data))  # type: ignore[attr-defined]
+            self.records += list(raw_records.decode(message.data))  # type: ignore[attr-defined]
 
         await client.subscribe("flows.raw.test", cb=heard)
         await client.flush()
@@ -204,7 +204,7 @@ async def test_more_flows_than_the_map_holds_are_counted_as_lost_and_none_unseen
 
         async def hear(message: object) -> None:
             heard.append(IntervalHeader.decode(message.headers, raw.SCHEMA))  # type: ignore[attr-defined]
-            records.extend(columns.decode(message.data))  # type: ignore[attr-defined]
+            records.extend(raw_records.decode(message.data))  # type: ignore[attr-defined]
 
         await nats_client.subscribe("flows.raw.test", cb=hear)
         await nats_client.flush()
@@ -217,6 +217,6 @@ async def test_more_flows_than_the_map_holds_are_counted_as_lost_and_none_unseen
         stop_process(running.process)
         await eventually(lambda: heard)
         assert len(records) <= 1024
-        assert sum(header.rows_lost for header in heard) > 0
+        assert sum(header.lost_flow_updates + header.lost_sockets for header in heard) > 0
     finally:
         stop_process(running.process)

@@ -10,17 +10,11 @@ from kubernetes import client, config
 
 from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
+from flowverdict_runtime.kubernetes_facts import WATCHED, why_not_ready
 
 __all__ = ["findings"]
 
 _WHAT = "Kubernetes"
-_NEEDED = (
-    ("", "pods"),
-    ("", "nodes"),
-    ("", "services"),
-    ("discovery.k8s.io", "endpointslices"),
-    ("batch", "jobs"),
-)
 _TIMEOUT = (5, 10)
 NO_CONFIG = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
 """What the client lets through where a file is no kubeconfig."""
@@ -38,10 +32,10 @@ def _allowed(api: Any, group: str, resource: str, verb: str) -> bool:
 def _permissions(connection: Any) -> Finding:
     api = client.AuthorizationV1Api(connection)
     refused = [
-        f"{verb} {resource}"
-        for group, resource in _NEEDED
+        f"{verb} {resource.name}"
+        for resource in reversed(WATCHED)
         for verb in ("list", "watch")
-        if not _allowed(api, group, resource, verb)
+        if not _allowed(api, resource.group, resource.name, verb)
     ]
     if refused:
         return broken(
@@ -50,21 +44,6 @@ def _permissions(connection: Any) -> Finding:
             "bind the ClusterRole flowverdict-enricher of deploy/k8s/base/enricher.yaml",
         )
     return ok(_WHAT, "pods, nodes, services, endpoint slices and jobs can be listed and watched")
-
-
-def _why_not(pod: Any) -> str:
-    """Why a pod is not ready, as the kubelet or the scheduler says; empty where it is ready."""
-    for each in pod.status.container_statuses or ():
-        state = each.state and (each.state.waiting or each.state.terminated)
-        if state:
-            return f"{state.reason}: {state.message or ''}".rstrip(": ")
-    conditions = {each.type: each for each in pod.status.conditions or ()}
-    scheduled, ready = conditions.get("PodScheduled"), conditions.get("Ready")
-    if scheduled and scheduled.status != "True":
-        return f"not scheduled: {scheduled.message}"
-    if ready and ready.status == "True":
-        return ""
-    return "runs, but is not ready: /readyz says why" if ready else str(pod.status.phase)
 
 
 def _pods(connection: Any) -> Iterator[Finding]:
@@ -76,7 +55,7 @@ def _pods(connection: Any) -> Iterator[Finding]:
         name = pod.metadata.labels.get(_NAME, pod.metadata.name)
         # Those of jobs that have ended are only still there for their logs.
         if pod.status.phase not in ("Succeeded", "Failed") and name != "doctor":
-            parts.setdefault(name, {})[pod.metadata.name] = _why_not(pod)
+            parts.setdefault(name, {})[pod.metadata.name] = why_not_ready(pod)
     if not parts:
         yield warning(_WHAT, f"no pod of Flowverdict in {namespace}", "kubectl apply -k deploy/k8s")
     for name, pods in sorted(parts.items()):

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from flowverdict_doctor import cluster, node, stores, streams
 from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding, broken
 from flowverdict_doctor.settings import DoctorSettings
-from flowverdict_runtime.service import WRONG_SETTINGS
+from flowverdict_runtime.lifecycle import INVALID_SETTINGS
 from flowverdict_runtime.settings import SettingsError, describe, load
 from flowverdict_runtime.terminal import printable
 
@@ -77,7 +77,7 @@ def run() -> int:
             f"flowverdict-doctor: there is no part {unknown[0]}; there are {', '.join(PARTS)}",
             file=sys.stderr,
         )
-        return WRONG_SETTINGS
+        return INVALID_SETTINGS
     worst = 0
     try:
         settings = load(DoctorSettings)
@@ -87,5 +87,5 @@ def run() -> int:
                 worst |= finding.level == BROKEN
     except SettingsError as error:
         print(f"flowverdict-doctor: {error}", file=sys.stderr)
-        return WRONG_SETTINGS
+        return INVALID_SETTINGS
     return worst

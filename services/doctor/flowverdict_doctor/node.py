@@ -9,19 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding, broken, ok, warning
+from flowverdict_runtime.ebpf import BTF, REQUIRED_TRACEPOINTS, missing_capabilities
 
 __all__ = ["findings", "of_kernel"]
 
-_CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38}
-"""linux/capability.h"""
-_SYS_ADMIN = 21
-_TRACEPOINTS = (
-    "sock/inet_sock_set_state",
-    "tcp/tcp_probe",
-    "tcp/tcp_retransmit_skb",
-    "tcp/tcp_destroy_sock",
-    "tcp/tcp_retransmit_synack",
-)
 _OLDEST, _TRIED = (5, 8), (5, 15)
 
 
@@ -39,11 +30,11 @@ def _kernel() -> Finding:
 
 
 def _btf(root: Path) -> Finding:
-    if (root / "sys/kernel/btf/vmlinux").exists():
-        return ok("BTF", "/sys/kernel/btf/vmlinux is there")
+    if (root / BTF.lstrip("/")).exists():
+        return ok("BTF", f"{BTF} is there")
     return broken(
         "BTF",
-        "/sys/kernel/btf/vmlinux is missing",
+        f"{BTF} is missing",
         "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of the distributions are",
     )
 
@@ -67,7 +58,8 @@ def _tracefs(root: Path) -> Finding:
     try:
         if not events.is_dir():
             return ok("tracefs", "not mounted here; the collector's raw tracepoints do without it")
-        missing = [each for each in _TRACEPOINTS if not (events / each).is_dir()]
+        wanted = [f"{subsystem}/{name}" for name, subsystem in REQUIRED_TRACEPOINTS.items()]
+        missing = [each for each in wanted if not (events / each).is_dir()]
     except PermissionError:
         return warning(
             "tracefs", "this user may not look into it", "run as root to see the tracepoints"
@@ -82,10 +74,8 @@ def _tracefs(root: Path) -> Finding:
 
 
 def _capabilities(root: Path) -> Finding:
-    status = (root / "proc/self/status").read_text()
-    effective = int(status.split("CapEff:")[1].split()[0], 16)
-    missing = [name for name, bit in _CAPABILITIES.items() if not effective & 1 << bit]
-    if not missing or effective & 1 << _SYS_ADMIN:
+    missing = missing_capabilities(root)
+    if not missing:
         return ok("capabilities", "this process could load eBPF programs")
     return ok(
         "capabilities",

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from flowverdict_runtime.service import NatsSettings
+from flowverdict_runtime.ports import PORTS
+from flowverdict_runtime.service_settings import NatsSettings
 from flowverdict_runtime.settings import Parser, optional_http_url, optional_text, setting, text
 
 __all__ = ["DoctorSettings"]
@@ -21,13 +22,8 @@ def _parse_services(value: str) -> tuple[tuple[str, str], ...]:
 services = Parser("NAME=http://HOST:PORT, several with commas between", _parse_services)
 
 _LOCAL = ",".join(
-    f"{name}=http://127.0.0.1:{port}"
-    for name, port in (
-        ("collector", 9192),
-        ("enricher", 9193),
-        ("exporter", 9191),
-        ("rca", 9194),
-    )
+    f"{name}=http://127.0.0.1:{PORTS[name]}"
+    for name in ("collector", "enricher", "exporter", "rca")
 )
 
 

@@ -10,9 +10,9 @@ from nats.js.errors import NotFoundError
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, RCA_VERDICTS, STREAMS
 from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
-from flowverdict_runtime.asking import NatsAway, asking
-from flowverdict_runtime.connection import shown
-from flowverdict_runtime.retry import PASSING
+from flowverdict_runtime.nats_connection import redact
+from flowverdict_runtime.one_shot import NatsUnavailable, connected_once
+from flowverdict_runtime.retry import TRANSIENT_ERRORS
 
 __all__ = ["findings"]
 
@@ -93,17 +93,17 @@ async def _streams(jetstream: JetStreamContext, with_influx: bool) -> list[Findi
 
 async def findings(settings: DoctorSettings) -> list[Finding]:
     """Lines about NATS."""
-    url, what = shown(settings.nats_url), "NATS"
+    url, what = redact(settings.nats_url), "NATS"
     lines: list[Finding] = []
     try:
-        async with asking(settings, _CONNECT_SECONDS) as client:
+        async with connected_once(settings, _CONNECT_SECONDS) as client:
             jetstream = client.jetstream(timeout=3)
             account = await jetstream.account_info()
             lines.append(ok(what, f"{url}: JetStream with {account.streams} streams"))
             lines += await _streams(jetstream, bool(settings.influx_url))
-    except NatsAway as error:
+    except NatsUnavailable as error:
         lines.append(broken(what, str(error), error.advice))
-    except PASSING as error:
+    except TRANSIENT_ERRORS as error:
         why = str(error) or type(error).__name__
         advice = "is JetStream on (-js), and may this user ask? The user reader may"
         lines.append(broken(what, f"{url} answers, JetStream does not: {why}", advice))

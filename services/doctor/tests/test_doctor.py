@@ -17,7 +17,7 @@ from flowverdict_contracts import enriched
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_ENRICHED, raw_subject
 from flowverdict_doctor import node
 from flowverdict_doctor.finding import Finding
-from flowverdict_runtime.connection import ensure_streams
+from flowverdict_runtime.streams import ensure_streams
 from tests.stand_ins.kubernetes import KubernetesStandIn
 from tests.stand_ins.listening import Listening
 
@@ -233,7 +233,7 @@ def test_pods_that_are_not_ready_are_named_with_the_reason(
         "collector": ("broken", "1 of 2 pods ready; collector-2: CrashLoopBackOff: back-off 5m"),
         "enricher": (
             "broken",
-            "0 of 1 pods ready; enricher-1: runs, but is not ready: /readyz says why",
+            "0 of 1 pods ready; enricher-1: running, but not ready: /readyz says why",
         ),
         "nats": ("broken", "0 of 1 pods ready; nats-0: not scheduled: 0/3 nodes"),
         "rca": ("ok", "1 of 1 pods ready"),

@@ -13,7 +13,8 @@ from datetime import datetime
 import msgspec
 
 from flowverdict_contracts.addresses import to_bytes
-from flowverdict_enricher.directory import Directory, Endpoint
+from flowverdict_contracts.enriched import Names
+from flowverdict_enricher.directory import Directory
 
 __all__ = ["Cluster", "EndpointSlice", "Job", "Node", "Object", "Pod", "Service"]
 
@@ -219,7 +220,7 @@ class Cluster:
         meta, node = pod.metadata, pod.spec.node_name
         workload, workload_kind = self._workload(meta)
         services = self._services.get(meta.uid, {})
-        endpoint = Endpoint(
+        names = Names(
             "pod",
             namespace=meta.namespace,
             pod=meta.name,
@@ -232,7 +233,7 @@ class Cluster:
         )
         own = () if pod.spec.host_network else _packed(each.ip for each in pod.status.pod_ips)
         since = _since(pod.status.start_time or meta.creation_timestamp)
-        self._directory.put(meta.uid, endpoint, own, since, time.time_ns())
+        self._directory.put(meta.uid, names, own, since, time.time_ns())
 
     def _workload(self, meta: Metadata) -> tuple[str, str]:
         """Name and kind of what made a pod: its controller, or what made that."""
@@ -248,21 +249,21 @@ class Cluster:
     def _put_node(self, node: Node) -> None:
         meta = node.metadata
         zone = meta.labels.get(_ZONE, "")
-        endpoint = Endpoint("node", node=meta.name, zone=zone)
+        names = Names("node", node=meta.name, zone=zone)
         # Types that are names, such as Hostname, pack to nothing.
         own = _packed(each.address for each in node.status.addresses)
         since = _since(meta.creation_timestamp)
-        self._directory.put(meta.uid, endpoint, own, since, time.time_ns())
+        self._directory.put(meta.uid, names, own, since, time.time_ns())
         if self._zones.get(meta.name, "") != zone:
             self._zones[meta.name] = zone
             self._name_all(pod for pod in self._pods.values() if pod.spec.node_name == meta.name)
 
     def _put_service(self, service: Service) -> None:
         meta = service.metadata
-        endpoint = Endpoint("service", namespace=meta.namespace, service=meta.name)
+        names = Names("service", namespace=meta.namespace, service=meta.name)
         since = _since(meta.creation_timestamp)
         own = _packed(service.spec.cluster_ips)
-        self._directory.put(meta.uid, endpoint, own, since, time.time_ns())
+        self._directory.put(meta.uid, names, own, since, time.time_ns())
 
     def _put_slice(self, piece: EndpointSlice, before: EndpointSlice | None) -> None:
         uid, service = piece.metadata.uid, piece.metadata.labels.get(_SERVICE_OF_SLICE, "")

@@ -16,9 +16,10 @@ import docker
 import docker.errors
 
 from flowverdict_contracts.addresses import to_bytes
-from flowverdict_enricher.directory import ALWAYS, Directory, Endpoint
+from flowverdict_contracts.enriched import Names
+from flowverdict_enricher.directory import ALWAYS, Directory
+from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
-from flowverdict_runtime.service import Context
 
 __all__ = ["check", "follow"]
 
@@ -50,10 +51,10 @@ def _gateways(network: dict[str, Any]) -> Iterator[bytes]:
             yield to_bytes(part["Gateway"].partition("/")[0])
 
 
-def _endpoint(container: dict[str, Any], host: str) -> Endpoint:
+def _endpoint(container: dict[str, Any], host: str) -> Names:
     labels = container.get("Labels") or {}
     workload = labels.get(_SERVICE, "")
-    return Endpoint(
+    return Names(
         "pod",
         namespace=labels.get(_PROJECT, _ALONE),
         # Of several names, those with a further slash are links of others to it.
@@ -69,11 +70,11 @@ def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
     now = time.time_ns()
     owners, gateways = {f"node/{host}"}, []
     for network in api.networks():
-        with _odd_ones_passed_over(network):
+        with _malformed_skipped(network):
             gateways += list(_gateways(network))
-    directory.put(f"node/{host}", Endpoint("node", node=host), gateways, ALWAYS, now)
+    directory.put(f"node/{host}", Names("node", node=host), gateways, ALWAYS, now)
     for container in api.containers():
-        with _odd_ones_passed_over(container):
+        with _malformed_skipped(container):
             owners.add(container["Id"])
             # After its first list it is the news that comes late, not the container.
             began = since_ns or container["Created"] * 1_000_000_000
@@ -83,14 +84,14 @@ def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
 
 
 @contextlib.contextmanager
-def _odd_ones_passed_over(thing: Any) -> Iterator[None]:
-    """One that is not as the API says keeps no other from its name."""
+def _malformed_skipped(thing: Any) -> Iterator[None]:
+    """A malformed object is logged and skipped, so that it keeps no other from its name."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if (held_back := _throttle.admit("odd")) is not None:
-            more = {"what": repr(thing)[:200], "why": repr(error), "held_back": held_back}
-            log.warning("passed over", extra=more)
+        _throttle.warn(
+            log, "malformed", "malformed object skipped", what=repr(thing)[:200], why=repr(error)
+        )
 
 
 def _watch(api: Any, directory: Directory, context: Context) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from flowverdict_contracts import addresses
+from flowverdict_contracts.enriched import Names
 
-__all__ = ["ALWAYS", "Directory", "Endpoint", "nobody"]
+__all__ = ["ALWAYS", "Directory", "unowned"]
 
 ALWAYS = 0
 STILL = (1 << 63) - 1
@@ -19,33 +20,18 @@ GRACE_NS = 60 * _SECOND
 KEEP_NS = 2 * 3600 * _SECOND
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One end of a flow; the fields are the contract's `enriched.NAMES`."""
-
-    kind: str
-    namespace: str = ""
-    pod: str = ""
-    workload: str = ""
-    workload_kind: str = ""
-    node: str = ""
-    zone: str = ""
-    service: str = ""
-    name_confidence: str = "certain"
-
-
 @dataclass(slots=True)
 class _Tenure:
     owner: str
-    endpoint: Endpoint
+    names: Names
     from_ns: int
     until_ns: int
 
 
-def nobody(packed: bytes) -> Endpoint:
-    """What an address is that nothing in the cluster has."""
+def unowned(packed: bytes) -> Names:
+    """The names of an address that nothing in the cluster has."""
     kind = "external" if addresses.parse(packed).is_global else "unknown"
-    return Endpoint(kind, name_confidence="none")
+    return Names(kind, name_confidence="none")
 
 
 class Directory:
@@ -57,9 +43,9 @@ class Directory:
         self._changes = threading.Lock()
 
     def put(
-        self, owner: str, endpoint: Endpoint, owned: Iterable[bytes], from_ns: int, now_ns: int
+        self, owner: str, names: Names, owned: Iterable[bytes], from_ns: int, now_ns: int
     ) -> None:
-        """`owner` (a unique id) is `endpoint` and has `owned`, its addresses, since `from_ns`.
+        """`owner` (a unique id) is called `names` and has `owned`, its addresses, since `from_ns`.
 
         What it had before and has no longer ended at `now_ns`. Where another owner had one of
         them, the one that came later has it from then on.
@@ -72,7 +58,7 @@ class Directory:
             for address in wanted:
                 # One in place of another is its own from now on, however old the owner is.
                 moved = bool(had) and address not in had
-                self._begin(owner, endpoint, address, now_ns if moved else from_ns)
+                self._begin(owner, names, address, now_ns if moved else from_ns)
             self._addresses[owner] = wanted
 
     def end(self, owner: str, at_ns: int) -> None:
@@ -100,7 +86,7 @@ class Directory:
         """Owners that have an address now."""
         return len(self._addresses)
 
-    def at(self, address: bytes, start_ns: int, end_ns: int) -> Endpoint:
+    def at(self, address: bytes, start_ns: int, end_ns: int) -> Names:
         """Who had `address` in the interval; for the longest part of it where it changed hands."""
         best, longest = None, -1
         for tenure in self._tenures.get(address, ()):
@@ -109,19 +95,19 @@ class Directory:
                 best, longest = tenure, overlap
         if best is not None:
             whole = best.from_ns <= start_ns and end_ns <= best.until_ns
-            return best.endpoint if whole else replace(best.endpoint, name_confidence="likely")
-        return self._nearest(address, start_ns, end_ns) or nobody(address)
+            return best.names if whole else replace(best.names, name_confidence="likely")
+        return self._nearest(address, start_ns, end_ns) or unowned(address)
 
-    def _nearest(self, address: bytes, start_ns: int, end_ns: int) -> Endpoint | None:
+    def _nearest(self, address: bytes, start_ns: int, end_ns: int) -> Names | None:
         """A pod's last segments come after its end, and its first before the API tells of it."""
         best, nearest = None, GRACE_NS
         for tenure in self._tenures.get(address, ()):
             distance = max(tenure.from_ns - end_ns, start_ns - tenure.until_ns)
             if distance <= nearest:
                 best, nearest = tenure, distance
-        return replace(best.endpoint, name_confidence="likely") if best else None
+        return replace(best.names, name_confidence="likely") if best else None
 
-    def _begin(self, owner: str, endpoint: Endpoint, address: bytes, from_ns: int) -> None:
+    def _begin(self, owner: str, names: Names, address: bytes, from_ns: int) -> None:
         kept: list[_Tenure] = []
         until_ns = STILL
         from_ns = max(from_ns, self._free_since(owner, address, from_ns))
@@ -137,7 +123,7 @@ class Directory:
             overlaps = tenure.until_ns > from_ns and tenure.owner != owner
             ends_ns = max(from_ns, tenure.from_ns) if overlaps else tenure.until_ns
             kept.append(replace(tenure, until_ns=ends_ns))
-        self._tenures[address] = (*kept, _Tenure(owner, endpoint, from_ns, until_ns))
+        self._tenures[address] = (*kept, _Tenure(owner, names, from_ns, until_ns))
 
     def _free_since(self, owner: str, address: bytes, from_ns: int) -> int:
         """Since when `owner` may have `address`: before, a younger one had it, which is gone."""

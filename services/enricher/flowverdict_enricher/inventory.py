@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from flowverdict_contracts.addresses import to_bytes
-from flowverdict_enricher.directory import ALWAYS, Directory, Endpoint
-from flowverdict_runtime.service import CannotRun, Context
+from flowverdict_contracts.enriched import Names
+from flowverdict_enricher.directory import ALWAYS, Directory
+from flowverdict_runtime.context import CannotRun, Context
 
 __all__ = ["Inventory", "follow", "read"]
 
@@ -80,15 +81,15 @@ def read(path: Path) -> Inventory:
 def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int) -> None:
     """Make the directory say what `inventory` says; what is new has been so `since_ns`."""
     zones = {node.name: node.zone for node in inventory.nodes}
-    wanted: dict[str, tuple[Endpoint, tuple[str, ...]]] = {}
+    wanted: dict[str, tuple[Names, tuple[str, ...]]] = {}
     for node in inventory.nodes:
         wanted[f"node/{node.name}"] = (
-            Endpoint("node", node=node.name, zone=node.zone),
+            Names("node", node=node.name, zone=node.zone),
             node.addresses,
         )
     for pod in inventory.pods:
         wanted[f"pod/{pod.namespace}/{pod.name}"] = (
-            Endpoint(
+            Names(
                 "pod",
                 namespace=pod.namespace,
                 pod=pod.name,
@@ -101,12 +102,12 @@ def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int
         )
     for service in inventory.services:
         wanted[f"service/{service.namespace}/{service.name}"] = (
-            Endpoint("service", namespace=service.namespace, service=service.name),
+            Names("service", namespace=service.namespace, service=service.name),
             service.addresses,
         )
     directory.keep_only(wanted, now_ns)
-    for owner, (endpoint, addresses) in wanted.items():
-        directory.put(owner, endpoint, map(to_bytes, addresses), since_ns, now_ns)
+    for owner, (names, addresses) in wanted.items():
+        directory.put(owner, names, map(to_bytes, addresses), since_ns, now_ns)
 
 
 async def follow(path: Path, directory: Directory, context: Context) -> None:

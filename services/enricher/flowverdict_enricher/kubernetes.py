@@ -21,8 +21,9 @@ from kubernetes import client, config
 from flowverdict_enricher import cluster
 from flowverdict_enricher.cluster import Cluster
 from flowverdict_enricher.directory import Directory
+from flowverdict_runtime.context import CannotRun, Context
+from flowverdict_runtime.kubernetes_facts import WATCHED
 from flowverdict_runtime.logs import Throttle
-from flowverdict_runtime.service import CannotRun, Context
 
 __all__ = ["check", "follow"]
 
@@ -33,7 +34,7 @@ PAGE = 500
 WATCH_SECONDS = 100
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 30.0
 SETTLED_SECONDS = 10
-"""A watch that ends sooner is not taken up at once: who ends it so may be in trouble."""
+"""A watch that ends sooner is not resumed at once: the server may be in trouble."""
 SILENCE_SECONDS = 130
 """A watch that gives nothing for longer than the server was asked to keep it is dead."""
 
@@ -47,13 +48,14 @@ class _Resource:
     kind: type[cluster.Object]
 
 
-_RESOURCES = (
-    _Resource("nodes", "/api/v1/nodes", cluster.Node),
-    _Resource("services", "/api/v1/services", cluster.Service),
-    _Resource("endpointslices", "/apis/discovery.k8s.io/v1/endpointslices", cluster.EndpointSlice),
-    _Resource("jobs", "/apis/batch/v1/jobs", cluster.Job),
-    _Resource("pods", "/api/v1/pods", cluster.Pod),
-)
+_KINDS: dict[str, type[cluster.Object]] = {
+    "nodes": cluster.Node,
+    "services": cluster.Service,
+    "endpointslices": cluster.EndpointSlice,
+    "jobs": cluster.Job,
+    "pods": cluster.Pod,
+}
+_RESOURCES = tuple(_Resource(each.name, each.path, _KINDS[each.name]) for each in WATCHED)
 
 
 class _ListMetadata(msgspec.Struct, rename="camel"):
@@ -84,7 +86,13 @@ class _Refused(Exception):
     """The API answered with an error; the message says which and what to do."""
 
 
-_PASSING = (_Refused, urllib3.exceptions.HTTPError, msgspec.MsgspecError, ValueError, OSError)
+_TRANSIENT_ERRORS = (
+    _Refused,
+    urllib3.exceptions.HTTPError,
+    msgspec.MsgspecError,
+    ValueError,
+    OSError,
+)
 
 
 class _Readiness:
@@ -96,7 +104,7 @@ class _Readiness:
         self._changes = threading.Lock()
 
     def tell(self, resource: _Resource, why: str) -> None:
-        """Why a resource cannot be followed now; empty where it can."""
+        """Why a resource cannot be followed now; empty if it can."""
         with self._changes:
             self._reasons[resource.name] = why
             waiting: dict[str, list[str]] = {}
@@ -118,11 +126,11 @@ def _connect(kubeconfig: str) -> Any:
             config.load_incluster_config()
     except (config.ConfigException, OSError) as error:
         raise CannotRun(
-            f"no Kubernetes to ask ({error}): run in a pod, or set FLOWVERDICT_KUBECONFIG, "
+            f"no Kubernetes API ({error}): run in a pod, or set FLOWVERDICT_KUBECONFIG, "
             "or FLOWVERDICT_NAMES=inventory"
         ) from None
     connection = client.ApiClient()
-    # It tries again, and waits as long as it is told to, in silence; we do and say why.
+    # It retries in silence; we retry and log why.
     connection.rest_client.pool_manager.connection_pool_kw["retries"] = 0
     return connection
 
@@ -151,7 +159,7 @@ def _get(
 
 def _refusal(resource: _Resource, status: int) -> str:
     if status == 401:
-        return "the API does not know our credentials (401)"
+        return "the API rejects our credentials (401)"
     if status == 403:
         return f"the API forbids it (403): grant get, list and watch on {resource.name} everywhere"
     return f"the API answers {status}"
@@ -167,9 +175,13 @@ def _decoded(raw: msgspec.Raw, resource: _Resource) -> cluster.Object | None:
     try:
         return msgspec.json.decode(raw, type=resource.kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        if (held_back := _throttle.admit(resource.name)) is not None:
-            more = {"resource": resource.name, "why": str(error), "held_back": held_back}
-            log.warning("an object is passed over", extra=more)
+        _throttle.warn(
+            log,
+            resource.name,
+            "malformed object skipped",
+            resource=resource.name,
+            why=str(error),
+        )
         return None
 
 
@@ -299,7 +311,7 @@ def check(kubeconfig: str) -> int:
                 _get(api, resource, {"limit": 1}, 10).close()
             except (_Gone, _Refused) as error:
                 refused.append(f"{resource.name}: {error}")
-    except (CannotRun, *_PASSING) as error:
+    except (CannotRun, *_TRANSIENT_ERRORS) as error:
         refused = [_why(error)]
     for why in refused:
         print(f"broken   Kubernetes: {why}")

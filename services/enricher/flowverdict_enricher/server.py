@@ -8,18 +8,20 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge
 
-from flowverdict_contracts import MalformedMessage, columns, enriched, raw
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts import MalformedMessage, enriched, raw_records
+from flowverdict_contracts.interval_header import IntervalHeader, schema_of
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_ENRICHED
 from flowverdict_enricher import containers, inventory, kubernetes
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_enricher.settings import EnricherSettings
-from flowverdict_runtime.asking import check_nats
-from flowverdict_runtime.connection import connected, publish_until_stored
-from flowverdict_runtime.consumer import consume
-from flowverdict_runtime.service import CannotRun, Context, Service
+from flowverdict_runtime.consumer import consume_each
+from flowverdict_runtime.context import CannotRun, Context
+from flowverdict_runtime.lifecycle import Service
+from flowverdict_runtime.nats_connection import connected
+from flowverdict_runtime.one_shot import check_nats
 from flowverdict_runtime.settings import SettingsError
+from flowverdict_runtime.streams import publish_until_stored
 
 __all__ = ["SERVICE"]
 
@@ -77,10 +79,10 @@ async def run(settings: EnricherSettings, context: Context) -> None:
 
 async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: Directory) -> None:
     async def handle(message: Msg) -> bool:
-        header = IntervalHeader.decode(message.headers, raw.SCHEMA)
+        header = IntervalHeader.decode(message.headers, *raw_records.SCHEMAS)
         if message.subject != f"flows.raw.{header.node}":
             raise MalformedMessage(f"a message of node {header.node} on {message.subject}")
-        records = columns.decode(message.data)
+        records = raw_records.decode(message.data, schema_of(message.headers))
         batch, kinds = enrich(records, directory, header.start_ns, header.end_ns)
         headers = header.encode(enriched.SCHEMA)
         body = enriched.encode(batch)
@@ -91,7 +93,7 @@ async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: 
             _ENDS.labels(kind).inc(count)
         return True
 
-    await consume(jetstream, context, FLOWS_RAW, "enricher", handle)
+    await consume_each(jetstream, context, FLOWS_RAW, "enricher", handle)
 
 
 async def check(settings: EnricherSettings) -> int:

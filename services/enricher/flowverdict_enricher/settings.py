@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowverdict_runtime.service import CommonSettings, listen_setting
+from flowverdict_runtime.service_settings import CommonSettings, listen_setting
 from flowverdict_runtime.settings import Address, choice, docker_url, optional_text, setting
 
 __all__ = ["EnricherSettings"]
@@ -24,4 +24,4 @@ class EnricherSettings(CommonSettings):
     docker_url: str = setting(
         docker_url, "unix:///var/run/docker.sock", "where the Docker engine's API is"
     )
-    listen: Address = listen_setting(9193)
+    listen: Address = listen_setting("enricher")

@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowverdict_contracts.addresses import to_bytes
+from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.cluster import Cluster, EndpointSlice, Job, Node, Object, Pod, Service
-from flowverdict_enricher.directory import Directory, Endpoint
+from flowverdict_enricher.directory import Directory
 
 PODS, NODES, SERVICES, JOBS = ("p0", "p1", "p2"), ("n0", "n1"), ("s0", "s1"), ("j0", "j1")
 LATE = 1 << 62
@@ -88,7 +89,7 @@ def told(objects: list[tuple[bool, Object]]) -> Directory:
     return directory
 
 
-def names(directory: Directory, addresses: list[str]) -> list[Endpoint]:
+def names(directory: Directory, addresses: list[str]) -> list[Names]:
     return [directory.at(to_bytes(each), LATE, LATE + 1) for each in addresses]
 
 

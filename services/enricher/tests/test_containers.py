@@ -13,9 +13,10 @@ import pytest
 
 from conftest import eventually
 from flowverdict_contracts.addresses import to_bytes
+from flowverdict_contracts.enriched import Names
 from flowverdict_enricher import containers
-from flowverdict_enricher.directory import Directory, Endpoint
-from flowverdict_runtime.service import Context
+from flowverdict_enricher.directory import Directory
+from flowverdict_runtime.context import Context
 from tests.stand_ins.listening import Listening
 
 END = object()
@@ -124,7 +125,7 @@ async def following(engine: Engine) -> AsyncIterator[tuple[Directory, Context]]:
         await task
 
 
-def at(directory: Directory, address: str, seconds: float | None = None) -> Endpoint:
+def at(directory: Directory, address: str, seconds: float | None = None) -> Names:
     moment = int((time.time() if seconds is None else seconds) * 1e9)
     return directory.at(to_bytes(address), moment, moment + 1)
 
@@ -136,11 +137,11 @@ async def test_a_container_has_its_name_project_and_service_and_a_gateway_is_the
     engine.run("alone", "172.18.0.3")
     async with following(engine) as (directory, context):
         await eventually(lambda: not context.health.reasons())
-        web = Endpoint("pod", "shop", "shop-web-1", "web", "ComposeService", "host7")
+        web = Names("pod", "shop", "shop-web-1", "web", "ComposeService", "host7")
         assert at(directory, "172.18.0.2") == at(directory, "fd00::2") == web
-        assert at(directory, "172.18.0.3") == Endpoint("pod", "docker", "alone", node="host7")
+        assert at(directory, "172.18.0.3") == Names("pod", "docker", "alone", node="host7")
         assert at(directory, "172.18.0.1") == at(directory, "fd00::1")
-        assert at(directory, "fd00::1") == Endpoint("node", node="host7")
+        assert at(directory, "fd00::1") == Names("node", node="host7")
         assert at(directory, "172.18.0.9").kind == "unknown"
 
 

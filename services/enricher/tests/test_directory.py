@@ -6,14 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowverdict_contracts.addresses import to_bytes
-from flowverdict_enricher.directory import GRACE_NS, KEEP_NS, Directory, Endpoint
+from flowverdict_contracts.enriched import Names
+from flowverdict_enricher.directory import GRACE_NS, KEEP_NS, Directory
 
 SECOND = 1_000_000_000
 A, B = to_bytes("10.0.0.1"), to_bytes("10.0.0.2")
 
 
-def pod(name: str) -> Endpoint:
-    return Endpoint("pod", namespace="default", pod=name)
+def pod(name: str) -> Names:
+    return Names("pod", namespace="default", pod=name)
 
 
 def test_an_address_that_moved_is_named_as_of_the_flow_not_as_of_now() -> None:

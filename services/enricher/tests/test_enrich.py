@@ -7,17 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import Flow
-from flowverdict_contracts import columns, enriched
+from flowverdict_contracts import enriched, raw_records
 from flowverdict_contracts.addresses import to_bytes, to_text
-from flowverdict_enricher.directory import Directory, Endpoint
+from flowverdict_contracts.enriched import Names
+from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 
 
 def directory() -> Directory:
     known = Directory()
-    pod_a = Endpoint("pod", "default", "pod-a", "web", "Deployment", "worker0", "z1")
+    pod_a = Names("pod", "default", "pod-a", "web", "Deployment", "worker0", "z1")
     known.put("1", pod_a, [to_bytes("10.0.0.1"), to_bytes("fd00::1")], 0, 0)
-    known.put("2", Endpoint("node", node="worker1"), [to_bytes("10.0.0.9")], 0, 0)
+    known.put("2", Names("node", node="worker1"), [to_bytes("10.0.0.9")], 0, 0)
     return known
 
 
@@ -26,7 +27,7 @@ def test_each_end_gets_its_names_and_the_counts_stay(raw_body: Callable[..., byt
         Flow("10.0.0.1", "10.0.0.9", segments_sent=7, retransmitted_segments=2, bytes_sent=1 << 40),
         Flow("fd00::1", "2001:4860:4860::8888", role=2),
     )
-    batch, kinds = enrich(columns.decode(body), directory(), 0, 1)
+    batch, kinds = enrich(raw_records.decode(body), directory(), 0, 1)
     first, second = enriched.decode(enriched.encode(batch)).to_pylist()
     assert first["src_pod"] == second["src_pod"] == "pod-a"
     assert first["src_workload"] == "web"
@@ -44,7 +45,7 @@ def test_each_end_gets_its_names_and_the_counts_stay(raw_body: Callable[..., byt
 def test_an_interval_without_flows_stays_a_message_without_rows(
     raw_body: Callable[..., bytes],
 ) -> None:
-    batch, _ = enrich(columns.decode(raw_body()), directory(), 0, 1)
+    batch, _ = enrich(raw_records.decode(raw_body()), directory(), 0, 1)
     assert enriched.decode(enriched.encode(batch)).num_rows == 0
 
 
@@ -52,7 +53,7 @@ def test_an_interval_without_flows_stays_a_message_without_rows(
 def test_no_row_is_dropped_or_reordered_whoever_it_is_of(
     pairs: list[tuple[object, object]],
 ) -> None:
-    records = np.zeros(len(pairs), columns.RECORD)
+    records = np.zeros(len(pairs), raw_records.RECORD)
     for number, (src, dst) in enumerate(pairs):
         records[number]["src"] = np.void(to_bytes(str(src)))
         records[number]["dst"] = np.void(to_bytes(str(dst)))

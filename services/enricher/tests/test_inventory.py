@@ -11,7 +11,7 @@ from conftest import eventually
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_enricher import inventory
 from flowverdict_enricher.directory import Directory
-from flowverdict_runtime.service import CannotRun, Context
+from flowverdict_runtime.context import CannotRun, Context
 
 
 def write(path: Path, pods: dict[str, str]) -> None:

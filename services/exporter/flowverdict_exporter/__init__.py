@@ -2,7 +2,7 @@
 
 `server`   the service's life.
 `series`   sums by pair of addresses.
-`text`     how they are written out.
+`family`   one metric: how rows become its sums, and how those are written out.
 `incidents` open incidents as metrics.
-`nodes`    what came from each node.
+`nodes`    each node: when it last reported, and what it lost.
 """

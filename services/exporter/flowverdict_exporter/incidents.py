@@ -10,12 +10,12 @@ from datetime import datetime
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from flowverdict_contracts.verdicts import Cause, Verdict
+from flowverdict_contracts.verdicts import Cause, ComponentEnd, Verdict
 
 __all__ = ["EXPLAINS_LABELS", "FORGET_SECONDS", "INCIDENT_LABELS", "Incidents", "explained"]
 
 FORGET_SECONDS = 120.0
-"""An incident that nothing was said of for so long is no longer shown: the RCA worker is gone."""
+"""An incident without a verdict for so long is no longer shown: the RCA worker is gone."""
 
 _MOST_OPEN = 1000
 _MOST_LINK_ADDRESSES = 8
@@ -35,13 +35,13 @@ EXPLAINS_LABELS = (
 )  # fmt: skip
 
 
-def _end(kind: str, name: str, end: str) -> dict[str, str]:
-    """Labels of the flows that a component is at the `end` of."""
-    namespace, slash, own = name.rpartition("/")
+def _flow_labels(component_end: ComponentEnd, end: str) -> dict[str, str]:
+    """Labels of the flows that a component is at the `end` ("src", "dst") of."""
+    kind, namespace, name = component_end.kind, component_end.namespace, component_end.name
     if kind == "node":
         return {f"{end}_node": name}
-    if kind in ("pod", "workload") and slash:
-        return {f"{end}_namespace": namespace, f"{end}_{kind}": own}
+    if kind in ("pod", "workload"):
+        return {f"{end}_namespace": namespace, f"{end}_{kind}": name}
     return {f"{end}_ip": name}
 
 
@@ -52,10 +52,11 @@ def explained(cause: Cause) -> list[dict[str, str]]:
     """
     ends = {"sending": ("src",), "receiving": ("dst",), "both": ("src", "dst")}[cause.direction]
     if cause.kind == "node_link":
-        first, _, second = cause.name.partition(" <-> ")
-        # Which of the two sends is not said, so both ways count as explained.
-        sets = [_end("node", a, "src") | _end("node", b, "dst")
-                for a, b in ((first, second), (second, first))]  # fmt: skip
+        # A link has no direction, so both ways count as explained.
+        sets = [
+            _flow_labels(src, "src") | _flow_labels(dst, "dst")
+            for src, dst in itertools.permutations(cause.ends)
+        ]
     elif cause.kind == "link":
         # Its ends may be pods, services, nodes or addresses; their addresses are known in any case.
         addresses = cause.addresses[:_MOST_LINK_ADDRESSES]
@@ -63,7 +64,7 @@ def explained(cause: Cause) -> list[dict[str, str]]:
     elif cause.kind == "service":
         sets = [{f"{end}_ip": address} for end in ends for address in cause.addresses]
     else:
-        sets = [_end(cause.kind, cause.name, end) for end in ends]
+        sets = [_flow_labels(cause.ends[0], end) for end in ends]
     labelled = (
         {"by": "+".join(n for n in labels if not n.endswith("namespace")), **labels}
         for labels in sets
@@ -75,7 +76,7 @@ def explained(cause: Cause) -> list[dict[str, str]]:
 class _Open:
     verdict: Verdict
     summary: str
-    heard: float
+    received: float
 
     @property
     def cause(self) -> Cause | None:
@@ -104,12 +105,12 @@ _NUMBERS = (
     ),
     _Number(
         "flowverdict_incident_failing_flows",
-        "Directed pairs of endpoints that fail in the last window.",
+        "Directed pairs of endpoints that failed in the last window.",
         lambda each: each.verdict.flows.failing,
     ),
     _Number(
         "flowverdict_incident_opened_timestamp_seconds",
-        "When the incident was found, as a Unix time.",
+        "When the incident was opened, as a Unix time.",
         lambda each: datetime.fromisoformat(each.verdict.opened_at).timestamp(),
     ),
 )
@@ -128,18 +129,18 @@ class Incidents(Collector):
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
-        self._said: dict[str, tuple[str, float]] = {}
+        self._last_window: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
 
     def add(self, verdict: Verdict) -> None:
-        """Take a verdict; one that is older than what was said last is passed over."""
+        """Take a verdict; one that is older than the last is ignored."""
         now = time.monotonic()
         with self._lock:
-            self._forget(now)
-            last, _ = self._said.get(verdict.incident_id, ("", 0.0))
+            self._drop_stale(now)
+            last, _ = self._last_window.get(verdict.incident_id, ("", 0.0))
             if verdict.window.end < last:
                 return
-            self._said[verdict.incident_id] = (verdict.window.end, now)
+            self._last_window[verdict.incident_id] = (verdict.window.end, now)
             if verdict.status == "resolved":
                 self._open.pop(verdict.incident_id, None)
                 return
@@ -151,19 +152,19 @@ class Incidents(Collector):
             summary = known.summary if known is not None and same else verdict.summary
             self._open[verdict.incident_id] = _Open(verdict, summary, now)
 
-    def _forget(self, now: float) -> None:
+    def _drop_stale(self, now: float) -> None:
         oldest = now - FORGET_SECONDS
-        self._open = {i: each for i, each in self._open.items() if each.heard > oldest}
-        self._said = {i: each for i, each in self._said.items() if each[1] > oldest}
+        self._open = {i: each for i, each in self._open.items() if each.received > oldest}
+        self._last_window = {i: each for i, each in self._last_window.items() if each[1] > oldest}
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, for a scrape."""
         with self._lock:
-            self._forget(time.monotonic())
+            self._drop_stale(time.monotonic())
             incidents = list(self._open.values())
         active = GaugeMetricFamily(
             "flowverdict_incident_active",
-            "1 for each open incident; who is to blame, empty where nothing is singled out.",
+            "1 for each open incident; its cause, empty if none could be singled out.",
             labels=INCIDENT_LABELS,
         )
         explains = GaugeMetricFamily(
@@ -173,7 +174,7 @@ class Incidents(Collector):
         )
         info = GaugeMetricFamily(
             "flowverdict_incident_info",
-            "1 for each open incident; its verdict in words, as first said of this cause.",
+            "1 for each open incident; the summary of its first verdict with this cause.",
             labels=["incident_id", "summary"],
         )
         for each in incidents:
@@ -210,7 +211,10 @@ def _labels(incident: _Open) -> list[str]:
     verdict, cause = incident.verdict, incident.cause
     if cause is None:
         return [verdict.incident_id, "", "", "", "", ""]
-    namespace, _, name = cause.name.rpartition("/") if cause.kind == "pod" else ("", "", cause.name)
+    if len(cause.ends) == 1:
+        namespace, name = cause.ends[0].namespace, cause.ends[0].name
+    else:
+        namespace, name = "", cause.name
     return [
         verdict.incident_id,
         cause.kind,

@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.pairs import NO_PAIR, Pairs
 from flowverdict_contracts.signals import METRICS, PAIR_LABELS
-from flowverdict_exporter.text import Family, label_text
+from flowverdict_exporter.family import Family, label_text
+from flowverdict_flows.pairs import NO_PAIR, LabelledPairs, Numbers, PairSums
 
 __all__ = ["FAMILIES", "PairSeries"]
 
 _OTHER = label_text(dict.fromkeys(PAIR_LABELS, "other"))
-_LOOK_SECONDS = 10.0
-"""How often expired pairs are looked for: it takes a walk through all of them."""
+_EXPIRY_CHECK_SECONDS = 10.0
+"""How often expired pairs are dropped: it takes a walk through all of them."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -30,28 +30,21 @@ FAMILIES = tuple(Family(signals) for signals in METRICS.values())
 
 
 @dataclass(slots=True)
-class _Sums:
-    """A metric's sums: a row for each pair's number, a column for each of its values."""
+class _FamilySums:
+    """A metric's sums by pair number, up to its own budget of pairs."""
 
     family: Family
     pairs: int
-    values: _Floats
+    sums: PairSums[np.float64]
     overflows: int = 0
 
-    def add(self, numbers: npt.NDArray[np.int64], added: _Floats) -> None:
+    def add(self, numbers: Numbers, added: _Floats) -> None:
         inside = (numbers != NO_PAIR) & (numbers <= self.pairs)
-        own = numbers[inside]
-        if own.size:
-            most = int(own.max())
-            if most >= len(self.values):
-                room = min(self.pairs + 1, 2 * most + 1)
-                grown = np.zeros((room, self.values.shape[1]))
-                grown[: len(self.values)] = self.values
-                self.values = grown
-            self.values[own] += added[inside]
-        if own.size < numbers.size:
-            self.values[NO_PAIR] += added[~inside].sum(axis=0)
-            self.overflows += numbers.size - own.size
+        self.sums.add(numbers[inside], added[inside])
+        beyond = int(np.count_nonzero(~inside))
+        if beyond:
+            self.sums.values[NO_PAIR] += added[~inside].sum(axis=0)
+            self.overflows += beyond
 
 
 class PairSeries:
@@ -64,15 +57,17 @@ class PairSeries:
 
     def __init__(self, budget: int, expire_seconds: float) -> None:
         self._expire = expire_seconds
-        self._sums = [
-            _Sums(family, max(1, budget // family.series), np.zeros((1, family.columns)))
+        self._families = [
+            _FamilySums(
+                family, max(1, budget // family.series), PairSums(family.columns, np.float64)
+            )
             for family in FAMILIES
         ]
-        room = max(each.pairs for each in self._sums)
-        self._pairs = Pairs(room)
+        room = max(each.pairs for each in self._families)
+        self._pairs = LabelledPairs(room)
         self._touched = np.zeros(room + 1)
         self._labels: dict[int, str] = {NO_PAIR: _OTHER}
-        self._next_look = 0.0
+        self._next_expiry_check = 0.0
         self._lock = threading.Lock()
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -80,21 +75,22 @@ class PairSeries:
         now = time.monotonic()
         with self._lock:
             self._drop_expired(now)
-            numbers, rows, inverse = self._pairs.of(batch)
-            self._touched[numbers] = now
-            for sums in self._sums:
-                sums.add(numbers, sums.family.sums(batch, rows, inverse, len(numbers)))
+            rows = self._pairs.group(batch)
+            self._touched[rows.numbers] = now
+            for each in self._families:
+                each.add(rows.numbers, each.family.sums(rows))
 
     def _drop_expired(self, now: float) -> None:
-        if now < self._next_look:
+        if now < self._next_expiry_check:
             return
-        self._next_look = now + _LOOK_SECONDS
+        self._next_expiry_check = now + _EXPIRY_CHECK_SECONDS
         numbers = self._pairs.numbers()
         gone = numbers[now - self._touched[numbers] > self._expire]
         if not gone.size:
             return
-        for sums in self._sums:
-            sums.values[gone[gone < len(sums.values)]] = 0
+        for each in self._families:
+            values = each.sums.values
+            values[gone[gone < len(values)]] = 0
         for number in gone.tolist():
             self._labels.pop(number, None)
         self._pairs.forget(gone)
@@ -106,23 +102,23 @@ class PairSeries:
             numbers = self._pairs.numbers()
             labels = [self._label(number) for number in numbers.tolist()]
             parts = []
-            for sums in self._sums:
-                shown = int(np.searchsorted(numbers, sums.pairs, side="right"))
-                values = sums.values[numbers[:shown]]
-                texts = labels[:shown]
-                if sums.overflows:
-                    values = np.vstack([values, sums.values[NO_PAIR]])
+            for each in self._families:
+                shown = numbers[: int(np.searchsorted(numbers, each.pairs, side="right"))]
+                each.sums.reach(int(shown.max(initial=0)))
+                values = each.sums.values[shown]
+                texts = labels[: len(shown)]
+                if each.overflows:
+                    values = np.vstack([values, each.sums.values[NO_PAIR]])
                     texts = [*texts, _OTHER]
-                parts.append((sums.family, texts, values))
-            overflows = [(sums.family.name, sums.overflows) for sums in self._sums]
+                parts.append((each.family, texts, values))
+            overflows = [(each.family.name, each.overflows) for each in self._families]
         pages = [family.text(texts, values, openmetrics) for family, texts, values in parts]
         return "".join([*pages, _own_metrics(len(numbers), overflows, openmetrics)])
 
     def _label(self, number: int) -> str:
         text = self._labels.get(number)
         if text is None:
-            pairs = dict(zip(PAIR_LABELS, self._pairs.labels(number), strict=True))
-            text = self._labels[number] = label_text(pairs)
+            text = self._labels[number] = label_text(self._pairs.labels(number))
         return text
 
 

@@ -7,16 +7,17 @@ from nats.aio.msg import Msg
 from prometheus_client import REGISTRY, Counter
 
 from flowverdict_contracts import enriched, verdicts
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_exporter.settings import ExporterSettings
-from flowverdict_runtime.asking import check_nats
-from flowverdict_runtime.connection import connected
-from flowverdict_runtime.consumer import consume
-from flowverdict_runtime.service import Context, Service
+from flowverdict_runtime.consumer import consume_each
+from flowverdict_runtime.context import Context
+from flowverdict_runtime.lifecycle import Service
+from flowverdict_runtime.nats_connection import connected
+from flowverdict_runtime.one_shot import check_nats
 
 __all__ = ["SERVICE"]
 
@@ -50,8 +51,8 @@ async def run(settings: ExporterSettings, context: Context) -> None:
             # Every exporter is to hear every verdict, so the consumer is this process' own.
             verdict_consumer = f"exporter-{uuid.uuid4().hex[:12]}"
             await asyncio.gather(
-                consume(jetstream, context, FLOWS_ENRICHED, "exporter", add_flows),
-                consume(
+                consume_each(jetstream, context, FLOWS_ENRICHED, "exporter", add_flows),
+                consume_each(
                     jetstream, context, RCA_VERDICTS, verdict_consumer, add_verdict, only_new=True
                 ),
             )

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowverdict_runtime.service import CommonSettings, listen_setting
+from flowverdict_runtime.service_settings import CommonSettings, listen_setting
 from flowverdict_runtime.settings import Address, integer, number, setting
 
 __all__ = ["ExporterSettings"]
@@ -18,4 +18,4 @@ class ExporterSettings(CommonSettings):
     expire_seconds: float = setting(
         number(60, 1e7), "3600", "a pair without a flow for so long is dropped"
     )
-    listen: Address = listen_setting(9191)
+    listen: Address = listen_setting("exporter")

@@ -15,7 +15,7 @@ from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row
 from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED, SUBJECT_VERDICTS
 from flowverdict_lab.pipeline import free_port, start_process, stop_process
-from flowverdict_runtime.connection import ensure_streams
+from flowverdict_runtime.streams import ensure_streams
 
 Process = subprocess.Popen[bytes]
 PORT = free_port()

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from conftest import SECOND
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_exporter.nodes import Nodes
 
 
@@ -17,20 +17,24 @@ def value(nodes: Nodes, name: str, node: str) -> float | None:
 
 
 LAST = "flowverdict_node_last_interval_timestamp_seconds"
-LOST = "flowverdict_rows_lost_total"
+LOST_UPDATES = "flowverdict_lost_flow_updates_total"
+LOST_SOCKETS = "flowverdict_lost_sockets_total"
 
 
-def interval(node: str, end_seconds: int, rows_lost: int = 0) -> IntervalHeader:
-    return IntervalHeader(node, "b", 1, 0, end_seconds * SECOND, rows_lost=rows_lost)
+def interval(node: str, end_seconds: int, lost: int = 0, sockets: int = 0) -> IntervalHeader:
+    return IntervalHeader(
+        node, "b", 1, 0, end_seconds * SECOND, lost_flow_updates=lost, lost_sockets=sockets
+    )
 
 
 def test_a_nodes_last_interval_and_what_its_kernel_lost_are_shown() -> None:
     nodes = Nodes()
-    for each in (interval("n1", 1000, 2), interval("n1", 999, 3), interval("n2", 1001)):
+    for each in (interval("n1", 1000, 2), interval("n1", 999, 3, 1), interval("n2", 1001)):
         nodes.add(each)
     assert value(nodes, LAST, "n1") == 1000, "an interval that comes late is not the last"
-    assert value(nodes, LOST, "n1") == 5
-    assert value(nodes, LOST, "n2") == 0
+    assert value(nodes, LOST_UPDATES, "n1") == 5
+    assert value(nodes, LOST_SOCKETS, "n1") == 1
+    assert value(nodes, LOST_UPDATES, "n2") == 0
 
 
 def test_a_clock_that_is_ahead_does_not_hide_a_nodes_silence() -> None:

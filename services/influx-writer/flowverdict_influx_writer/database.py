@@ -15,9 +15,9 @@ from urllib3 import Retry
 from urllib3.exceptions import HTTPError
 
 from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
-from flowverdict_runtime.retry import Passing, retry
-from flowverdict_runtime.service import Context
+from flowverdict_runtime.retry import Unavailable, retry
 
 __all__ = ["Database", "Unwritten", "unreachable"]
 
@@ -42,7 +42,7 @@ _WRITING = Histogram("flowverdict_influx_write_seconds", "Time that a write took
 _throttle = Throttle()
 
 
-class Unwritten(Passing):
+class Unwritten(Unavailable):
     """InfluxDB did not take the points now, and may later."""
 
 
@@ -159,10 +159,14 @@ class Database:
 
     def _refused(self, status: int, points: int, what: str) -> None:
         _REFUSED.labels(str(status)).inc(points)
-        held = _throttle.admit(str(status))
-        if held is not None:
-            extra = {"status": status, "points": points, "not_shown": held, "what": what[:300]}
-            log.error("InfluxDB refuses points for good", extra=extra)
+        _throttle.warn(
+            log,
+            str(status),
+            "InfluxDB rejects points permanently",
+            status=status,
+            points=points,
+            what=what[:300],
+        )
 
     async def ensure_bucket(self) -> bool:
         """Make the bucket where it is not there; who may not make one writes all the same."""
@@ -184,18 +188,18 @@ class Database:
             buckets.create_bucket(
                 bucket_name=settings.influx_bucket, org=settings.influx_org, retention_rules=rules
             )
-            log.info("made bucket %s", settings.influx_bucket, extra={"retention_seconds": seconds})
+            log.info(
+                "created bucket %s", settings.influx_bucket, extra={"retention_seconds": seconds}
+            )
         except ApiException as error:
             if error.status in (429, *range(500, 600)):
                 raise Unwritten(*_why(settings, error)) from None
-            if _throttle.admit("bucket") is not None:
-                why, _ = _why(settings, error)
-                log.warning("the bucket cannot be looked for or made: %s", why)
+            why, _ = _why(settings, error)
+            _throttle.warn(log, "bucket", "cannot find or create the bucket: %s", why)
         except (HTTPError, OSError) as error:
             raise Unwritten(unreachable(settings, error)) from None
         except Exception as error:  # noqa: BLE001 # an answer that is not InfluxDB's
-            if _throttle.admit("bucket") is not None:
-                log.warning("the bucket cannot be looked for or made: %r", error)
+            _throttle.warn(log, "bucket", "cannot find or create the bucket: %r", error)
 
     def close(self) -> None:
         """Close the connections."""

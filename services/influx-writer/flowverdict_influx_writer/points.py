@@ -7,24 +7,23 @@ The numbers behind them are written here, since a Point for each would take ten 
 
 from datetime import datetime
 
-import numpy as np
 import pyarrow as pa
 from influxdb_client import Point, WritePrecision
 
-from flowverdict_contracts.header import IntervalHeader
-from flowverdict_contracts.pairs import NO_PAIR, Pairs
-from flowverdict_contracts.signals import MEASUREMENT, PAIR_LABELS, SIGNALS
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.signals import MEASUREMENT, SIGNALS
 from flowverdict_contracts.verdicts import Verdict
+from flowverdict_flows.pairs import LabelledPairs
 
 __all__ = ["FlowPoints", "verdict_point"]
 
-_KNOWN_PAIRS = 100_000
+_REMEMBERED_PAIRS = 100_000
 _PART_NS = 1_000_000
 """Parts of one interval may have the same pair. A point's time tells them apart, by a millisecond,
 since some stores that speak this protocol keep no finer time."""
 
 
-def _tags(labels: dict[str, str]) -> str:
+def _tag_text(labels: dict[str, str]) -> str:
     """Labels as tags, each with a comma before it; empty ones are left out."""
     point = Point("m")
     for name, value in labels.items():
@@ -54,36 +53,32 @@ class FlowPoints:
     """
 
     def __init__(self) -> None:
-        self._pairs = Pairs(_KNOWN_PAIRS)
-        self._known: dict[int, str] = {}
+        self._pairs = LabelledPairs()
+        self._tags: dict[int, str] = {}
 
     def lines(self, header: IntervalHeader, batch: pa.RecordBatch) -> tuple[str, int]:
         """The lines for a message, and how many they are."""
-        numbers, rows, inverse = self._pairs.of(batch)
-        if (numbers == NO_PAIR).any():
-            # Room for all of this message: its pairs in two halves would overwrite each other.
-            self._pairs = Pairs(max(_KNOWN_PAIRS, batch.num_rows))
-            self._known.clear()
-            numbers, rows, inverse = self._pairs.of(batch)
-        pairs = len(numbers)
+        if len(self._pairs) > _REMEMBERED_PAIRS:
+            self._pairs.clear()
+            self._tags.clear()
+        rows = self._pairs.group(batch)
         columns: list[list[int]] = []
         for signal in SIGNALS:
-            readings = batch.column(signal.field).to_numpy()[rows]
-            columns.append(np.bincount(inverse, readings, pairs).astype(np.int64).tolist())
+            columns.append(rows.sums(signal.field).tolist())
             if signal.kind == "histogram":
-                columns.append(np.bincount(inverse[readings > 0], minlength=pairs).tolist())
-        collector = _tags({"collector": header.node})
+                columns.append(rows.samples(signal.field).tolist())
+        collector = _tag_text({"collector": header.node})
         time_ns = header.end_ns + (header.part - 1) * _PART_NS
-        tags = [self._known.get(number) or self._add(number) for number in numbers.tolist()]
         lines = [
-            _TEMPLATE % (tag, collector, *values, time_ns)
-            for tag, values in zip(tags, zip(*columns, strict=True), strict=True)
+            _TEMPLATE % (self._tags_of(number), collector, *values, time_ns)
+            for number, *values in zip(rows.numbers.tolist(), *columns, strict=True)
         ]
-        return "".join(lines), pairs
+        return "".join(lines), len(rows.numbers)
 
-    def _add(self, number: int) -> str:
-        labels = dict(zip(PAIR_LABELS, self._pairs.labels(number), strict=True))
-        tags = self._known[number] = _tags(labels)
+    def _tags_of(self, number: int) -> str:
+        tags = self._tags.get(number)
+        if tags is None:
+            tags = self._tags[number] = _tag_text(self._pairs.labels(number))
         return tags
 
 
@@ -99,7 +94,9 @@ def verdict_point(verdict: Verdict) -> str:
         .field("failing_flows", verdict.flows.failing)
         .field("ok_flows", verdict.flows.ok)
         .field("undecided_flows", verdict.flows.undecided)
-        .field("rows_lost", verdict.coverage.rows_lost)
+        .field("lost_flow_updates", verdict.coverage.lost_flow_updates)
+        .field("lost_sockets", verdict.coverage.lost_sockets)
+        .field("fail_ratio", verdict.fail_ratio)
         .time(end, WritePrecision.NS)
     )
     for cause in verdict.causes[:1]:

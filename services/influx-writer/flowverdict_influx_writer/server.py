@@ -6,16 +6,17 @@ from nats.aio.msg import Msg
 from prometheus_client import Counter
 
 from flowverdict_contracts import enriched, verdicts
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_influx_writer.check import check_database
 from flowverdict_influx_writer.database import Database
 from flowverdict_influx_writer.points import FlowPoints, verdict_point
 from flowverdict_influx_writer.settings import InfluxWriterSettings
-from flowverdict_runtime.asking import check_nats
-from flowverdict_runtime.connection import connected
-from flowverdict_runtime.consumer import consume
-from flowverdict_runtime.service import Context, Service
+from flowverdict_runtime.consumer import consume_each
+from flowverdict_runtime.context import Context
+from flowverdict_runtime.lifecycle import Service
+from flowverdict_runtime.nats_connection import connected
+from flowverdict_runtime.one_shot import check_nats
 
 __all__ = ["SERVICE"]
 
@@ -45,8 +46,8 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
             if jetstream is None or not await database.ensure_bucket():
                 return
             await asyncio.gather(
-                consume(jetstream, context, FLOWS_ENRICHED, _DURABLE, write_flows),
-                consume(jetstream, context, RCA_VERDICTS, _DURABLE, write_verdict),
+                consume_each(jetstream, context, FLOWS_ENRICHED, _DURABLE, write_flows),
+                consume_each(jetstream, context, RCA_VERDICTS, _DURABLE, write_verdict),
             )
     finally:
         database.close()

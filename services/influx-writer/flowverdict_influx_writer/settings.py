@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowverdict_runtime.service import CommonSettings, listen_setting
+from flowverdict_runtime.service_settings import CommonSettings, listen_setting
 from flowverdict_runtime.settings import Address, http_url, number, setting, text
 
 __all__ = ["InfluxWriterSettings"]
@@ -21,4 +21,4 @@ class InfluxWriterSettings(CommonSettings):
     influx_retention_days: float = setting(
         number(0, 36500), "30", "how long a bucket made here keeps its points; 0 for ever"
     )
-    listen: Address = listen_setting(9195)
+    listen: Address = listen_setting("influx-writer")

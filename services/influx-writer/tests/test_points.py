@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import a_cause, a_verdict, enriched_batch, flow_row, header
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_influx_writer.points import FlowPoints, verdict_point
 
 Line = tuple[str, dict[str, str], dict[str, str], int]

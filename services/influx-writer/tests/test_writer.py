@@ -16,9 +16,9 @@ from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED, SUB
 from flowverdict_influx_writer import server
 from flowverdict_influx_writer.check import check_database
 from flowverdict_influx_writer.settings import InfluxWriterSettings
-from flowverdict_runtime.connection import ensure_streams
-from flowverdict_runtime.service import Context
+from flowverdict_runtime.context import Context
 from flowverdict_runtime.settings import load
+from flowverdict_runtime.streams import ensure_streams
 from tests.stand_ins.influx import VICTORIA, InfluxStandIn, Victoria
 
 

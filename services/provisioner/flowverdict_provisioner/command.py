@@ -15,7 +15,7 @@ from flowverdict_provisioner.difference import Change
 from flowverdict_provisioner.grafana import Grafana, GrafanaError
 from flowverdict_provisioner.settings import ProvisionerSettings
 from flowverdict_provisioner.sources import data_sources
-from flowverdict_runtime.service import CANNOT_RUN, WRONG_SETTINGS
+from flowverdict_runtime.lifecycle import CANNOT_RUN, INVALID_SETTINGS
 from flowverdict_runtime.settings import SettingsError, describe, load
 
 __all__ = ["run"]
@@ -107,14 +107,14 @@ def run() -> int:
             settings = dataclasses.replace(settings, grafana_wait_seconds=0)
         if not settings.grafana_token and not settings.grafana_password:
             _say("neither FLOWVERDICT_GRAFANA_TOKEN nor FLOWVERDICT_GRAFANA_PASSWORD is set")
-            return WRONG_SETTINGS
+            return INVALID_SETTINGS
         if arguments.check:
             _check(settings)
         else:
             _apply(settings, arguments.diff)
     except SettingsError as error:
         _say(str(error))
-        return WRONG_SETTINGS
+        return INVALID_SETTINGS
     except (GrafanaError, OSError) as error:
         _say(str(error))
         return CANNOT_RUN

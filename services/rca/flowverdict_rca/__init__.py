@@ -1,11 +1,14 @@
 """Judges which component is behind failing flows: `flows.enriched` in, `rca.verdicts` out.
 
-`server`     the service's life; `state` what it keeps in NATS so that a restart forgets nothing.
-`panes`      enriched rows to sums by pair of endpoints and pane of time; decides when one is whole.
-`pairs`      a window's pairs and whether each is OK or FAIL.
-`mining`     association rules over pairs (Apriori).
+`server`     the service's life; `state` what it saves in NATS so that a restart forgets nothing.
+`panes`      enriched rows to windows, by event time; decides when one is complete.
+`window`     a window as a table: what every pair counted in each pane.
+`decisions`  whether each pair of a window is OK or FAIL.
+`roles`      which components take part in which pairs.
 `ranking`    the components that explain the failing pairs.
-`incidents`  rankings over time to verdicts: opened, ongoing, resolved.
-`wording`    the sentence a person reads.
+`mining`     association rules over pairs (Apriori).
+`judgement`  a window judged, and the verdict's document; `summary` its sentence.
+`incidents`  judgements over time to verdicts: opened, ongoing, resolved.
 `offline`    the commands `fetch` and `analyse`.
+`report`     the command `report`: one HTML file about one incident.
 """

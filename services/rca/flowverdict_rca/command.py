@@ -6,7 +6,8 @@ from pathlib import Path
 from flowverdict_rca import offline
 from flowverdict_rca.report.command import ReportError, report
 from flowverdict_rca.server import SERVICE
-from flowverdict_runtime.service import nats_settings, parser_of, run_service
+from flowverdict_runtime.lifecycle import parser_of, run_service
+from flowverdict_runtime.service_settings import nats_settings
 from flowverdict_runtime.settings import SettingsError
 
 __all__ = ["run"]

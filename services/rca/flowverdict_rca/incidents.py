@@ -7,14 +7,17 @@ again after a restart gives the same verdicts with the same ids.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
 
-from flowverdict_contracts.verdicts import Cause, Verdict
+from flowverdict_contracts.verdicts import Cause, Status, Verdict
+from flowverdict_flows.components import components_of
+from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.judgement import Judgement, verdict
-from flowverdict_rca.pairs import Pair
-from flowverdict_rca.ranking import components_of
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.window import Pair
 
 __all__ = ["Incident", "Incidents"]
 
@@ -50,8 +53,12 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         return _key(self.causes)
 
 
-class _Found(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a window blames: causes, the failing pairs they explain, and a sample of those."""
+
     causes: tuple[Cause, ...]
+    positions: Numbers
     pairs: tuple[Pair, ...]
     flows: frozenset[str]
 
@@ -64,7 +71,7 @@ def _sample(pairs: Sequence[Pair]) -> frozenset[str]:
     """Hashes of the pairs, of many only the smallest: what two samples share tells how much the
     wholes do (Broder, 1997), and the state stays small however much of a cluster fails.
     """
-    hashes = (_digest(f"{pair.src.name} -> {pair.dst.name}") for pair in pairs)
+    hashes = (_digest(f"{pair.src} -> {pair.dst}") for pair in pairs)
     return frozenset(sorted(hashes)[:_SAMPLED_FLOWS])
 
 
@@ -73,11 +80,15 @@ def _digest(text: str) -> str:
 
 
 def _found(judgement: Judgement) -> list[_Found]:
-    """What a window blames, for which pairs; one without causes where it cannot tell."""
+    """What a window blames, for which pairs; one without causes if it cannot tell."""
     found = [(finding.causes, finding.explained) for finding in judgement.findings]
-    if judgement.failing and not found:
+    if judgement.failing.size and not found:
         found = [((), judgement.failing)]
-    return [_Found(causes, pairs, _sample(pairs)) for causes, pairs in found]
+    result = []
+    for causes, positions in found:
+        pairs = tuple(judgement.decisions.pairs(positions))
+        result.append(_Found(causes, positions, pairs, _sample(pairs)))
+    return result
 
 
 class Incidents:
@@ -102,14 +113,14 @@ class Incidents:
             incident = self._next(match, found, judgement.window.end_ns)
             now.append(incident)
             if incident.opened_ns:
-                status = "ongoing" if match and match.opened_ns else "opened"
+                status: Status = "ongoing" if match and match.opened_ns else "opened"
                 yield verdict(
                     incident.id,
                     incident.opened_ns,
-                    status,  # type: ignore[arg-type] # one of two literals
+                    status,
                     judgement,
                     incident.causes,
-                    found.pairs,
+                    found.positions,
                 )
         for incident in before:
             clear = incident.clear + 1
@@ -117,7 +128,12 @@ class Incidents:
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))
             elif incident.opened_ns:
                 yield verdict(
-                    incident.id, incident.opened_ns, "resolved", judgement, incident.causes, ()
+                    incident.id,
+                    incident.opened_ns,
+                    "resolved",
+                    judgement,
+                    incident.causes,
+                    np.empty(0, np.int64),
                 )
         self._known = tuple(now)
 
@@ -160,7 +176,7 @@ class Incidents:
         if not match.opened_ns:
             return 1
         fades = bool(match.causes) and all(
-            match.blamed in {(each.kind, each.name) for each in components_of(pair)}
+            match.blamed in {(each.kind, each.name) for each in components_of(pair.src, pair.dst)}
             for pair in found.pairs
         )
         return self._settings.open_after + (self._settings.window_panes if fades else 0)

@@ -3,23 +3,27 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from flowverdict_contracts.timestamps import to_rfc3339
 from flowverdict_contracts.verdicts import (
     Cause,
+    Condition,
     FailingFlow,
     FlowCounts,
     Verdict,
-    Window,
-    moment,
 )
-from flowverdict_contracts.verdicts import (
-    Status as VerdictStatus,
-)
-from flowverdict_rca import wording
-from flowverdict_rca.mining import failure_rules
-from flowverdict_rca.pairs import Pair, Status, decide
-from flowverdict_rca.panes import WindowData
-from flowverdict_rca.ranking import Finding, findings, transaction
+from flowverdict_contracts.verdicts import Status as VerdictStatus
+from flowverdict_contracts.verdicts import Window as VerdictWindow
+from flowverdict_flows.components import component_of
+from flowverdict_flows.pairs import Numbers
+from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
+from flowverdict_rca import summary
+from flowverdict_rca.decisions import Decisions, Status, cannot_connect, decide, retransmits
+from flowverdict_rca.mining import Transactions, failure_rules
+from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.window import Pair, Window
 
 __all__ = ["Judgement", "judge", "verdict"]
 
@@ -28,31 +32,27 @@ _SHOWN_FLOWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """A window's pairs by status, and the findings behind the failing ones."""
+    """What each pair of a window is, and the findings behind the failing ones."""
 
-    window: WindowData
-    failing: tuple[Pair, ...]
-    ok: tuple[Pair, ...]
-    undecided: int
+    decisions: Decisions
     findings: tuple[Finding, ...]
     settings: RcaSettings
 
+    @property
+    def window(self) -> Window:
+        """What was judged."""
+        return self.decisions.window
 
-def judge(window: WindowData, settings: RcaSettings) -> Judgement:
+    @property
+    def failing(self) -> Numbers:
+        """Positions of the failing pairs."""
+        return self.decisions.positions(Status.FAIL)
+
+
+def judge(window: Window, settings: RcaSettings) -> Judgement:
     """Decide which pairs fail, and what is behind it."""
-    by_status: dict[Status, list[Pair]] = {status: [] for status in Status}
-    for panes in window.pairs:
-        status, evidence = decide(panes, settings)
-        by_status[status].append(evidence)
-    failing, ok = by_status[Status.FAIL], by_status[Status.OK]
-    return Judgement(
-        window=window,
-        failing=tuple(failing),
-        ok=tuple(ok),
-        undecided=len(by_status[Status.UNDECIDED]),
-        findings=tuple(findings(failing, ok, window.addresses)),
-        settings=settings,
-    )
+    decisions = decide(window, settings)
+    return Judgement(decisions, tuple(findings(decisions)), settings)
 
 
 def verdict(
@@ -61,63 +61,100 @@ def verdict(
     status: VerdictStatus,
     judgement: Judgement,
     causes: tuple[Cause, ...],
-    explained: Sequence[Pair],
+    explained: Numbers,
 ) -> Verdict:
     """The document that says what `judgement` means for one incident.
 
-    `causes` are empty where nothing could be singled out; `explained` are the incident's failing
-    pairs in this window.
+    `causes` are empty if nothing could be singled out; `explained` are the positions of the
+    incident's failing pairs in this window.
     """
+    window, decisions = judgement.window, judgement.decisions
     flows = FlowCounts(
-        failing=len(judgement.failing), ok=len(judgement.ok), undecided=judgement.undecided
+        failing=len(judgement.failing),
+        ok=len(decisions.positions(Status.OK)),
+        undecided=len(decisions.positions(Status.UNDECIDED)),
     )
+    pairs = list(decisions.pairs(explained))
     if status == "resolved":
-        text = wording.resolved(causes)
+        text = summary.resolved(causes)
     elif causes:
-        text = wording.summary(causes[0], explained, flows)
+        text = summary.blamed(causes[0], pairs, flows, judgement.settings)
     else:
-        text = wording.undetermined(flows)
-    transactions = [transaction(pair, True) for pair in judgement.failing]
-    transactions += [transaction(pair, False) for pair in judgement.ok]
-    end = judgement.window.end_ns
+        text = summary.undetermined(flows)
     return Verdict(
-        id=f"{incident_id}/{end}",
+        id=f"{incident_id}/{window.end_ns}",
         incident_id=incident_id,
         status=status,
-        opened_at=moment(opened_ns),
-        window=Window(start=moment(judgement.window.start_ns), end=moment(end)),
+        opened_at=to_rfc3339(opened_ns),
+        window=VerdictWindow(start=to_rfc3339(window.start_ns), end=to_rfc3339(window.end_ns)),
         summary=text,
         enough_evidence=bool(causes),
         causes=causes,
-        rules=failure_rules(transactions),
-        conditions=_conditions(explained, judgement.settings),
+        rules=failure_rules(_transactions(decisions)),
+        conditions=_conditions(judgement, explained, pairs),
+        fail_ratio=judgement.settings.fail_ratio,
         flows=flows,
-        failing_flows=tuple(_failing_flow(pair) for pair in _worst(explained)),
-        coverage=judgement.window.coverage,
+        failing_flows=tuple(_failing_flow(pair) for pair in _worst(pairs)),
+        half_open=decisions.half_open,
+        coverage=window.coverage,
     )
 
 
-def _conditions(pairs: Sequence[Pair], settings: RcaSettings) -> tuple[str, ...]:
-    seen = {
-        "HIGH_RETRANSMISSION_RATIO": any(pair.retransmits(settings) for pair in pairs),
-        "CONNECT_FAILURE": any(pair.connects_fail(settings) for pair in pairs),
-        "PACKET_DROPS": any(pair.dropped for pair in pairs),
+def _transactions(decisions: Decisions) -> Transactions:
+    """The decided pairs as items for rule mining: endpoints and nodes."""
+    window = decisions.window
+    number_of: dict[str, int] = {}
+
+    def number(item: str) -> int:
+        return number_of.setdefault(item, len(number_of))
+
+    items = np.full((len(window.endpoints), 2), -1, np.int64)
+    for at, end in enumerate(window.endpoints):
+        items[at, 0] = number(str(component_of(end)))
+        if end.node:
+            items[at, 1] = number(f"node {end.node}")
+    decided = np.flatnonzero(decisions.status != Status.UNDECIDED)
+    taking_part = np.concatenate([items[window.src[decided]], items[window.dst[decided]]], axis=1)
+    flow = np.broadcast_to(np.arange(len(decided))[:, None], taking_part.shape)
+    present = taking_part >= 0
+    code = np.unique(flow[present] << 32 | taking_part[present])
+    fails = decisions.status[decided] == Status.FAIL
+    return Transactions(list(number_of), code >> 32, code & 0xFFFFFFFF, fails)
+
+
+def _conditions(
+    judgement: Judgement, explained: Numbers, pairs: Sequence[Pair]
+) -> tuple[Condition, ...]:
+    evidence, settings = judgement.decisions.evidence[explained], judgement.settings
+    named = {str(end) for pair in pairs for end in (pair.src, pair.dst)}
+    seen: dict[Condition, bool] = {
+        "HIGH_RETRANSMISSION_RATIO": bool(retransmits(evidence, settings).any()),
+        "CONNECT_FAILURE": bool(cannot_connect(evidence, settings).any()),
+        "PACKET_DROPS": any(pair.drops for pair in pairs),
+        "HALF_OPEN": any(each.name in named for each in judgement.decisions.half_open),
     }
     return tuple(name for name, is_seen in seen.items() if is_seen)
 
 
 def _worst(pairs: Sequence[Pair]) -> list[Pair]:
-    return sorted(pairs, key=lambda pair: -pair.retransmission_ratio)[:_SHOWN_FLOWS]
+    def badness(pair: Pair) -> tuple[float, int]:
+        return -(RETRANSMISSION_RATIO.of(pair.counts) or 0.0), -pair.counts["failed_opens"]
+
+    return sorted(pairs, key=badness)[:_SHOWN_FLOWS]
+
+
+def _rounded(ratio: Ratio, pair: Pair) -> float | None:
+    value = ratio.of(pair.counts)
+    return None if value is None else round(value, 4)
 
 
 def _failing_flow(pair: Pair) -> FailingFlow:
+    counts = {name: n for name, n in pair.counts.items() if not name.startswith("drops_")}
     return FailingFlow(
-        src=pair.src.name,
-        dst=pair.dst.name,
-        retransmission_ratio=round(pair.retransmission_ratio, 4),
-        data_segments_sent=pair.segments,
-        retransmitted_segments=pair.retransmitted_segments,
-        opens=pair.opens,
-        failed_opens=pair.failed_opens,
+        src=str(pair.src),
+        dst=str(pair.dst),
+        retransmission_ratio=_rounded(RETRANSMISSION_RATIO, pair),
+        connect_retransmission_ratio=_rounded(CONNECT_RETRANSMISSION_RATIO, pair),
         rtt_us=pair.rtt_us,
+        **counts,
     )

@@ -1,25 +1,31 @@
-"""Association rules over transactions, with Apriori (Agrawal and Srikant, VLDB 1994).
+"""Association rules over flows, with Apriori (Agrawal and Srikant, VLDB 1994).
 
-A transaction is the set of items of one flow: who is involved, and OK or FAIL.
+Each flow is a transaction: the set of items that take part in it, and OK or FAIL.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from mlxtend.frequent_patterns import apriori, association_rules
-from mlxtend.preprocessing import TransactionEncoder
 from scipy.stats import hypergeom
 
 from flowverdict_contracts.verdicts import Rule
+from flowverdict_flows.pairs import Numbers
 
-__all__ = ["FAIL", "OK", "chance", "failure_rules", "itemsets_and_rules"]
+__all__ = [
+    "FAIL",
+    "OK",
+    "Transactions",
+    "failure_rules",
+    "hypergeometric_p_value",
+    "itemsets_and_rules",
+]
 
 FAIL, OK = "FAIL", "OK"
-
-Transaction = frozenset[str]
 
 _MAX_ITEMS = 32
 _MAX_LENGTH = 3
@@ -28,7 +34,29 @@ _MIN_CONFIDENCE = 0.7
 _SUPPORTS = ("antecedent support", "consequent support", "support")
 
 
-def chance(population: int, failing: int, drawn: int, failing_drawn: int) -> float:
+@dataclass(frozen=True, slots=True)
+class Transactions:
+    """Flows and their items, without OK and FAIL.
+
+    Attributes:
+        items: the name of each item.
+        flow, item: parallel arrays, an entry for each item of each flow, none twice.
+        fails: whether each flow fails.
+    """
+
+    items: Sequence[str]
+    flow: Numbers
+    item: Numbers
+    fails: npt.NDArray[np.bool_]
+
+    def has(self, item: int) -> npt.NDArray[np.bool_]:
+        """Whether each flow has an item."""
+        found = np.zeros(len(self.fails), np.bool_)
+        found[self.flow[self.item == item]] = True
+        return found
+
+
+def hypergeometric_p_value(population: int, failing: int, drawn: int, failing_drawn: int) -> float:
     """P(X >= failing_drawn) for X hypergeometric: `drawn` of `population` flows at random.
 
     The p-value of Fisher's exact test, one-sided: how often a component with `drawn` flows would
@@ -38,14 +66,17 @@ def chance(population: int, failing: int, drawn: int, failing_drawn: int) -> flo
 
 
 def itemsets_and_rules(
-    transactions: Sequence[Transaction], min_support: float, min_confidence: float
+    transactions: Sequence[frozenset[str]], min_support: float, min_confidence: float
 ) -> tuple[pd.DataFrame, list[Rule]]:
-    """All frequent itemsets and the rules between them.
+    """All frequent itemsets and the rules between them; OK and FAIL are items like the others.
 
     Returns a table with the columns `support` and `itemsets` (sorted tuples), by size, then
-    support, then name, and the rules, most certain first.
+    support, then name, and the rules, highest confidence first.
     """
-    table = _encode(transactions)
+    items = sorted(frozenset().union(*transactions))
+    table = pd.DataFrame(
+        [[item in each for item in items] for each in transactions], columns=items, dtype=bool
+    )
     frequent = apriori(table, min_support=min_support, use_colnames=True)
     if frequent.empty:
         return pd.DataFrame({"support": [], "itemsets": []}), []
@@ -56,50 +87,41 @@ def itemsets_and_rules(
     return ordered[["support", "itemsets"]], rules
 
 
-def failure_rules(transactions: Sequence[Transaction]) -> tuple[Rule, ...]:
+def failure_rules(transactions: Transactions) -> tuple[Rule, ...]:
     """The rules between components and FAIL that say the most, at most twelve.
 
-    Only the failing transactions are mined, since an item that never fails explains nothing; the
-    supports are those over all transactions. That keeps Apriori's cost with the failures.
+    Only the failing flows are mined, since an item that never fails explains nothing; the supports
+    are those over all flows. So Apriori's cost grows with the failures alone.
     """
-    failing = [each for each in transactions if FAIL in each]
-    if not failing:
+    fails, total = transactions.fails, len(transactions.fails)
+    failing = np.flatnonzero(fails)
+    if not failing.size:
         return ()
-    often = Counter(item for each in failing for item in each if item != FAIL)
-    items = {item for item, _ in often.most_common(_MAX_ITEMS)} | {FAIL}
-    table = _encode([each & items for each in failing])
+    of_failing = fails[transactions.flow]
+    often = np.bincount(transactions.item[of_failing], minlength=len(transactions.items))
+    by_frequency = sorted(
+        np.flatnonzero(often).tolist(), key=lambda each: (-often[each], transactions.items[each])
+    )
+    has = {transactions.items[each]: transactions.has(each) for each in by_frequency[:_MAX_ITEMS]}
+    columns = {name: flows[failing] for name, flows in has.items()}
     least = min(1.0, 1.5 / len(failing))
-    mined = apriori(table, min_support=least, use_colnames=True, max_len=_MAX_LENGTH)
-    if mined.empty:
-        return ()
+    mined = apriori(
+        pd.DataFrame({**columns, FAIL: np.ones(len(failing), np.bool_)}),
+        min_support=least,
+        use_colnames=True,
+        max_len=_MAX_LENGTH,
+    )
     wanted = {each - {FAIL} for each in mined["itemsets"] if len(each - {FAIL}) < _MAX_LENGTH}
     wanted.discard(frozenset())
-    frequent = _supports(wanted, transactions)
-    rules = _rules(frequent, len(transactions), _MIN_CONFIDENCE)
-    about_failure = [r for r in rules if r.antecedents == (FAIL,) or r.consequents == (FAIL,)]
-    return tuple(_without_special_cases(about_failure)[:_MAX_RULES])
-
-
-def _encode(transactions: Iterable[Transaction]) -> pd.DataFrame:
-    encoder = TransactionEncoder()
-    rows = [sorted(each) for each in transactions]
-    return pd.DataFrame(encoder.fit(rows).transform(rows), columns=encoder.columns_)
-
-
-def _supports(
-    itemsets: Iterable[frozenset[str]], transactions: Sequence[Transaction]
-) -> pd.DataFrame:
-    """Supports over all transactions of each itemset, of it with FAIL, and of FAIL."""
-    total = len(transactions)
-    fails = np.array([FAIL in each for each in transactions])
-    items = sorted({item for each in itemsets for item in each})
-    has = {item: np.array([item in each for each in transactions]) for item in items}
     rows: list[tuple[float, frozenset[str]]] = [(fails.sum() / total, frozenset({FAIL}))]
-    for itemset in itemsets:
+    for itemset in wanted:
         involved = np.logical_and.reduce([has[item] for item in itemset])
         rows.append((involved.sum() / total, itemset))
         rows.append(((involved & fails).sum() / total, itemset | {FAIL}))
-    return pd.DataFrame(rows, columns=["support", "itemsets"])
+    frequent = pd.DataFrame(rows, columns=["support", "itemsets"])
+    rules = _rules(frequent, total, _MIN_CONFIDENCE)
+    about_failure = [r for r in rules if r.antecedents == (FAIL,) or r.consequents == (FAIL,)]
+    return tuple(_without_special_cases(about_failure)[:_MAX_RULES])
 
 
 def _rules(frequent: pd.DataFrame, total: int, min_confidence: float) -> list[Rule]:
@@ -111,7 +133,7 @@ def _rules(frequent: pd.DataFrame, total: int, min_confidence: float) -> list[Ru
         return_metrics=[*_SUPPORTS, "confidence", "lift", "leverage"],
     )
     rules = [_rule(row, total) for row in table.to_dict("records") if row["support"] > 0]
-    # Most certain first; of equals FAIL -> component before component -> FAIL, short before long.
+    # Highest confidence first; of equals FAIL -> component before its reverse, short before long.
     rules.sort(
         key=lambda rule: (
             -rule.confidence,
@@ -134,12 +156,12 @@ def _rule(row: dict[str, Any], total: int) -> Rule:
         confidence=round(row["confidence"], 6),
         lift=round(row["lift"], 6),
         leverage=round(row["leverage"], 6),
-        p_value=chance(total, consequent, antecedent, both),
+        p_value=hypergeometric_p_value(total, consequent, antecedent, both),
     )
 
 
 def _without_special_cases(rules: list[Rule]) -> list[Rule]:
-    """Drop a rule where a shorter one with a part of its antecedents is as certain."""
+    """Drop a rule where a shorter one with a part of its antecedents is at least as confident."""
     kept: list[Rule] = []
     for rule in sorted(rules, key=lambda each: len(each.antecedents) + len(each.consequents)):
         covered = any(

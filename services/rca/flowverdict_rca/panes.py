@@ -1,68 +1,64 @@
-"""Enriched rows to sums by pair and pane, by event time.
+"""Enriched rows to windows, by event time.
 
-A pane is a stretch of time of fixed length; a window is the last few panes. A pane is judged when
-every node that reports has passed its end, or when a slow node has been waited for long enough.
+A pane is a stretch of time of fixed length; a window is the last few panes. A pane is judged once
+every node that reports has passed its end, or a slow node has been waited for long enough.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Coverage
-from flowverdict_rca.batches import pairs_of
-from flowverdict_rca.pairs import FIELDS, Endpoint, Pair, PairKey, Sums
+from flowverdict_flows.pairs import EndpointPairs, Numbers, PairRows, PairSums
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.window import COUNTS, Window
 
-__all__ = ["Panes", "WindowData"]
+__all__ = ["Panes"]
 
 _SECOND = 1_000_000_000
 _SLACK_NS = _SECOND // 2
 _ACTIVE_NS = 30 * _SECOND
 _KNOWN_NS = 600 * _SECOND
-
-
-@dataclass(slots=True)
-class _PairSums:
-    sums: Sums = field(default_factory=lambda: np.zeros(len(FIELDS), np.int64))
-    rtt_us: int = 0
+_SPARE_PAIRS = 1000
 
 
 @dataclass(slots=True)
 class _Pane:
+    """What was counted in one pane, by pair number; the last column of `sums` is the RTT."""
+
     first_sequence: int
-    pairs: dict[PairKey, _PairSums] = field(default_factory=lambda: defaultdict(_PairSums))
-    addresses: dict[Endpoint, set[str]] = field(default_factory=lambda: defaultdict(set))
+    sums: PairSums[np.int64] = field(default_factory=lambda: PairSums(len(COUNTS) + 1, np.int64))
+    numbers: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
     nodes: set[str] = field(default_factory=set)
-    rows_lost: int = 0
+    lost_flow_updates: int = 0
+    lost_sockets: int = 0
 
+    def add(self, header: IntervalHeader, rows: PairRows) -> None:
+        self.nodes.add(header.node)
+        self.lost_flow_updates += header.lost_flow_updates
+        self.lost_sockets += header.lost_sockets
+        counts = np.stack([*map(rows.sums, COUNTS), np.zeros(len(rows.numbers), np.int64)], axis=1)
+        self.sums.add(rows.numbers, counts)
+        rtt_us = rows.largest("rtt_us")
+        sampled = rtt_us > 0
+        self.sums.values[rows.numbers[sampled], -1] = rtt_us[sampled]
+        self.numbers = np.union1d(self.numbers, rows.numbers)
 
-@dataclass(frozen=True, slots=True)
-class WindowData:
-    """What is known of one window.
-
-    Attributes:
-        start_ns, end_ns: its time, UTC nanoseconds.
-        pairs: every pair that sent something in it, as its panes, newest first.
-        addresses: the addresses seen of each endpoint.
-        coverage: how complete it is.
-    """
-
-    start_ns: int
-    end_ns: int
-    pairs: tuple[tuple[Pair, ...], ...]
-    addresses: dict[Endpoint, frozenset[str]]
-    coverage: Coverage
+    def counts(self, numbers: Numbers) -> Numbers:
+        """The rows of `sums` for these pairs."""
+        self.sums.reach(int(numbers.max(initial=0)))
+        found: Numbers = self.sums.values[numbers]
+        return found
 
 
 class Panes:
     """Takes enriched batches, gives windows.
 
     Args:
-        judged_until_ns: panes up to here were judged before a restart; their rows are known.
+        watermark_ns: panes up to here were judged before a restart; their rows are known.
         seen_until: stream sequence up to which messages were read before.
         too_late: those of them that came after their window was judged.
     """
@@ -70,17 +66,18 @@ class Panes:
     def __init__(
         self,
         settings: RcaSettings,
-        judged_until_ns: int = 0,
+        watermark_ns: int = 0,
         seen_until: int = 0,
         too_late: Iterable[int] = (),
     ) -> None:
         self._length = int(settings.pane_seconds * _SECOND)
         self._per_window = settings.window_panes
         self._lateness = int(settings.lateness_seconds * _SECOND)
+        self._pairs = EndpointPairs()
         self._panes: dict[int, _Pane] = {}
-        self._next = judged_until_ns // self._length if judged_until_ns else None
+        self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
-        self._reached: dict[str, int] = {}
+        self._node_watermarks: dict[str, int] = {}
         self._rows_late = 0
         self._too_late = set(too_late)
         self._last_sequence = seen_until
@@ -88,7 +85,9 @@ class Panes:
     def add(self, header: IntervalHeader, batch: pa.RecordBatch, sequence: int) -> None:
         """Take the rows of one enriched message, the `sequence`-th of its stream."""
         self._last_sequence = max(self._last_sequence, sequence)
-        self._reached[header.node] = max(self._reached.get(header.node, 0), header.end_ns)
+        self._node_watermarks[header.node] = max(
+            self._node_watermarks.get(header.node, 0), header.end_ns
+        )
         index = self._pane_of(header)
         if self._next is None:
             self._next = index
@@ -101,11 +100,9 @@ class Panes:
         if pane is None:
             pane = self._panes[index] = _Pane(sequence)
         pane.first_sequence = min(pane.first_sequence, sequence)
-        pane.nodes.add(header.node)
-        pane.rows_lost += header.rows_lost
-        _add_rows(pane, batch)
+        pane.add(header, self._pairs.group(batch))
 
-    def windows(self) -> Iterator[WindowData]:
+    def windows(self) -> Iterator[Window]:
         """The windows that are complete now, oldest first."""
         while self._next is not None and self._is_whole(self._next):
             window = self._window(self._next)
@@ -114,11 +111,12 @@ class Panes:
             for index in [each for each in self._panes if each <= self._next - self._per_window]:
                 del self._panes[index]
             self._too_late = set(self.too_late)
+            self._forget_pairs()
             yield window
             self._skip_empty()
 
     @property
-    def judged_until_ns(self) -> int:
+    def watermark_ns(self) -> int:
         """End of the last window given."""
         return (self._next or 0) * self._length
 
@@ -130,12 +128,12 @@ class Panes:
 
     @property
     def too_late(self) -> tuple[int, ...]:
-        """Sequences that a restart would read again and must not take."""
+        """Sequences that a restart would read again and must leave out."""
         return tuple(sorted(each for each in self._too_late if each >= self.resume_from))
 
     @property
     def last_sequence(self) -> int:
-        """Last stream sequence taken."""
+        """Last stream sequence read."""
         return self._last_sequence
 
     def _pane_of(self, header: IntervalHeader) -> int:
@@ -147,10 +145,10 @@ class Panes:
 
     def _is_whole(self, index: int) -> bool:
         end = (index + 1) * self._length
-        latest = max(self._reached.values(), default=0)
+        latest = max(self._node_watermarks.values(), default=0)
         if latest >= end + self._lateness + _SLACK_NS:
             return True
-        active = [at for at in self._reached.values() if at > latest - _ACTIVE_NS]
+        active = [at for at in self._node_watermarks.values() if at > latest - _ACTIVE_NS]
         return bool(active) and min(active) >= end + _SLACK_NS
 
     def _skip_empty(self) -> None:
@@ -159,54 +157,39 @@ class Panes:
         if self._panes and min(self._panes) > self._next + 10 * self._per_window:
             self._next = min(self._panes) - self._per_window
 
-    def _window(self, last: int) -> WindowData:
+    def _forget_pairs(self) -> None:
+        """Free the numbers of pairs that no pane has any more, once they are many."""
+        none = np.empty(0, np.int64)
+        held = np.unique(np.concatenate([none, *(each.numbers for each in self._panes.values())]))
+        if len(self._pairs) > 2 * len(held) + _SPARE_PAIRS:
+            self._pairs.forget(np.setdiff1d(self._pairs.numbers(), held))
+
+    def _window(self, last: int) -> Window:
         indices = range(last, last - self._per_window, -1)
         panes = [self._panes.get(index) or _Pane(0) for index in indices]
-        keys = {key for pane in panes for key in pane.pairs}
-        addresses: dict[Endpoint, set[str]] = defaultdict(set)
-        for pane in panes:
-            for endpoint, seen in pane.addresses.items():
-                addresses[endpoint] |= seen
+        numbers = np.unique(np.concatenate([pane.numbers for pane in panes]))
+        counts = np.stack([pane.counts(numbers) for pane in panes])
+        rtt_us = np.zeros(len(numbers), np.int64)
+        for readings in counts[::-1, :, -1]:
+            rtt_us = np.where(readings > 0, readings, rtt_us)
+        endpoints, src, dst = self._pairs.ends(numbers)
         end = (last + 1) * self._length
         reporting = set().union(*(pane.nodes for pane in panes))
-        known = {node for node, at in self._reached.items() if at > end - _KNOWN_NS}
-        return WindowData(
+        known = {node for node, at in self._node_watermarks.items() if at > end - _KNOWN_NS}
+        return Window(
             start_ns=end - self._per_window * self._length,
             end_ns=end,
-            pairs=tuple(tuple(_pair(key, pane.pairs.get(key)) for pane in panes) for key in keys),
-            addresses={endpoint: frozenset(seen) for endpoint, seen in addresses.items()},
+            endpoints=endpoints,
+            src=src,
+            dst=dst,
+            panes=counts[:, :, :-1],
+            rtt_us=rtt_us,
+            addresses={each: frozenset(self._pairs.addresses[each]) for each in endpoints},
             coverage=Coverage(
                 nodes_reporting=tuple(sorted(reporting)),
                 nodes_silent=tuple(sorted(known - reporting)),
-                rows_lost=sum(pane.rows_lost for pane in panes),
+                lost_flow_updates=sum(pane.lost_flow_updates for pane in panes),
+                lost_sockets=sum(pane.lost_sockets for pane in panes),
                 rows_late=self._rows_late,
             ),
         )
-
-
-def _pair(key: PairKey, part: _PairSums | None) -> Pair:
-    if part is None:
-        return Pair(*key)
-    named = dict(zip(FIELDS, part.sums.tolist(), strict=True))
-    return Pair(
-        src=key[0],
-        dst=key[1],
-        segments=sum(
-            named[name]
-            for name in ("data_segments_sent", "opens", "failed_opens", "syn_retransmits")
-        ),
-        retransmitted_segments=named["retransmitted_segments"],
-        opens=named["opens"],
-        failed_opens=named["failed_opens"],
-        dropped=sum(count for name, count in named.items() if name.startswith("drops_")),
-        rtt_us=part.rtt_us,
-    )
-
-
-def _add_rows(pane: _Pane, batch: pa.RecordBatch) -> None:
-    for row in pairs_of(batch):
-        part = pane.pairs[row.src, row.dst]
-        part.sums += row.sums
-        part.rtt_us = row.rtt_us or part.rtt_us
-        pane.addresses[row.src].add(row.src_ip)
-        pane.addresses[row.dst].add(row.dst_ip)

@@ -5,17 +5,21 @@ that it takes part in. The best one is chosen, its pairs are set aside, and the 
 the same way, so that two faults at once give two findings.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from flowverdict_contracts.verdicts import Cause, Component, Direction
-from flowverdict_rca.mining import FAIL, OK, chance
-from flowverdict_rca.pairs import Endpoint, Pair
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.decisions import Decisions, Status
+from flowverdict_rca.mining import hypergeometric_p_value
+from flowverdict_rca.roles import Roles, roles_in
+from flowverdict_rca.window import Window
 
-__all__ = ["Addresses", "Finding", "components_of", "findings", "roles_of", "transaction"]
-
-Addresses = dict[Endpoint, frozenset[str]]
+__all__ = ["Finding", "findings"]
 
 _BETA_SQUARED = 0.25
 _MIN_SCORE = 0.6
@@ -25,6 +29,8 @@ _RUNNERS_UP = 4
 # Of components with the very same flows, the first is named and the others are alternatives.
 _PREFERENCE = ("pod", "service", "external", "unknown", "node", "workload", "link", "node_link")
 
+Mask = npt.NDArray[np.bool_]
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -32,142 +38,109 @@ class Finding:
 
     Attributes:
         causes: best first.
-        explained: the failing pairs that are the first one's.
-        contradicting: numbers, among the OK pairs, of those that are.
+        explained: positions of the failing pairs that are the first one's.
+        contradicting: positions of the OK pairs that are.
     """
 
     causes: tuple[Cause, ...]
-    explained: tuple[Pair, ...]
-    contradicting: frozenset[int]
-
-
-_Role = tuple[Component, Direction]
+    explained: Numbers
+    contradicting: Numbers
 
 
 @dataclass(frozen=True, slots=True)
 class _Suspect:
-    """Components with the very same flows: numbers of their failing pairs and of their OK ones.
+    """Components with the very same flows: positions of the failing ones and of the OK ones.
 
     `directions` are those in which each component has these flows and no others.
     """
 
     components: tuple[Component, ...]
     directions: dict[Component, list[Direction]]
-    failing: frozenset[int]
-    ok: frozenset[int]
+    score: float
+    failing: Numbers
+    ok: Numbers
 
 
-def _joined(kind: str, one: str, other: str) -> Component:
-    return Component(kind=kind, name=" <-> ".join(sorted((one, other))))  # type: ignore[arg-type]
-
-
-def _parts(end: Endpoint) -> Iterator[Component]:
-    yield end.component
-    if end.workload:
-        yield Component(kind="workload", name=end.workload)
-    if end.node and end.kind != "node":
-        yield Component(kind="node", name=end.node)
-
-
-def _links(pair: Pair) -> Iterator[Component]:
-    yield _joined("link", pair.src.name, pair.dst.name)
-    if pair.src.node and pair.dst.node and pair.src.node != pair.dst.node:
-        yield _joined("node_link", pair.src.node, pair.dst.node)
-
-
-def components_of(pair: Pair) -> Iterator[Component]:
-    """Every component that could make this pair fail."""
-    yield from _parts(pair.src)
-    yield from _parts(pair.dst)
-    yield from _links(pair)
-
-
-def roles_of(pair: Pair) -> Iterator[_Role]:
-    """Every component with what it would have to be bad at: loss may hit one direction only."""
-    for component in components_of(pair):
-        yield component, "both"
-    for component in _parts(pair.src):
-        yield component, "sending"
-    for component in _parts(pair.dst):
-        yield component, "receiving"
-
-
-def transaction(pair: Pair, failing: bool) -> frozenset[str]:
-    """The pair as items for rule mining: endpoints, nodes, OK or FAIL."""
-    items = {str(end.component) for end in (pair.src, pair.dst)}
-    items |= {f"node {end.node}" for end in (pair.src, pair.dst) if end.node}
-    return frozenset(items | {FAIL if failing else OK})
-
-
-def findings(failing: Sequence[Pair], ok: Sequence[Pair], addresses: Addresses) -> list[Finding]:
-    """What is behind `failing`, most convincing first; empty where nothing can be singled out.
+def findings(decisions: Decisions) -> list[Finding]:
+    """What is behind the failing pairs, most convincing first; empty if nothing stands out.
 
     One fault may make too few flows fail to be told from chance while another hides them, so the
     faults found are tested together: as many are taken as make chance least likely.
     """
-    found: list[Finding] = []
-    chances: list[float] = []
-    remaining = list(failing)
-    while len(remaining) > 1 and len(found) < _MAX_FINDINGS:
-        scored = sorted(
-            ((_score(suspect, len(remaining)), suspect) for suspect in _suspects(remaining, ok)),
-            key=lambda each: (-each[0], _rank_of(each[1].components[0])),
-        )
-        best_of_each: dict[Component, tuple[float, _Suspect]] = {}
-        for score, suspect in scored:
-            best_of_each.setdefault(suspect.components[0], (score, suspect))
-        causes = tuple(
-            _cause(suspect, score, remaining, len(remaining) + len(ok), addresses)
-            for score, suspect in list(best_of_each.values())[: 1 + _RUNNERS_UP]
-        )
-        if causes[0].score < _MIN_SCORE:
-            break
-        best = scored[0][1]
-        explained = best.failing
-        pairs = tuple(remaining[number] for number in sorted(explained))
-        found.append(Finding(causes, pairs, best.ok))
-        remaining = [pair for number, pair in enumerate(remaining) if number not in explained]
-        chances.append(_chance_of_all(found, failing, ok))
-    if not chances or min(chances) > _MAX_P_VALUE:
+    ok = decisions.status == Status.OK
+    remaining = decisions.status == Status.FAIL
+    failing, total = int(remaining.sum()), int(remaining.sum() + ok.sum())
+    if failing < 2:
         return []
-    return found[: 1 + chances.index(min(chances))]
-
-
-def _chance_of_all(found: Sequence[Finding], failing: Sequence[Pair], ok: Sequence[Pair]) -> float:
-    """P-value of blaming all of `found` at once."""
-    explained = sum(len(each.explained) for each in found)
-    contradicting = len(frozenset().union(*(each.contradicting for each in found)))
-    return chance(len(failing) + len(ok), len(failing), explained + contradicting, explained)
+    roles = roles_in(decisions.window)
+    found: list[Finding] = []
+    p_values: list[float] = []
+    while remaining.sum() > 1 and len(found) < _MAX_FINDINGS:
+        best, *runners_up = _best_suspects(roles, remaining, ok)
+        if best.score < _MIN_SCORE:
+            break
+        still_failing = int(remaining.sum())
+        causes = tuple(
+            _cause(each, still_failing, still_failing + int(ok.sum()), decisions.window)
+            for each in (best, *runners_up)
+        )
+        found.append(Finding(causes, best.failing, best.ok))
+        remaining[best.failing] = False
+        explained = sum(len(each.explained) for each in found)
+        contradicting = len(np.unique(np.concatenate([each.contradicting for each in found])))
+        p_values.append(
+            hypergeometric_p_value(total, failing, explained + contradicting, explained)
+        )
+    if not p_values or min(p_values) > _MAX_P_VALUE:
+        return []
+    return found[: 1 + p_values.index(min(p_values))]
 
 
 def _rank_of(component: Component) -> tuple[int, str]:
     return _PREFERENCE.index(component.kind), component.name
 
 
-def _suspects(failing: Sequence[Pair], ok: Sequence[Pair]) -> list[_Suspect]:
-    fails: dict[_Role, set[int]] = defaultdict(set)
-    fine: dict[_Role, set[int]] = defaultdict(set)
-    for number, pair in enumerate(failing):
-        for role in roles_of(pair):
-            fails[role].add(number)
-    for number, pair in enumerate(ok):
-        for role in roles_of(pair):
-            if role in fails:
-                fine[role].add(number)
-    alike: dict[tuple[frozenset[int], frozenset[int]], dict[Component, list[Direction]]]
-    alike = defaultdict(lambda: defaultdict(list))
-    for (component, direction), numbers in fails.items():
-        flows = frozenset(numbers), frozenset(fine[component, direction])
-        alike[flows][component].append(direction)
-    return [
-        _Suspect(_ordered(list(directions)), directions, bad, good)
-        for (bad, good), directions in alike.items()
+def _best_suspects(roles: Roles, failing: Mask, ok: Mask) -> list[_Suspect]:
+    """The few that explain best, best first, no component named twice."""
+    bad, good = roles.counts(failing), roles.counts(ok)
+    involved = np.flatnonzero(bad)
+    precision = bad[involved] / (bad[involved] + good[involved])
+    explains = bad[involved] / failing.sum()
+    scores = (1 + _BETA_SQUARED) * precision * explains / (_BETA_SQUARED * precision + explains)
+    same_bad, same_good = roles.alike(failing), roles.alike(ok)
+    groups: dict[tuple[int, int], list[int]] = {}
+    for role in involved.tolist():
+        groups.setdefault((int(same_bad[role]), int(same_good[role])), []).append(role)
+    score_of = dict(zip(involved.tolist(), scores.tolist(), strict=True))
+    by_score = sorted(groups.values(), key=lambda group: -score_of[group[0]])
+    # Only the best are looked at further; those that score alike are ordered by name.
+    least = score_of[by_score[: 3 * (1 + _RUNNERS_UP)][-1][0]]
+    suspects = [
+        _suspect(roles, group, score_of[group[0]], failing, ok)
+        for group in by_score
+        if score_of[group[0]] >= least
     ]
+    suspects.sort(key=lambda each: (-each.score, _rank_of(each.components[0])))
+    best_of_each: dict[Component, _Suspect] = {}
+    for suspect in suspects:
+        best_of_each.setdefault(suspect.components[0], suspect)
+    return list(best_of_each.values())[: 1 + _RUNNERS_UP]
+
+
+def _suspect(roles: Roles, group: Sequence[int], score: float, failing: Mask, ok: Mask) -> _Suspect:
+    directions: dict[Component, list[Direction]] = {}
+    for role in group:
+        component, direction = roles.roles[role]
+        directions.setdefault(component, []).append(direction)
+    pairs = roles.pairs_of(group[0])
+    return _Suspect(
+        _ordered(list(directions)), directions, score, pairs[failing[pairs]], pairs[ok[pairs]]
+    )
 
 
 def _ordered(components: list[Component]) -> tuple[Component, ...]:
-    """The one to name first. Where two endpoints are alike, the link between them is as far as
-    the evidence goes, and naming one of the two would be a guess.
+    """The one to name first. If two endpoints are alike, the link between them is as far as the
+    evidence goes, and naming one of the two would be a guess.
     """
     components.sort(key=_rank_of)
     for kinds, link in (
@@ -180,49 +153,46 @@ def _ordered(components: list[Component]) -> tuple[Component, ...]:
     return tuple(components)
 
 
-def _score(suspect: _Suspect, failing: int) -> float:
-    precision = len(suspect.failing) / (len(suspect.failing) + len(suspect.ok))
-    explains = len(suspect.failing) / failing
-    return (1 + _BETA_SQUARED) * precision * explains / (_BETA_SQUARED * precision + explains)
-
-
-def _cause(
-    suspect: _Suspect, score: float, failing: Sequence[Pair], total: int, addresses: Addresses
-) -> Cause:
+def _cause(suspect: _Suspect, failing: int, total: int, window: Window) -> Cause:
     named, *others = suspect.components
-    involved = len(suspect.failing) + len(suspect.ok)
-    ends = _ends(named, [failing[number] for number in suspect.failing])
+    bad, involved = len(suspect.failing), len(suspect.failing) + len(suspect.ok)
+    ends = _endpoints_of(named, suspect.failing, window)
     return Cause(
         kind=named.kind,
         name=named.name,
+        ends=named.ends,
         node=_node(named, ends),
-        addresses=tuple(sorted(set().union(*(addresses.get(end, frozenset()) for end in ends)))),
-        direction=_direction(
-            named, suspect.directions[named], [failing[number] for number in suspect.failing]
-        ),
-        score=round(score, 4),
-        precision=round(len(suspect.failing) / involved, 4),
-        explains=round(len(suspect.failing) / len(failing), 4),
-        p_value=chance(total, len(failing), involved, len(suspect.failing)),
+        addresses=tuple(sorted(set().union(*(window.addresses[end] for end in ends)))),
+        direction=_direction(named, suspect, window),
+        score=round(suspect.score, 4),
+        precision=round(bad / involved, 4),
+        explains=round(bad / failing, 4),
+        p_value=hypergeometric_p_value(total, failing, involved, bad),
         alternatives=tuple(others),
     )
 
 
 def _is_part(end: Endpoint, component: Component) -> bool:
-    if component.kind == "workload":
-        return end.workload == component.name
-    if component.kind == "node":
-        return end.node == component.name
-    return end.kind == component.kind and end.name == component.name
+    """Whether `component` is this endpoint, its workload or its node."""
+    if len(component.ends) != 1:
+        return False
+    (named,) = component.ends
+    if named.kind == "workload":
+        return (end.namespace, end.workload) == (named.namespace, named.name)
+    if named.kind == "node":
+        return end.node == named.name
+    return (end.kind, end.namespace, end.name) == (named.kind, named.namespace, named.name)
 
 
-def _ends(component: Component, pairs: Sequence[Pair]) -> set[Endpoint]:
+def _endpoints_of(component: Component, pairs: Numbers, window: Window) -> set[Endpoint]:
     """The endpoints that have the component's addresses; a link's are those at both its ends."""
-    both = {end for pair in pairs for end in (pair.src, pair.dst)}
+    positions = np.unique(np.concatenate([window.src[pairs], window.dst[pairs]]))
+    both = {window.endpoints[at] for at in positions.tolist()}
     if component.kind == "link":
         return both
     if component.kind in ("node", "node_link"):
-        return {end for end in both if end.kind == "node" and end.name in component.name}
+        nodes = {named.name for named in component.ends}
+        return {end for end in both if end.kind == "node" and end.name in nodes}
     return {end for end in both if _is_part(end, component)}
 
 
@@ -233,14 +203,17 @@ def _node(component: Component, ends: set[Endpoint]) -> str:
     return nodes.pop() if len(nodes) == 1 else ""
 
 
-def _direction(
-    component: Component, directions: Sequence[Direction], pairs: Sequence[Pair]
-) -> Direction:
-    """The one that was judged; where several are the same flows, what those flows do."""
+def _direction(component: Component, suspect: _Suspect, window: Window) -> Direction:
+    """The one that was judged; if several are the same flows, what those flows do."""
+    directions = suspect.directions[component]
     if len(directions) == 1:
         return directions[0]
-    sends = any(_is_part(pair.src, component) for pair in pairs)
-    receives = any(_is_part(pair.dst, component) for pair in pairs)
+    sources, targets = (
+        {window.endpoints[at] for at in np.unique(side[suspect.failing]).tolist()}
+        for side in (window.src, window.dst)
+    )
+    sends = any(_is_part(end, component) for end in sources)
+    receives = any(_is_part(end, component) for end in targets)
     if sends == receives:
         return "both"
     return "sending" if sends else "receiving"

@@ -11,22 +11,21 @@ from nats.js.errors import NotFoundError
 from prometheus_client import Counter, Gauge, Histogram
 
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS, SUBJECT_VERDICTS
 from flowverdict_rca.incidents import Incidents
 from flowverdict_rca.judgement import judge
-from flowverdict_rca.panes import Panes, WindowData
+from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
-from flowverdict_runtime.asking import check_nats
-from flowverdict_runtime.connection import (
-    connected,
-    ensure_streams,
-    publish_until_stored,
-)
-from flowverdict_runtime.consumer import MALFORMED, lag_watched, reject
-from flowverdict_runtime.retry import PASSING, retry
-from flowverdict_runtime.service import CannotRun, Context, Service
+from flowverdict_rca.window import Window
+from flowverdict_runtime.consumer import consume, reject
+from flowverdict_runtime.context import CannotRun, Context
+from flowverdict_runtime.lifecycle import Service
+from flowverdict_runtime.nats_connection import connected
+from flowverdict_runtime.one_shot import check_nats
+from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
+from flowverdict_runtime.streams import ensure_streams, publish_until_stored
 
 __all__ = ["SERVICE"]
 
@@ -34,94 +33,96 @@ log = logging.getLogger(__name__)
 
 _DURABLE = "rca"
 _STREAMS = (FLOWS_ENRICHED, RCA_VERDICTS)
-_PART = "consumer"
-_IDLE_CHECK = 5
+_ACK_WAIT_SECONDS = 3600
 
-_ROWS = Counter("flowverdict_rca_rows_total", "Flow rows taken in.")
+_ROWS = Counter("flowverdict_rca_rows_total", "Flow rows read.")
 _WINDOWS = Counter("flowverdict_rca_windows_total", "Windows judged.")
 _FAILED_WINDOWS = Counter(
     "flowverdict_rca_windows_failed_total", "Windows that the worker failed to judge."
 )
 _VERDICTS = Counter("flowverdict_rca_verdicts_total", "Verdicts published.", ["status"])
-_JUDGED_UNTIL = Gauge(
+_WATERMARK = Gauge(
     "flowverdict_rca_judged_until_seconds", "End of the last window judged, as a Unix time."
 )
 _OPEN = Gauge("flowverdict_rca_open_incidents", "Incidents that are open now.")
 _JUDGING = Histogram("flowverdict_rca_judge_seconds", "Time it took to judge a window.")
+_FAIL_RATIO = Gauge(
+    "flowverdict_fail_ratio",
+    "The threshold: a flow fails above this retransmission ratio (FLOWVERDICT_FAIL_RATIO).",
+)
 
 
-class Worker:
-    """Panes, incidents and where they stand in the stream, together."""
+class Judging:
+    """How the worker takes messages: panes and incidents, and where they stand in the stream.
+
+    A message is acknowledged once the state that it led to is saved.
+    """
 
     def __init__(
-        self, jetstream: JetStreamContext, context: Context, settings: RcaSettings
+        self,
+        jetstream: JetStreamContext,
+        context: Context,
+        settings: RcaSettings,
+        pull: JetStreamContext.PullSubscription,
+        store: StateStore,
+        state: State,
     ) -> None:
+        self.pull = pull
         self._jetstream = jetstream
         self._context = context
         self._settings = settings
-        self._store: StateStore | None = None
-        self._subscription: JetStreamContext.PullSubscription | None = None
+        self._store = store
+        self._stream_created = state.stream_created
+        self._incidents = Incidents(settings, state.incidents)
+        self._panes = Panes(settings, state.watermark_ns, state.seen_until, state.too_late)
+        self._held: list[tuple[int, Msg]] = []
 
-    async def open(self) -> JetStreamContext.PullSubscription:
-        """Take up the kept state and read on from where it stands.
+    @classmethod
+    async def open(
+        cls,
+        jetstream: JetStreamContext,
+        context: Context,
+        settings: RcaSettings,
+        before: "Judging | None",
+    ) -> "Judging":
+        """Take up the saved state and read on from where it stands.
 
         Raises:
-            CannotRun: where another worker has taken over.
+            CannotRun: if another worker has taken over from `before`.
         """
-        if self._subscription is not None:
-            with contextlib.suppress(*PASSING):
-                await self._subscription.unsubscribe()
-        await ensure_streams(self._jetstream, _STREAMS, self._settings.stream_replicas)
-        created = str((await self._jetstream.stream_info(FLOWS_ENRICHED)).created)
-        store, kept = await StateStore.open(self._jetstream, self._settings.stream_replicas)
-        self._check_alone(store)
-        self._store = store
-        self._created = created
-        if kept is not None and kept.stream_created != created:
+        await ensure_streams(jetstream, _STREAMS, context.stream_replicas)
+        created = str((await jetstream.stream_info(FLOWS_ENRICHED)).created)
+        store, state = await StateStore.open(jetstream, context.stream_replicas)
+        if before is not None:
+            before.check_alone(store)
+        if state is None:
+            state = State(1, 0, (), 0, (), created)
+        elif state.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
-            kept = State(1, 0, (), kept.judged_until_ns, kept.incidents, created)
-        self._incidents = Incidents(self._settings, kept.incidents if kept else ())
-        self._panes = Panes(
-            self._settings,
-            kept.judged_until_ns if kept else 0,
-            kept.seen_until if kept else 0,
-            kept.too_late if kept else (),
-        )
-        self._held: list[tuple[int, Msg]] = []
-        start = kept.resume_from if kept else 1
-        log.info("reading from sequence %d", start)
-        self._subscription = await self._subscribe(start)
-        return self._subscription
+            state = State(1, 0, (), state.watermark_ns, state.incidents, created)
+        await store.announce(settings.fail_ratio)
+        log.info("reading from sequence %d", state.resume_from)
+        pull = await _subscribe(jetstream, state.resume_from)
+        return cls(jetstream, context, settings, pull, store, state)
 
-    async def check_alone(self) -> None:
-        """Raises CannotRun where another worker has saved, NotFoundError without a consumer."""
-        assert self._subscription is not None
-        await self._subscription.consumer_info()
-        self._check_alone((await StateStore.open(self._jetstream))[0])
-
-    def _check_alone(self, stored: StateStore) -> None:
-        if self._store is not None and stored.revision > self._store.revision:
+    def check_alone(self, stored: StateStore) -> None:
+        """Raises CannotRun if another worker has saved its state since."""
+        if stored.revision > self._store.revision:
             raise CannotRun("another RCA worker is judging; this one stops")
 
-    async def _subscribe(self, start: int) -> JetStreamContext.PullSubscription:
-        # The kept state says where to read from, not what was acknowledged; the consumer is there
-        # so that its lag can be seen.
-        with contextlib.suppress(NotFoundError):
-            await self._jetstream.delete_consumer(FLOWS_ENRICHED, _DURABLE)
-        config = ConsumerConfig(
-            durable_name=_DURABLE,
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-            opt_start_seq=start,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=3600,
-            max_ack_pending=-1,
-        )
-        return await self._jetstream.pull_subscribe(
-            "", durable=_DURABLE, stream=FLOWS_ENRICHED, config=config
-        )
+    async def check(self) -> None:
+        """Raises CannotRun if another worker has saved, NotFoundError without a consumer."""
+        await self.pull.consumer_info()
+        self.check_alone((await StateStore.open(self._jetstream))[0])
 
-    async def take(self, message: Msg) -> None:
-        """Add one enriched message to its pane."""
+    async def take(self, messages: list[Msg]) -> None:
+        """Add messages to their panes, and judge the windows that are complete."""
+        for message in messages:
+            await self._add(message)
+            await asyncio.sleep(0)
+        await self._judge_complete_windows()
+
+    async def _add(self, message: Msg) -> None:
         try:
             header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
             header.check_not_ahead(int(message.metadata.timestamp.timestamp() * 1e9))
@@ -131,20 +132,20 @@ class Worker:
         except MalformedMessage as error:
             await reject(message, error)
             return
-        except Exception as error:  # a fault of ours must not stop the judging
-            log.exception("cannot take a message")
-            await reject(message, MalformedMessage(f"it cannot be taken: {error!r}"))
+        except Exception as error:  # a bug of ours must not stop the judging
+            log.exception("cannot read a message")
+            await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
             return
-        message.data = b""  # held until it is judged, for its acknowledgement only
+        message.data = b""  # held only to be acknowledged
         self._held.append((sequence, message))
         _ROWS.inc(batch.num_rows)
 
-    async def judge_complete_windows(self) -> None:
-        """Publish what complete windows say, keep the state, then acknowledge what it rests on."""
+    async def _judge_complete_windows(self) -> None:
+        """Publish what complete windows say, save the state, then acknowledge what it rests on."""
         judged = False
         for window in self._panes.windows():
             if not await self._judge(window):
-                return  # stopping, with a verdict that NATS did not take: judged again next time
+                return  # stopping, with a verdict that NATS did not store: judged again next time
             judged = True
         if not judged:
             return
@@ -152,37 +153,36 @@ class Worker:
             resume_from=self._panes.resume_from,
             seen_until=self._panes.last_sequence,
             too_late=self._panes.too_late,
-            judged_until_ns=self._panes.judged_until_ns,
+            watermark_ns=self._panes.watermark_ns,
             incidents=self._incidents.known,
-            stream_created=self._created,
+            stream_created=self._stream_created,
         )
         if not await retry(self._context, "state", lambda: self._save(state), give_up_seconds=5):
             return
-        _JUDGED_UNTIL.set(state.judged_until_ns / 1e9)
+        _WATERMARK.set(state.watermark_ns / 1e9)
         for sequence, message in self._held:
             if sequence < state.resume_from:
-                with contextlib.suppress(*PASSING):
+                with contextlib.suppress(*TRANSIENT_ERRORS):
                     await message.ack()
         self._held = [each for each in self._held if each[0] >= state.resume_from]
 
     async def _save(self, state: State) -> bool:
-        assert self._store is not None
         await self._store.save(state)
         return True
 
-    async def _judge(self, window: WindowData) -> bool:
-        """Publish a window's verdicts; False where NATS did not take one."""
+    async def _judge(self, window: Window) -> bool:
+        """Publish a window's verdicts; False if NATS did not store one."""
         try:
             with _JUDGING.time():
                 judgement = await asyncio.to_thread(judge, window, self._settings)
-                said = await asyncio.to_thread(list, self._incidents.judge(judgement))
+                published = await asyncio.to_thread(list, self._incidents.judge(judgement))
         except Exception:
             _FAILED_WINDOWS.inc()
-            log.exception("cannot judge a window, passing it over")
+            log.exception("cannot judge a window, skipping it")
             return True
         _WINDOWS.inc()
         _OPEN.set(sum(bool(each.opened_ns) for each in self._incidents.known))
-        for verdict in said:
+        for verdict in published:
             headers = {"Nats-Msg-Id": verdict.id, "Flowverdict-Schema": verdicts.SCHEMA}
             body = verdicts.encode(verdict)
             if not await publish_until_stored(
@@ -201,40 +201,38 @@ class Worker:
         return True
 
 
+async def _subscribe(jetstream: JetStreamContext, start: int) -> JetStreamContext.PullSubscription:
+    # The saved state says where to read from, not what was acknowledged; the consumer is durable
+    # so that its lag can be seen.
+    with contextlib.suppress(NotFoundError):
+        await jetstream.delete_consumer(FLOWS_ENRICHED, _DURABLE)
+    config = ConsumerConfig(
+        durable_name=_DURABLE,
+        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
+        opt_start_seq=start,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=_ACK_WAIT_SECONDS,
+        max_ack_pending=-1,
+    )
+    return await jetstream.pull_subscribe(
+        "", durable=_DURABLE, stream=FLOWS_ENRICHED, config=config
+    )
+
+
 async def run(settings: RcaSettings, context: Context) -> None:
     """Judge every window until the service is to stop."""
+    _FAIL_RATIO.set(settings.fail_ratio)
     async with connected(settings, "rca", context, _STREAMS) as jetstream:
-        if jetstream is None:
-            return
-        worker = Worker(jetstream, context, settings)
-        MALFORMED.labels(FLOWS_ENRICHED)  # a series from the start
-        subscription, idle = await retry(context, _PART, worker.open), 0
-        async with lag_watched(FLOWS_ENRICHED, lambda: subscription):
-            while subscription is not None and not context.stopping.is_set():
-                try:
-                    if idle >= _IDLE_CHECK:
-                        idle = 0
-                        await worker.check_alone()
-                    for message in await subscription.fetch(64, timeout=1):
-                        await worker.take(message)
-                        await asyncio.sleep(0)
-                    context.health.ready(_PART)
-                    idle = 0
-                except TimeoutError:
-                    idle += 1
-                    continue
-                except PASSING as error:
-                    reason = f"NATS does not deliver: {error or type(error).__name__}"
-                    context.health.waiting(_PART, reason)
-                    await context.pause(1)
-                    # Unsaved panes are read again from the stream.
-                    subscription = await retry(context, _PART, worker.open)
-                    continue
-                await worker.judge_complete_windows()
+        if jetstream is not None:
+
+            async def subscribe(before: Judging | None) -> Judging:
+                return await Judging.open(jetstream, context, settings, before)
+
+            await consume(context, FLOWS_ENRICHED, subscribe)
 
 
 async def check(settings: RcaSettings) -> int:
-    """Print whether NATS is there; 0 where it is."""
+    """Print whether NATS is there; returns 0 if it is."""
     return await check_nats(settings)
 
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowverdict_runtime.service import CommonSettings, listen_setting
+from flowverdict_runtime.service_settings import CommonSettings, listen_setting
 from flowverdict_runtime.settings import Address, integer, number, setting
 
 __all__ = ["RcaSettings"]
@@ -13,15 +13,19 @@ class RcaSettings(CommonSettings):
     """What the RCA worker reads from its environment."""
 
     fail_ratio: float = setting(
-        number(0.0001, 1), "0.05", "a flow fails above this share of data segments sent again"
+        number(0.0001, 1), "0.05", "a flow fails above this retransmission ratio"
     )
     min_retransmissions: int = setting(
-        integer(1, 1_000_000), "3", "a flow with fewer retransmissions in a window does not fail"
+        integer(1, 1_000_000),
+        "3",
+        "a flow with fewer retransmitted segments, or failed connects, in a window does not fail",
     )
     min_segments: int = setting(
-        integer(1, 1_000_000), "20", "a flow with fewer data segments in a window is not called OK"
+        integer(1, 1_000_000),
+        "20",
+        "a flow with fewer data segments and connects in a window is not OK",
     )
-    pane_seconds: float = setting(number(1, 3600), "2", "how often is judged")
+    pane_seconds: float = setting(number(1, 3600), "2", "how often windows are judged")
     window_panes: int = setting(integer(1, 100), "5", "panes in the window that is judged")
     open_after: int = setting(
         integer(1, 100), "3", "windows in a row that must blame the same cause to open an incident"
@@ -30,6 +34,6 @@ class RcaSettings(CommonSettings):
         integer(1, 100), "3", "windows in a row without it that resolve an incident"
     )
     lateness_seconds: float = setting(
-        number(0, 3600), "10", "how long a slow node is waited for before a window is judged"
+        number(0, 3600), "10", "how long to wait for a slow node before a window is judged"
     )
-    listen: Address = listen_setting(9194)
+    listen: Address = listen_setting("rca")

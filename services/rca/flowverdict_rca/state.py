@@ -11,9 +11,9 @@ from nats.js.errors import (
 )
 from nats.js.kv import KeyValue
 
-from flowverdict_contracts.subjects import RCA_STATE_BUCKET
+from flowverdict_contracts.subjects import FAIL_RATIO_KEY, RCA_STATE_BUCKET
 from flowverdict_rca.incidents import Incident
-from flowverdict_runtime.service import CannotRun
+from flowverdict_runtime.context import CannotRun
 
 __all__ = ["State", "StateStore"]
 
@@ -26,8 +26,8 @@ class State(msgspec.Struct, frozen=True):
     Attributes:
         resume_from: first sequence of FLOWS_ENRICHED that must be read again.
         seen_until: last sequence that was read.
-        too_late: sequences from `resume_from` on whose rows came too late to be judged.
-        judged_until_ns: end of the last window judged, UTC nanoseconds.
+        too_late: sequences from `resume_from` on whose rows arrived too late to be judged.
+        watermark_ns: end of the last window judged, UTC nanoseconds.
         incidents: those open or about to be.
         stream_created: which FLOWS_ENRICHED the sequences belong to.
     """
@@ -35,7 +35,7 @@ class State(msgspec.Struct, frozen=True):
     resume_from: int
     seen_until: int
     too_late: tuple[int, ...]
-    judged_until_ns: int
+    watermark_ns: int
     incidents: tuple[Incident, ...]
     stream_created: str
 
@@ -60,7 +60,7 @@ class StateStore:
     async def open(
         cls, jetstream: JetStreamContext, replicas: int = 1
     ) -> tuple["StateStore", State | None]:
-        """The store and what it holds; made, of so many copies, where it is not there."""
+        """The store and what it holds; created, with so many replicas, if it does not exist."""
         bucket = await _bucket(jetstream, replicas)
         try:
             entry = await bucket.get(_KEY)
@@ -70,15 +70,19 @@ class StateStore:
         try:
             state = msgspec.json.decode(entry.value or b"", type=State)
         except msgspec.MsgspecError:
-            # Written by another version: begin anew rather than not at all.
+            # Written by another version: start over rather than not at all.
             state = None
         return cls(jetstream, replicas, bucket, entry.revision or 0), state
+
+    async def announce(self, fail_ratio: float) -> None:
+        """Tell those who show ratios which threshold is in force."""
+        await self._bucket.put(FAIL_RATIO_KEY, f"{fail_ratio:g}".encode())
 
     async def save(self, state: State) -> None:
         """Keep `state`.
 
         Raises:
-            CannotRun: where another worker has written since; two would judge everything twice.
+            CannotRun: if another worker has written since; two would judge everything twice.
         """
         encoded = msgspec.json.encode(state)
         try:
@@ -90,7 +94,7 @@ class StateStore:
             # It was stored, and only the answer was lost.
             self._revision = entry.revision or 0
         except NoStreamResponseError:
-            # NATS came back without its storage.
+            # NATS came back without its data.
             self._bucket, self._revision = await _bucket(self._jetstream, self._replicas), 0
             raise
 

@@ -2,29 +2,28 @@
 
 from itertools import permutations
 
-from flowverdict_contracts.verdicts import Coverage, Verdict
+from conftest import flow_row, window_of
+from flowverdict_contracts.verdicts import Verdict
 from flowverdict_rca.incidents import Incident, Incidents
 from flowverdict_rca.judgement import judge
-from flowverdict_rca.pairs import Endpoint, Pair
-from flowverdict_rca.panes import WindowData
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.window import Window
 from flowverdict_runtime.settings import load
 
 SETTINGS = load(RcaSettings, {})
-SECOND = 1_000_000_000
-PODS = [Endpoint("pod", f"d/pod-{letter}", f"worker{i // 2}") for i, letter in enumerate("abcdef")]
+PODS = {f"pod-{letter}": f"worker{index // 2}" for index, letter in enumerate("abcdef")}
 
 
-def window(number: int, broken: set[str]) -> WindowData:
+def window(number: int, broken: set[str]) -> Window:
     """The `number`-th window; `broken` are pods (`pod-a`) or directed flows (`a->b`)."""
-    pairs = []
+    rows = []
     for src, dst in permutations(PODS, 2):
-        flow = f"{src.name[-1]}->{dst.name[-1]}"
-        bad = flow in broken or bool({src.name[2:], dst.name[2:]} & broken)
-        pairs.append((Pair(src, dst, 100, 20 if bad else 0),))
-    end = (1000 + 2 * number) * SECOND
-    coverage = Coverage(nodes_reporting=("n",), nodes_silent=(), rows_lost=0, rows_late=0)
-    return WindowData(end - 10 * SECOND, end, tuple(pairs), {}, coverage)
+        bad = f"{src[-1]}->{dst[-1]}" in broken or bool({src, dst} & broken)
+        again = 20 if bad else 0
+        rows.append(
+            flow_row(f"{src}@{PODS[src]}", f"{dst}@{PODS[dst]}", retransmitted_segments=again)
+        )
+    return window_of(rows, settings=SETTINGS, second=1_000 + 2 * number)
 
 
 def play(
@@ -49,9 +48,9 @@ FINE: set[str] = set()
 def test_an_incident_opens_goes_on_and_resolves() -> None:
     verdicts = play([FINE, A, A, A, A, FINE, FINE, FINE, FINE])
     assert said(verdicts) == [
-        ("opened", "d/pod-a"),
-        ("ongoing", "d/pod-a"),
-        ("resolved", "d/pod-a"),
+        ("opened", "default/pod-a"),
+        ("ongoing", "default/pod-a"),
+        ("resolved", "default/pod-a"),
     ]
     assert len({each.incident_id for each in verdicts}) == 1
     assert len({each.id for each in verdicts}) == 3
@@ -64,24 +63,28 @@ def test_what_fails_for_two_windows_only_is_no_incident() -> None:
 
 def test_a_single_clear_window_does_not_resolve() -> None:
     verdicts = play([A, A, A, FINE, A, A])
-    assert said(verdicts) == [("opened", "d/pod-a"), ("ongoing", "d/pod-a"), ("ongoing", "d/pod-a")]
+    assert said(verdicts) == [
+        ("opened", "default/pod-a"),
+        ("ongoing", "default/pod-a"),
+        ("ongoing", "default/pod-a"),
+    ]
 
 
 def test_first_windows_that_blame_something_smaller_do_not_open_an_incident() -> None:
     verdicts = play([{"a->b", "b->a"}, {"a->b", "b->a"}, A, A, A])
-    assert said(verdicts) == [("opened", "d/pod-a")]
+    assert said(verdicts) == [("opened", "default/pod-a")]
 
 
 def test_while_a_fault_fades_what_is_left_of_it_is_not_blamed() -> None:
     verdicts = play([A, A, A, {"a->c", "c->a"}, {"a->c", "c->a"}, FINE, FINE, FINE])
-    assert {name for _, name in said(verdicts)} == {"d/pod-a"}
+    assert {name for _, name in said(verdicts)} == {"default/pod-a"}
 
 
 def test_what_stays_long_after_the_rest_recovered_is_blamed_in_the_end() -> None:
     link = {"a->c", "c->a"}
     verdicts = play([A, A, A, *[link] * (SETTINGS.open_after + SETTINGS.window_panes)])
-    assert said(verdicts)[0] == ("opened", "d/pod-a")
-    assert said(verdicts)[-1] == ("ongoing", "d/pod-a <-> d/pod-c")
+    assert said(verdicts)[0] == ("opened", "default/pod-a")
+    assert said(verdicts)[-1] == ("ongoing", "default/pod-a <-> default/pod-c")
     assert len({each.incident_id for each in verdicts}) == 1
 
 
@@ -89,14 +92,14 @@ def test_two_faults_at_different_times_are_two_incidents() -> None:
     both = A | C
     verdicts = play([A, A, A, A, both, both, both, both, C, C, C, C])
     opened = [each for each in verdicts if each.status == "opened"]
-    assert [each.causes[0].name for each in opened] == ["d/pod-a", "d/pod-c"]
+    assert [each.causes[0].name for each in opened] == ["default/pod-a", "default/pod-c"]
     assert len({each.incident_id for each in verdicts}) == 2
-    assert ("resolved", "d/pod-a") in said(verdicts)
-    assert ("resolved", "d/pod-c") not in said(verdicts)
+    assert ("resolved", "default/pod-a") in said(verdicts)
+    assert ("resolved", "default/pod-c") not in said(verdicts)
 
 
 def test_failing_flows_without_a_cause_are_said_to_be_without_evidence() -> None:
-    everything = {pod.name[2:] for pod in PODS}
+    everything = set(PODS)
     verdicts = play([everything] * 3 + [FINE] * 3)
     assert said(verdicts) == [("opened", ""), ("resolved", "")]
     assert not verdicts[0].enough_evidence
@@ -118,9 +121,69 @@ def test_a_worker_that_restarts_between_any_two_windows_says_the_same() -> None:
 
 def test_a_summary_names_the_culprit_its_node_and_the_figures() -> None:
     (opened,) = play([A, A, A])
-    assert "Pod d/pod-a on node worker0" in opened.summary
+    assert "Pod default/pod-a on node worker0" in opened.summary
     assert "10 of 10 failing flows" in opened.summary
-    assert "20 %" in opened.summary
+    assert "20% of the data segments are retransmitted" in opened.summary
     assert opened.conditions == ("HIGH_RETRANSMISSION_RATIO",)
     assert opened.flows.failing == 10
     assert all(rule.confidence >= 0.7 for rule in opened.rules)
+
+
+def summary_of(**counts: int) -> tuple[str, tuple[str, ...]]:
+    """The summary and conditions of a verdict if all that reaches pod-a counts these."""
+    incidents = Incidents(SETTINGS)
+    verdicts: list[Verdict] = []
+    for number in range(SETTINGS.open_after):
+        rows = []
+        for src, dst in permutations(PODS, 2):
+            own = {"data_segments_sent": 0, **counts} if dst == "pod-a" else {}
+            rows.append(flow_row(f"{src}@{PODS[src]}", f"{dst}@{PODS[dst]}", **own))
+        made = window_of(rows, settings=SETTINGS, second=1_000 + 2 * number)
+        verdicts += incidents.judge(judge(made, SETTINGS))
+    (opened,) = verdicts
+    return opened.summary, opened.conditions
+
+
+def test_a_cause_that_only_refuses_is_described_by_that_and_the_advice_fits() -> None:
+    text, conditions = summary_of(failed_opens=8, refused_opens=8)
+    assert "40 of 40 connection attempts are refused" in text
+    assert "retransmitted" not in text
+    assert "Check that its process is running and listens on that port." in text
+    assert conditions == ("CONNECT_FAILURE",)
+
+
+def test_a_cause_that_times_out_is_described_by_that_and_the_advice_fits() -> None:
+    text, _ = summary_of(failed_opens=8, timed_out_opens=8)
+    assert "40 of 40 connection attempts time out" in text
+    assert "Check network policies, firewalls and routes" in text
+
+
+def test_a_cause_with_both_names_both() -> None:
+    text, conditions = summary_of(
+        data_segments_sent=100, retransmitted_segments=30, failed_opens=8, refused_opens=8
+    )
+    assert "30% of the data segments are retransmitted and 40 of 40 connection attempts" in text
+    assert "Check its interface" in text
+    assert "listens on that port" in text
+    assert conditions == ("HIGH_RETRANSMISSION_RATIO", "CONNECT_FAILURE")
+
+
+def test_syns_that_go_unanswered_are_described_as_that() -> None:
+    text, conditions = summary_of(retransmitted_segments=4, retransmitted_syns=4)
+    assert "connection requests go unanswered (20 SYN segments retransmitted)" in text
+    assert "firewalls" in text
+    assert conditions == ("CONNECT_FAILURE",)
+
+
+def test_half_open_requests_open_no_incident() -> None:
+    incidents = Incidents(SETTINGS)
+    for number in range(6):
+        rows = [flow_row("web@n1", "db@n2"), flow_row("db@n2", "web@n1")]
+        rows += [
+            flow_row("db@n2", "x", data_segments_sent=0, retransmitted_segments=3,
+                     retransmitted_synacks=3)
+            | {"dst_kind": "external", "dst_pod": "", "dst_namespace": "", "dst_ip": f"45.1.0.{n}"}
+            for n in range(155)
+        ]  # fmt: skip
+        made = window_of(rows, settings=SETTINGS, second=1_000 + 2 * number)
+        assert list(incidents.judge(judge(made, SETTINGS))) == []

@@ -1,12 +1,21 @@
 """Association rules: the reference experiment's figures, and what scale needs."""
 
 import random
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowverdict_rca.mining import FAIL, OK, chance, failure_rules, itemsets_and_rules
+from flowverdict_rca.mining import (
+    FAIL,
+    OK,
+    Transactions,
+    failure_rules,
+    hypergeometric_p_value,
+    itemsets_and_rules,
+)
 
 IPS = ("10.244.92.132", "10.244.92.134", "10.244.92.159", "10.244.92.190")
 TWELVE_FLOWS = [
@@ -15,6 +24,15 @@ TWELVE_FLOWS = [
     for dst in IPS
     if src != dst
 ]
+
+
+def table(flows: Sequence[frozenset[str]]) -> Transactions:
+    """Flows given as sets, with OK or FAIL among their items."""
+    items = sorted(frozenset[str]().union(*flows) - {OK, FAIL})
+    number = {item: at for at, item in enumerate(items)}
+    entries = [(at, number[i]) for at, flow in enumerate(flows) for i in flow - {OK, FAIL}]
+    flow, item = np.array(entries, np.int64).reshape(-1, 2).T
+    return Transactions(items, flow, item, np.array([FAIL in each for each in flows], np.bool_))
 
 
 def test_the_twelve_flows_give_the_printed_itemsets_in_the_printed_order() -> None:
@@ -53,7 +71,7 @@ def test_the_rules_about_failure_have_the_figures_of_mining_everything() -> None
         (rule.antecedents, rule.consequents): (rule.support, rule.confidence, rule.lift)
         for rule in everything
     }
-    found = failure_rules(TWELVE_FLOWS)
+    found = failure_rules(table(TWELVE_FLOWS))
     assert found
     for rule in found:
         key = (rule.antecedents, rule.consequents)
@@ -61,14 +79,14 @@ def test_the_rules_about_failure_have_the_figures_of_mining_everything() -> None
 
 
 def test_a_chance_is_that_of_fishers_exact_test() -> None:
-    assert chance(12, 6, 6, 6) == pytest.approx(1 / 924)
-    assert chance(12, 12, 6, 6) == pytest.approx(1)
-    assert chance(12, 2, 2, 2) == pytest.approx(1 / 66)
+    assert hypergeometric_p_value(12, 6, 6, 6) == pytest.approx(1 / 924)
+    assert hypergeometric_p_value(12, 12, 6, 6) == pytest.approx(1)
+    assert hypergeometric_p_value(12, 2, 2, 2) == pytest.approx(1 / 66)
 
 
 def test_without_failures_there_are_no_rules() -> None:
-    assert failure_rules([frozenset({"a", "b", OK})] * 5) == ()
-    assert failure_rules([]) == ()
+    assert failure_rules(table([frozenset({"a", "b", OK})] * 5)) == ()
+    assert failure_rules(table([])) == ()
 
 
 def test_itemsets_without_support_are_an_empty_table_not_an_error() -> None:
@@ -83,7 +101,9 @@ def test_itemsets_without_support_are_an_empty_table_not_an_error() -> None:
 def test_any_transactions_give_rules_about_failure_with_probabilities(
     flows: list[tuple[set[str], bool]],
 ) -> None:
-    for rule in failure_rules([frozenset(items | {FAIL if bad else OK}) for items, bad in flows]):
+    for rule in failure_rules(
+        table([frozenset(items | {FAIL if bad else OK}) for items, bad in flows])
+    ):
         assert (rule.antecedents == (FAIL,)) != (rule.consequents == (FAIL,))
         assert 0 < rule.support <= rule.confidence <= 1
         assert 0 <= rule.p_value <= 1
@@ -98,5 +118,5 @@ def test_forty_thousand_pairs_are_mined_without_gigabytes() -> None:
         for dst in range(200)
         if src != dst
     ]  # fmt: skip
-    rules = failure_rules(flows)
+    rules = failure_rules(table(flows))
     assert any(rule.antecedents == ("pod 7",) and rule.confidence == 1 for rule in rules)

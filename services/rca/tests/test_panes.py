@@ -4,9 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import enriched_batch, flow_row, header
-from flowverdict_contracts.header import IntervalHeader
-from flowverdict_rca.panes import Panes, WindowData
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.window import Window
+from flowverdict_rca.window import total as counted
 from flowverdict_runtime.settings import load
 
 SETTINGS = load(RcaSettings, {"FLOWVERDICT_PANE_SECONDS": "2", "FLOWVERDICT_WINDOW_PANES": "3"})
@@ -21,8 +23,8 @@ def add(panes: Panes, second: float, sequence: int = 0, node: str = "n1", again:
     )
 
 
-def total(window: WindowData) -> int:
-    return sum(pane.retransmitted_segments for panes in window.pairs for pane in panes)
+def total(window: Window) -> int:
+    return int(counted(window.panes, "retransmitted_data_segments").sum())
 
 
 def test_a_window_is_given_when_every_node_has_passed_its_end() -> None:
@@ -42,7 +44,7 @@ def test_a_window_is_given_when_every_node_has_passed_its_end() -> None:
 
 def test_a_window_is_the_last_panes_together() -> None:
     panes = Panes(SETTINGS)
-    windows: list[WindowData] = []
+    windows: list[Window] = []
     for second in range(12):
         add(panes, T + second)
         windows += panes.windows()
@@ -53,7 +55,7 @@ def test_a_window_is_the_last_panes_together() -> None:
 def test_a_slow_node_is_waited_for_only_so_long_and_then_called_silent() -> None:
     panes = Panes(SETTINGS)
     add(panes, T, node="slow")
-    windows: list[WindowData] = []
+    windows: list[Window] = []
     for second in range(30):
         add(panes, T + second, node="fast")
         windows += panes.windows()
@@ -92,10 +94,13 @@ def test_an_interval_merged_over_an_outage_belongs_to_its_end() -> None:
 
 def test_kernel_losses_are_in_the_coverage() -> None:
     panes = Panes(SETTINGS)
-    lossy = IntervalHeader("n1", "boot", 1, T * SECOND, (T + 1) * SECOND, rows_lost=7)
+    lossy = IntervalHeader(
+        "n1", "boot", 1, T * SECOND, (T + 1) * SECOND, lost_flow_updates=7, lost_sockets=2
+    )
     panes.add(lossy, enriched_batch(), 1)
     add(panes, T + 3)
-    assert next(panes.windows()).coverage.rows_lost == 7
+    coverage = next(panes.windows()).coverage
+    assert (coverage.lost_flow_updates, coverage.lost_sockets) == (7, 2)
 
 
 def test_what_stays_on_a_host_is_not_judged() -> None:
@@ -103,7 +108,7 @@ def test_what_stays_on_a_host_is_not_judged() -> None:
     row = flow_row("pod-a@w0", "pod-b@w1") | {"src_ip": "127.0.0.1", "dst_ip": "127.0.0.1"}
     panes.add(header(T), enriched_batch(row), 1)
     add(panes, T + 3, sequence=2)
-    assert next(panes.windows()).pairs == ()
+    assert next(panes.windows()).panes.shape[1] == 0
 
 
 @given(st.lists(st.integers(0, 40), min_size=1, max_size=30), st.integers(0, 29))
@@ -113,8 +118,8 @@ def test_a_restart_anywhere_gives_the_windows_that_would_have_come(
     """Messages in any order; the second worker reads again from where the first says."""
     messages = [(T + second, number) for number, second in enumerate(seconds, 1)]
 
-    def feed(panes: Panes, part: list[tuple[int, int]]) -> list[WindowData]:
-        given: list[WindowData] = []
+    def feed(panes: Panes, part: list[tuple[int, int]]) -> list[Window]:
+        given: list[Window] = []
         for second, sequence in part:
             add(panes, second, sequence)
             given += panes.windows()
@@ -123,7 +128,7 @@ def test_a_restart_anywhere_gives_the_windows_that_would_have_come(
     whole = feed(Panes(SETTINGS), messages)
     first = Panes(SETTINGS)
     before = feed(first, messages[:cut])
-    second = Panes(SETTINGS, first.judged_until_ns, first.last_sequence, first.too_late)
+    second = Panes(SETTINGS, first.watermark_ns, first.last_sequence, first.too_late)
     resumed = feed(second, [each for each in messages if each[1] >= first.resume_from])
     after = before + resumed
     assert [(w.end_ns, total(w)) for w in after] == [(w.end_ns, total(w)) for w in whole]

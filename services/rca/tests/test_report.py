@@ -19,15 +19,15 @@ from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_VERDICTS
 from flowverdict_contracts.verdicts import FailingFlow, Rule, Verdict
 from flowverdict_rca.report.command import ReportError, report
-from flowverdict_runtime.connection import ensure_streams
-from flowverdict_runtime.service import nats_settings
+from flowverdict_runtime.service_settings import nats_settings
+from flowverdict_runtime.streams import ensure_streams
 
 CHROMIUM = shutil.which("chromium")
 PODS = {"pod-a": "worker0", "pod-b": "worker0", "pod-c": "worker1"}
 NOW = int(time.time())
 
 
-def said(status: str, second: int, incident_id: str = "i1", **changes: Any) -> Verdict:
+def verdict_at(status: str, second: int, incident_id: str = "i1", **changes: Any) -> Verdict:
     verdict = a_verdict(status=status, second=NOW + second, incident_id=incident_id)
     rule = Rule(
         antecedents=("FAIL",), consequents=("pod default/pod-a",), support=0.5, confidence=1.0,
@@ -35,7 +35,9 @@ def said(status: str, second: int, incident_id: str = "i1", **changes: Any) -> V
     )  # fmt: skip
     flow = FailingFlow(
         src="default/pod-a", dst="default/pod-b", retransmission_ratio=0.2,
-        data_segments_sent=100, retransmitted_segments=20, opens=1, failed_opens=0, rtt_us=1500,
+        connect_retransmission_ratio=0.0, data_segments_sent=100, retransmitted_data_segments=20,
+        retransmitted_syns=0, retransmitted_synacks=0, opens=1, failed_opens=0, refused_opens=0,
+        timed_out_opens=0, rtt_us=1500,
     )  # fmt: skip
     return msgspec.structs.replace(verdict, rules=(rule,), failing_flows=(flow,), **changes)
 
@@ -56,9 +58,12 @@ async def publish_flows(client: Client, bad_from: int, bad_until: int) -> None:
         for src, src_node in PODS.items():
             for dst, dst_node in PODS.items():
                 bad = bad_from <= second < bad_until and "pod-a" in (src, dst)
-                row = flow_row(f"{src}@{src_node}", f"{dst}@{dst_node}")
+                again = 20 if bad else 0
                 if src != dst:
-                    rows.append(row | {"retransmitted_segments": 20 if bad else 0})
+                    row = flow_row(
+                        f"{src}@{src_node}", f"{dst}@{dst_node}", retransmitted_segments=again
+                    )
+                    rows.append(row)
         batch = enriched.encode(enriched_batch(*rows))
         headers = header(NOW + second, second + 51).encode(enriched.SCHEMA)
         await jetstream.publish(SUBJECT_ENRICHED, batch, headers=headers)
@@ -85,15 +90,19 @@ def matrix(page: str, phase: str) -> list[list[str]]:
 async def test_a_report_says_who_when_where_and_why(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    verdicts_said = [said("opened", 10), said("ongoing", 12), said("resolved", 30)]
+    verdicts_said = [
+        verdict_at("opened", 10),
+        verdict_at("ongoing", 12),
+        verdict_at("resolved", 30),
+    ]
     await publish_verdicts(nats_client, *verdicts_said)
     await publish_flows(nats_client, 2, 13)
     page = await page_of(nats_server, tmp_path)
     text = words(page)
     assert "pod default/pod-a is to blame" in text
     assert "resolved" in text
-    assert "FAIL pod default/pod-a 50 % 100 % 2.00" in text
-    assert "default/pod-a default/pod-b 20 % 100 0 1.5 ms" in text
+    assert "FAIL pod default/pod-a 50% 100% 2.00" in text
+    assert "default/pod-a default/pod-b 20% 100 0 1.5 ms" in text
     assert matrix(page, "before") == [["", "0", "0"], ["0", "", "0"], ["0", "0", ""]]
     during = matrix(page, "during")
     assert all(int(each) > 10 for each in [*during[0][1:], during[1][0], during[2][0]])
@@ -110,7 +119,7 @@ async def test_a_report_says_who_when_where_and_why(
 async def test_an_open_incident_has_no_after(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    await publish_verdicts(nats_client, said("opened", 10), said("ongoing", 12))
+    await publish_verdicts(nats_client, verdict_at("opened", 10), verdict_at("ongoing", 12))
     await publish_flows(nats_client, 2, 40)
     page = await page_of(nats_server, tmp_path)
     assert '<span class="badge open">open</span>' in page
@@ -118,10 +127,10 @@ async def test_an_open_incident_has_no_after(
     assert "<caption>after</caption>" not in page
 
 
-async def test_without_flows_the_verdict_is_reported_and_what_is_missing_said(
+async def test_without_flows_the_verdict_is_reported_and_what_is_missing_verdict_at(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    await publish_verdicts(nats_client, said("opened", 10))
+    await publish_verdicts(nats_client, verdict_at("opened", 10))
     text = words(await page_of(nats_server, tmp_path))
     assert "Flows are kept for an hour" in text
     assert "pod default/pod-a is to blame" in text
@@ -135,7 +144,7 @@ async def test_a_verdict_without_a_cause_blames_nothing(
         "enough_evidence": False,
         "summary": "6 flows fail, and no more.",
     }
-    await publish_verdicts(nats_client, said("opened", 10, **nothing))
+    await publish_verdicts(nats_client, verdict_at("opened", 10, **nothing))
     await publish_flows(nats_client, 2, 40)
     page = await page_of(nats_server, tmp_path)
     assert "not enough evidence to blame anything" in words(page)
@@ -147,7 +156,7 @@ async def test_names_are_text_whatever_they_hold(
 ) -> None:
     odd = "<script>alert(1)</script>\"'&"
     cause = a_cause("pod", f"default/{odd}")
-    await publish_verdicts(nats_client, said("opened", 10, causes=(cause,), summary=odd))
+    await publish_verdicts(nats_client, verdict_at("opened", 10, causes=(cause,), summary=odd))
     row = flow_row("pod-a@w", "pod-b@w", retransmitted_segments=50) | {"dst_pod": odd}
     headers = header(NOW + 5).encode(enriched.SCHEMA)
     body = enriched.encode(enriched_batch(row))
@@ -160,7 +169,9 @@ async def test_names_are_text_whatever_they_hold(
 async def test_the_newest_incident_is_reported_unless_one_is_named(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    await publish_verdicts(nats_client, said("opened", 10, "i1"), said("opened", 20, "i2"))
+    await publish_verdicts(
+        nats_client, verdict_at("opened", 10, "i1"), verdict_at("opened", 20, "i2")
+    )
     assert "Incident i2" in await page_of(nats_server, tmp_path)
     assert "Incident i1" in await page_of(nats_server, tmp_path, "i1")
     with pytest.raises(ReportError, match="no incident i3; the newest are i1, i2"):
@@ -170,8 +181,12 @@ async def test_the_newest_incident_is_reported_unless_one_is_named(
 async def test_an_incident_is_named_by_its_whole_id_and_strays_are_passed_over(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    await publish_verdicts(nats_client, said("opened", 10, "i1"), said("opened", 20, "i1/more"))
-    await nats_client.jetstream().publish(SUBJECT_VERDICTS, verdicts.encode(said("opened", 30)))
+    await publish_verdicts(
+        nats_client, verdict_at("opened", 10, "i1"), verdict_at("opened", 20, "i1/more")
+    )
+    await nats_client.jetstream().publish(
+        SUBJECT_VERDICTS, verdicts.encode(verdict_at("opened", 30))
+    )
     assert "Incident i1 " in await page_of(nats_server, tmp_path, "i1")
     assert "Incident i1/more" in await page_of(nats_server, tmp_path)
 
@@ -183,14 +198,14 @@ async def test_of_very_many_messages_only_some_are_read_and_the_page_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("flowverdict_rca.report.gather._MOST_MESSAGES", 40)
-    await publish_verdicts(nats_client, said("opened", 10), said("resolved", 30))
+    await publish_verdicts(nats_client, verdict_at("opened", 10), verdict_at("resolved", 30))
     await publish_flows(nats_client, 2, 13)
     page = await page_of(nats_server, tmp_path)
     assert "one second in 3" in words(page)
     assert matrix(page, "before") == [["", "0", "0"], ["0", "", "0"], ["0", "0", ""]]
 
 
-async def test_what_is_missing_is_said(
+async def test_what_is_missing_is_verdict_at(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
     with pytest.raises(ReportError, match="none of Flowverdict's streams"):
@@ -256,7 +271,11 @@ def contrast(one: str, other: str) -> float:
 async def test_a_browser_shows_it_on_a_desk_and_a_phone_in_light_and_dark(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    verdicts_said = [said("opened", 10), said("ongoing", 12), said("resolved", 30)]
+    verdicts_said = [
+        verdict_at("opened", 10),
+        verdict_at("ongoing", 12),
+        verdict_at("resolved", 30),
+    ]
     await publish_verdicts(nats_client, *verdicts_said)
     await publish_flows(nats_client, 2, 13)
     page = await page_of(nats_server, tmp_path)

@@ -17,7 +17,7 @@ from flowverdict_contracts import enriched
 from flowverdict_contracts.subjects import RCA_VERDICTS, SUBJECT_ENRICHED
 from flowverdict_contracts.verdicts import Verdict, decode
 from flowverdict_lab.pipeline import start_process, stop_process
-from flowverdict_runtime.connection import ensure_streams
+from flowverdict_runtime.streams import ensure_streams
 
 PODS = ("pod-a@worker0", "pod-b@worker0", "pod-c@worker1", "pod-d@worker1")
 T = 1_000_000

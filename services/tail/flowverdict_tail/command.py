@@ -6,7 +6,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import nats
 from nats.aio.client import Client
@@ -16,16 +16,25 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.text import Text
 
-from flowverdict_contracts import MalformedMessage, enriched, verdicts
-from flowverdict_contracts.header import IntervalHeader
-from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_VERDICTS
-from flowverdict_runtime.connection import nats_options, shown
+from flowverdict_contracts import MalformedMessage, enriched, raw_records, verdicts
+from flowverdict_contracts.enriched import Names
+from flowverdict_contracts.interval_header import IntervalHeader, schema_of
+from flowverdict_contracts.subjects import (
+    FAIL_RATIO_KEY,
+    RCA_STATE_BUCKET,
+    SUBJECT_ENRICHED,
+    SUBJECT_RAW_ALL,
+    SUBJECT_VERDICTS,
+)
+from flowverdict_flows.batches import batch_of
+from flowverdict_runtime.lifecycle import INVALID_SETTINGS
 from flowverdict_runtime.logs import Throttle
-from flowverdict_runtime.service import WRONG_SETTINGS, NatsSettings, nats_settings
+from flowverdict_runtime.nats_connection import nats_options, redact
+from flowverdict_runtime.service_settings import NatsSettings, nats_settings
 from flowverdict_runtime.settings import SettingsError, describe
 from flowverdict_tail.overview import Overview
 from flowverdict_tail.rows import STREAMS
-from flowverdict_tail.table import LiveTable
+from flowverdict_tail.table import LiveFlows, LiveVerdicts
 
 __all__ = ["run"]
 
@@ -36,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowverdict-tail",
         description="Shows what passes on NATS. Without a stream, an overview: open incidents,\n"
-        "the pairs that fail most, rates. With one, that stream: a live table on a terminal, else\n"
-        "JSON lines.",
+        "the worst pairs, rates. With a stream: a live table on a terminal, JSON lines elsewhere.",
         epilog=describe(NatsSettings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,11 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         choices=sorted(STREAMS),
         help="raw: what collectors publish; flows: the same with names; verdicts",
     )
-    parser.add_argument("--json", action="store_true", help="JSON lines, also on a terminal")
+    parser.add_argument("--json", action="store_true", help="JSON lines, even on a terminal")
     parser.add_argument(
         "--nats",
         metavar="URL",
-        help="where NATS is (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
+        help="NATS server (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
     )
     return parser
 
@@ -64,56 +72,100 @@ def _stopping() -> asyncio.Event:
 
 
 def _malformed(message: Msg, error: MalformedMessage) -> None:
-    print(f"flowverdict-tail: malformed on {message.subject}: {error}", file=sys.stderr)
+    print(f"flowverdict-tail: malformed message on {message.subject}: {error}", file=sys.stderr)
 
 
 def _connected(client: Client, url: str, shown_now: RenderableType) -> RenderableType:
-    """What is shown, below a warning where it is from before the connection was lost."""
+    """What is shown, below a warning if it is from before the connection was lost."""
     if client.is_connected:
         return shown_now
-    lost = f"NOT CONNECTED to {shown(url)}; what follows is from before"
+    lost = f"NOT CONNECTED to {redact(url)}; this is from before the connection was lost"
     return Group(Text(lost, style="bold white on red"), shown_now)
 
 
-async def _overview(settings: NatsSettings) -> None:
-    stopping, overview = _stopping(), Overview()
+async def _watch(
+    settings: NatsSettings,
+    shown: Overview | LiveFlows | LiveVerdicts,
+    handlers: Mapping[str, Callable[[Msg], None]],
+) -> None:
+    """Hand what passes on each subject to its handler, and show the result."""
+    stopping = _stopping()
 
-    async def heard_flows(message: Msg) -> None:
-        try:
-            header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
-            overview.add_flows(header, enriched.decode(message.data))
-        except MalformedMessage as error:
-            _malformed(message, error)
+    def receiving(handle: Callable[[Msg], None]) -> Callable[[Msg], Awaitable[None]]:
+        async def receive(message: Msg) -> None:
+            try:
+                handle(message)
+            except MalformedMessage as error:
+                _malformed(message, error)
 
-    async def heard_verdict(message: Msg) -> None:
-        try:
-            overview.add_verdict(verdicts.decode(message.data))
-        except MalformedMessage as error:
-            _malformed(message, error)
+        return receive
 
     client = await _connect(settings, stopping)
     if client is None:
         return
-    await client.subscribe(SUBJECT_ENRICHED, cb=heard_flows)
-    await client.subscribe(SUBJECT_VERDICTS, cb=heard_verdict)
     try:
-        await _show(lambda: _connected(client, settings.nats_url, overview.render()), stopping)
+        if not isinstance(shown, LiveVerdicts):
+            shown.fail_ratio = await _fail_ratio(client)
+        for subject, handle in handlers.items():
+            await client.subscribe(subject, cb=receiving(handle))
+        await _show(lambda: _connected(client, settings.nats_url, shown.render()), stopping)
     finally:
         await client.close()
 
 
-async def _tail(stream: str, settings: NatsSettings, as_json: bool) -> None:
+async def _fail_ratio(client: Client) -> float | None:
+    """The threshold that is in force, as the RCA worker announces it; None if there is none."""
+    with contextlib.suppress(NatsError, TimeoutError, ValueError):
+        bucket = await client.jetstream(timeout=2).key_value(RCA_STATE_BUCKET)
+        return float((await bucket.get(FAIL_RATIO_KEY)).value or b"")
+    return None
+
+
+async def _overview(settings: NatsSettings) -> None:
+    overview = Overview()
+
+    def flows(message: Msg) -> None:
+        header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
+        overview.add_flows(header, enriched.decode(message.data))
+
+    def verdict(message: Msg) -> None:
+        overview.add_verdict(verdicts.decode(message.data))
+
+    await _watch(settings, overview, {SUBJECT_ENRICHED: flows, SUBJECT_VERDICTS: verdict})
+
+
+async def _live(stream: str, settings: NatsSettings) -> None:
+    if stream == "verdicts":
+        shown_verdicts = LiveVerdicts()
+        await _watch(
+            settings,
+            shown_verdicts,
+            {SUBJECT_VERDICTS: lambda m: shown_verdicts.add(verdicts.decode(m.data))},
+        )
+        return
+    shown_flows = LiveFlows()
+
+    def raw(message: Msg) -> None:
+        IntervalHeader.decode(message.headers, *raw_records.SCHEMAS)
+        records = raw_records.decode(message.data, schema_of(message.headers))
+        shown_flows.add(batch_of(records, lambda _: Names("unknown", name_confidence="none")))
+
+    def flows(message: Msg) -> None:
+        IntervalHeader.decode(message.headers, enriched.SCHEMA)
+        shown_flows.add(enriched.decode(message.data))
+
+    handlers = {"raw": {SUBJECT_RAW_ALL: raw}, "flows": {SUBJECT_ENRICHED: flows}}
+    await _watch(settings, shown_flows, handlers[stream])
+
+
+async def _print_json(stream: str, settings: NatsSettings) -> None:
     stopping = _stopping()
     subject, rows_of = STREAMS[stream]
-    table = LiveTable(stream)
 
-    async def heard(message: Msg) -> None:
+    async def receive(message: Msg) -> None:
         try:
             for row in rows_of(message):
-                if as_json:
-                    print(json.dumps(row), flush=True)
-                else:
-                    table.add(row)
+                print(json.dumps(row), flush=True)
         except MalformedMessage as error:
             _malformed(message, error)
         except BrokenPipeError:
@@ -122,23 +174,20 @@ async def _tail(stream: str, settings: NatsSettings, as_json: bool) -> None:
     client = await _connect(settings, stopping)
     if client is None:
         return
-    await client.subscribe(subject, cb=heard)
     try:
-        if as_json:
-            await stopping.wait()
-        else:
-            await _show(table.render, stopping)
+        await client.subscribe(subject, cb=receive)
+        await stopping.wait()
     finally:
         await client.close()
 
 
 async def _connect(settings: NatsSettings, stopping: asyncio.Event) -> Client | None:
-    """A connection, waited for as long as it takes; None where the command is to end before."""
+    """A connection, waited for as long as it takes; None if the command is to end before."""
     throttle, url = Throttle(), settings.nats_url
 
     async def failed(error: Exception) -> None:
-        if throttle.admit("nats") is not None:
-            why = f"NATS at {shown(url)}: {error}; trying again"
+        if throttle.admits("nats"):
+            why = f"NATS at {redact(url)}: {error}; retrying"
             print(f"flowverdict-tail: {why}", file=sys.stderr)
 
     connecting = asyncio.create_task(
@@ -169,7 +218,7 @@ def run() -> int:
     on_terminal = sys.stdout.isatty()
     if arguments.stream is None and (arguments.json or not on_terminal):
         print(
-            "flowverdict-tail: name a stream (raw, flows, verdicts); the overview needs a terminal",
+            "flowverdict-tail: the overview needs a terminal; name a stream (raw, flows, verdicts)",
             file=sys.stderr,
         )
         return 2
@@ -177,12 +226,14 @@ def run() -> int:
         settings = nats_settings(arguments.nats)
         if arguments.stream is None:
             asyncio.run(_overview(settings))
+        elif arguments.json or not on_terminal:
+            asyncio.run(_print_json(arguments.stream, settings))
         else:
-            asyncio.run(_tail(arguments.stream, settings, arguments.json or not on_terminal))
+            asyncio.run(_live(arguments.stream, settings))
     except SettingsError as error:
         print(f"flowverdict-tail: {error}", file=sys.stderr)
-        return WRONG_SETTINGS
+        return INVALID_SETTINGS
     except (NatsError, OSError) as error:
-        print(f"flowverdict-tail: NATS at {shown(settings.nats_url)}: {error}", file=sys.stderr)
+        print(f"flowverdict-tail: NATS at {redact(settings.nats_url)}: {error}", file=sys.stderr)
         return 1
     return 0

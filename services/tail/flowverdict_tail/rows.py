@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 from nats.aio.msg import Msg
 
-from flowverdict_contracts import columns, enriched, raw, verdicts
+from flowverdict_contracts import enriched, raw, raw_records, verdicts
 from flowverdict_contracts.addresses import to_text
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader, schema_of
 from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_RAW_ALL, SUBJECT_VERDICTS
-from flowverdict_contracts.verdicts import moment
+from flowverdict_contracts.timestamps import to_rfc3339
 
 __all__ = ["STREAMS", "Row"]
 
@@ -20,8 +20,8 @@ Row = dict[str, Any]
 def _times(header: IntervalHeader) -> Row:
     return {
         "node": header.node,
-        "start": moment(header.start_ns),
-        "end": moment(header.end_ns),
+        "start": to_rfc3339(header.start_ns),
+        "end": to_rfc3339(header.end_ns),
     }
 
 
@@ -29,10 +29,10 @@ def raw_rows(message: Msg) -> Iterator[Row]:
     """The flows of a raw message; counts, and units in the names, as in the contract.
 
     Raises:
-        MalformedMessage: where it is not one.
+        MalformedMessage: if it is not one.
     """
-    times = _times(IntervalHeader.decode(message.headers, raw.SCHEMA))
-    records = columns.decode(message.data)
+    times = _times(IntervalHeader.decode(message.headers, *raw_records.SCHEMAS))
+    records = raw_records.decode(message.data, schema_of(message.headers))
     for record in records:
         row = {name: record[name].item() for name in records.dtype.names or ()}
         row["src"] = to_text(record["src"].tobytes())
@@ -45,7 +45,7 @@ def flow_rows(message: Msg) -> Iterator[Row]:
     """The flows of an enriched message.
 
     Raises:
-        MalformedMessage: where it is not one.
+        MalformedMessage: if it is not one.
     """
     times = _times(IntervalHeader.decode(message.headers, enriched.SCHEMA))
     for row in enriched.decode(message.data).to_pylist():
@@ -56,7 +56,7 @@ def verdict_rows(message: Msg) -> Iterator[Row]:
     """The verdict of a message.
 
     Raises:
-        MalformedMessage: where it is not one.
+        MalformedMessage: if it is not one.
     """
     row: Row = msgspec.to_builtins(verdicts.decode(message.data))
     yield row

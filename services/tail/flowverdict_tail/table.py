@@ -1,6 +1,5 @@
 """The live tables: the flows that matter most in the last seconds, or the last verdicts."""
 
-import time
 from collections import deque
 
 from rich import box
@@ -8,107 +7,65 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flowverdict_contracts.verdicts import Verdict
 from flowverdict_runtime.terminal import printable
-from flowverdict_tail.rows import Row
+from flowverdict_tail.live_pairs import WINDOW_SECONDS, LivePairs
 
-__all__ = ["LiveTable"]
+__all__ = ["LiveFlows", "LiveVerdicts"]
 
-_WINDOW_SECONDS = 10
-_SHOWN = 20
-_SHOWN_VERDICTS = 6
+_SHOWN_PAIRS, _SHOWN_VERDICTS = 20, 6
+_NOTHING = Text("nothing in the last seconds; waiting …", style="dim")
 
 
-class LiveTable:
-    """Takes rows, gives what to show now.
+class LiveFlows(LivePairs):
+    """Takes enriched batches, shows the pairs that retransmit most."""
 
-    Args:
-        stream: `raw`, `flows` or `verdicts`.
-    """
-
-    def __init__(self, stream: str) -> None:
-        self._stream = stream
-        self._rows: deque[tuple[float, Row]] = deque()
-        self._seen = 0
-
-    def add(self, row: Row) -> None:
-        """One more row has passed."""
-        self._seen += 1
-        again = self._stream == "verdicts" and self._rows and _goes_on(self._rows[-1][1], row)
-        if again:
-            self._rows.pop()
-        self._rows.append((time.monotonic(), row))
+    fail_ratio: float | None = None
 
     def render(self) -> RenderableType:
         """The table as of now."""
-        if self._stream == "verdicts":
-            while len(self._rows) > _SHOWN_VERDICTS:
-                self._rows.popleft()
-            body: RenderableType = self._verdicts()
-        else:
-            oldest = time.monotonic() - _WINDOW_SECONDS
-            while self._rows and self._rows[0][0] < oldest:
-                self._rows.popleft()
-            body = self._pairs()
-        if not self._rows:
-            body = Text("nothing has passed in the last seconds; waiting …", style="dim")
-        return Group(body, Text(f"{self._seen} rows so far; Ctrl+C ends", style="dim"))
-
-    def _pairs(self) -> Table:
-        sums: dict[tuple[str, str], list[int]] = {}
-        for _, row in self._rows:
-            pair = (_name(row, "src"), _name(row, "dst"))
-            parts = (row["data_segments_sent"], row["retransmitted_segments"], row["failed_opens"])
-            total = sums.setdefault(pair, [0, 0, 0, 0])
-            for position, part in enumerate(parts):
-                total[position] += part
-            total[3] = row["rtt_us"] or total[3]
-        table = Table(box=box.SIMPLE_HEAD, title=f"The last {_WINDOW_SECONDS} s, worst first")
+        pairs = self.sums()
+        table = Table(box=box.SIMPLE_HEAD, title=f"The last {WINDOW_SECONDS:.0f} s, worst first")
         table.add_column("from")
         table.add_column("to")
-        for name in ("data segments/s", "sent again", "failed opens", "RTT ms, last"):
+        for name in ("data segments/s", "retransmitted", "failed opens", "RTT ms, mean"):
             table.add_column(name, justify="right")
-        worst = sorted(sums.items(), key=lambda each: (-each[1][1], -each[1][2], -each[1][0]))
-        for (source, target), (segments, again, failed, rtt_us) in worst[:_SHOWN]:
-            ratio = again / segments if segments else 0.0
+        everything = pairs.numbers > 0
+        for pair in pairs.worst_first(everything, _SHOWN_PAIRS):
             table.add_row(
-                Text(printable(source)),  # not markup: an IPv6 address is in brackets
-                Text(printable(target)),
-                f"{segments / _WINDOW_SECONDS:.0f}",
-                Text(f"{100 * ratio:.1f} %", style="red" if ratio > 0.05 else ""),
-                str(failed),
-                f"{rtt_us / 1000:.1f}",
+                Text(printable(str(pair.src))),  # not markup: a name may hold brackets
+                Text(printable(str(pair.dst))),
+                f"{pair.counts['data_segments_sent'] / WINDOW_SECONDS:.0f}",
+                pair.ratio_text(self.fail_ratio),
+                str(pair.counts["failed_opens"]),
+                f"{pair.rtt_ms:.1f}" if pair.rtt_ms is not None else "",
             )
-        return table
+        footer = Text(f"{pairs.rows} rows in this time; Ctrl+C to quit", style="dim")
+        return Group(table if len(pairs.numbers) else _NOTHING, footer)
 
-    def _verdicts(self) -> Table:
+
+class LiveVerdicts:
+    """Takes verdicts, shows the last ones."""
+
+    def __init__(self) -> None:
+        self._last: deque[Verdict] = deque(maxlen=_SHOWN_VERDICTS)
+
+    def add(self, verdict: Verdict) -> None:
+        """A verdict has passed; one that repeats the last replaces it."""
+        if self._last:
+            last = self._last[-1]
+            if (last.incident_id, last.status) == (verdict.incident_id, verdict.status):
+                self._last.pop()
+        self._last.append(verdict)
+
+    def render(self) -> RenderableType:
+        """The table as of now."""
         table = Table("window end", "status", "verdict", box=box.SIMPLE_HEAD)
         styles = {"opened": "bold red", "ongoing": "red", "resolved": "green"}
-        for _, row in reversed(self._rows):
-            status = row["status"]
+        for verdict in reversed(self._last):
             table.add_row(
-                row["window"]["end"],
-                Text(status, style=styles[status]),
-                Text(printable(row["summary"])),
+                verdict.window.end,
+                Text(verdict.status, style=styles[verdict.status]),
+                Text(printable(verdict.summary)),
             )
-        return table
-
-
-def _goes_on(last: Row, row: Row) -> bool:
-    """Whether a verdict only repeats the one before, some seconds later."""
-    both = [(each["incident_id"], each["status"]) for each in (last, row)]
-    return both[0] == both[1]
-
-
-def _name(row: Row, end: str) -> str:
-    """A pod's, service's or node's name where there is one, else the address."""
-    if end in row:
-        address = row[end]
-        return (
-            f"[{address}]:{row[f'{end}_port']}"
-            if ":" in address
-            else f"{address}:{row[f'{end}_port']}"
-        )
-    kind = row[f"{end}_kind"]
-    if kind in ("pod", "service"):
-        return f"{row[f'{end}_namespace']}/{row[f'{end}_{kind}']}"
-    return str(row[f"{end}_node"]) if kind == "node" else str(row[f"{end}_ip"])
+        return Group(table if self._last else _NOTHING, Text("Ctrl+C to quit", style="dim"))

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import msgspec
 import pytest
 from nats.aio.client import Client
 from rich.console import Console
@@ -24,7 +23,7 @@ from conftest import (
 )
 from flowverdict_contracts import enriched, raw
 from flowverdict_tail.overview import Overview
-from flowverdict_tail.table import LiveTable
+from flowverdict_tail.table import LiveFlows, LiveVerdicts
 
 TAIL = str(Path(sys.executable).with_name("flowverdict-tail"))
 
@@ -87,27 +86,25 @@ async def test_named_flows_are_printed_and_malformed_ones_told(
     await lines_of(nats_client, output, publish)
     found = await eventually(lambda: [x for x in output.read_text().splitlines() if x[0] == "{"])
     assert json.loads(found[0])["src_pod"] == "pod-a"
-    assert "malformed on flows.enriched" in output.read_text()
+    assert "malformed message on flows.enriched" in output.read_text()
 
 
-def rendered(table: LiveTable) -> str:
+def rendered(table: LiveFlows) -> str:
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(table.render())
     return console.export_text()
 
 
 def test_the_live_table_shows_the_worst_pair_first_by_name() -> None:
-    table = LiveTable("flows")
+    table = LiveFlows()
     assert "waiting" in rendered(table)
     good = flow_row("pod-a@w", "pod-b@w", retransmitted_segments=0)
     bad = flow_row("pod-c@w", "pod-d@w", retransmitted_segments=9)
-    rows = enriched_batch(good, bad).to_pylist()
-    for row in rows:
-        table.add(row)
+    table.add(enriched_batch(good, bad))
     lines = rendered(table).splitlines()
     shown = [line for line in lines if "default/" in line]
     assert "default/pod-c" in shown[0]
-    assert "9.0 %" in shown[0]
+    assert "9.0%" in shown[0]
     assert "default/pod-a" in shown[1]
 
 
@@ -140,11 +137,11 @@ def test_the_overview_shows_the_worst_pairs_first_with_their_rates() -> None:
     overview.add_flows(header(node="w1"), enriched_batch(rows[0] | {"src_port": 7}))
     text = shown(overview)
     assert "2 nodes report" in text
-    assert "30 segments/s" in text
+    assert "30 data segments/s" in text
     lines = [line for line in text.splitlines() if "default/pod-" in line]
     assert len(lines) == 2, "two segments are too few for a ratio"
     assert "default/pod-a" in lines[0]
-    assert "30.0 %" in lines[0]
+    assert "30.0%" in lines[0]
     assert "2.5" in lines[0]
     assert "default/pod-c" in lines[1]
 
@@ -181,10 +178,10 @@ def test_the_overview_needs_a_terminal_and_says_so(nats_server: NatsServer) -> N
 
 def test_nothing_from_outside_steers_the_terminal() -> None:
     odd = "\x1b]52;c;evil\x07\x1b[2J\u202e"
-    overview, table = Overview(), LiveTable("verdicts")
+    overview, table = Overview(), LiveVerdicts()
     verdict = a_verdict(causes=(a_cause("pod", odd),))
     overview.add_verdict(verdict)
-    table.add(msgspec.to_builtins(verdict))
+    table.add(verdict)
     row = flow_row("pod-a", "pod-b") | {"src_pod": odd, "dst_node": odd}
     overview.add_flows(header(), enriched_batch(row))
     console = Console(file=io.StringIO(), width=140)
@@ -195,7 +192,7 @@ def test_nothing_from_outside_steers_the_terminal() -> None:
 
 
 def test_a_message_with_very_many_pairs_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowverdict_tail.overview._ROOM", 10)
+    monkeypatch.setattr("flowverdict_tail.live_pairs._REMEMBERED_PAIRS", 10)
     overview = Overview()
     rows = [flow_row(f"pod-{number}", "pod-x") for number in range(100)]
     overview.add_flows(header(), enriched_batch(*rows))

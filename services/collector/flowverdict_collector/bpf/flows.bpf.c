@@ -8,63 +8,45 @@
  * that no hook sees is picked up by the next one, at the latest when the socket
  * is destroyed.
  *
- * No kernel struct is declared here. Offsets come from the running kernel's BTF
- * as -D definitions (offsets.py), record offsets from the wire contract, so
- * neither can drift without the compiler or the verifier saying so.
+ * No layout is declared here. Offsets in kernel structs come from the running
+ * kernel's BTF, the members of a record from the wire contract, both as -D
+ * definitions (definitions.py), so neither can drift.
  */
 
 #define TCP_ESTABLISHED 1
 #define TCP_SYN_SENT 2
 #define TCP_SYN_RECV 3
+#define TCP_FIN_WAIT1 4
+#define TCP_FIN_WAIT2 5
 #define TCP_CLOSE 7
+#define TCP_CLOSE_WAIT 8
+#define TCP_LAST_ACK 9
 #define TCP_LISTEN 10
+#define TCP_CLOSING 11
 #define AF_INET 2
 #define AF_INET6 10
+#define ECONNREFUSED 111
+#define ETIMEDOUT 110
 #define IPPROTO_TCP 6
 
-#define ROLE_UNKNOWN 0
-#define ROLE_CLIENT 1
-#define ROLE_SERVER 2
-
 /* Where the counts of a socket begin. */
-#define FROM_ZERO 0   /* seen from its first segment */
+#define FROM_ZERO 0   /* its first segment */
 #define FROM_ACCEPT 1 /* SYN-ACK retransmissions were counted on the request */
 #define FROM_NOW 2    /* older than the collector */
+
+/* More segments than a new connection exchanges before any hook sees it. */
+#define FEW_SEGMENTS 4096
 
 #define LOST_FLOW_UPDATES 0
 #define LOST_SOCKETS 1
 
 struct flow_key {
-	u8 src[16];
-	u8 dst[16];
-	u16 src_port;
-	u16 dst_port;
-	u32 netns;
+	FLOW_KEY_MEMBERS
 };
 
 struct flow_record {
 	struct flow_key key;
-	u64 bytes_sent;
-	u64 bytes_acked;
-	u64 bytes_received;
-	u32 segments_sent;
-	u32 segments_received;
-	u32 retransmitted_segments;
-	u32 syn_retransmits;
-	u32 opens;
-	u32 failed_opens;
-	u32 resets_sent;
-	u32 resets_received;
-	u32 drops_netfilter;
-	u32 drops_queue;
-	u32 drops_socket;
-	u32 drops_other;
-	u32 rtt_us;
-	u32 rtt_variation_us;
-	u16 mss;
-	u8 role;
-	u8 reserved;
-	u32 data_segments_sent;
+	FLOW_COUNT_MEMBERS
 };
 
 struct totals {
@@ -76,7 +58,7 @@ struct totals {
 	u32 data_segs_out;
 	u32 total_retrans;
 	u32 role;
-	u32 reserved;
+	u32 opened;
 };
 
 struct tracked_socket {
@@ -84,14 +66,18 @@ struct tracked_socket {
 	struct totals seen;
 };
 
-RECORD_LAYOUT_ASSERTS
+_Static_assert(sizeof(struct flow_key) == FLOW_KEY_BYTES, "key");
+_Static_assert(sizeof(struct flow_record) == FLOW_RECORD_BYTES, "record");
 
 BPF_TABLE("hash", struct flow_key, struct flow_record, flows_even, MAX_FLOWS);
 BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
 BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
 BPF_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS);
 BPF_ARRAY(lost, u64, 2);
-BPF_ARRAY(drop_field, u32, 512);
+/* Jiffies at the first hook. */
+BPF_ARRAY(started, u64, 1);
+/* Drop reason to the byte offset of its counter in a record; 0 if it is not counted. */
+BPF_ARRAY(drop_offsets, u32, 512);
 
 #define READ(into, base, offset) \
 	bpf_probe_read_kernel(&(into), sizeof(into), (void *)(base) + (offset))
@@ -225,16 +211,26 @@ static __always_inline void read_totals(void *sk, struct totals *now)
 /* tcp_disconnect() sets the totals back to zero on a socket that is used again. */
 #define GREW(field) (now.field >= tracked->seen.field ? now.field - tracked->seen.field : now.field)
 
+static __always_inline int is_connected(u8 state)
+{
+	return state == TCP_ESTABLISHED || state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 ||
+	       state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING;
+}
+
 /*
- * Adds what the socket counted since the hook before. Where the map is full the
- * socket's own totals keep the difference for the next hook.
+ * Adds what the socket counted since the hook before. If the map is full the
+ * socket's own totals keep the difference for the next hook. All that a socket
+ * retransmits in SYN_SENT is its SYN. A connection counts as opened once any hook
+ * sees it connected: the hook of the change itself may have been skipped.
  */
-static __always_inline struct flow_record *sample(void *sk, struct tracked_socket *tracked)
+static __always_inline struct flow_record *sample(void *sk, struct tracked_socket *tracked,
+						  int in_syn_sent, int opens_now)
 {
 	struct totals now = {};
 	struct flow_key key;
 	struct flow_record *record;
 	u32 srtt = 0, mdev = 0, mss = 0;
+	u8 state = 0;
 
 	__builtin_memcpy(&key, &tracked->key, sizeof(key));
 	record = record_of(&key);
@@ -247,8 +243,15 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	__sync_fetch_and_add(&record->segments_sent, GREW(segs_out));
 	__sync_fetch_and_add(&record->segments_received, GREW(segs_in));
 	__sync_fetch_and_add(&record->data_segments_sent, GREW(data_segs_out));
-	if (now.total_retrans != tracked->seen.total_retrans)
-		__sync_fetch_and_add(&record->retransmitted_segments, GREW(total_retrans));
+	if (now.total_retrans != tracked->seen.total_retrans) {
+		u32 retransmitted = GREW(total_retrans);
+
+		__sync_fetch_and_add(&record->retransmitted_segments, retransmitted);
+		if (in_syn_sent)
+			__sync_fetch_and_add(&record->retransmitted_syns, retransmitted);
+		else
+			__sync_fetch_and_add(&record->retransmitted_data_segments, retransmitted);
+	}
 	READ(srtt, sk, TCP_SOCK_SRTT_US);
 	if (srtt) {
 		READ(mdev, sk, TCP_SOCK_MDEV_US);
@@ -259,8 +262,44 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	record->mss = mss;
 	record->role = tracked->seen.role;
 	now.role = tracked->seen.role;
+	READ(state, sk, SOCK_COMMON_STATE);
+	now.opened = tracked->seen.opened || opens_now || is_connected(state);
+	if (now.opened && !tracked->seen.opened) {
+		__sync_fetch_and_add(&record->opens, 1);
+		/* The SYN-ACK was sent before there was a socket to count it. */
+		if (now.role == ROLE_SERVER)
+			__sync_fetch_and_add(&record->segments_sent, 1);
+	}
 	__builtin_memcpy(&tracked->seen, &now, sizeof(now));
 	return record;
+}
+
+/*
+ * Whether a socket that no hook has seen is one that was opened since the start,
+ * and not one that was idle all the time. This kernel skips the programs of whole
+ * softirqs now and then, with every event of a new connection in them; what such
+ * a socket received since the start gives it away.
+ */
+static __always_inline int was_skipped(void *sk)
+{
+	int slot = 0;
+	u32 received = 0, segs_in = 0, segs_out = 0;
+	u64 *start = started.lookup(&slot);
+
+	READ(received, sk, TCP_SOCK_RCV_TSTAMP);
+	READ(segs_in, sk, TCP_SOCK_SEGS_IN);
+	READ(segs_out, sk, TCP_SOCK_SEGS_OUT);
+	return start && *start && (s32)(received - (u32)*start) > 0 &&
+	       segs_in + segs_out < FEW_SEGMENTS;
+}
+
+static __always_inline void note_start(void)
+{
+	int slot = 0;
+	u64 *start = started.lookup(&slot);
+
+	if (start && !*start)
+		*start = bpf_jiffies64();
 }
 
 static __always_inline struct tracked_socket *track(void *sk, u32 role, int from)
@@ -270,8 +309,11 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 
 	if (!read_socket_key(sk, &fresh.key))
 		return 0;
-	if (from == FROM_NOW)
+	note_start();
+	if (from == FROM_NOW) {
 		read_totals(sk, &fresh.seen);
+		fresh.seen.opened = 1;
+	}
 	if (from == FROM_ACCEPT)
 		READ(fresh.seen.total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
 	fresh.seen.role = role;
@@ -283,43 +325,49 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 	return tracked;
 }
 
-/* connect() after disconnect() gives a socket another port, and its totals begin anew. */
-static __always_inline int is_reused(void *sk, struct tracked_socket *tracked)
+/*
+ * Whether an entry is of an earlier use of this socket's memory: connect() after
+ * disconnect() gives a socket another port and its totals begin anew, and a
+ * socket whose end no hook saw leaves its entry behind.
+ */
+static __always_inline int is_of_another(void *sk, struct tracked_socket *tracked)
 {
-	u16 src_port = 0;
+	struct flow_key key = {};
+	u64 *one = (u64 *)&key, *other = (u64 *)&tracked->key;
 
-	if (!tracked)
+	if (!read_socket_key(sk, &key))
 		return 1;
-	READ(src_port, sk, INET_SOCK_SPORT);
-	return tracked->key.src_port != swap16(src_port);
+	return one[0] != other[0] || one[1] != other[1] || one[2] != other[2] ||
+	       one[3] != other[3] || one[4] != other[4];
 }
 
+/* connect() and accept() end here, well or not. */
 int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
-	int before = ctx->args[1], after = ctx->args[2];
+	int before = ctx->args[1], after = ctx->args[2], error = 0;
 	u16 protocol = 0;
 	u64 id = (u64)sk;
-	int opened = after == TCP_ESTABLISHED;
+	int opened = after == TCP_ESTABLISHED, is_client = before == TCP_SYN_SENT;
 	struct tracked_socket *tracked;
 	struct flow_record *record;
 
-	if (before != TCP_SYN_SENT && before != TCP_SYN_RECV)
+	if (!is_client && before != TCP_SYN_RECV)
 		return 0;
 	if (!opened && after != TCP_CLOSE)
 		return 0;
+	/* Wider than a byte: IPPROTO_MPTCP is 262. */
 	READ(protocol, sk, SOCK_PROTOCOL);
-	if ((protocol & 0xff) != IPPROTO_TCP)
+	if (protocol != IPPROTO_TCP)
 		return 0;
 
 	tracked = sockets.lookup(&id);
-	if (before == TCP_SYN_SENT && is_reused(sk, tracked))
-		tracked = track(sk, ROLE_CLIENT, FROM_ZERO);
-	else if (!tracked)
-		tracked = track(sk, ROLE_SERVER, FROM_ACCEPT);
+	if (!tracked || is_of_another(sk, tracked))
+		tracked = track(sk, is_client ? ROLE_CLIENT : ROLE_SERVER,
+				is_client ? FROM_ZERO : FROM_ACCEPT);
 	if (!tracked)
 		return 0;
-	record = sample(sk, tracked);
+	record = sample(sk, tracked, is_client, opened);
 	if (!opened)
 		sockets.delete(&id);
 	if (!record) {
@@ -327,29 +375,35 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	if (!opened) {
+		/* Set before the state is: tcp_reset() and tcp_write_err(). */
+		READ(error, sk, SOCK_ERR);
 		__sync_fetch_and_add(&record->failed_opens, 1);
-		return 0;
+		if (error == ECONNREFUSED)
+			__sync_fetch_and_add(&record->refused_opens, 1);
+		else if (error == ETIMEDOUT)
+			__sync_fetch_and_add(&record->timed_out_opens, 1);
 	}
-	__sync_fetch_and_add(&record->opens, 1);
-	/* The SYN-ACK went out before there was a socket to count it. */
-	if (before == TCP_SYN_RECV)
-		__sync_fetch_and_add(&record->segments_sent, 1);
 	return 0;
 }
 
+/* Each segment that an established connection receives. */
 int on_segment(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
 
+	if (!tracked)
+		tracked = track(sk, ROLE_UNKNOWN, was_skipped(sk) ? FROM_ZERO : FROM_NOW);
 	if (tracked)
-		sample(sk, tracked);
-	else
-		track(sk, ROLE_UNKNOWN, FROM_NOW);
+		sample(sk, tracked, 0, 0);
 	return 0;
 }
 
+/*
+ * A retransmission of a socket that is older than the collector is counted by the
+ * packet at hand: its totals hold what came before as well.
+ */
 int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0], *skb = (void *)ctx->args[1];
@@ -357,11 +411,12 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	u8 state = 0;
 	u16 segments = 0;
 	struct tracked_socket *tracked = sockets.lookup(&id);
-	struct flow_record *record;
 
 	READ(state, sk, SOCK_COMMON_STATE);
 	if (!tracked && state == TCP_SYN_SENT) {
 		tracked = track(sk, ROLE_CLIENT, FROM_ZERO);
+	} else if (!tracked && was_skipped(sk)) {
+		tracked = track(sk, ROLE_UNKNOWN, FROM_ZERO);
 	} else if (!tracked) {
 		tracked = track(sk, ROLE_UNKNOWN, FROM_NOW);
 		if (!tracked)
@@ -375,12 +430,11 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (!tracked)
 		return 0;
-	record = sample(sk, tracked);
-	if (record && state == TCP_SYN_SENT)
-		__sync_fetch_and_add(&record->syn_retransmits, 1);
+	sample(sk, tracked, state == TCP_SYN_SENT, 0);
 	return 0;
 }
 
+/* A request for a connection is no socket, so its listener's hook tells of it. */
 int on_retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0], *request = (void *)ctx->args[1];
@@ -400,10 +454,11 @@ int on_retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 	record->role = ROLE_SERVER;
 	__sync_fetch_and_add(&record->segments_sent, 1);
 	__sync_fetch_and_add(&record->retransmitted_segments, 1);
-	__sync_fetch_and_add(&record->syn_retransmits, 1);
+	__sync_fetch_and_add(&record->retransmitted_synacks, 1);
 	return 0;
 }
 
+/* The last chance to read a socket's totals. */
 int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
@@ -412,7 +467,8 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!tracked)
 		return 0;
-	if (!sample(sk, tracked))
+	/* A connect that failed has left the map already, so this is no SYN. */
+	if (!sample(sk, tracked, 0, 0))
 		count_lost(LOST_FLOW_UPDATES);
 	sockets.delete(&id);
 	return 0;
@@ -431,6 +487,7 @@ static __always_inline int read_reset_key(void *sk, struct flow_key *key)
 	return read_key(sk, key);
 }
 
+/* A reset without a connection answers a packet: the flow is that of the answer. */
 int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0], *skb = (void *)ctx->args[1];
@@ -478,23 +535,21 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx)
 int on_drop(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *skb = (void *)ctx->args[0];
-	u32 reason = ctx->args[2];
-	u32 *field = drop_field.lookup(&reason);
+	u32 reason = ctx->args[2], at;
+	u32 *offset = drop_offsets.lookup(&reason);
 	struct flow_key key = {};
 	struct flow_record *record;
 
-	if (!field || *field == 0 || !read_packet_key(skb, &key))
+	if (!offset || *offset == 0 || !read_packet_key(skb, &key))
 		return 0;
 	record = record_of(&key);
-	if (!record)
+	if (!record) {
 		count_lost(LOST_FLOW_UPDATES);
-	else if (*field == 1)
-		__sync_fetch_and_add(&record->drops_netfilter, 1);
-	else if (*field == 2)
-		__sync_fetch_and_add(&record->drops_queue, 1);
-	else if (*field == 3)
-		__sync_fetch_and_add(&record->drops_socket, 1);
-	else
-		__sync_fetch_and_add(&record->drops_other, 1);
+		return 0;
+	}
+	/* The verifier wants to see that it is aligned and inside the record. */
+	at = *offset & 0x1fc;
+	if (at <= sizeof(*record) - sizeof(u32))
+		__sync_fetch_and_add((u32 *)((void *)record + at), 1);
 	return 0;
 }

@@ -9,9 +9,9 @@ from nats.js.errors import NotFoundError
 
 from flowverdict_rca.report.gather import Incident, NoIncident, gather
 from flowverdict_rca.report.page import render
-from flowverdict_runtime.asking import NatsAway, asking
-from flowverdict_runtime.connection import shown
-from flowverdict_runtime.service import NatsSettings
+from flowverdict_runtime.nats_connection import redact
+from flowverdict_runtime.one_shot import NatsUnavailable, connected_once
+from flowverdict_runtime.service_settings import NatsSettings
 
 __all__ = ["ReportError", "report"]
 
@@ -32,12 +32,12 @@ def report(nats_settings: NatsSettings, incident_id: str | None, out: Path) -> s
     except NoIncident as error:
         raise ReportError(str(error)) from None
     except NotFoundError:
-        raise ReportError(f"NATS at {shown(nats_url)} has none of Flowverdict's streams") from None
-    except NatsAway as error:
+        raise ReportError(f"NATS at {redact(nats_url)} has none of Flowverdict's streams") from None
+    except NatsUnavailable as error:
         raise ReportError(f"NATS at {error}; {error.advice}") from None
     except (NatsError, OSError, TimeoutError) as error:
         why = str(error) or type(error).__name__
-        raise ReportError(f"NATS at {shown(nats_url)}: {why}") from None
+        raise ReportError(f"NATS at {redact(nats_url)}: {why}") from None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(render(incident), encoding="utf-8")
@@ -51,5 +51,5 @@ def _tell(what: str) -> None:
 
 
 async def _gather(nats_settings: NatsSettings, incident_id: str | None) -> Incident:
-    async with asking(nats_settings, 10) as client:
+    async with connected_once(nats_settings, 10) as client:
         return await gather(client.jetstream(timeout=10), incident_id, _tell)

@@ -5,26 +5,26 @@ from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from flowverdict_contracts.verdicts import nanoseconds
-from flowverdict_rca.pairs import Endpoint, PairKey
-from flowverdict_rca.report.gather import Counts, Incident
+from flowverdict_contracts.timestamps import from_rfc3339
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.ratios import RETRANSMISSION_RATIO
+from flowverdict_rca.report.gather import Counts, Incident, PairKey
+from flowverdict_rca.summary import percent
 
-__all__ = ["Edge", "Group", "Map", "Spot", "Timeline", "draw_map", "draw_timeline", "is_bad"]
+__all__ = ["Edge", "Group", "Map", "Spot", "Timeline", "draw_map", "draw_timeline"]
 
 _MOST_DRAWN = 48
 _MOST_EDGES = 400
 _LABEL_LENGTH = 26
 _LABEL_GAP, _LETTER_WIDTH, _GROUP_WIDTH = 28, 7.2, 120
 _OUTSIDE = "outside the cluster"
-_FAIL_RATIO = 0.05
 
 _CHART_WIDTH, _CHART_HEIGHT = 760, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 26
 
 
-def is_bad(counts: Counts) -> bool:
-    """Whether so much is sent again that users notice."""
-    return (counts.ratio or 0.0) > _FAIL_RATIO
+def _ratio(counts: Counts) -> float:
+    return RETRANSMISSION_RATIO.of(counts) or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +78,22 @@ def draw_map(incident: Incident) -> Map:
     pairs = incident.pairs["during"]
     chosen = _chosen(incident, pairs)
     by_node: dict[str, list[Endpoint]] = defaultdict(list)
-    for end in sorted(chosen, key=lambda each: each.name):
+    for end in sorted(chosen, key=str):
         by_node[end.node or _OUTSIDE].append(end)
     nodes = sorted(by_node, key=lambda name: (name == _OUTSIDE, name))
     cause = incident.cause
-    blamed = {cause.name, *cause.name.split(" <-> ")} if cause else set()
+    ends = cause.ends if cause else ()
+    blamed_nodes = {end.name for end in ends if end.kind == "node"}
+    blamed = {(end.kind, end.namespace, end.name) for end in ends}
+
+    def is_blamed(end: Endpoint) -> bool:
+        workload = ("workload", end.namespace, end.workload)
+        return not blamed.isdisjoint({(end.kind, end.namespace, end.name), workload})
+
     # A gap between nodes is as wide as one endpoint.
     places = len(chosen) + len(nodes)
     step, radius = 2 * math.pi / max(places, 1), max(130.0, places * 5.5)
-    longest = max((len(end.name) for end in chosen), default=0)
+    longest = max((len(str(end)) for end in chosen), default=0)
     around = radius + _LABEL_GAP + _LETTER_WIDTH * min(longest, _LABEL_LENGTH) + 14
     groups, spots, angles = [], [], {}
     angle = -math.pi / 2 + step
@@ -94,16 +101,16 @@ def draw_map(incident: Incident) -> Map:
         first = angle
         for end in by_node[node]:
             angles[end] = angle
-            spots.append(_spot(end.name, angle, radius, end.name in blamed))
+            spots.append(_spot(str(end), angle, radius, is_blamed(end)))
             angle += step
-        groups.append(_group(node, (first, angle - step), radius, around, node in blamed))
+        groups.append(_group(node, (first, angle - step), radius, around, node in blamed_nodes))
         angle += step
     return Map(
         width=2 * (around + _GROUP_WIDTH),
         height=2 * (around + 16),
         groups=tuple(groups),
         spots=tuple(spots),
-        edges=tuple(_edges(pairs, angles, radius)),
+        edges=tuple(_edges(pairs, angles, radius, incident.worst.fail_ratio)),
         left_out=len({end for pair in pairs for end in pair}) - len(chosen),
     )
 
@@ -137,7 +144,7 @@ def _group(
 
 def _chosen(incident: Incident, pairs: dict[PairKey, Counts]) -> set[Endpoint]:
     """Those at the worst pairs first, then the others, as many as can be drawn."""
-    worst = sorted(pairs.items(), key=lambda each: -(each[1].ratio or 0.0))
+    worst = sorted(pairs.items(), key=lambda each: -_ratio(each[1]))
     chosen: dict[Endpoint, None] = {}
     for (src, dst), _ in sorted(worst, key=lambda each: not incident.explains(*each[0])):
         for end in (src, dst):
@@ -147,20 +154,25 @@ def _chosen(incident: Incident, pairs: dict[PairKey, Counts]) -> set[Endpoint]:
 
 
 def _edges(
-    pairs: dict[PairKey, Counts], angles: dict[Endpoint, float], radius: float
+    pairs: dict[PairKey, Counts], angles: dict[Endpoint, float], radius: float, fail_ratio: float
 ) -> list[Edge]:
     both_ways: dict[frozenset[Endpoint], dict[PairKey, Counts]] = defaultdict(dict)
     for pair, counts in pairs.items():
-        if pair[0] != pair[1] and pair[0] in angles and pair[1] in angles and counts.sent:
+        if (
+            pair[0] != pair[1]
+            and pair[0] in angles
+            and pair[1] in angles
+            and counts["data_segments_sent"]
+        ):
             both_ways[frozenset(pair)][pair] = counts
     edges = []
     for ends, ways in both_ways.items():
         first, second = sorted(ends, key=lambda end: angles[end])
         title = ", ".join(
-            f"{src.name} to {dst.name}: {100 * (counts.ratio or 0):.1f} % sent again"
+            f"{src} to {dst}: {percent(_ratio(counts))} retransmitted"
             for (src, dst), counts in ways.items()
         )
-        bad = any(is_bad(counts) for counts in ways.values())
+        bad = any(_ratio(counts) > fail_ratio for counts in ways.values())
         edges.append(Edge(_chord(angles[first], angles[second], radius), bad, title))
     # What fails is drawn last, over the rest.
     edges.sort(key=lambda edge: edge.bad)
@@ -182,9 +194,9 @@ class Timeline:
     Attributes:
         explained, others: points of the lines, as SVG writes them.
         bands: each phase's name, left edge and width.
-        marks: what was said when: words and place.
+        marks: when the incident opened and was resolved: words and place.
         grid: ratios in words, and their height.
-        times: moments in words, and their place.
+        times: clock times, and their place.
     """
 
     explained: str
@@ -200,14 +212,14 @@ class Timeline:
 
 
 def draw_timeline(incident: Incident) -> Timeline | None:
-    """The chart; None where no flows are kept."""
+    """The chart; None if no flows are kept."""
     if not incident.timeline:
         return None
     steps = sorted(incident.timeline)
     start, end = steps[0], max(steps[-1], steps[0] + 1)
     highest = max(
-        [_FAIL_RATIO * 2]
-        + [counts.ratio or 0.0 for both in incident.timeline.values() for counts in both]
+        [incident.worst.fail_ratio * 2]
+        + [_ratio(counts) for both in incident.timeline.values() for counts in both]
     )
     top = math.ceil(highest * 10) / 10
 
@@ -219,21 +231,21 @@ def draw_timeline(incident: Incident) -> Timeline | None:
         return _CHART_HEIGHT - _BOTTOM - ratio / top * (_CHART_HEIGHT - _TOP - _BOTTOM)
 
     def line(which: int) -> str:
-        points = ((at, incident.timeline[at][which].ratio) for at in steps)
+        points = ((at, RETRANSMISSION_RATIO.of(incident.timeline[at][which])) for at in steps)
         return " ".join(f"{x(at):.1f},{y(r):.1f}" for at, r in points if r is not None)
 
     bands = [
         (name, x(first), x(last) - x(first)) for name, (first, last) in incident.phases.items()
     ]
-    marks = [("found", x(nanoseconds(incident.verdicts[0].opened_at)))]
+    marks = [("opened", x(from_rfc3339(incident.verdicts[0].opened_at)))]
     if incident.resolved is not None:
-        marks.append(("resolved", x(nanoseconds(incident.resolved.window.end))))
+        marks.append(("resolved", x(from_rfc3339(incident.resolved.window.end))))
     return Timeline(
         explained=line(0) if incident.cause else "",
         others=line(1),
         bands=tuple(bands),
         marks=tuple(marks),
-        grid=tuple((f"{100 * top * part / 4:g} %", y(top * part / 4)) for part in range(5)),
+        grid=tuple((f"{100 * top * part / 4:g}%", y(top * part / 4)) for part in range(5)),
         times=tuple(
             (_clock(start + (end - start) * part / 4), x(start + (end - start) * part / 4))
             for part in range(5)

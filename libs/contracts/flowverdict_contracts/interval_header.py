@@ -5,10 +5,15 @@ from dataclasses import dataclass
 
 from flowverdict_contracts import MalformedMessage
 
-__all__ = ["IntervalHeader"]
+__all__ = ["IntervalHeader", "schema_of"]
 
 _TOLERATED_SECONDS = 5
 _MOST = 1 << 63
+
+
+def schema_of(headers: Mapping[str, str] | None) -> str:
+    """The schema that a message's headers name; "none" if they name none."""
+    return (headers or {}).get("Flowverdict-Schema", "none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,21 +22,23 @@ class IntervalHeader:
 
     Attributes:
         node: Kubernetes name of the node.
-        boot: one run of the collector; changes when it restarts.
+        run_id: one run of the collector; changes when it restarts.
         sequence: number of the message in that run, from 1.
         start_ns, end_ns: the interval, UTC nanoseconds; `end_ns` is not part of it.
         part, parts: an interval of many flows comes as several messages, numbered from 1.
-        rows_lost: flow updates for which the kernel map had no room.
+        lost_flow_updates: counts that are in no record, the kernel's map of flows being full.
+        lost_sockets: sockets that could not be followed, the kernel's map of sockets being full.
     """
 
     node: str
-    boot: str
+    run_id: str
     sequence: int
     start_ns: int
     end_ns: int
     part: int = 1
     parts: int = 1
-    rows_lost: int = 0
+    lost_flow_updates: int = 0
+    lost_sockets: int = 0
 
     def check_not_ahead(self, stored_ns: int) -> None:
         """Refuse an interval that ends later than its message was stored.
@@ -48,7 +55,7 @@ class IntervalHeader:
     @property
     def message_id(self) -> str:
         """`Nats-Msg-Id`: the same for every copy of this message."""
-        return f"{self.node}/{self.boot}/{self.sequence}"
+        return f"{self.node}/{self.run_id}/{self.sequence}"
 
     def encode(self, schema: str) -> dict[str, str]:
         """The NATS headers of a message whose body is of `schema`."""
@@ -58,34 +65,39 @@ class IntervalHeader:
             "Flowverdict-Node": self.node,
             "Flowverdict-Interval": f"{self.start_ns}-{self.end_ns}",
             "Flowverdict-Part": f"{self.part}/{self.parts}",
-            "Flowverdict-Rows-Lost": str(self.rows_lost),
+            "Flowverdict-Lost": f"{self.lost_flow_updates}/{self.lost_sockets}",
         }
 
     @classmethod
-    def decode(cls, headers: Mapping[str, str] | None, schema: str) -> "IntervalHeader":
+    def decode(cls, headers: Mapping[str, str] | None, *schemas: str) -> "IntervalHeader":
         """The header that `headers` hold.
 
         Raises:
-            MalformedMessage: where one is missing, is not what it should be, or names another
-                schema than `schema`.
+            MalformedMessage: if one is missing, is not what it should be, or names a schema that
+                is none of `schemas`.
         """
         headers = headers or {}
-        found = headers.get("Flowverdict-Schema", "none")
-        if found != schema:
-            raise MalformedMessage(f"schema is {found!r}, this version reads {schema!r}")
+        found = schema_of(headers)
+        if found not in schemas:
+            readable = " and ".join(map(repr, schemas))
+            raise MalformedMessage(f"schema is {found!r}, this version reads {readable}")
         try:
-            node, boot, sequence = headers["Nats-Msg-Id"].rsplit("/", 2)
+            node, run_id, sequence = headers["Nats-Msg-Id"].rsplit("/", 2)
             start, end = headers["Flowverdict-Interval"].split("-")
             part, parts = headers["Flowverdict-Part"].split("/")
+            # Before flows.raw/2 both losses were one number.
+            lost = headers.get("Flowverdict-Lost") or headers["Flowverdict-Rows-Lost"]
+            updates, _, sockets = lost.partition("/")
             header = cls(
                 node=headers["Flowverdict-Node"],
-                boot=boot,
+                run_id=run_id,
                 sequence=int(sequence),
                 start_ns=int(start),
                 end_ns=int(end),
                 part=int(part),
                 parts=int(parts),
-                rows_lost=int(headers["Flowverdict-Rows-Lost"]),
+                lost_flow_updates=int(updates),
+                lost_sockets=int(sockets or 0),
             )
         except KeyError as missing:
             raise MalformedMessage(f"header {missing.args[0]} is missing") from None
@@ -95,7 +107,8 @@ class IntervalHeader:
             raise MalformedMessage(f"message id is of node {node!r}, header of {header.node!r}")
         if not 0 <= header.start_ns <= header.end_ns < 1 << 63:
             raise MalformedMessage(f"interval {start}-{end} is not one")
-        numbers = (header.sequence, header.part, header.parts, header.rows_lost)
+        lost_counts = (header.lost_flow_updates, header.lost_sockets)
+        numbers = (header.sequence, header.part, header.parts, *lost_counts)
         if not 1 <= header.part <= header.parts or not all(0 <= each < _MOST for each in numbers):
-            raise MalformedMessage("sequence, part or rows lost is out of range")
+            raise MalformedMessage("sequence, part or loss is out of range")
         return header

@@ -1,4 +1,4 @@
-"""What a stream holds now, from its first message or from a time on."""
+"""The messages that a stream holds now."""
 
 import contextlib
 import uuid
@@ -9,15 +9,15 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
-from flowverdict_runtime.retry import PASSING
+from flowverdict_runtime.retry import TRANSIENT_ERRORS
 
-__all__ = ["stored"]
+__all__ = ["stored_messages"]
 
 _BATCH = 256
 _DISUSE_SECONDS = 60.0
 
 
-async def stored(
+async def stored_messages(
     jetstream: JetStreamContext,
     stream: str,
     *,
@@ -25,12 +25,12 @@ async def stored(
     since_sequence: int | None = None,
     headers_only: bool = False,
 ) -> AsyncIterator[Msg]:
-    """The messages of `stream` in order; not what is published meanwhile.
+    """The messages of `stream` in order, without what is published meanwhile.
 
     From the first that was stored at `since_ns` (UTC nanoseconds) or later, or has that sequence.
 
     Raises:
-        NatsError: where JetStream does not answer or has no such stream.
+        NatsError: if JetStream does not answer or has no such stream.
     """
     last = (await jetstream.stream_info(stream)).state.last_seq
     name = f"reader-{uuid.uuid4().hex}"
@@ -62,6 +62,6 @@ async def stored(
                 if sequence <= last:
                     yield message
     finally:
-        with contextlib.suppress(*PASSING):
+        with contextlib.suppress(*TRANSIENT_ERRORS):
             await subscription.unsubscribe()
             await jetstream.delete_consumer(stream, name)

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from flowverdict_contracts.pairs import Numbers
 from flowverdict_contracts.signals import Signal
+from flowverdict_flows.pairs import PairRows
 
 __all__ = ["Family", "label_text"]
 
@@ -54,19 +53,17 @@ class Family:
         """Series for each pair."""
         return self.columns + 1 if self._first.bounds else self.columns
 
-    def sums(
-        self, batch: pa.RecordBatch, rows: Numbers, inverse: Numbers, pairs: int
-    ) -> npt.NDArray[np.float64]:
-        """What the `rows` of a batch add to each of `pairs` pairs; `inverse` is their position."""
+    def sums(self, rows: PairRows) -> npt.NDArray[np.float64]:
+        """What a batch adds to each of its pairs: a row for each, `columns` wide."""
+        pairs = len(rows.numbers)
         added = np.empty((pairs, self.columns))
         if not self._first.bounds:
             for column, signal in enumerate(self.signals):
-                counts = batch.column(signal.field).to_numpy()[rows]
-                added[:, column] = np.bincount(inverse, counts, pairs) * signal.scale
+                added[:, column] = rows.sums(signal.field) * signal.scale
             return added
-        readings = batch.column(self._first.field).to_numpy()[rows]
+        readings = rows.values(self._first.field)
         taken = np.flatnonzero(readings)
-        values, of = readings[taken] * self._first.scale, inverse[taken]
+        values, of = readings[taken] * self._first.scale, rows.pair_of_row[taken]
         buckets = len(self._first.bounds) + 1
         # Upper bounds are inclusive (`le`).
         cells = of * buckets + np.searchsorted(self._first.bounds, values, side="left")

@@ -1,4 +1,4 @@
-"""NATS for a command that asks once and ends: a check, the doctor, a report."""
+"""NATS for a command that connects once and exits: a check, the doctor, a report."""
 
 import asyncio
 import contextlib
@@ -9,15 +9,15 @@ import nats
 from nats.aio.client import Client
 from nats.errors import NoServersError
 
-from flowverdict_runtime.connection import nats_options, shown
-from flowverdict_runtime.retry import PASSING
-from flowverdict_runtime.service import NatsSettings
+from flowverdict_runtime.nats_connection import nats_options, redact
+from flowverdict_runtime.retry import TRANSIENT_ERRORS
+from flowverdict_runtime.service_settings import NatsSettings
 
-__all__ = ["NatsAway", "asking", "check_nats"]
+__all__ = ["NatsUnavailable", "check_nats", "connected_once"]
 
 
-class NatsAway(RuntimeError):
-    """NATS does not let us in; the message says where and why.
+class NatsUnavailable(RuntimeError):
+    """NATS cannot be reached or refuses us; the message says where and why.
 
     Attributes:
         advice: which settings to look at.
@@ -25,22 +25,22 @@ class NatsAway(RuntimeError):
 
     def __init__(self, url: str, errors: list[Exception]) -> None:
         why = "; ".join(dict.fromkeys(str(each) or type(each).__name__ for each in errors))
-        super().__init__(f"{shown(url)}: {why}")
+        super().__init__(f"{redact(url)}: {why}")
         if "authorization" in why.lower():
-            self.advice = "FLOWVERDICT_NATS_USER and FLOWVERDICT_NATS_PASSWORD say who asks"
+            self.advice = "check FLOWVERDICT_NATS_USER and FLOWVERDICT_NATS_PASSWORD"
         elif any(isinstance(each, ssl.SSLError) for each in errors):
-            self.advice = "FLOWVERDICT_NATS_CA names the authorities that vouch for it"
+            self.advice = "FLOWVERDICT_NATS_CA names the CA certificates to verify it with"
         else:
-            self.advice = "is it running? FLOWVERDICT_NATS_URL says where it is"
+            self.advice = "is it running? FLOWVERDICT_NATS_URL says where to find it"
 
 
 @contextlib.asynccontextmanager
-async def asking(settings: NatsSettings, seconds: float) -> AsyncIterator[Client]:
-    """A connection, closed on leaving, for which `seconds` are waited.
+async def connected_once(settings: NatsSettings, seconds: float) -> AsyncIterator[Client]:
+    """A connection, closed on leaving; waits at most `seconds` for it.
 
     Raises:
-        NatsAway: where there is none by then.
-        SettingsError: where the file of certificates cannot be read.
+        NatsUnavailable: if there is none by then.
+        SettingsError: if the file of certificates cannot be read.
     """
     errors: list[Exception] = []
 
@@ -57,10 +57,10 @@ async def asking(settings: NatsSettings, seconds: float) -> AsyncIterator[Client
     )
     try:
         client = await asyncio.wait_for(connecting, seconds)
-    except PASSING as error:
+    except TRANSIENT_ERRORS as error:
         # "No servers available" and our own deadline say less than what each server said.
-        told = [each for each in errors if not isinstance(each, NoServersError)]
-        raise NatsAway(settings.nats_url, told or [error]) from None
+        specific = [each for each in errors if not isinstance(each, NoServersError)]
+        raise NatsUnavailable(settings.nats_url, specific or [error]) from None
     try:
         yield client
     finally:
@@ -68,15 +68,15 @@ async def asking(settings: NatsSettings, seconds: float) -> AsyncIterator[Client
 
 
 async def check_nats(settings: NatsSettings) -> int:
-    """Print whether NATS answers and has JetStream; 0 where it does, else 1."""
-    url = shown(settings.nats_url)
+    """Print whether NATS answers and has JetStream; returns 0 if it does, else 1."""
+    url = redact(settings.nats_url)
     try:
-        async with asking(settings, 3) as client:
+        async with connected_once(settings, 3) as client:
             account = await client.jetstream(timeout=2).account_info()
-    except NatsAway as error:
+    except NatsUnavailable as error:
         print(f"broken   NATS at {error}; {error.advice}")
         return 1
-    except PASSING as error:
+    except TRANSIENT_ERRORS as error:
         reason = error or type(error).__name__
         print(f"broken   NATS at {url} answers, JetStream does not: {reason}")
         return 1

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowverdict_contracts import MalformedMessage
-from flowverdict_contracts.header import IntervalHeader
+from flowverdict_contracts.interval_header import IntervalHeader
 
 names = st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,2}", fullmatch=True)
 times = st.integers(0, (1 << 63) - 1)
@@ -19,13 +19,14 @@ def headers(draw: st.DrawFn) -> IntervalHeader:
     parts = draw(st.integers(1, 1000))
     return IntervalHeader(
         node=draw(names),
-        boot=draw(st.from_regex(r"[0-9a-f]{12}", fullmatch=True)),
+        run_id=draw(st.from_regex(r"[0-9a-f]{12}", fullmatch=True)),
         sequence=draw(st.integers(1, 1 << 60)),
         start_ns=start,
         end_ns=end,
         part=draw(st.integers(1, parts)),
         parts=parts,
-        rows_lost=draw(st.integers(0, 1 << 60)),
+        lost_flow_updates=draw(st.integers(0, 1 << 60)),
+        lost_sockets=draw(st.integers(0, 1 << 60)),
     )
 
 

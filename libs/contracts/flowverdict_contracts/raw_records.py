@@ -1,0 +1,75 @@
+"""The body of a raw message as a numpy array of records."""
+
+import numpy as np
+import numpy.typing as npt
+
+from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.raw import FIELDS, RECORD_BYTES, ROLES, SCHEMA
+
+__all__ = ["COUNTS", "OLD_SCHEMA", "RECORD", "SCHEMAS", "decode"]
+
+RECORD = np.dtype(
+    {
+        "names": [field.name for field in FIELDS],
+        # "V16", not "S16": numpy strips trailing zeros from byte strings.
+        "formats": ["V16" if each.bytes == 16 else f"<u{each.bytes}" for each in FIELDS],
+        "offsets": [field.offset for field in FIELDS],
+        "itemsize": RECORD_BYTES,
+    }
+)
+
+COUNTS = tuple(field.name for field in FIELDS if field.adds_up)
+"""The fields that add up over flows and intervals."""
+
+OLD_SCHEMA = "flows.raw/1"
+"""What collectors before 0.2 publish; read as well, since nodes are upgraded one by one."""
+
+SCHEMAS = (SCHEMA, OLD_SCHEMA)
+
+_OLD_RECORD = np.dtype(
+    {
+        "names": [
+            "src", "dst", "src_port", "dst_port", "netns", "bytes_sent", "bytes_acked",
+            "bytes_received", "segments_sent", "segments_received", "retransmitted_segments",
+            "syn_retransmits", "opens", "failed_opens", "resets_sent", "resets_received",
+            "drops_netfilter", "drops_queue", "drops_socket", "drops_other", "rtt_us",
+            "rtt_variation_us", "mss", "role", "data_segments_sent",
+        ],
+        "formats": [
+            *["V16"] * 2, *["<u2"] * 2, "<u4", *["<u8"] * 3, *["<u4"] * 14, "<u2", "u1", "<u4",
+        ],
+        "offsets": [0, 16, 32, 34, 36, 40, 48, 56, *range(64, 120, 4), 120, 122, 124],
+        "itemsize": 128,
+    }
+)  # fmt: skip
+
+
+def decode(body: bytes, schema: str = SCHEMA) -> npt.NDArray[np.void]:
+    """The records of a raw message's body, dtype `RECORD`, one element a flow.
+
+    Raises:
+        MalformedMessage: if the length is not a multiple of a record's, or a role is not one.
+    """
+    layout = _OLD_RECORD if schema == OLD_SCHEMA else RECORD
+    if len(body) % layout.itemsize:
+        raise MalformedMessage(
+            f"{len(body)} bytes are not a whole number of {layout.itemsize}-byte records"
+        )
+    records = np.frombuffer(body, dtype=layout)
+    if records.size and int(records["role"].max()) >= len(ROLES):
+        raise MalformedMessage(f"role {int(records['role'].max())} is unknown")
+    return _from_old(records) if schema == OLD_SCHEMA else records
+
+
+def _from_old(old: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """Version 1 had SYN and SYN-ACK in one field; a server's are SYN-ACKs."""
+    records = np.zeros(len(old), RECORD)
+    for name in _OLD_RECORD.names or ():
+        if name in RECORD.names:  # type: ignore[operator] # it has names
+            records[name] = old[name]
+    handshake = np.minimum(old["syn_retransmits"], old["retransmitted_segments"])
+    is_server = old["role"] == ROLES.index("server")
+    records["retransmitted_syns"] = np.where(is_server, 0, handshake)
+    records["retransmitted_synacks"] = np.where(is_server, handshake, 0)
+    records["retransmitted_data_segments"] = old["retransmitted_segments"] - handshake
+    return records

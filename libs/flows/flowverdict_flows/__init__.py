@@ -1,0 +1,8 @@
+"""What the services mean when they speak of flows.
+
+`endpoint`    who is at one end of a flow.
+`components`  what can be at fault for a pair of endpoints, and in which direction.
+`ratios`      the two retransmission ratios; needs neither numpy nor Arrow.
+`batches`     raw records to an enriched batch (needs the extra `tables`).
+`pairs`       rows of enriched batches grouped and summed by pair (extra `tables`).
+"""

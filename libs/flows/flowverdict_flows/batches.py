@@ -1,0 +1,62 @@
+"""Raw records to an enriched batch, column by column."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from flowverdict_contracts.addresses import ENDS, to_text
+from flowverdict_contracts.enriched import ARROW_SCHEMA, NAMES, Names
+from flowverdict_contracts.raw import ROLES
+
+__all__ = ["batch_of"]
+
+_ROLES = pa.array(ROLES, pa.string())
+_NUMBERS = [field.name for field in ARROW_SCHEMA if not pa.types.is_dictionary(field.type)]
+
+
+def batch_of(records: npt.NDArray[np.void], names_of: Callable[[bytes], Names]) -> pa.RecordBatch:
+    """`records` (dtype `raw_records.RECORD`) as a batch of `enriched.ARROW_SCHEMA`, in their order.
+
+    `names_of` is called once for each distinct address, given as 16 bytes.
+    """
+    codes, addresses = _distinct(records)
+    names = [names_of(address) for address in addresses]
+    columns: dict[str, pa.Array] = {}
+    texts = pa.array([to_text(address) for address in addresses], pa.string())
+    halves = dict(zip(ENDS, np.split(codes, 2), strict=True))
+    for end, half in halves.items():
+        columns[f"{end}_ip"] = pa.DictionaryArray.from_arrays(pa.array(half), texts)
+    columns["role"] = pa.DictionaryArray.from_arrays(
+        pa.array(records["role"].astype(np.int32)), _ROLES
+    )
+    for name in _NUMBERS:
+        columns[name] = pa.array(np.ascontiguousarray(records[name]))
+    for name in NAMES:
+        values, of_address = _dictionary(names, name)
+        for end, half in halves.items():
+            columns[f"{end}_{name}"] = pa.DictionaryArray.from_arrays(
+                pa.array(of_address[half]), values
+            )
+    return pa.RecordBatch.from_arrays(
+        [columns[field.name] for field in ARROW_SCHEMA], schema=ARROW_SCHEMA
+    )
+
+
+def _distinct(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[bytes]]:
+    """Each end's index among the distinct addresses, sources first, and those addresses."""
+    both = np.concatenate([records["src"], records["dst"]])
+    if not both.size:
+        return np.zeros(0, np.int32), []
+    buffer = pa.py_buffer(np.ascontiguousarray(both))
+    encoded = pa.Array.from_buffers(pa.binary(16), both.size, [None, buffer]).dictionary_encode()
+    return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
+
+
+def _dictionary(names: Sequence[Names], name: str) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+    position: dict[str, int] = {}
+    of_address = np.array(
+        [position.setdefault(getattr(each, name), len(position)) for each in names], np.int32
+    )
+    return pa.array(list(position), pa.string()), of_address

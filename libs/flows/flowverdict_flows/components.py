@@ -1,0 +1,73 @@
+"""What can be at fault when a pair of endpoints fails."""
+
+from collections.abc import Iterator
+
+from flowverdict_contracts.verdicts import Component, ComponentEnd, Direction, EndKind, Kind
+from flowverdict_flows.endpoint import Endpoint
+
+__all__ = [
+    "Role",
+    "component_of",
+    "components_of",
+    "link_between",
+    "node_link_between",
+    "parts_of",
+    "roles_of",
+]
+
+Role = tuple[Component, Direction]
+"""A component, and whether its sending, its receiving or both are in question."""
+
+
+def _single(kind: EndKind, namespace: str, name: str) -> Component:
+    end = ComponentEnd(kind=kind, namespace=namespace, name=name)
+    return Component(kind=kind, name=str(end), ends=(end,))
+
+
+def component_of(endpoint: Endpoint) -> Component:
+    """The endpoint as something that can be at fault."""
+    return _single(endpoint.kind, endpoint.namespace, endpoint.name)
+
+
+def _between(kind: Kind, one: Component, other: Component) -> Component:
+    first, second = sorted((one, other), key=lambda each: (each.name, each.kind))
+    name = f"{first.name} <-> {second.name}"
+    return Component(kind=kind, name=name, ends=(*first.ends, *second.ends))
+
+
+def link_between(one: Endpoint, other: Endpoint) -> Component:
+    """The path between two endpoints."""
+    return _between("link", component_of(one), component_of(other))
+
+
+def node_link_between(one: str, other: str) -> Component:
+    """The path between two nodes, by their names."""
+    return _between("node_link", _single("node", "", one), _single("node", "", other))
+
+
+def parts_of(endpoint: Endpoint) -> Iterator[Component]:
+    """The endpoint itself, its workload and its node."""
+    yield component_of(endpoint)
+    if endpoint.workload:
+        yield _single("workload", endpoint.namespace, endpoint.workload)
+    if endpoint.node and endpoint.kind != "node":
+        yield _single("node", "", endpoint.node)
+
+
+def components_of(src: Endpoint, dst: Endpoint) -> Iterator[Component]:
+    """Every component that could make what `src` sends to `dst` fail; some may come twice."""
+    yield from parts_of(src)
+    yield from parts_of(dst)
+    yield link_between(src, dst)
+    if src.node and dst.node and src.node != dst.node:
+        yield node_link_between(src.node, dst.node)
+
+
+def roles_of(src: Endpoint, dst: Endpoint) -> Iterator[Role]:
+    """Every component with what it would have to be bad at: loss may hit one direction only."""
+    for component in components_of(src, dst):
+        yield component, "both"
+    for component in parts_of(src):
+        yield component, "sending"
+    for component in parts_of(dst):
+        yield component, "receiving"

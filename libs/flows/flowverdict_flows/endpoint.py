@@ -1,0 +1,74 @@
+"""Who is at one end of a flow."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from flowverdict_contracts.addresses import is_loopback
+from flowverdict_contracts.verdicts import EndKind
+
+__all__ = ["Endpoint", "distinct_ends", "endpoints_of"]
+
+_COLUMNS = ("ip", "kind", "namespace", "pod", "workload", "service", "node")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    """A pod, a service, a node, or an address that nothing in the cluster has.
+
+    Attributes:
+        kind: as in an enriched row: pod, service, node, external, unknown.
+        namespace: of a pod or a service, else empty.
+        name: the pod's, service's or node's name, or the address.
+        workload: what made the pod, in the same namespace; empty if nothing did.
+        node: the node it runs on; empty if unknown.
+    """
+
+    kind: EndKind
+    namespace: str
+    name: str
+    workload: str = ""
+    node: str = ""
+
+    def __str__(self) -> str:
+        """As an operator writes it: `namespace/name`, or the name alone."""
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+def distinct_ends(batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[str, ...] | None]:
+    """The values of `columns` for each distinct address, the first column being the address.
+
+    In the order of its dictionary. None stands for loopback, which says nothing about a network,
+    and for an entry that no row uses. Within a batch an address belongs to one owner, since the
+    enricher resolves it once per interval.
+    """
+    addresses, *_ = read = [batch.column(name) for name in columns]
+    used, first = np.unique(addresses.indices.to_numpy(), return_index=True)
+    values = []
+    for column in read:
+        texts = column.dictionary.to_pylist()
+        values.append([texts[code] for code in column.indices.to_numpy()[first].tolist()])
+    found: list[tuple[str, ...] | None] = [None] * len(addresses.dictionary)
+    for code, each in zip(used.tolist(), zip(*values, strict=True), strict=True):
+        found[code] = None if is_loopback(each[0]) else each
+    return found
+
+
+def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[tuple[str, Endpoint | None]]:
+    """Address and endpoint for each distinct address at one `end` ("src", "dst") of a batch."""
+    for values in distinct_ends(batch, [f"{end}_{name}" for name in _COLUMNS]):
+        yield ("", None) if values is None else (values[0], _endpoint(values))
+
+
+def _endpoint(values: tuple[str, ...]) -> Endpoint:
+    """The endpoint that a row's `_COLUMNS` name."""
+    address, kind, namespace, pod, workload, service, node = values
+    if kind == "pod":
+        return Endpoint("pod", namespace, pod, workload, node)
+    if kind == "service":
+        return Endpoint("service", namespace, service)
+    if kind == "node":
+        return Endpoint("node", "", node, node=node)
+    return Endpoint("external" if kind == "external" else "unknown", "", address, node=node)

@@ -1,0 +1,80 @@
+"""What eBPF needs of a machine: the bpf(2) system call, capabilities, tracepoints."""
+
+import ctypes
+import os
+import platform
+from pathlib import Path
+
+__all__ = [
+    "BPF_MACHINES",
+    "BTF",
+    "REQUIRED_TRACEPOINTS",
+    "bpf",
+    "may_load_programs",
+    "missing_capabilities",
+]
+
+BTF = "/sys/kernel/btf/vmlinux"
+"""Where the running kernel describes its own types."""
+
+_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+"""The number of bpf(2) (arch/*/kernel/syscalls, include/uapi/asm-generic/unistd.h)."""
+
+BPF_MACHINES = tuple(_SYSCALL)
+"""Architectures that BCC is tried on, as `uname -m` names them."""
+
+_CAPABILITIES = {"CAP_PERFMON": 38, "CAP_BPF": 39}
+"""Bits of include/uapi/linux/capability.h."""
+_SYS_ADMIN = 21
+
+REQUIRED_TRACEPOINTS = {
+    "inet_sock_set_state": "sock",
+    "tcp_probe": "tcp",
+    "tcp_retransmit_skb": "tcp",
+    "tcp_destroy_sock": "tcp",
+    "tcp_retransmit_synack": "tcp",
+}
+"""Tracepoints that the collector cannot do without, and their subsystems in tracefs."""
+
+_MAP_CREATE, _ARRAY = 0, 2
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _MapCreate(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_uint32) for name in ("type", "key_bytes", "value_bytes", "entries", "flags")
+    ]
+
+
+def bpf(command: int, attributes: ctypes.Structure) -> int:
+    """Make the system call bpf(2), `attributes` being as in union bpf_attr of include/uapi/linux/bpf.h.
+
+    Raises:
+        OSError: if the kernel refuses.
+    """
+    number = _SYSCALL[platform.machine()]
+    result: int = _libc.syscall(
+        number, command, ctypes.byref(attributes), ctypes.sizeof(attributes)
+    )
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def may_load_programs() -> bool:
+    """Whether bpf(2) is permitted here; creates the smallest map there is, and closes it."""
+    try:
+        os.close(bpf(_MAP_CREATE, _MapCreate(_ARRAY, 4, 4, 1, 0)))
+    except OSError:
+        return False
+    return True
+
+
+def missing_capabilities(root: Path = Path("/")) -> list[str]:
+    """Names of the capabilities(7) that this process lacks; CAP_SYS_ADMIN stands for both."""
+    status = (root / "proc/self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    if effective & 1 << _SYS_ADMIN:
+        return []
+    return [name for name, bit in _CAPABILITIES.items() if not effective & 1 << bit]

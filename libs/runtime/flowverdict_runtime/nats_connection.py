@@ -1,0 +1,131 @@
+"""NATS: connect, and stay connected."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import ssl
+from collections.abc import AsyncIterator, Collection
+from typing import Any
+
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from flowverdict_runtime.context import Context
+from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
+from flowverdict_runtime.service_settings import NatsSettings
+from flowverdict_runtime.settings import SettingsError
+from flowverdict_runtime.streams import ensure_streams
+
+__all__ = ["connected", "nats_options", "redact"]
+
+log = logging.getLogger(__name__)
+
+PART = "nats"
+
+
+def redact(url: str) -> str:
+    """`url` without the user and password that it may contain."""
+    return re.sub(r"//[^/]*@", "//", url)
+
+
+def nats_options(settings: NatsSettings) -> dict[str, Any]:
+    """Arguments for `nats.connect` besides callbacks: servers, credentials, CA certificates.
+
+    Replies arrive below `_INBOX_<user>`, so that a user who may subscribe only to its own inbox
+    cannot read another's (deploy/nats/users.conf).
+
+    Raises:
+        SettingsError: if the file of certificates cannot be read.
+    """
+    options: dict[str, Any] = {"servers": [each.strip() for each in settings.nats_url.split(",")]}
+    if settings.nats_user:
+        options |= {"user": settings.nats_user, "password": settings.nats_password}
+        options["inbox_prefix"] = f"_INBOX_{settings.nats_user}"
+    if settings.nats_ca:
+        try:
+            options["tls"] = ssl.create_default_context(cafile=settings.nats_ca)
+        except OSError as error:
+            raise SettingsError(
+                f"FLOWVERDICT_NATS_CA is {settings.nats_ca!r}: {error.strerror or error}"
+            ) from None
+    return options
+
+
+async def _open(settings: NatsSettings, name: str, context: Context) -> Client:
+    url = settings.nats_url
+
+    async def lost() -> None:
+        if not context.stopping.is_set():
+            context.health.waiting(PART, f"lost {redact(url)}, reconnecting")
+
+    async def closed() -> None:
+        # nats-py does not reconnect after some errors, such as refused credentials.
+        if not context.stopping.is_set():
+            context.fail(f"NATS at {redact(url)} refuses this service: {client.last_error}")
+
+    async def back() -> None:
+        context.health.ready(PART)
+
+    async def failed(error: Exception) -> None:
+        log.debug("nats: %s", error)
+        if not client.is_connected and not context.stopping.is_set():
+            why = str(error) or type(error).__name__
+            context.health.waiting(PART, f"{redact(url)}: {why}, reconnecting")
+
+    client = Client()
+    await client.connect(
+        **nats_options(settings),
+        name=name,
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=1,
+        connect_timeout=2,
+        ping_interval=10,
+        # Nothing is buffered while disconnected: the publisher gets an error and retries.
+        pending_size=0,
+        disconnected_cb=lost,
+        reconnected_cb=back,
+        closed_cb=closed,
+        error_cb=failed,
+    )
+    return client
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    settings: NatsSettings, name: str, context: Context, streams: Collection[str]
+) -> AsyncIterator[JetStreamContext | None]:
+    """JetStream, closed on leaving; None if the service is to stop before NATS answers.
+
+    The `streams` that the service reads or writes exist when this yields. Waits for NATS as long as
+    it takes.
+
+    Raises:
+        SettingsError: if the file of certificates cannot be read.
+    """
+    context.health.waiting(PART, f"connecting to {redact(settings.nats_url)}")
+    opening = asyncio.create_task(_open(settings, name, context))
+    stopping = asyncio.create_task(context.stopping.wait())
+    await asyncio.wait({opening, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not opening.done():
+        opening.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await opening
+        yield None
+        return
+    client = opening.result()
+    try:
+        jetstream = client.jetstream(timeout=5)
+        created = await retry(
+            context, "streams", lambda: ensure_streams(jetstream, streams, settings.stream_replicas)
+        )
+        if created is None:
+            yield None
+            return
+        context.health.ready(PART)
+        yield jetstream
+    finally:
+        with contextlib.suppress(*TRANSIENT_ERRORS):
+            await asyncio.wait_for(client.flush(), 2)
+        await client.close()

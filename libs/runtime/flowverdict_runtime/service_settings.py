@@ -1,0 +1,58 @@
+"""Settings that services share: NATS, logging, where to listen."""
+
+import os
+from dataclasses import dataclass
+
+from flowverdict_runtime.ports import PORTS
+from flowverdict_runtime.settings import (
+    Address,
+    address,
+    choice,
+    integer,
+    load,
+    nats_url,
+    optional_text,
+    setting,
+)
+
+__all__ = ["CommonSettings", "NatsSettings", "listen_setting", "nats_settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings:
+    """Where NATS is, who connects, and whom to trust."""
+
+    nats_url: str = setting(nats_url, "nats://127.0.0.1:4222", "where NATS with JetStream is")
+    nats_user: str = setting(optional_text, "", "NATS user, if NATS asks for one")
+    nats_password: str = setting(optional_text, "", "that user's password")
+    nats_ca: str = setting(
+        optional_text, "", "file of CA certificates to verify NATS with, if it uses TLS"
+    )
+    stream_replicas: int = setting(
+        integer(1, 5), "1", "replicas of a stream created here; NATS needs as many servers"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class CommonSettings(NatsSettings):
+    """Settings that every service has."""
+
+    log_level: str = setting(
+        choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "lowest level that is logged"
+    )
+
+
+def nats_settings(url: str | None) -> NatsSettings:
+    """The environment's settings, with another `url` if the command line gives one.
+
+    Raises:
+        SettingsError: if one of them is invalid.
+    """
+    return load(NatsSettings, {**os.environ, **({"FLOWVERDICT_NATS_URL": url} if url else {})})
+
+
+def listen_setting(service: str) -> Address:
+    """The setting `FLOWVERDICT_LISTEN`, with this service's own default port."""
+    meaning = "where /healthz, /readyz and /metrics are served"
+    listen: Address = setting(address, f"127.0.0.1:{PORTS[service]}", meaning)
+    return listen

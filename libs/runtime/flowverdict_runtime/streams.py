@@ -1,0 +1,62 @@
+"""JetStream's streams: create them, publish until stored."""
+
+import logging
+from collections.abc import Iterable, Mapping
+
+from nats.js import JetStreamContext
+from nats.js.api import PubAck, StreamConfig
+from nats.js.errors import NoStreamResponseError, NotFoundError
+
+from flowverdict_contracts.subjects import STREAMS, stream_of
+from flowverdict_runtime.context import Context
+from flowverdict_runtime.retry import retry
+
+__all__ = ["ensure_streams", "publish_until_stored"]
+
+log = logging.getLogger(__name__)
+
+
+async def ensure_streams(
+    jetstream: JetStreamContext, streams: Iterable[str] = tuple(STREAMS), replicas: int = 1
+) -> bool:
+    """Create those of `streams` that do not exist, with so many replicas; leave the others as the
+    operator has them.
+
+    Raises:
+        NatsError: if JetStream does not answer or refuses.
+    """
+    for name in streams:
+        await _ensure_stream(jetstream, STREAMS[name].evolve(num_replicas=replicas))
+    return True
+
+
+async def _ensure_stream(jetstream: JetStreamContext, config: StreamConfig) -> None:
+    try:
+        await jetstream.stream_info(str(config.name))
+    except NotFoundError:
+        await jetstream.add_stream(config)
+        log.info("created stream %s", config.name)
+
+
+async def publish_until_stored(
+    jetstream: JetStreamContext,
+    context: Context,
+    subject: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    give_up_seconds: float = 5,
+) -> bool:
+    """Publish until a stream has stored the message; its `Nats-Msg-Id` makes it unique.
+
+    False if the service is to stop and NATS still has not stored it `give_up_seconds` later.
+    """
+
+    async def publish() -> PubAck:
+        try:
+            return await jetstream.publish(subject, body, headers=dict(headers))
+        except NoStreamResponseError:
+            # NATS came back without its data.
+            await ensure_streams(jetstream, [stream_of(subject)], context.stream_replicas)
+            raise
+
+    return await retry(context, f"publish {subject}", publish, give_up_seconds) is not None

@@ -1,0 +1,131 @@
+"""The sentence a person reads at 3 a.m."""
+
+from collections.abc import Sequence
+
+from flowverdict_contracts.verdicts import Cause, FlowCounts
+from flowverdict_flows.ratios import RETRANSMISSION_RATIO
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.window import Pair
+
+__all__ = ["blamed", "percent", "resolved", "undetermined"]
+
+_CHECK_LOSS = {
+    "pod": "Check its interface, its CPU limit and its neighbours on the node.",
+    "workload": "Check its last rollout and what its pods have in common.",
+    "node": "Check the node's interfaces, drops, conntrack table and softirq load.",
+    "link": "Check network policies and the path between the two.",
+    "node_link": "Check the cables, switches and MTU between the two nodes.",
+    "service": "Check its endpoints and the rules that translate its address.",
+    "external": "It is outside the cluster: check the egress path and the remote side.",
+    "unknown": "Nothing in the cluster has this address: find out what does.",
+}
+_CHECK_REFUSED = {
+    "pod": "Check that its process is running and listens on that port.",
+    "workload": "Check that its pods are ready and listen on that port.",
+    "node": "Check that what should listen on this node is running.",
+    "link": "Check which port is called and whether anything listens there.",
+    "node_link": "Check which ports are called and whether anything listens there.",
+    "service": "Check that it has ready endpoints and that its target port is right.",
+    "external": "It is outside the cluster: check that the remote side listens on that port.",
+    "unknown": "Nothing in the cluster has this address: find out what should listen there.",
+}
+_CHECK_UNANSWERED = (
+    "Check network policies, firewalls and routes: packets to it are being discarded."
+)
+_DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": ""}
+
+
+def blamed(
+    cause: Cause, explained: Sequence[Pair], flows: FlowCounts, settings: RcaSettings
+) -> str:
+    """Who is to blame, on what evidence, and what to check."""
+    where = f" on node {cause.node}" if cause.node and cause.kind != "node" else ""
+    counts = {
+        name: sum(pair.counts[name] for pair in explained)
+        for name in (explained[0].counts if explained else ())
+    }
+    symptoms = " and ".join(_symptoms(counts, settings)) or "they fail"
+    others = "flow is" if flows.ok == 1 else "flows are"
+    parts = [
+        f"{_capital(str(cause))}{where} is behind {len(explained)} of {flows.failing} failing flows"
+        f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
+    ]
+    if cause.alternatives:
+        alternatives = ", ".join(map(str, cause.alternatives))
+        parts.append(f"The same flows would fail for {alternatives}.")
+    parts.append(_advice(cause, counts, settings))
+    return " ".join(parts)
+
+
+def _loses_data(counts: dict[str, int], settings: RcaSettings) -> bool:
+    return (
+        counts.get("retransmitted_data_segments", 0) >= settings.min_retransmissions
+        and (RETRANSMISSION_RATIO.of(counts) or 0.0) > settings.fail_ratio
+    )
+
+
+def _symptoms(counts: dict[str, int], settings: RcaSettings) -> list[str]:
+    """What is wrong with flows that counted `counts` together, in words."""
+    if not counts:
+        return []
+    found = []
+    ratio = RETRANSMISSION_RATIO.of(counts)
+    if _loses_data(counts, settings) and ratio is not None:
+        found.append(f"{percent(ratio)} of the data segments are retransmitted")
+    failed, attempts = counts["failed_opens"], counts["failed_opens"] + counts["opens"]
+    if failed >= settings.min_retransmissions:
+        if counts["refused_opens"] == failed:
+            how = "are refused"
+        elif counts["timed_out_opens"] == failed:
+            how = "time out"
+        else:
+            how = "fail"
+            kinds = {"refused": "refused_opens", "timed out": "timed_out_opens"}
+            some = [f"{counts[field]} {kind}" for kind, field in kinds.items() if counts[field]]
+            how += f" ({', '.join(some)})" if some else ""
+        found.append(f"{failed} of {attempts} connection attempts {how}")
+    elif counts["retransmitted_syns"] >= settings.min_retransmissions:
+        found.append(f"connection requests go unanswered ({counts['retransmitted_syns']} SYN "
+                     "segments retransmitted)")  # fmt: skip
+    return found
+
+
+def _advice(cause: Cause, counts: dict[str, int], settings: RcaSettings) -> str:
+    advice = []
+    if counts:
+        failed, refused = counts["failed_opens"], counts["refused_opens"]
+        syns = counts["retransmitted_syns"]
+        if refused >= settings.min_retransmissions and 2 * refused > failed:
+            advice.append(_CHECK_REFUSED[cause.kind])
+        elif max(failed, syns) >= settings.min_retransmissions:
+            advice.append(_CHECK_UNANSWERED)
+    if not advice or _loses_data(counts, settings):
+        advice.insert(0, _CHECK_LOSS[cause.kind])
+    return " ".join(advice)
+
+
+def undetermined(flows: FlowCounts) -> str:
+    """Flows fail, and nothing singles out a cause."""
+    return (
+        f"{flows.failing} of {flows.failing + flows.ok} flows fail, and there is not enough"
+        " evidence to name a cause: no pod, node or link takes part in most of the failing flows"
+        " and in few of the others. If nearly all fail, check what they share."
+    )
+
+
+def resolved(causes: Sequence[Cause]) -> str:
+    """What was blamed no longer fails."""
+    if not causes:
+        return "The flows that failed without a clear cause have recovered."
+    return f"{_capital(str(causes[0]))} has recovered: its flows are no longer failing."
+
+
+def percent(ratio: float) -> str:
+    """A ratio as a person reads it: 0.42%, 4.2%, 42%."""
+    if 0 < ratio < 0.01:
+        return f"{100 * ratio:.2g}%"
+    return f"{100 * ratio:.1f}%" if ratio < 0.1 else f"{100 * ratio:.0f}%"
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]

@@ -1,0 +1,79 @@
+"""A window as a table: what every pair counted in each of its panes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowverdict_contracts.verdicts import Coverage
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.pairs import Numbers
+
+__all__ = ["COUNTS", "Pair", "Window", "total"]
+
+COUNTS = (
+    "data_segments_sent",
+    "retransmitted_data_segments",
+    "retransmitted_syns",
+    "retransmitted_synacks",
+    "opens",
+    "failed_opens",
+    "refused_opens",
+    "timed_out_opens",
+    "drops_netfilter",
+    "drops_queue",
+    "drops_socket",
+    "drops_other",
+)
+"""What is counted of a pair: fields of an enriched row, the columns of a window's tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Some panes in a row.
+
+    Attributes:
+        start_ns, end_ns: its time, UTC nanoseconds.
+        endpoints: everyone who sent or received in it.
+        src, dst: for each pair who sends and who receives, as positions in `endpoints`.
+        panes: counts, shape (panes, pairs, `COUNTS`), the newest pane first.
+        rtt_us: for each pair its smoothed RTT as last sampled, 0 if unknown.
+        addresses: those seen of each endpoint.
+        coverage: how complete it is.
+    """
+
+    start_ns: int
+    end_ns: int
+    endpoints: Sequence[Endpoint]
+    src: Numbers
+    dst: Numbers
+    panes: Numbers
+    rtt_us: Numbers
+    addresses: dict[Endpoint, frozenset[str]]
+    coverage: Coverage
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One directed pair of a window about which something is said.
+
+    Attributes:
+        counts: by `COUNTS`, over the stretch of time that decided what the pair is.
+        rtt_us: smoothed RTT as last sampled, 0 if unknown.
+    """
+
+    src: Endpoint
+    dst: Endpoint
+    counts: dict[str, int]
+    rtt_us: int
+
+    @property
+    def drops(self) -> int:
+        """Its packets that a node's kernel dropped."""
+        return sum(count for name, count in self.counts.items() if name.startswith("drops_"))
+
+
+def total(table: Numbers, *names: str) -> Numbers:
+    """The sum of some of the `COUNTS` for each row of a table of them."""
+    added: Numbers = table[..., [COUNTS.index(name) for name in names]].sum(axis=-1)
+    return added.astype(np.int64)

@@ -1,0 +1,149 @@
+"""What each pair of endpoints counted in the last ten seconds."""
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from rich.text import Text
+
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.pairs import EndpointPairs, Numbers, PairSums, ratios_of
+from flowverdict_flows.ratios import RETRANSMISSION_RATIO
+
+__all__ = ["WINDOW_SECONDS", "LivePairs", "PairNow", "PairTable", "percent"]
+
+WINDOW_SECONDS = 10.0
+_REMEMBERED_PAIRS = 50_000
+_SHOWN_HALF_OPEN, _FEW_SYNACKS = 3, 3
+_FIELDS = (
+    "data_segments_sent",
+    "retransmitted_data_segments",
+    "retransmitted_synacks",
+    "opens",
+    "failed_opens",
+    "bytes_sent",
+    "rtt_us",
+)
+_COLUMNS = (*_FIELDS, "rtt_samples")
+
+
+def percent(ratio: float | None) -> str:
+    """A ratio in percent; empty if there is none."""
+    return "" if ratio is None else f"{100 * ratio:.1f}%"
+
+
+@dataclass(frozen=True, slots=True)
+class PairNow:
+    """One pair's sums over the last ten seconds."""
+
+    src: Endpoint
+    dst: Endpoint
+    counts: dict[str, int]
+
+    @property
+    def retransmission_ratio(self) -> float | None:
+        """None if it sent no data."""
+        return RETRANSMISSION_RATIO.of(self.counts)
+
+    @property
+    def rtt_ms(self) -> float | None:
+        """Mean of the readings of the smoothed RTT; None if there is none."""
+        samples = self.counts["rtt_samples"]
+        return self.counts["rtt_us"] / samples / 1000 if samples else None
+
+    def ratio_text(self, fail_ratio: float | None) -> Text:
+        """The retransmission ratio, red above the threshold, if that is known."""
+        ratio = self.retransmission_ratio
+        is_bad = ratio is not None and fail_ratio is not None and ratio > fail_ratio
+        return Text(percent(ratio), style="bold red" if is_bad else "")
+
+
+_NOBODY = Endpoint("unknown", "", "")
+
+
+@dataclass(frozen=True, slots=True)
+class PairTable:
+    """The sums by pair: a row for each of `numbers`; `rows` are the enriched rows behind them."""
+
+    pairs: EndpointPairs
+    numbers: Numbers
+    sums: npt.NDArray[np.int64]
+    rows: int
+
+    def column(self, name: str) -> Numbers:
+        """One of the sums, for each pair."""
+        found: Numbers = self.sums[:, _COLUMNS.index(name)]
+        return found
+
+    def whole(self) -> PairNow:
+        """All pairs together."""
+        return PairNow(_NOBODY, _NOBODY, _named(self.sums.sum(axis=0)))
+
+    def worst_first(self, chosen: npt.NDArray[np.bool_], most: int) -> Iterator[PairNow]:
+        """The `chosen` pairs by retransmission ratio, then failed connects, then data sent."""
+        ratios = np.nan_to_num(ratios_of(RETRANSMISSION_RATIO, self.sums, _COLUMNS))
+        failed, sent = self.column("failed_opens"), self.column("data_segments_sent")
+        order = np.lexsort((-sent, -failed, -ratios))
+        for at in order[chosen[order]][:most].tolist():
+            src, dst = self.pairs.pair(int(self.numbers[at]))
+            yield PairNow(src, dst, _named(self.sums[at]))
+
+    def half_open(self) -> Iterator[tuple[Endpoint, int]]:
+        """Endpoints with requests that never became connections, and SYN-ACKs retransmitted."""
+        synacks = self.column("retransmitted_synacks")
+        never = (synacks > 0) & (self.column("opens") == 0)
+        if not never.any():
+            return
+        ends, sources, _ = self.pairs.ends(self.numbers[never])
+        sums = np.bincount(sources, synacks[never]).astype(np.int64)
+        for at in np.argsort(-sums, kind="stable")[:_SHOWN_HALF_OPEN].tolist():
+            if sums[at] >= _FEW_SYNACKS:
+                yield ends[at], int(sums[at])
+
+
+def _named(sums: Numbers) -> dict[str, int]:
+    return dict(zip(_COLUMNS, sums.tolist(), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One message's sums."""
+
+    received: float
+    numbers: Numbers
+    sums: npt.NDArray[np.int64]
+    rows: int
+
+
+class LivePairs:
+    """Takes enriched batches, gives the sums of the last ten seconds."""
+
+    def __init__(self) -> None:
+        self._pairs = EndpointPairs()
+        self._parts: deque[_Part] = deque()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """A batch has passed."""
+        if len(self._pairs) > _REMEMBERED_PAIRS:
+            self._pairs.clear()
+            self._parts.clear()
+        rows = self._pairs.group(batch)
+        columns = [*map(rows.sums, _FIELDS), rows.samples("rtt_us")]
+        sums = np.stack(columns, axis=1)
+        self._parts.append(_Part(time.monotonic(), rows.numbers, sums, batch.num_rows))
+
+    def sums(self) -> PairTable:
+        """The sums as of now."""
+        oldest = time.monotonic() - WINDOW_SECONDS
+        while self._parts and self._parts[0].received < oldest:
+            self._parts.popleft()
+        sums = PairSums(len(_COLUMNS), np.int64)
+        for part in self._parts:
+            sums.add(part.numbers, part.sums)
+        numbers = np.flatnonzero(sums.values.any(axis=1))
+        rows = sum(part.rows for part in self._parts)
+        return PairTable(self._pairs, numbers, sums.values[numbers], rows)
