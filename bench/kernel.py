@@ -18,7 +18,7 @@ from flowverdict_collector.kernel import FlowMaps, program_descriptor
 from flowverdict_collector.loader import LoadError, load
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
-from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 
 __all__ = ["measure"]

@@ -11,8 +11,8 @@ from pathlib import Path
 from bench.figure import Figure
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
-from flowverdict_lab.experiment import Outcome, listening, until_judged
-from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.live_support import why_not_live
+from flowverdict_lab.phases import Outcome, listening, until_judged
 from flowverdict_lab.pipeline import Pipeline
 
 __all__ = ["measure"]

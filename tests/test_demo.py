@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.live_support import why_not_live
 
 DEMO = str(Path(sys.executable).with_name("flowverdict-demo"))
 REASON = why_not_live()

@@ -15,7 +15,7 @@ import yaml
 
 from conftest import a_cause, a_verdict, eventually
 from flowverdict_contracts import verdicts
-from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.live_support import why_not_live
 from tests.stand_ins.kubernetes import KubernetesStandIn
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +69,7 @@ def cluster() -> Iterator[Cluster]:
 
 def start(cluster: Cluster, folder: Path, *arguments: str) -> subprocess.Popen[str]:
     config = str(cluster.kubeconfig(folder))
-    argv = [sys.executable, "-m", "flowverdict_lab.on_cluster", "--kubeconfig", config]
+    argv = [sys.executable, "-m", "flowverdict_lab.experiment", "--kubeconfig", config]
     return subprocess.Popen(
         [*argv, *arguments],
         env={**os.environ, "COLUMNS": "200"},
@@ -244,7 +244,7 @@ def test_init_and_cleanup_may_be_said_twice(cluster: Cluster, tmp_path: Path) ->
 
 
 def test_without_a_cluster_it_says_so(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "flowverdict_lab.on_cluster"]
+    argv = [sys.executable, "-m", "flowverdict_lab.experiment"]
     argv += ["--kubeconfig", str(tmp_path / "none"), "init"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3

@@ -20,7 +20,7 @@ from flowverdict_contracts.addresses import to_text
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, raw_subject
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
-from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline
 from flowverdict_runtime.stored_messages import stored_messages

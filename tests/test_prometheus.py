@@ -17,12 +17,12 @@ import pytest
 from conftest import eventually
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
-from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline, free_port, start_process, stop_process
+from flowverdict_provisioner.board import Board
 from flowverdict_provisioner.boards import BOARDS
-from flowverdict_provisioner.build import build
-from flowverdict_provisioner.declare import Board
+from flowverdict_provisioner.dashboard_json import build
 from tests.stand_ins.influx import InfluxStandIn
 
 UNPACKED = Path(__file__).parents[1] / ".cache" / "prometheus" / "usr" / "bin" / "prometheus"

@@ -18,7 +18,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from flowverdict_contracts import verdicts
 from flowverdict_lab import report
 from flowverdict_lab.cluster import make_cluster
-from flowverdict_lab.experiment import (
+from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
+from flowverdict_lab.live_support import why_not_live
+from flowverdict_lab.network import LabError
+from flowverdict_lab.phases import (
     METRICS_FILE,
     PHASES,
     REPORT_FILE,
@@ -27,9 +30,6 @@ from flowverdict_lab.experiment import (
     run_live,
     run_replay,
 )
-from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
-from flowverdict_lab.machine import why_not_live
-from flowverdict_lab.network import LabError
 from flowverdict_lab.pipeline import PipelineError
 from flowverdict_lab.recording import RecordingError
 
@@ -37,7 +37,7 @@ __all__ = ["main"]
 
 RECORDING_FILE = "recording.jsonl.gz"
 _FILES = ("verdict.json", "verdicts.jsonl", METRICS_FILE, REPORT_FILE, "inventory.json")
-_DEFAULT_RUN = ("20 % packet loss on pod-a", 4, 2)
+_DEFAULT_RUN = ("20% packet loss on pod-a", 4, 2)
 SHIPPED_RECORDING = Path(__file__).parent / "recordings" / "pod-loss.jsonl.gz"
 
 _RIGHT, _WRONG, _USAGE, _FAILED, _INTERRUPTED = 0, 1, 2, 3, 130
@@ -60,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 the verdict is right, 1 it is wrong, 2 wrong usage, 3 cannot run.",
     )
     add = parser.add_argument
-    add("--fault", choices=FAULTS, default="pod-loss", help="what to break (default: pod-loss)")
+    add(
+        "--fault",
+        choices=list(FAULTS),
+        default="pod-loss",
+        help="what to break (default: pod-loss)",
+    )
     add("--target", default="", metavar="NAME", help="a pod, a node, or two as in pod-b,pod-c")
     add("--loss", type=_whole(1, 100), default=20, metavar="PERCENT", help="default: 20")
     add("--pods", type=_whole(2, 50), default=4, metavar="N", help="default: 4")
@@ -151,11 +156,11 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
     cluster = make_cluster(arguments.pods, arguments.nodes)
     fault = parse_fault(arguments.fault, arguments.target, arguments.loss, cluster)
     if replay is None and (why := os.environ.get("FLOWVERDICT_NOT_LIVE") or why_not_live()):
-        said = f"No live run, since {why}: replaying the recording of a real one."
-        console.print(said, soft_wrap=True)
+        notice = f"Cannot run live: {why}. Replaying the recording of a real run."
+        console.print(notice, soft_wrap=True)
         arguments.replay = replay = SHIPPED_RECORDING
         if (fault.words, len(cluster.pods), len(cluster.nodes)) != _DEFAULT_RUN:
-            console.print("It is of 20 % packet loss on pod-a; what you asked for is not shown.")
+            console.print(f"It shows {_DEFAULT_RUN[0]}, not the fault you asked for.")
     _prepare(folder)
     if replay is not None:
         with _progress(console, 1) as tell:

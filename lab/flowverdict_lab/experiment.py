@@ -1,257 +1,399 @@
-"""Phases before, during and after a fault, and what the pipeline said of them."""
+"""The command `flowverdict-experiment`: the experiment on a Kubernetes cluster.
 
-import asyncio
+Four pods call each other, before, during and after a fault: for a while, a pod on the target's node
+breaks the target's network, and another listens to verdicts. Then everything is removed.
+"""
+
+import argparse
 import contextlib
+import json
+import re
+import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
 
-import nats
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flowverdict_contracts.subjects import SUBJECT_VERDICTS
-from flowverdict_contracts.timestamps import to_rfc3339
-from flowverdict_contracts.verdicts import Component, Verdict
-from flowverdict_contracts.verdicts import decode as decode_verdict
-from flowverdict_lab import recording
-from flowverdict_lab.cluster import Cluster
-from flowverdict_lab.faults import Fault
-from flowverdict_lab.network import Network
-from flowverdict_lab.pipeline import Pipeline, PipelineError, start_process
-from flowverdict_lab.recording import About
+from flowverdict_lab.kubernetes_objects import (
+    EXPERIMENT,
+    FLOWVERDICT,
+    ClusterError,
+    Objects,
+    manifests,
+)
+from flowverdict_runtime.terminal import printable
 
-__all__ = [
-    "METRICS_FILE",
-    "PHASES",
-    "REPORT_FILE",
-    "Outcome",
-    "listening",
-    "run_live",
-    "run_replay",
-    "until_judged",
-]
+__all__ = ["main"]
 
+PODS = ("pod-a", "pod-b", "pod-c", "pod-d")
 PHASES = ("before", "during", "after")
-METRICS_FILE = "metrics.prom"
-REPORT_FILE = "report.html"
-_JUDGED_SECONDS = 60
-_PANE_SECONDS = 2
-_RESOLVED_SECONDS = 15
-_FLOW_REQUESTS = 120
-"""Requests a second of the whole lab, shared by its flows: two cores serve them with ease."""
+CHAOS, LISTENER = "flowverdict-chaos", "experiment-listener"
+RIGHT, WRONG, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+_READY_SECONDS, _GONE_SECONDS = 180.0, 120.0
+_GONE = "what the experiment made is to be gone"
 
 Tell = Callable[[str, float], None]
-"""Called with what happens now and how many seconds of traffic have passed."""
 
 
-@dataclass(slots=True)
-class Outcome:
-    """What the pipeline said.
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is broken, how, for how long each phase lasts, and the verdict is waited for."""
 
-    Attributes:
-        verdicts: all verdicts, in order.
-        phases: name to start and end, UTC nanoseconds.
-        fault: in words; `expected`: what a right verdict may name.
-        metrics_url: where the exporter answered.
+    target: str
+    loss_percent: int
+    delay_ms: int
+    seconds: float
+    wait_seconds: float
+
+
+class Images:
+    """Where this cluster has Flowverdict's images: beside the doctor's, of the doctor's version.
+
+    Args:
+        given: registry and path from the command line; empty to take the doctor's.
+
+    Raises:
+        ClusterError: where Flowverdict is not there, or its doctor's image tells nothing.
     """
 
-    fault: str
-    expected: tuple[Component, ...]
-    verdicts: list[Verdict] = field(default_factory=list)
-    phases: dict[str, tuple[int, int]] = field(default_factory=dict)
-    metrics_url: str = ""
-
-    @property
-    def verdict(self) -> Verdict | None:
-        """The verdict of the last window while the fault was there; of several, the first."""
-        said = [verdict for verdict in self.verdicts if verdict.status != "resolved"]
-        _, mended_ns = self.phases.get("during", (0, 0))
-        while_broken = [each for each in said if each.window.end <= to_rfc3339(mended_ns)]
-        in_question = while_broken or said
-        last = in_question[-1].window if in_question else None
-        return next((each for each in in_question if each.window == last), None)
-
-    @property
-    def also(self) -> list[Verdict]:
-        """Verdicts on other incidents in the same window."""
-        return [
-            each
-            for each in self.verdicts
-            if self.verdict and each.window == self.verdict.window and each is not self.verdict
-        ]
-
-    def wrong(self) -> str | None:
-        """Why the verdict is not right, None where it is."""
-        if not self.expected:
-            return f"nothing was broken, yet: {self.verdict.summary}" if self.verdict else None
-        names = " or ".join(str(each) for each in self.expected)
-        if self.verdict is None:
-            return (
-                f"there is no verdict, and it should have named {names}; a flow fails when more "
-                "than FLOWVERDICT_FAIL_RATIO (0.05) of its data segments are sent again"
+    def __init__(self, objects: Objects, given: str) -> None:
+        doctor = _doctor(objects.template(FLOWVERDICT, "doctor"))
+        found = re.fullmatch(r"(.*/)?doctor:([\w.-]+)", doctor["image"])
+        if found is None and not given:
+            raise ClusterError(
+                f"the doctor's image is {doctor['image']}, which does not tell where others are: "
+                "--images REGISTRY/PATH"
             )
-        if not self.verdict.causes:
-            return f"the verdict names no cause, and it should have named {names}"
-        first = self.verdict.causes[0]
-        if not any((first.kind, first.name) == (each.kind, each.name) for each in self.expected):
-            return f"the verdict names {first}, and it should have named {names}"
-        return None
+        self._prefix = f"{given.rstrip('/')}/" if given else (found and found[1]) or ""
+        self._version = found[2] if found else version("flowverdict-lab")
+
+    def __getitem__(self, name: str) -> str:
+        return f"{self._prefix}{name}:{self._version}"
 
 
-@contextlib.asynccontextmanager
-async def listening(pipeline: Pipeline, outcome: Outcome) -> AsyncIterator[JetStreamContext]:
-    """A connection to the pipeline's NATS; every verdict goes to `outcome`."""
-
-    async def heard(message: Msg) -> None:
-        outcome.verdicts.append(decode_verdict(message.data))
-
-    client = await nats.connect(pipeline.nats_url)
-    try:
-        await client.subscribe(SUBJECT_VERDICTS, cb=heard)
-        await client.flush()
-        yield client.jetstream(timeout=10)
-        await client.flush()
-    finally:
-        await client.close()
+def _doctor(template: dict[str, Any]) -> dict[str, Any]:
+    """The doctor's own container; a cluster may put others beside it."""
+    containers = template["spec"]["containers"]
+    found: dict[str, Any] = next((c for c in containers if c["name"] == "doctor"), containers[0])
+    return found
 
 
-async def run_live(
-    cluster: Cluster,
-    fault: Fault,
-    seconds: float,
-    folder: Path,
-    record: Path,
-    tell: Tell,
-) -> Outcome:
-    """Build the lab, run the pipeline on it, break it, and listen.
-
-    Raises:
-        LabError, PipelineError: where the lab or a service does not start or ends early.
-    """
-    outcome = Outcome(fault.words, fault.expected)
-    logs = folder / "logs"
-    logs.mkdir(parents=True, exist_ok=True)
-    tell("building the lab", 0)
-    with Network(cluster, logs) as network:
-        tell("starting the services", 0)
-        with Pipeline(folder, cluster.inventory()) as pipeline:
-            outcome.metrics_url = pipeline.url("exporter", "/metrics")
-            tell(f"live: metrics at {outcome.metrics_url}", 0)
-            tell(f"live: {_command('flowverdict-tail')} --nats {pipeline.nats_url}", 0)
-            async with listening(pipeline, outcome) as jetstream:
-                flows = len(cluster.pods) * (len(cluster.pods) - 1)
-                network.start_traffic(max(1.0, min(10.0, _FLOW_REQUESTS / flows)))
-                began = time.monotonic()
-                for phase in PHASES:
-                    if phase == "during":
-                        fault.inject(network)
-                    elif phase == "after":
-                        fault.remove(network)
-                    started = time.time_ns()
-                    until = began + seconds * (PHASES.index(phase) + 1)
-                    while time.monotonic() < until:
-                        tell(_phase_words(phase, fault, outcome), time.monotonic() - began)
-                        pipeline.check_running()
-                        await asyncio.sleep(min(0.25, max(0.0, until - time.monotonic())))
-                    outcome.phases[phase] = (started, time.time_ns())
-                tell("waiting for the last window to be judged", 3 * seconds)
-                await until_judged(pipeline, outcome.phases["after"][1])
-                tell("waiting for the incident to resolve", 3 * seconds)
-                await _until(lambda: _is_resolved(outcome), _RESOLVED_SECONDS)
-                about = About(
-                    fault=outcome.fault,
-                    expected=outcome.expected,
-                    inventory=cluster.inventory(),
-                    phases=outcome.phases,
-                )
-                tell("saving the recording", 3 * seconds)
-                await recording.save(jetstream, about, record)
-                await _write_report(pipeline, outcome, folder)
-            (folder / METRICS_FILE).write_text(pipeline.page("exporter", "/metrics"))
-    return outcome
+def init(objects: Objects, images: Images, tell: Tell) -> None:
+    """Make the four pods and wait until all of them are ready."""
+    for thing in manifests():
+        if thing["kind"] == "Pod":
+            for container in thing["spec"]["containers"]:
+                container["image"] = images["experiment"]
+        objects.create(thing)
+    for pod in PODS:
+        tell(f"waiting for {pod}", 0)
+        objects.wait_ready(EXPERIMENT, pod, _READY_SECONDS)
 
 
-async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
-    """Send a recording through the same services.
-
-    Raises:
-        RecordingError: where the file is not a recording.
-        PipelineError: where a service does not start or ends early.
-    """
-    about, messages = recording.read(path)
-    outcome = Outcome(about.fault, about.expected, phases=about.phases)
-    tell("starting the services", 0)
-    with Pipeline(folder, about.inventory, collector=False) as pipeline:
-        outcome.metrics_url = pipeline.url("exporter", "/metrics")
-        async with listening(pipeline, outcome) as jetstream:
-            tell("replaying", 0)
-            end_ns = await recording.replay(jetstream, messages)
-            tell("waiting for the last window to be judged", 0)
-            await until_judged(pipeline, end_ns)
-            await _write_report(pipeline, outcome, folder)
-        (folder / METRICS_FILE).write_text(pipeline.page("exporter", "/metrics"))
-    return outcome
+def cleanup(objects: Objects, tell: Tell) -> None:
+    """Remove all that the experiment makes, and wait until it is gone."""
+    tell("removing", 0)
+    # First, so that the pod's network is mended while it is still there.
+    _remove_helpers(objects)
+    objects.delete_namespace(EXPERIMENT)
+    objects.wait(_GONE, lambda: not objects.namespace_is_there(EXPERIMENT), _GONE_SECONDS)
 
 
-async def _write_report(pipeline: Pipeline, outcome: Outcome, folder: Path) -> None:
-    """The page about the incident, by the command that an operator would give."""
-    if outcome.verdict is None:
-        return
-    argv = [sys.executable, "-m", "flowverdict_rca", "report", "--nats", pipeline.nats_url]
-    argv += ["--incident", outcome.verdict.incident_id, "--out", str(folder / REPORT_FILE)]
-    log = pipeline.logs / "report.log"
-    process = start_process(argv, log)
-    status = await asyncio.to_thread(process.wait)
-    if status:
-        raise PipelineError(f"the report was not written:\n{pipeline.log_tail('report')}")
+def _remove_helpers(objects: Objects) -> None:
+    """Remove the pods that break and listen, and wait until they are gone."""
+    pods = ((EXPERIMENT, CHAOS), (FLOWVERDICT, LISTENER))
+    for namespace, name in pods:
+        objects.delete_pod(namespace, name)
+    objects.wait(
+        _GONE,
+        lambda: all(objects.pod(namespace, name) is None for namespace, name in pods),
+        _GONE_SECONDS,
+    )
 
 
-def _command(name: str) -> str:
-    """How a command of this environment is called from here."""
-    path = Path(sys.executable).with_name(name)
-    here = Path.cwd()
-    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+def _listener(objects: Objects, images: Images) -> dict[str, Any]:
+    """A pod that prints verdicts; the doctor's, which may read NATS, with another program."""
+    template = objects.template(FLOWVERDICT, "doctor")
+    spec = template["spec"]
+    spec["restartPolicy"] = "OnFailure"
+    spec["automountServiceAccountToken"] = False
+    spec.pop("serviceAccountName", None)
+    spec.pop("serviceAccount", None)
+    container = _doctor(template)
+    spec["containers"] = [container]
+    container["image"] = images["tail"]
+    container["args"] = ["verdicts", "--json"]
+    # The doctor asks others, too; this one needs no password but NATS'.
+    container["env"] = [
+        each for each in container.get("env", []) if each["name"].startswith("FLOWVERDICT_NATS_")
+    ]
+    labels = {**template["metadata"]["labels"], "app.kubernetes.io/name": LISTENER}
+    metadata = {"name": LISTENER, "namespace": FLOWVERDICT, "labels": labels}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
 
 
-def _phase_words(phase: str, fault: Fault, outcome: Outcome) -> str:
-    words = {
-        "before": "before: all is well",
-        "during": f"during: {fault.words}",
-        "after": "after: mended",
+def _chaos(objects: Objects, images: Images, plan: Plan) -> dict[str, Any]:
+    """A pod on the target's node that breaks the target's network for one phase."""
+    target = objects.pod(EXPERIMENT, plan.target)
+    if target is None:
+        raise ClusterError(f"pod {plan.target} is gone")
+    seconds = str(int(plan.seconds) + 30)  # it is removed before; should we die, it ends by itself
+    order = [str(plan.loss_percent), str(plan.delay_ms), seconds, target.metadata.uid]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": CHAOS, "namespace": EXPERIMENT},
+        "spec": {
+            "nodeName": target.spec.node_name,
+            "hostPID": True,
+            "restartPolicy": "Never",
+            "automountServiceAccountToken": False,
+            "activeDeadlineSeconds": int(plan.seconds) + 120,
+            "terminationGracePeriodSeconds": 10,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [
+                {
+                    "name": "chaos",
+                    "image": images["experiment"],
+                    "command": ["/opt/experiment/chaos.sh", *order],
+                    # To enter the other pod's network namespace and change its interface.
+                    "securityContext": {"privileged": True, "runAsUser": 0, "runAsNonRoot": False},
+                }
+            ],
+        },
     }
-    verdict = outcome.verdict
-    if verdict is None:
-        return words[phase]
-    last = outcome.verdicts[-1]
-    blamed = f" {last.causes[0]}" if last.causes else ""
-    return f"{words[phase]} — {last.status}{blamed}"
 
 
-def _is_resolved(outcome: Outcome) -> bool:
-    opened = {verdict.incident_id for verdict in outcome.verdicts}
-    resolved = {v.incident_id for v in outcome.verdicts if v.status == "resolved"}
-    return opened == resolved
+def _is_verdict(said: Any) -> bool:
+    causes = said.get("causes") if isinstance(said, dict) else None
+    return isinstance(causes, list) and all(
+        isinstance(each, dict) and {"kind", "name"} <= each.keys() for each in causes
+    )
 
 
-async def until_judged(pipeline: Pipeline, end_ns: int) -> None:
-    """Until the RCA worker has judged all windows that are whole at `end_ns`."""
+def heard(log: str) -> list[dict[str, Any]]:
+    """The verdicts in a listener's log; lines that are none are passed over."""
+    verdicts = []
+    for line in log.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            said = json.loads(line)
+            if _is_verdict(said):
+                verdicts.append(said)
+    return verdicts
 
-    def judged() -> bool:
-        pipeline.check_running()
-        until = pipeline.metric("rca", "flowverdict_rca_judged_until_seconds")
-        return until > end_ns / 1e9 - 2 * _PANE_SECONDS
 
-    if not await _until(judged, _JUDGED_SECONDS):
-        raise PipelineError(f"the windows were not judged in {_JUDGED_SECONDS} s; see logs/rca.log")
+def blamed(verdicts: list[dict[str, Any]]) -> list[str]:
+    """First causes of verdicts on incidents that are open, in order, each once."""
+    names = [
+        f"{each['causes'][0]['kind']} {each['causes'][0]['name']}"
+        for each in verdicts
+        if each["causes"] and each.get("status") != "resolved"
+    ]
+    return list(dict.fromkeys(names))
 
 
-async def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        await asyncio.sleep(0.1)
-    return True
+def run(objects: Objects, images: Images, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
+    """The three phases; returns what was said meanwhile."""
+    expected = f"pod {EXPERIMENT}/{plan.target}"
+    # Of a run that was killed: its listener heard of another fault, its chaos breaks another pod.
+    _remove_helpers(objects)
+    init(objects, images, tell)
+    tell("waiting for the listener", 0)
+    objects.create(_listener(objects, images))
+    objects.wait_ready(FLOWVERDICT, LISTENER, _READY_SECONDS)
+
+    def listened() -> list[dict[str, Any]]:
+        return heard(objects.log(FLOWVERDICT, LISTENER))
+
+    began = time.monotonic()
+    for number, phase in enumerate(PHASES):
+        if phase == "during":
+            objects.create(_chaos(objects, images, plan))
+            objects.wait_ready(EXPERIMENT, CHAOS, _READY_SECONDS)
+        elif phase == "after":
+            objects.delete_pod(EXPERIMENT, CHAOS)
+        words = f"{phase}: {_words(plan)}" if phase == "during" else phase
+        started = time.monotonic()
+        while (spent := time.monotonic() - started) < plan.seconds:
+            names = blamed(listened())
+            tell(
+                words + (f"; verdict: {printable(names[-1])}" if names else ""),
+                number * plan.seconds + spent,
+            )
+            time.sleep(min(1.0, plan.seconds - spent))
+    tell("waiting for the verdict", time.monotonic() - began)
+    with contextlib.suppress(ClusterError):  # then there is none, which is said below
+        objects.wait("a verdict", lambda: expected in blamed(listened()), plan.wait_seconds)
+    return listened()
+
+
+def _words(plan: Plan) -> str:
+    return f"{plan.loss_percent} % loss and {plan.delay_ms} ms delay at {plan.target}"
+
+
+def _compare(plan: Plan, verdicts: list[dict[str, Any]], console: Console) -> int:
+    expected = f"pod {EXPERIMENT}/{plan.target}"
+    names = blamed(verdicts)
+    for verdict in verdicts:
+        if verdict.get("status") == "opened":
+            console.print(f"[bold]Verdict[/] {_text(verdict.get('summary', ''))}")
+    others = [name for name in names if name != expected]
+    if expected in names:
+        console.print(f"[bold green]Right[/]: it names {expected}, and it was {_words(plan)}.")
+        if others:
+            console.print(f"It names {_text(', '.join(others))}, too.")
+        return RIGHT
+    said = f"it names {_text(', '.join(others))}" if others else "there is no verdict"
+    console.print(f"[bold red]Wrong[/]: {said}, and it should have named {expected}.")
+    return WRONG
+
+
+def _text(said: Any) -> str:
+    """What others said, which is shown and not obeyed."""
+    return escape(printable(str(said)))
+
+
+@contextlib.contextmanager
+def _progress(console: Console, total: float) -> Iterator[Tell]:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=total)
+        said = ""
+
+        def tell(what: str, done: float) -> None:
+            nonlocal said
+            progress.update(task, description=what, completed=done)
+            phase = what.partition(";")[0]
+            if phase != said and not console.is_terminal:
+                console.print(phase, markup=False)
+            said = phase
+
+        yield tell
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="script/experiment",
+        description="Four pods on a Kubernetes cluster with Flowverdict; one of them is broken, and"
+        " the verdict compared. Exit status 0 where it names that pod, 1 where not.",
+    )
+    parser.add_argument("--kubeconfig", default="", help="default: KUBECONFIG or ~/.kube/config")
+    parser.add_argument("--context", default="", help="default: the file's current one")
+    parser.add_argument(
+        "--images",
+        default="",
+        metavar="REGISTRY/PATH",
+        help="where the images tail and experiment are; default: beside the doctor's",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("init", help="make the four pods and their traffic")
+    running = commands.add_parser("run", help="all of it: make, break, compare, remove")
+    running.add_argument("--target", choices=PODS, default="pod-a", help="default: pod-a")
+    running.add_argument(
+        "--loss", type=_within(1, 99), default=20, metavar="PERCENT", help="default: 20"
+    )
+    running.add_argument(
+        "--delay", type=_within(0, 1000), default=20, metavar="MS", help="default: 20"
+    )
+    running.add_argument(
+        "--seconds", type=_within(1, 3600), default=40, help="of each phase; default: 40"
+    )
+    running.add_argument(
+        "--wait",
+        type=_within(0, 3600),
+        default=60,
+        metavar="SECONDS",
+        help="for the verdict, after the last phase; default: 60",
+    )
+    running.add_argument(
+        "--keep", action="store_true", help="leave the four pods and their traffic"
+    )
+    commands.add_parser("cleanup", help="remove all that the experiment made")
+    return parser
+
+
+def _within(low: int, high: int) -> Callable[[str], int]:
+    def whole_number(text: str) -> int:
+        value = int(text)
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
+        return value
+
+    return whole_number
+
+
+def _undisturbed() -> None:
+    """From here on, no Ctrl+C: what was made is being removed."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _interrupt(*_: object) -> None:
+    _undisturbed()
+    raise KeyboardInterrupt
+
+
+def _remove(objects: Objects, keep_pods: bool, tell: Tell) -> None:
+    _undisturbed()
+    try:
+        if keep_pods:
+            _remove_helpers(objects)
+        else:
+            cleanup(objects, tell)
+    except ClusterError as error:
+        raise ClusterError(f"{error}; something is left: script/experiment cleanup") from None
+
+
+def _do(arguments: argparse.Namespace, console: Console) -> int:
+    objects = Objects(arguments.kubeconfig, arguments.context)
+    total = len(PHASES) * getattr(arguments, "seconds", 0)
+    with _progress(console, total) as tell:
+        if arguments.command == "init":
+            init(objects, Images(objects, arguments.images), tell)
+            console.print(f"{', '.join(PODS)} call each other in namespace {EXPERIMENT}.")
+            return RIGHT
+        if arguments.command == "cleanup":
+            cleanup(objects, tell)
+            console.print("Everything that the experiment made is gone.")
+            return RIGHT
+        plan = Plan(
+            arguments.target, arguments.loss, arguments.delay, arguments.seconds, arguments.wait
+        )
+        try:
+            verdicts = run(objects, Images(objects, arguments.images), plan, tell)
+        finally:
+            _remove(objects, arguments.keep, tell)
+    return _compare(plan, verdicts, console)
+
+
+def main() -> None:
+    """Do what the command line says and exit with what came of it."""
+    arguments = _parser().parse_args()
+    console = Console(highlight=False)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        sys.exit(_do(arguments, console))
+    except ClusterError as error:
+        print(f"script/experiment: {error}", file=sys.stderr)
+        sys.exit(FAILED)
+    except Exception as error:  # noqa: BLE001 # 1 would mean that the verdict was wrong
+        why = f"{type(error).__name__}: {printable(str(error))}"
+        print(f"script/experiment: something unforeseen: {why}", file=sys.stderr)
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        left = "everything it made is gone"
+        if arguments.command != "run" or arguments.keep:
+            left = "for what is left: script/experiment cleanup"
+        print(f"script/experiment: interrupted; {left}", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

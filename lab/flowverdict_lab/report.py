@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flowverdict_contracts.verdicts import Cause, FailingFlow, Rule, Verdict
-from flowverdict_lab.experiment import Outcome
+from flowverdict_lab.phases import Outcome
 
 __all__ = ["show"]
 

@@ -62,7 +62,7 @@ async def test_a_stream_is_recorded_and_replayed_as_it_was(
 
 def test_the_recording_in_the_repository_is_of_a_real_run_and_small() -> None:
     about, messages = recording.read(SHIPPED_RECORDING)
-    assert about.fault == "20 % packet loss on pod-a"
+    assert about.fault == "20% packet loss on pod-a"
     assert len(json.loads(about.inventory)["pods"]) == 4
     assert sum(1 for _ in messages) > 30
     assert SHIPPED_RECORDING.stat().st_size < 200_000

@@ -47,7 +47,7 @@ class _MapCreate(ctypes.Structure):
 
 
 def bpf(command: int, attributes: ctypes.Structure) -> int:
-    """Make the system call bpf(2), `attributes` being as in union bpf_attr of include/uapi/linux/bpf.h.
+    """Make the system call with `attributes`, laid out as union bpf_attr (include/uapi/linux/bpf.h).
 
     Raises:
         OSError: if the kernel refuses.

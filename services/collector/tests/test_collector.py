@@ -16,7 +16,7 @@ from conftest import NatsServer, eventually
 from flowverdict_contracts import raw, raw_records
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_lab.machine import why_not_live
+from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.pipeline import start_process, stop_process
 
 REASON = why_not_live()

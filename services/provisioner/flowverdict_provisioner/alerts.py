@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from flowverdict_provisioner.selecting import WITH_SUMMARY
+from flowverdict_provisioner.promql import WITH_SUMMARY
 from flowverdict_provisioner.sources import PROMETHEUS_UID
 
 __all__ = ["FOLDER_UID", "GROUP_INTERVAL_SECONDS", "alert_groups", "alert_rules"]

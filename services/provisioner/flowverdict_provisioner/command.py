@@ -10,7 +10,7 @@ from pathlib import Path
 
 from flowverdict_provisioner.alerts import alert_groups, alert_rules
 from flowverdict_provisioner.boards import BOARDS
-from flowverdict_provisioner.build import build
+from flowverdict_provisioner.dashboard_json import build
 from flowverdict_provisioner.difference import Change
 from flowverdict_provisioner.grafana import Grafana, GrafanaError
 from flowverdict_provisioner.settings import ProvisionerSettings

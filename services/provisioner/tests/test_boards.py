@@ -12,9 +12,9 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from flowverdict_contracts.signals import SIGNALS
+from flowverdict_provisioner.board import Board, Panel
 from flowverdict_provisioner.boards import BOARDS
-from flowverdict_provisioner.build import build
-from flowverdict_provisioner.declare import Board, Panel
+from flowverdict_provisioner.dashboard_json import build
 
 MODELS = {board.uid: build(board) for board in BOARDS}
 every_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: str(board.title))
@@ -35,6 +35,10 @@ def drawn(uid: str) -> list[dict[str, Any]]:
     return [each for each in MODELS[uid]["panels"] if each["type"] != "row"]
 
 
+def coloured_by_threshold(panel: Panel) -> bool:
+    return panel.red_above_fail_ratio or any(each.red_above_fail_ratio for each in panel.columns)
+
+
 @every_panel
 def test_a_panel_has_a_unit_a_description_and_says_what_empty_means(
     board: Board, panel: Panel
@@ -47,9 +51,12 @@ def test_a_panel_has_a_unit_a_description_and_says_what_empty_means(
     assert model["fieldConfig"]["defaults"]["unit"] == panel.unit != ""
     assert model["fieldConfig"]["defaults"]["noValue"] == panel.empty != ""
     assert panel.description.endswith((".", "?"))
-    assert [each["refId"] for each in model["targets"]] == sorted(
-        {q.ref for q in panel.queries}
-    ) or (panel.kind == "nodegraph")
+    refs = [each["refId"] for each in model["targets"]]
+    if coloured_by_threshold(panel):
+        assert refs.pop() == "threshold"
+        config = model["transformations"][0]
+        assert (config["id"], config["options"]["configRefId"]) == ("configFromData", "threshold")
+    assert refs == sorted({q.ref for q in panel.queries}) or (panel.kind == "nodegraph")
     if panel.kind == "table":
         assert panel.columns
     if panel.kind == "timeseries":

@@ -77,7 +77,7 @@ def test_diff_says_what_would_be_done_and_does_nothing(
     assert state(grafana) == before
     said = capsys.readouterr().out
     assert "Pod                             would be updated" in said
-    assert "panels[1].title: 'Mine' → 'Sent again'" in said
+    assert "panels[1].title: 'Mine' → 'Retransmitted by this pod'" in said
 
 
 def test_what_others_changed_elsewhere_is_kept(

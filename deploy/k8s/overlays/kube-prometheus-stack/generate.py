@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from flowverdict_provisioner.boards import BOARDS
-from flowverdict_provisioner.build import build
+from flowverdict_provisioner.dashboard_json import build
 
 HERE = Path(__file__).parent
 RULES = HERE.parents[2] / "prometheus" / "rules"

@@ -1,8 +1,10 @@
-"""*History*: how it was before Prometheus forgot it, from InfluxDB."""
+"""*History*: days and weeks, beyond what Prometheus keeps, from InfluxDB."""
+
+from collections.abc import Sequence
 
 from flowverdict_contracts.signals import MEASUREMENT
-from flowverdict_provisioner.declare import Board, Column, Panel, Query, Row
-from flowverdict_provisioner.selecting import RATIO_THRESHOLDS
+from flowverdict_flows.ratios import RETRANSMISSION_RATIO, Ratio
+from flowverdict_provisioner.board import Board, Column, Panel, Query, Row
 
 __all__ = ["HISTORY"]
 
@@ -18,7 +20,7 @@ def _fields(*names: str) -> str:
 
 
 def _sums(*names: str, by: str) -> str:
-    """Sums over time in groups; each series is summed first, which InfluxDB does where it stores."""
+    """Sums over time in groups; each series is summed first, which InfluxDB does in its storage."""
     return f"""{_fields(*names)}
   |> aggregateWindow(every: v.windowPeriod, fn: sum, createEmpty: false)
   |> group(columns: ["{by}", "_field", "_time"])
@@ -26,20 +28,31 @@ def _sums(*names: str, by: str) -> str:
   |> group(columns: ["{by}"])"""
 
 
-def _quotient(above: str, below: str, by: str) -> str:
-    """Sum of one field by the sum of another, over time, in groups."""
-    return f"""{_sums(above, below, by=by)}
+def _quotient(above: Sequence[str], below: Sequence[str], by: str, at_most: float | None) -> str:
+    """Sums of fields by sums of others, over time, in groups."""
+    numerator, denominator = (" + ".join(f"r.{name}" for name in each) for each in (above, below))
+    present = " and ".join(f"exists r.{name}" for name in (*above, *below))
+    quotient = f"float(v: {numerator}) / float(v: {denominator})"
+    limited = quotient
+    if at_most is not None:
+        limited = f"if {quotient} > {at_most:.1f} then {at_most:.1f} else {quotient}"
+    return f"""{_sums(*above, *below, by=by)}
   |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")
-  |> filter(fn: (r) => exists r.{above} and exists r.{below} and r.{below} > 0)
-  |> map(fn: (r) => ({{r with _value: float(v: r.{above}) / float(v: r.{below})}}))
+  |> filter(fn: (r) => {present} and {denominator} > 0)
+  |> map(fn: (r) => ({{r with _value: {limited}}}))
   |> keep(columns: ["_time", "_value", "{by}"])
   |> sort(columns: ["_time"])"""
+
+
+def _ratio(by: str, ratio: Ratio = RETRANSMISSION_RATIO) -> str:
+    """A ratio as `flowverdict_flows.ratios` defines it."""
+    return _quotient(ratio.numerator, ratio.denominator, by, ratio.at_most)
 
 
 HISTORY = Board(
     uid="flowverdict-history",
     title="History",
-    description="Days and weeks, from InfluxDB: when did it begin, and what was said then?",
+    description="Days and weeks, from InfluxDB: when did it begin, and what was the verdict?",
     stores=("influxdb",),
     since="now-24h",
     refresh="",
@@ -50,40 +63,32 @@ HISTORY = Board(
                 Panel(
                     title="Retransmission ratio by namespace",
                     kind="timeseries",
-                    description="Segments sent again, of all segments with payload.",
-                    queries=(
-                        Query(
-                            _quotient(
-                                "retransmitted_segments", "data_segments_sent", "src_namespace"
-                            )
-                        ),
-                    ),
+                    description="Retransmitted data segments, of all data segments sent.",
+                    queries=(Query(_ratio("src_namespace")),),
                     unit="percentunit",
-                    thresholds=RATIO_THRESHOLDS,
-                    empty="nothing is stored of this time: is an influx-writer running?",
+                    red_above_fail_ratio=True,
+                    empty="nothing stored for this time: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
                     title="Retransmission ratio by node",
                     kind="timeseries",
-                    description="The same by the node that sends.",
-                    queries=(
-                        Query(
-                            _quotient("retransmitted_segments", "data_segments_sent", "src_node")
-                        ),
-                    ),
+                    description="The same, by sending node.",
+                    queries=(Query(_ratio("src_node")),),
                     unit="percentunit",
-                    thresholds=RATIO_THRESHOLDS,
-                    empty="nothing is stored of this time: is an influx-writer running?",
+                    red_above_fail_ratio=True,
+                    empty="nothing stored for this time: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
                     title="RTT by node",
                     kind="timeseries",
                     description="Mean of all readings of the smoothed round-trip time.",
-                    queries=(Query(_quotient("rtt_us_sum", "rtt_us_samples", "src_node")),),
+                    queries=(
+                        Query(_quotient(["rtt_us_sum"], ["rtt_us_samples"], "src_node", None)),
+                    ),
                     unit="µs",
-                    empty="nothing is stored of this time: is an influx-writer running?",
+                    empty="nothing stored for this time: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
@@ -96,7 +101,7 @@ HISTORY = Board(
   |> map(fn: (r) => ({{r with _value: float(v: r._value) * 1000000000.0 / float(v: int(v: v.windowPeriod))}}))"""),
                     ),
                     unit="Bps",
-                    empty="nothing is stored of this time: is an influx-writer running?",
+                    empty="nothing stored for this time: is an influx-writer running?",
                     stacked=True,
                     store="influxdb",
                 ),
@@ -106,11 +111,11 @@ HISTORY = Board(
             "Pairs and verdicts",
             (
                 Panel(
-                    title="Pairs that sent most again",
+                    title="Pairs with most retransmissions",
                     kind="table",
-                    description="Of the whole time range.",
+                    description="Over the whole time range.",
                     queries=(
-                        Query(f"""{_fields("retransmitted_segments")}
+                        Query(f"""{_fields("retransmitted_data_segments")}
   |> sum()
   |> group(columns: ["src_namespace", "src_pod", "dst_namespace", "dst_pod"])
   |> sum()
@@ -123,16 +128,16 @@ HISTORY = Board(
                         Column("src_pod", "From pod"),
                         Column("dst_namespace", "To namespace"),
                         Column("dst_pod", "To pod"),
-                        Column("_value", "Segments sent again"),
+                        Column("_value", "Retransmitted data segments"),
                     ),
                     unit="none",
-                    empty="nothing is stored of this time: is an influx-writer running?",
+                    empty="nothing stored for this time: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
                     title="Verdicts",
                     kind="table",
-                    description="What was said when an incident opened and when it was resolved.",
+                    description="Verdicts that opened or resolved an incident.",
                     queries=(
                         Query(f"""{_RANGE}
   |> filter(fn: (r) => r._measurement == "verdict" and r._field == "summary")

@@ -1,14 +1,16 @@
-"""*Network health*: is TCP well in this cluster, and where is it not?"""
+"""*Network health*: is TCP healthy in this cluster, and where is it not?"""
 
 from flowverdict_contracts.signals import METRICS, Signal
-from flowverdict_provisioner.declare import Board, Column, Link, Panel, Query, Row
-from flowverdict_provisioner.selecting import (
+from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO
+from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row
+from flowverdict_provisioner.promql import (
+    FAIL_RATIO,
     FLOW_VARIABLES,
     FLOWS_FROM,
     OPEN_INCIDENTS,
-    RATIO,
-    RATIO_THRESHOLDS,
-    SOME,
+    PAIR_RATIO,
+    RED_ABOVE_ZERO,
+    counter,
     quantile,
     rate,
     ratio,
@@ -36,7 +38,7 @@ _POD = Link(
 
 
 def _signal_panel(signal: Signal) -> Panel:
-    """What a signal looks like by namespace; a new one is shown without a panel of its own."""
+    """A signal by namespace; a new one needs no panel of its own."""
     queries: tuple[Query, ...]
     if signal.kind == "histogram":
         buckets = f"rate({signal.metric}_bucket{{{FLOWS_FROM}}}[$__rate_interval])"
@@ -54,7 +56,7 @@ def _signal_panel(signal: Signal) -> Panel:
         description=signal.meaning,
         queries=queries,
         unit=_GRAFANA_UNITS[signal.unit],
-        empty="nothing of this kind has been counted",
+        empty="none counted",
         width=8,
         height=6,
     )
@@ -68,15 +70,18 @@ def _between_pods(metric: str) -> str:
     return f"sum by (from, to) ({named})"
 
 
+_METRIC, _LABELS = counter("retransmitted_synacks")
+_SYNACKS = rate(_METRIC, f"{FLOWS_FROM}{_LABELS}", "src_namespace, src_pod")
+
 _BETWEEN_PODS = (
-    f"topk(400, clamp_max({_between_pods('pair:tcp_retransmissions:rate2m')}"
+    f"topk(400, clamp_max({_between_pods('pair:tcp_retransmitted_data_segments:rate2m')}"
     f" / ({_between_pods('pair:tcp_data_segments_sent:rate2m')} > 1), 1))"
 )
 
 NETWORK_HEALTH = Board(
     uid="flowverdict-health",
     title="Network health",
-    description="Is TCP well in this cluster, and where is it not? What the chosen pods send.",
+    description="Is TCP healthy in this cluster, and where is it not? What the selected pods send.",
     variables=FLOW_VARIABLES,
     rows=(
         Row(
@@ -86,33 +91,36 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="Retransmission ratio",
                     kind="stat",
-                    description="Segments sent again, of all segments with payload. Users notice from"
-                    " about 5 %.",
+                    description="Retransmitted data segments, of all data segments sent. Red above the"
+                    " threshold in force.",
                     queries=(Query(ratio(FLOWS_FROM)),),
                     unit="percentunit",
-                    thresholds=RATIO_THRESHOLDS,
-                    empty="these pods send nothing",
+                    red_above_fail_ratio=True,
+                    empty="these pods send no data",
                     width=6,
                     height=4,
                 ),
                 Panel(
                     title="Failing pairs",
                     kind="stat",
-                    description="Pairs of addresses that send more than 5 % of their segments again.",
-                    queries=(Query(f"count({RATIO}{{{FLOWS_FROM}}} > 0.05) or vector(0)"),),
+                    description="Pairs of addresses with a retransmission ratio above the threshold.",
+                    queries=(
+                        Query(
+                            f"count({PAIR_RATIO}{{{FLOWS_FROM}}} > on () group_left () {FAIL_RATIO}) or vector(0)"
+                        ),
+                    ),
                     unit="none",
-                    thresholds=SOME,
+                    thresholds=RED_ABOVE_ZERO,
                     width=6,
                     height=4,
                 ),
                 Panel(
                     title="RTT, 95th percentile",
                     kind="stat",
-                    description="Of the kernel's smoothed round-trip times, a reading of each flow"
-                    " every second.",
+                    description="The kernel's smoothed round-trip time, one reading per flow and second.",
                     queries=(Query(quantile(0.95, "tcp_rtt_seconds", FLOWS_FROM)),),
                     unit="s",
-                    empty="no flow has an RTT yet, or these pairs are beyond the budget",
+                    empty="no flow has an RTT yet, or these pairs are over the series budget",
                     width=6,
                     height=4,
                 ),
@@ -124,8 +132,8 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="Retransmission ratio by pod",
                     kind="timeseries",
-                    description="The ten pods that send the largest share of their segments again."
-                    " Many red pods at once usually have one cause: see Verdicts.",
+                    description="The ten pods with the highest ratio. Many red pods at once usually have"
+                    " one cause: see Verdicts.",
                     queries=(
                         Query(
                             f"topk(10, {ratio(FLOWS_FROM, 'src_namespace, src_pod')})",
@@ -133,27 +141,27 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="percentunit",
-                    thresholds=RATIO_THRESHOLDS,
-                    empty="these pods send nothing",
+                    red_above_fail_ratio=True,
+                    empty="these pods send no data",
                     link=_POD,
                 ),
                 Panel(
                     title="Pod × pod",
                     kind="matrix",
                     description="Retransmission ratio from the pod of the row to the pod of the"
-                    " column. A red row and column are a pod, a red block is a node.",
+                    " column. A red row and column point to a pod, a red block to a node.",
                     queries=(Query(_BETWEEN_PODS),),
                     rows_by="from",
                     columns_by="to",
                     unit="percentunit",
-                    thresholds=RATIO_THRESHOLDS,
+                    red_above_fail_ratio=True,
                     empty="no pair of pods sends enough to have a ratio (one segment a second)",
                 ),
                 Panel(
                     title="Top pairs",
                     kind="table",
-                    description="The pairs that send the largest share of their segments again.",
-                    queries=(Query(f"topk(20, {RATIO}{{{FLOWS_FROM}}})"),),
+                    description="The pairs with the highest retransmission ratio.",
+                    queries=(Query(f"topk(20, {PAIR_RATIO}{{{FLOWS_FROM}}})"),),
                     columns=(
                         Column("src_namespace", "From namespace"),
                         Column("src_pod", "From pod", link=to_pod("src")),
@@ -162,7 +170,7 @@ NETWORK_HEALTH = Board(
                         Column("dst_pod", "To pod", link=to_pod("dst")),
                         Column("dst_ip", "To address"),
                         Column("dst_node", "To node"),
-                        Column("Value", "Ratio", "percentunit", thresholds=RATIO_THRESHOLDS),
+                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
                     ),
                     unit="percentunit",
                     empty="no pair sends enough to have a ratio (one segment a second)",
@@ -176,8 +184,8 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="RTT",
                     kind="timeseries",
-                    description="Smoothed round-trip time. A high median is distance or load, a high"
-                    " 99th percentile is a few bad flows.",
+                    description="Smoothed round-trip time. A high median means distance or load, a high"
+                    " 99th percentile a few bad flows.",
                     queries=(
                         Query(quantile(0.5, "tcp_rtt_seconds", FLOWS_FROM), "median", "A"),
                         Query(
@@ -188,13 +196,13 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet, or these pairs are beyond the budget",
+                    empty="no flow has an RTT yet, or these pairs are over the series budget",
                     width=8,
                 ),
                 Panel(
                     title="RTT, all readings",
                     kind="heatmap",
-                    description="How many flows have which round-trip time. Two bands are two ways.",
+                    description="How many flows have which round-trip time. Two bands suggest two paths.",
                     queries=(
                         Query(
                             "sum by (le) (increase("
@@ -203,7 +211,7 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet, or these pairs are beyond the budget",
+                    empty="no flow has an RTT yet, or these pairs are over the series budget",
                     width=8,
                 ),
                 Panel(
@@ -222,7 +230,7 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet, or these pairs are beyond the budget",
+                    empty="no flow has an RTT yet, or these pairs are over the series budget",
                     width=8,
                 ),
             ),
@@ -233,8 +241,8 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="Failed connects",
                     kind="timeseries",
-                    description="Connection attempts that failed, by whom they were for: nobody"
-                    " listens, a policy forbids it, or the way is broken.",
+                    description="Connection attempts that failed, by destination: nothing listens, a"
+                    " policy forbids it, or the path is broken.",
                     queries=(
                         Query(
                             f"topk(10, {rate('tcp_failed_opens_total', FLOWS_FROM, 'dst_namespace, dst_pod, dst_ip')} > 0)",
@@ -246,10 +254,39 @@ NETWORK_HEALTH = Board(
                     width=8,
                 ),
                 Panel(
+                    title="Connect retransmission ratio",
+                    kind="timeseries",
+                    description="Retransmitted SYN and SYN-ACK segments for each connection attempt.",
+                    queries=(
+                        Query(
+                            f"topk(10, {ratio(FLOWS_FROM, 'src_namespace, src_pod', CONNECT_RETRANSMISSION_RATIO)})",
+                            "{{src_namespace}}/{{src_pod}}",
+                        ),
+                    ),
+                    unit="percentunit",
+                    empty="these pods open no connection",
+                    width=8,
+                ),
+                Panel(
+                    title="Half-open requests",
+                    kind="timeseries",
+                    description="SYN-ACK segments that a pod retransmits, for requests that may never become"
+                    " connections: a SYN flood, a scan, or a broken path back to the clients.",
+                    queries=(
+                        Query(
+                            f"topk(10, {_SYNACKS} > 0)",
+                            "{{src_namespace}}/{{src_pod}}",
+                        ),
+                    ),
+                    unit="pps",
+                    empty="no SYN-ACK was retransmitted",
+                    width=8,
+                ),
+                Panel(
                     title="Resets",
                     kind="timeseries",
-                    description="Connections cut off. Resets sent: a port nobody listens on, or a"
-                    " process that ended. Resets received: the other end did so.",
+                    description="Connections cut off. Sent: nothing listens on the port, or a process"
+                    " ended. Received: the other end did that.",
                     queries=(
                         Query(rate("tcp_resets_sent_total", FLOWS_FROM), "sent", "A"),
                         Query(rate("tcp_resets_received_total", FLOWS_FROM), "received", "B"),
@@ -260,7 +297,7 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="Packets dropped by the kernel",
                     kind="timeseries",
-                    description="By reason. Loss that is not here happened outside of the nodes.",
+                    description="By reason. Loss that is not shown here happened outside the nodes.",
                     queries=(
                         Query(
                             rate("tcp_dropped_packets_total", FLOWS_FROM, "reason"), "{{reason}}"

@@ -1,7 +1,7 @@
-"""*Pipeline*: does Flowverdict itself keep up, lose anything, and what does it cost?"""
+"""*Pipeline*: does Flowverdict keep up, does it lose anything, and what does it cost?"""
 
-from flowverdict_provisioner.declare import Board, Panel, Query, Row, Threshold
-from flowverdict_provisioner.selecting import CLUSTER, CLUSTER_VARIABLE
+from flowverdict_provisioner.board import Board, Panel, Query, Row, Threshold
+from flowverdict_provisioner.promql import CLUSTER, CLUSTER_VARIABLE
 
 __all__ = ["PIPELINE"]
 
@@ -17,7 +17,7 @@ def _rates(*metrics: tuple[str, str], or_none: str = "") -> tuple[Query, ...]:
 
 
 def _losses(*metrics: tuple[str, str]) -> tuple[Query, ...]:
-    """Rates of what has no series as long as it has not happened."""
+    """Rates of counters that have no series until their first increment."""
     return _rates(*metrics, or_none=" or vector(0)")
 
 
@@ -33,8 +33,8 @@ PIPELINE = Board(
                 Panel(
                     title="Consumer lag",
                     kind="timeseries",
-                    description="Messages that a service has not been given yet. Growing: it cannot"
-                    " keep up, or what it writes to is away.",
+                    description="Messages not delivered to a service yet. If it grows, the service cannot"
+                    " keep up, or what it writes to is unavailable.",
                     queries=(
                         Query(
                             f"max by (job, stream) (flowverdict_consumer_pending_messages{{{CLUSTER}}})",
@@ -57,16 +57,16 @@ PIPELINE = Board(
                         ("flowverdict_rca_rows_total", "rca"),
                     ),
                     unit="rowsps",
-                    empty="nothing passes",
+                    empty="no rows",
                     width=8,
                 ),
                 Panel(
                     title="To InfluxDB",
                     kind="timeseries",
-                    description="Points written a second, and refused for good.",
+                    description="Points written per second, and points rejected permanently.",
                     queries=_losses(
                         ("flowverdict_influx_points_total", "written"),
-                        ("flowverdict_influx_points_refused_total", "refused"),
+                        ("flowverdict_influx_points_refused_total", "rejected"),
                     ),
                     unit="cps",
                     empty="no influx-writer runs",
@@ -80,17 +80,18 @@ PIPELINE = Board(
                 Panel(
                     title="Lost, malformed, failed",
                     kind="timeseries",
-                    description="Each of them should be nothing. Lost in the kernel: more flows than"
-                    " the map holds. Malformed: another version, or somebody else on the subject.",
+                    description="All of these should be zero. Lost in the kernel: more flows than the maps"
+                    " hold. Malformed: from another version, or another publisher on the subject.",
                     queries=_losses(
-                        ("flowverdict_rows_lost_total", "rows lost in the kernel"),
+                        ("flowverdict_lost_flow_updates_total", "flow updates lost in the kernel"),
+                        ("flowverdict_lost_sockets_total", "sockets lost in the kernel"),
                         ("flowverdict_messages_malformed_total", "messages malformed"),
                         ("flowverdict_messages_failed_total", "deliveries failed"),
                         ("flowverdict_rca_windows_failed_total", "windows failed"),
                         ("flowverdict_retries_total", "retries"),
                     ),
                     unit="cps",
-                    empty="nothing has been lost",
+                    empty="nothing was lost",
                 ),
                 Panel(
                     title="Series over budget",
@@ -113,7 +114,7 @@ PIPELINE = Board(
             "Attribution",
             (
                 Panel(
-                    title="Ends of flows by what they are",
+                    title="Flow ends by kind",
                     kind="timeseries",
                     description="`unknown` is a private address that nothing in the cluster has: does"
                     " the enricher see all pods and nodes?",
@@ -147,7 +148,7 @@ PIPELINE = Board(
                 Panel(
                     title="CPU",
                     kind="timeseries",
-                    description="Cores that each service takes, all its replicas together.",
+                    description="Cores used by each service, all replicas together.",
                     queries=(
                         Query(
                             f"sum by (job) (rate(process_cpu_seconds_total{{{_JOBS}}}{_RATE}))",
@@ -161,7 +162,7 @@ PIPELINE = Board(
                 Panel(
                     title="Memory",
                     kind="timeseries",
-                    description="Resident memory of each service, all its replicas together.",
+                    description="Resident memory of each service, all replicas together.",
                     queries=(
                         Query(
                             f"sum by (job) (process_resident_memory_bytes{{{_JOBS}}})", "{{job}}"
@@ -172,10 +173,9 @@ PIPELINE = Board(
                     width=8,
                 ),
                 Panel(
-                    title="Draining the kernel's map",
+                    title="Draining the kernel map",
                     kind="timeseries",
-                    description="How long the collector takes to read what was counted, once a"
-                    " second.",
+                    description="How long the collector takes to read the counts, once a second.",
                     queries=(
                         Query(
                             f"max by (instance) (flowverdict_collector_drain_seconds{{{CLUSTER}}})",

@@ -1,11 +1,10 @@
 """*Pod*: one pod's peers and history, and who talks to whom around it."""
 
-from flowverdict_provisioner.declare import Board, Column, Panel, Query, Row, Variable
-from flowverdict_provisioner.selecting import (
+from flowverdict_provisioner.board import Board, Column, Panel, Query, Row, Variable
+from flowverdict_provisioner.promql import (
     CLUSTER,
     CLUSTER_VARIABLE,
-    RATIO,
-    RATIO_THRESHOLDS,
+    PAIR_RATIO,
     quantile,
     rate,
     ratio,
@@ -18,7 +17,7 @@ _ANY = "tcp_data_segments_sent_total"
 _FROM = f'{CLUSTER},src_namespace="$namespace",src_pod="$pod"'
 _TO = f'{CLUSTER},dst_namespace="$namespace",dst_pod="$pod"'
 _PEER = "dst_namespace, dst_pod, dst_ip, dst_node"
-_FLOWS_FROM, _FLOWS_TO = f"{RATIO}{{{_FROM}}}", f"{RATIO}{{{_TO}}}"
+_FLOWS_FROM, _FLOWS_TO = f"{PAIR_RATIO}{{{_FROM}}}", f"{PAIR_RATIO}{{{_TO}}}"
 
 
 def _named(series: str, label: str, end: str) -> str:
@@ -39,7 +38,7 @@ def _near(end: str) -> str:
 
 def _near_flows() -> str:
     return (
-        f"topk(200, {RATIO}{{{CLUSTER}}} and on (src_ip) {_near('src')}"
+        f"topk(200, {PAIR_RATIO}{{{CLUSTER}}} and on (src_ip) {_near('src')}"
         f" and on (dst_ip) {_near('dst')})"
     )
 
@@ -70,7 +69,7 @@ def _peers() -> str:
 POD = Board(
     uid="flowverdict-pod",
     title="Pod",
-    description="One pod: how its flows are, with whom it talks, and how that was before.",
+    description="One pod: the state of its flows, its peers, and its history.",
     variables=(
         CLUSTER_VARIABLE,
         Variable("namespace", "src_namespace", f"{_ANY}", f'{CLUSTER},src_pod!=""', several=False),
@@ -88,24 +87,24 @@ POD = Board(
             "Now",
             (
                 Panel(
-                    title="Sent again",
+                    title="Retransmitted by this pod",
                     kind="stat",
-                    description="Share of the segments that this pod sends again.",
+                    description="Retransmission ratio of what this pod sends.",
                     queries=(Query(ratio(_FROM)),),
                     unit="percentunit",
-                    thresholds=RATIO_THRESHOLDS,
-                    empty="this pod sends nothing",
+                    red_above_fail_ratio=True,
+                    empty="this pod sends no data",
                     width=6,
                     height=4,
                 ),
                 Panel(
-                    title="Sent again to it",
+                    title="Retransmitted to this pod",
                     kind="stat",
-                    description="Share of the segments that others send to this pod again.",
+                    description="Retransmission ratio of what others send to this pod.",
                     queries=(Query(ratio(_TO)),),
                     unit="percentunit",
-                    thresholds=RATIO_THRESHOLDS,
-                    empty="nobody sends to this pod",
+                    red_above_fail_ratio=True,
+                    empty="no pod sends data to this one",
                     width=6,
                     height=4,
                 ),
@@ -141,24 +140,24 @@ POD = Board(
                     " what is sent along the arrow.",
                     queries=(Query(_nodes(), ref="nodes"), Query(_edges(), ref="edges")),
                     unit="percentunit",
-                    empty="it exchanges less than one segment a second with anybody",
+                    empty="it exchanges less than one data segment a second with any peer",
                     height=11,
                 ),
                 Panel(
                     title="To each peer",
                     kind="table",
-                    description="What this pod sends again, by peer. One bad peer among many is the"
-                    " peer's fault; all of them bad is this pod's or its node's.",
+                    description="Retransmission ratio by peer. If one of many is bad, suspect that peer;"
+                    " if all are, suspect this pod or its node.",
                     queries=(Query(f"max by ({_PEER}) ({_FLOWS_FROM})"),),
                     columns=(
                         Column("dst_namespace", "Namespace"),
                         Column("dst_pod", "Pod", link=to_pod("dst")),
                         Column("dst_ip", "Address"),
                         Column("dst_node", "Node"),
-                        Column("Value", "Sent again", "percentunit", thresholds=RATIO_THRESHOLDS),
+                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
                     ),
                     unit="percentunit",
-                    empty="it sends less than one segment a second to anybody",
+                    empty="it sends less than one data segment a second to any peer",
                     height=11,
                 ),
             ),
@@ -167,16 +166,16 @@ POD = Board(
             "History",
             (
                 Panel(
-                    title="Sent again",
+                    title="Retransmission ratio",
                     kind="timeseries",
-                    description="By direction; both high is the pod, one high is one way to it.",
+                    description="By direction. If both are high, suspect the pod; if one is, the path in that direction.",
                     queries=(
-                        Query(ratio(_FROM), "by this pod", "A"),
-                        Query(ratio(_TO), "by others, to it", "B"),
+                        Query(ratio(_FROM), "sent by this pod", "A"),
+                        Query(ratio(_TO), "sent to this pod", "B"),
                     ),
                     unit="percentunit",
-                    thresholds=RATIO_THRESHOLDS,
-                    empty="this pod sends nothing",
+                    red_above_fail_ratio=True,
+                    empty="this pod sends no data",
                 ),
                 Panel(
                     title="RTT and jitter",
@@ -192,13 +191,13 @@ POD = Board(
                 Panel(
                     title="Throughput",
                     kind="timeseries",
-                    description="TCP payload; what is sent includes what is sent again.",
+                    description="TCP payload; what is sent includes retransmissions.",
                     queries=(
                         Query(rate("tcp_sent_bytes_total", _FROM), "sent", "A"),
                         Query(rate("tcp_received_bytes_total", _FROM), "received", "B"),
                     ),
                     unit="Bps",
-                    empty="this pod sends nothing",
+                    empty="this pod sends no data",
                 ),
                 Panel(
                     title="Connections",

@@ -1,13 +1,13 @@
-"""*Verdicts*: who is to blame now and was lately, how sure that is, and how complete the data."""
+"""*Verdicts*: what is to blame now and was recently, how sure that is, how complete the data."""
 
 from dataclasses import replace
 
-from flowverdict_provisioner.declare import Board, Column, Link, Panel, Query, Row, Threshold
-from flowverdict_provisioner.selecting import (
+from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row, Threshold
+from flowverdict_provisioner.promql import (
     CLUSTER,
     CLUSTER_VARIABLE,
     OPEN_INCIDENTS,
-    SOME,
+    RED_ABOVE_ZERO,
     WITH_SUMMARY,
 )
 
@@ -39,7 +39,7 @@ def _rule(measure: str) -> str:
 VERDICTS = Board(
     uid="flowverdict-verdicts",
     title="Verdicts",
-    description="Who is behind the failing flows, how sure that is, and why.",
+    description="What is behind the failing flows, how sure that is, and why.",
     since="now-6h",
     refresh="5s",
     variables=(CLUSTER_VARIABLE,),
@@ -56,15 +56,15 @@ VERDICTS = Board(
                         Query(f"max(flowverdict_incident_failing_flows{{{CLUSTER}}}) or vector(0)"),
                     ),
                     unit="none",
-                    thresholds=SOME,
+                    thresholds=RED_ABOVE_ZERO,
                     width=4,
                     height=5,
                 ),
                 Panel(
                     title="Open now",
                     kind="table",
-                    description="The cause of each open incident, as it was first said. An empty"
-                    " cause: flows fail, and nothing singles one out.",
+                    description="The cause of each open incident, with its first summary. An empty"
+                    " cause: flows fail, and no cause stands out.",
                     queries=(
                         Query(
                             f"max by ({_NAMED}) (flowverdict_incident_active{{{CLUSTER}}}) {WITH_SUMMARY}"
@@ -92,7 +92,7 @@ VERDICTS = Board(
                 Panel(
                     title="Incidents",
                     kind="state-timeline",
-                    description="From when to when each incident was open, by its cause.",
+                    description="When each incident was open, by cause.",
                     queries=(
                         Query(
                             f"max by (cause_kind, cause_namespace, cause_name) (flowverdict_incident_active{{{CLUSTER}}})",
@@ -106,7 +106,7 @@ VERDICTS = Board(
                     title="Score",
                     kind="timeseries",
                     description="How well the cause explains the failing flows: 1 is all of them and"
-                    " nothing else.",
+                    " no others.",
                     queries=(
                         Query(
                             _by_cause(f"flowverdict_incident_score{{{CLUSTER}}}"),
@@ -126,8 +126,8 @@ VERDICTS = Board(
                     title="Rules behind the open verdicts",
                     kind="table",
                     description="Association rules over the flows of the last window. Support: share"
-                    " of all flows; confidence: how often the right side holds where the left does;"
-                    " lift: how much more often than by chance.",
+                    " of all flows that match both sides. Confidence: share of those matching the left"
+                    " side that match the right one. Lift: how much more often than by chance.",
                     queries=(
                         Query(_rule("support"), ref="A"),
                         Query(_rule("confidence"), ref="B"),
@@ -147,7 +147,7 @@ VERDICTS = Board(
                 Panel(
                     title="Share of the failing flows explained",
                     kind="timeseries",
-                    description="What is below 100 % fails for another reason.",
+                    description="What is missing from 100% fails for another reason.",
                     queries=(
                         Query(
                             _by_cause(f"flowverdict_incident_explains_ratio{{{CLUSTER}}}"),
@@ -161,12 +161,12 @@ VERDICTS = Board(
             ),
         ),
         Row(
-            "Coverage: what verdicts rest on",
+            "Coverage: the data behind verdicts",
             (
                 Panel(
-                    title="Since each node's last interval",
+                    title="Age of each node's last interval",
                     kind="timeseries",
-                    description="A node that is silent is not judged. It should be a second or two.",
+                    description="A silent node is not judged. This should be a second or two.",
                     queries=(
                         Query(
                             "time() - max by (node)"
@@ -180,27 +180,29 @@ VERDICTS = Board(
                         Threshold(30, "yellow"),
                         Threshold(60, "red"),
                     ),
-                    empty="nothing has come from any node: is a collector running?",
+                    empty="no node has reported: is a collector running?",
                     width=8,
                 ),
                 Panel(
-                    title="Rows lost in the kernel",
+                    title="Lost in the kernel",
                     kind="timeseries",
-                    description="Counts that a node had no room for. It should be nothing.",
+                    description="Flow updates and sockets that a node's kernel maps had no room for. This"
+                    " should be zero.",
                     queries=(
                         Query(
-                            f"sum by (node) (rate(flowverdict_rows_lost_total{{{CLUSTER}}}[$__rate_interval]))",
+                            f"sum by (node) (rate(flowverdict_lost_flow_updates_total{{{CLUSTER}}}[$__rate_interval]))"
+                            f" + sum by (node) (rate(flowverdict_lost_sockets_total{{{CLUSTER}}}[$__rate_interval]))",
                             "{{node}}",
                         ),
                     ),
                     unit="cps",
-                    empty="nothing has come from any node: is a collector running?",
+                    empty="no node has reported: is a collector running?",
                     width=8,
                 ),
                 Panel(
-                    title="Since the last judged window",
+                    title="Age of the last judged window",
                     kind="timeseries",
-                    description="How old the newest judgement is. It should be below ten seconds.",
+                    description="This should be below ten seconds.",
                     queries=(
                         Query(
                             f"time() - max(flowverdict_rca_judged_until_seconds{{{CLUSTER}}} > 0)",

@@ -1,17 +1,20 @@
-"""What panels of several dashboards ask in the same way: whose flows, ratios, quantiles."""
+"""PromQL that panels of several dashboards share: whose flows, ratios, quantiles."""
 
-from flowverdict_provisioner.declare import Link, Panel, Query, Threshold, Variable
+from flowverdict_contracts.signals import SIGNALS
+from flowverdict_flows.ratios import RETRANSMISSION_RATIO, Ratio
+from flowverdict_provisioner.board import Link, Panel, Query, Threshold, Variable
 
 __all__ = [
     "CLUSTER",
     "CLUSTER_VARIABLE",
+    "FAIL_RATIO",
     "FLOWS_FROM",
     "FLOW_VARIABLES",
     "OPEN_INCIDENTS",
-    "RATIO",
-    "RATIO_THRESHOLDS",
-    "SOME",
+    "PAIR_RATIO",
+    "RED_ABOVE_ZERO",
     "WITH_SUMMARY",
+    "counter",
     "quantile",
     "rate",
     "ratio",
@@ -38,21 +41,19 @@ FLOW_VARIABLES = (
     ),
 )
 
-RATIO = "pair:tcp_retransmission_ratio:rate2m"
-RATIO_THRESHOLDS = (
-    Threshold(0, "green"),
-    Threshold(0.01, "yellow"),
-    Threshold(0.05, "red"),
-)
+PAIR_RATIO = "pair:tcp_retransmission_ratio:rate2m"
+"""The recording rule for each pair."""
+
+FAIL_RATIO = f"max(flowverdict_fail_ratio{{{CLUSTER}}})"
+"""The threshold that is in force: a flow fails above it."""
 
 WITH_SUMMARY = (
     "* on (incident_id) group_left (summary)"
     " topk by (incident_id) (1, max by (incident_id, summary) (flowverdict_incident_info))"
 )
-"""After an expression of incidents: gives each its verdict's words, also where exporters differ."""
+"""After an expression of incidents: adds each one's summary, even if exporters differ in it."""
 
-SOME = (Threshold(0, "green"), Threshold(1, "red"))
-"""For a number that should be 0."""
+RED_ABOVE_ZERO = (Threshold(0, "green"), Threshold(1, "red"))
 
 OPEN_INCIDENTS = Panel(
     title="Open incidents",
@@ -64,7 +65,7 @@ OPEN_INCIDENTS = Panel(
         ),
     ),
     unit="none",
-    thresholds=SOME,
+    thresholds=RED_ABOVE_ZERO,
     link=Link("Verdicts", "flowverdict-verdicts"),
     width=6,
     height=4,
@@ -77,11 +78,22 @@ def rate(metric: str, selector: str, by: str = "") -> str:
     return f"sum{grouping} (rate({metric}{{{selector}}}[$__rate_interval]))"
 
 
-def ratio(selector: str, by: str = "") -> str:
-    """Retransmitted segments by segments sent with payload; at most 1."""
-    again = rate("tcp_retransmissions_total", selector, by)
-    sent = rate("tcp_data_segments_sent_total", selector, by)
-    return f"clamp_max({again} / ({sent} > 0), 1)"
+def counter(field: str) -> tuple[str, str]:
+    """The counter of a field of an enriched row, and what selects it among the metric's others."""
+    signal = next(each for each in SIGNALS if each.field == field)
+    labels = "".join(f',{name}="{value}"' for name, value in signal.labels.items())
+    return f"{signal.metric}_total", labels
+
+
+def ratio(selector: str, by: str = "", of: Ratio = RETRANSMISSION_RATIO) -> str:
+    """A ratio of sums of rates, as `flowverdict_flows.ratios` defines it."""
+
+    def total(fields: tuple[str, ...]) -> str:
+        counters = (counter(field) for field in fields)
+        return " + ".join(rate(metric, f"{selector}{labels}", by) for metric, labels in counters)
+
+    quotient = f"({total(of.numerator)}) / (({total(of.denominator)}) > 0)"
+    return quotient if of.at_most is None else f"clamp_max({quotient}, {of.at_most:g})"
 
 
 def quantile(share: float, histogram: str, selector: str, by: str = "") -> str:

@@ -20,9 +20,9 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from flowverdict_provisioner.declare import Board, Link, Panel, Query, Store, Variable
-from flowverdict_provisioner.drawing import dashboard_url, drawn
-from flowverdict_provisioner.selecting import CLUSTER, WITH_SUMMARY
+from flowverdict_provisioner.board import Board, Link, Panel, Query, Store, Variable
+from flowverdict_provisioner.panel_kinds import FAIL_RATIO_REF, dashboard_url, drawn
+from flowverdict_provisioner.promql import CLUSTER, FAIL_RATIO, WITH_SUMMARY
 
 __all__ = ["TAG", "build"]
 
@@ -159,6 +159,8 @@ def _panel(panel: Panel) -> Any:
     )
     for query in panel.queries:
         built = built.with_target(_target(panel, query))
+    if panel.red_above_fail_ratio or any(each.red_above_fail_ratio for each in panel.columns):
+        built = built.with_target(_target_of_fail_ratio(panel.store))
     if panel.thresholds:
         steps = [models.Threshold(value=each.value, color=each.color) for each in panel.thresholds]
         steps[0].value = None
@@ -183,6 +185,23 @@ def _target(panel: Panel, query: Query) -> Any:
     if panel.kind == "heatmap":
         built = built.format(PromQueryFormat.HEATMAP)
     return built.instant() if panel.kind in _INSTANT else built.range()
+
+
+# What the last verdict in InfluxDB says; there is none before the first.
+_FLUX_FAIL_RATIO = f"""from(bucket: v.defaultBucket)
+  |> range(start: -30d)
+  |> filter(fn: (r) => r._measurement == "verdict" and r._field == "fail_ratio")
+  |> group()
+  |> last()
+  |> keep(columns: ["_time", "_value"])
+  |> rename(columns: {{_value: "{FAIL_RATIO_REF}"}})"""
+
+
+def _target_of_fail_ratio(store: Store) -> Any:
+    if store == "influxdb":
+        return _Flux(Query(_FLUX_FAIL_RATIO, ref=FAIL_RATIO_REF))
+    built = prometheus.Dataquery().expr(FAIL_RATIO).ref_id(FAIL_RATIO_REF)
+    return built.legend_format(FAIL_RATIO_REF).instant()
 
 
 def _data_link(link: Link) -> dashboard.DashboardLink:

@@ -16,13 +16,18 @@ from grafana_foundation_sdk.builders.common import (
 from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 
-from flowverdict_provisioner.declare import Column, Link, Panel
+from flowverdict_provisioner.board import Column, Link, Panel
 
-__all__ = ["dashboard_url", "drawn"]
+__all__ = ["FAIL_RATIO_REF", "dashboard_url", "drawn"]
+
+FAIL_RATIO_REF = "threshold"
+"""The query for the threshold that is in force, and the name of its field."""
 
 
 def drawn(panel: Panel, built: Any) -> Any:
     """The SDK's builder of a panel, with what belongs to its kind."""
+    if panel.red_above_fail_ratio or any(each.red_above_fail_ratio for each in panel.columns):
+        built = built.with_transformation(_red_above_fail_ratio())
     return _KINDS[panel.kind](panel, built) if panel.kind in _KINDS else built
 
 
@@ -30,6 +35,22 @@ def dashboard_url(link: Link) -> str:
     """The address of a dashboard within Grafana, with its variables and the time range kept."""
     pairs = "".join(f"&var-{name}={quote(v, safe='${}._')}" for name, v in link.variables.items())
     return f"/d/{link.uid}?${{__url_time_range}}&${{cluster:queryparam}}{pairs}"
+
+
+def _red_above_fail_ratio() -> models.DataTransformerConfig:
+    """Grafana's *Config from query results*: a red step at the value of the threshold's query.
+
+    public/app/features/transformers/fieldToConfigMapping in Grafana's source.
+    """
+    red = {"threshold": {"color": "red"}}
+    mapping = {
+        "fieldName": FAIL_RATIO_REF,
+        "handlerKey": "threshold1",
+        "handlerArguments": red,
+        "reducerId": "lastNotNull",
+    }
+    options = {"configRefId": FAIL_RATIO_REF, "mappings": [mapping]}
+    return _transformation("configFromData", options)
 
 
 def _stat(_: Panel, built: Any) -> Any:
@@ -42,7 +63,7 @@ def _timeseries(panel: Panel, built: Any) -> Any:
     built = built.legend(legend.placement(common.LegendPlacement.BOTTOM).calcs([]))
     tooltip = VizTooltipOptions().mode(common.TooltipDisplayMode.MULTI)
     built = built.tooltip(tooltip.sort(common.SortOrder.DESCENDING))
-    if panel.thresholds:
+    if panel.thresholds or panel.red_above_fail_ratio:
         dashed = GraphThresholdsStyleConfig().mode(common.GraphThresholdsStyleMode.DASHED)
         built = built.thresholds_style(dashed)
     if panel.stacked:
@@ -111,11 +132,8 @@ def _column_properties(column: Column) -> Iterator[models.DynamicConfigValue]:
     if column.link is not None:
         link = {"title": column.link.title, "url": dashboard_url(column.link)}
         yield models.DynamicConfigValue(id_val="links", value=[link])
-    if column.thresholds:
-        steps = [{"value": each.value, "color": each.color} for each in column.thresholds]
-        steps[0]["value"] = None  # from minus infinity on
-        value = {"mode": "absolute", "steps": steps}
-        yield models.DynamicConfigValue(id_val="thresholds", value=value)
+    if column.red_above_fail_ratio:
+        yield models.DynamicConfigValue(id_val="color", value={"mode": "thresholds"})
         yield models.DynamicConfigValue(
             id_val="custom.cellOptions", value={"type": "color-background"}
         )

@@ -20,7 +20,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From `value` on things are shown in `color`."""
+    """From `value` on, the color is `color`."""
 
     value: float
     color: str
@@ -28,7 +28,7 @@ class Threshold:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Where a click on a value leads: a dashboard's uid, and variables from the value's labels."""
+    """The target of a click: a dashboard's uid, and variables from the value's labels."""
 
     title: str
     uid: str
@@ -37,13 +37,16 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """How a column of a table is called and shown; `link` is followed from its cells."""
+    """A column of a table: its title and unit; `link` is followed from its cells.
+
+    `red_above_fail_ratio`: cells above the threshold in force are red.
+    """
 
     name: str
     title: str
     unit: str = ""
     link: Link | None = None
-    thresholds: tuple[Threshold, ...] = ()
+    red_above_fail_ratio: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +57,8 @@ class Panel:
         kind: how it is drawn; a `matrix` is a table of `rows_by` by `columns_by`.
         description: what it shows and how to read it.
         unit: of Grafana's units (`percentunit`, `s`, `Bps` …).
-        empty: what is said where there is no data, and what that means.
+        empty: text shown if there is no data, and what that means.
+        red_above_fail_ratio: values above the threshold in force are red, whatever it is now.
         columns: of a table, in order; others are not shown.
         width, height: of 24 columns, and in rows of 30 pixels.
     """
@@ -66,6 +70,7 @@ class Panel:
     unit: str
     empty: str = "no data"
     thresholds: tuple[Threshold, ...] = ()
+    red_above_fail_ratio: bool = False
     columns: tuple[Column, ...] = ()
     rows_by: str = ""
     columns_by: str = ""
@@ -87,7 +92,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """What an operator picks: the values of `label` of `metric`, narrowed down by `given`."""
+    """A selection: the values of `label` of `metric`, restricted to `given`."""
 
     name: str
     label: str

@@ -1,0 +1,33 @@
+"""Faults of the lab, a class and a file each; a new one is added here and nowhere else."""
+
+from flowverdict_lab.cluster import Cluster
+from flowverdict_lab.faults.fault import Fault, FaultError
+from flowverdict_lab.faults.link_loss import LinkLoss
+from flowverdict_lab.faults.no_fault import NoFault
+from flowverdict_lab.faults.node_loss import NodeLoss
+from flowverdict_lab.faults.pod_loss import PodLoss
+
+__all__ = ["FAULTS", "Fault", "FaultError", "parse_fault"]
+
+_ALL: tuple[type[Fault], ...] = (PodLoss, NodeLoss, LinkLoss, NoFault)
+
+FAULTS = {each.name: each for each in _ALL}
+"""Name on the command line to fault."""
+
+
+def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> Fault:
+    """The fault that the command line asks for; an empty `target` is the kind's default.
+
+    Raises:
+        FaultError: if the cluster has no such target, or the fault cannot hit it.
+    """
+    fault = FAULTS[kind]
+    names = [name for name in (target or fault.default_target).split(",") if name]
+    targets = []
+    for name in names:
+        found = cluster.pod(name) or cluster.node(name)
+        if found is None:
+            known = ", ".join(each.name for each in (*cluster.pods, *cluster.nodes))
+            raise FaultError(f"there is no {name} in the lab; there are {known}")
+        targets.append(found)
+    return fault(targets, loss_percent, cluster)

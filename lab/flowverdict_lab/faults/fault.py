@@ -1,0 +1,113 @@
+"""What a fault of the lab is, and how it drops packets, with nftables.
+
+`numgen random` in a netdev table drops at the interface itself, as a bad cable or a full ring
+would, and works on kernels without netem. The tables are in the nodes' own network namespaces and
+disappear with them.
+"""
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+from flowverdict_contracts.verdicts import Component
+from flowverdict_flows.components import component_of
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_lab.cluster import NAMESPACE, Cluster, Node, Pod
+from flowverdict_lab.network import Network
+
+__all__ = ["Fault", "FaultError", "drop_chain", "endpoint_of"]
+
+_TABLE = "flowverdict_lab"
+
+
+class FaultError(ValueError):
+    """The fault cannot be made in this cluster; the message says what could."""
+
+
+class Fault(ABC):
+    """A fault and what it hits.
+
+    Attributes:
+        name: of the kind of fault, on the command line.
+        default_target: what it hits unless the command line says otherwise.
+        targets: the pods or nodes that it hits.
+        loss_percent: of the packets that pass.
+    """
+
+    name: ClassVar[str]
+    default_target: ClassVar[str]
+
+    def __init__(self, targets: Sequence[Pod | Node], loss_percent: int, cluster: Cluster) -> None:
+        self.targets = tuple(targets)
+        self.loss_percent = loss_percent
+        self.check_targets(cluster)
+
+    @abstractmethod
+    def check_targets(self, cluster: Cluster) -> None:
+        """Raises FaultError for targets that this fault cannot hit, or that show nothing."""
+
+    @property
+    @abstractmethod
+    def where(self) -> str:
+        """What is broken, in words."""
+
+    @property
+    @abstractmethod
+    def expected(self) -> tuple[Component, ...]:
+        """What a right verdict may name; empty if any verdict would be wrong."""
+
+    @abstractmethod
+    def chains(self, network: Network) -> dict[Node, list[str]]:
+        """The nftables chains that drop packets, by the node whose namespace they go to."""
+
+    @property
+    def words(self) -> str:
+        """The fault in words, as the phases show it."""
+        return f"{self.loss_percent}% packet loss on {self.where}"
+
+    def inject(self, network: Network) -> None:
+        """Start dropping packets."""
+        for node, chains in self.chains(network).items():
+            rules = "".join(chains)
+            network.inside(node.name, ["nft", "-f", "-"], f"table netdev {_TABLE} {{\n{rules}}}\n")
+
+    def remove(self, network: Network) -> None:
+        """Stop dropping packets."""
+        for node in self.chains(network):
+            network.inside(node.name, ["nft", "delete", "table", "netdev", _TABLE])
+
+    def drops(self, match: str = "") -> str:
+        """An nftables rule that drops its share of the packets that `match`."""
+        some = f"numgen random mod 100 < {self.loss_percent} " if self.loss_percent < 100 else ""
+        return f"{match} {some}counter drop".lstrip()
+
+    def check_comparable(self, cluster: Cluster, hit: set[frozenset[Pod]]) -> None:
+        """Raises FaultError unless some pairs of pods are hit and others are not."""
+        pairs = {frozenset(pair) for pair in itertools.combinations(cluster.pods, 2)}
+        if not hit:
+            raise FaultError("no flow would pass there: use more pods")
+        if hit == pairs:
+            raise FaultError("every flow would fail, and nothing would be left to compare with")
+
+
+def endpoint_of(target: Pod | Node) -> Endpoint:
+    """The target as a verdict names it."""
+    if isinstance(target, Pod):
+        return Endpoint("pod", NAMESPACE, target.name, node=target.node.name)
+    return Endpoint("node", "", target.name, node=target.name)
+
+
+def components_of(targets: Sequence[Pod | Node]) -> tuple[Component, ...]:
+    """The targets as what a verdict may blame."""
+    return tuple(component_of(endpoint_of(target)) for target in targets)
+
+
+def drop_chain(hook: str, port: str, rules: Sequence[str]) -> str:
+    """A chain of a netdev table at the `hook` (ingress, egress) of an interface."""
+    name = f"{hook}_{port}".replace("-", "_")
+    body = "".join(f"    {rule}\n" for rule in rules)
+    return (
+        f"  chain {name} {{\n"
+        f'    type filter hook {hook} device "{port}" priority 0; policy accept;\n{body}  }}\n'
+    )

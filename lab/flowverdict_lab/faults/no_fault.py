@@ -1,0 +1,25 @@
+"""No fault: a verdict would be wrong."""
+
+from flowverdict_contracts.verdicts import Component
+from flowverdict_lab.cluster import Cluster, Node
+from flowverdict_lab.faults.fault import Fault, FaultError
+from flowverdict_lab.network import Network
+
+__all__ = ["NoFault"]
+
+
+class NoFault(Fault):
+    """Breaks nothing."""
+
+    name = "none"
+    default_target = ""
+    where = ""
+    words = "no fault"
+    expected: tuple[Component, ...] = ()
+
+    def check_targets(self, cluster: Cluster) -> None:  # noqa: ARG002 # there is none
+        if self.targets:
+            raise FaultError("--fault none has no --target")
+
+    def chains(self, network: Network) -> dict[Node, list[str]]:  # noqa: ARG002 # none anywhere
+        return {}

@@ -1,0 +1,46 @@
+"""Packet loss at all of a node's interfaces."""
+
+import itertools
+
+from flowverdict_contracts.verdicts import Component
+from flowverdict_lab.cluster import Cluster, Node
+from flowverdict_lab.faults.fault import Fault, FaultError, components_of, drop_chain
+from flowverdict_lab.network import Network
+
+__all__ = ["NodeLoss"]
+
+
+class NodeLoss(Fault):
+    """Drops what a node receives at each interface: every packet it forwards passes just one."""
+
+    name = "node-loss"
+    default_target = "worker0"
+
+    def check_targets(self, cluster: Cluster) -> None:
+        if not all(isinstance(target, Node) for target in self.targets):
+            raise FaultError("node-loss needs nodes as --target, such as worker0")
+        pairs = itertools.combinations(cluster.pods, 2)
+        hit = {frozenset(pair) for pair in pairs if any(pod.node in self.targets for pod in pair)}
+        self.check_comparable(cluster, hit)
+        for node in self.targets:
+            if sum(pod.node is node for pod in cluster.pods) < 2:
+                raise FaultError(
+                    f"{node.name} with one pod cannot be told apart from the pod: use more pods"
+                )
+
+    @property
+    def where(self) -> str:
+        return " and ".join(target.name for target in self.targets)
+
+    @property
+    def expected(self) -> tuple[Component, ...]:
+        return components_of(self.targets)
+
+    def chains(self, network: Network) -> dict[Node, list[str]]:
+        chains: dict[Node, list[str]] = {}
+        for node in self.targets:
+            assert isinstance(node, Node)
+            pods = [pod for pod in network.cluster.pods if pod.node is node]
+            ports = ["uplink", *map(network.port_of, pods)]
+            chains[node] = [drop_chain("ingress", port, [self.drops()]) for port in ports]
+        return chains

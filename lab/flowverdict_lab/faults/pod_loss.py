@@ -1,0 +1,45 @@
+"""Packet loss at a pod's interface."""
+
+import itertools
+
+from flowverdict_contracts.verdicts import Component
+from flowverdict_lab.cluster import Cluster, Node, Pod
+from flowverdict_lab.faults.fault import Fault, FaultError, components_of, drop_chain
+from flowverdict_lab.network import Network
+
+__all__ = ["PodLoss"]
+
+
+class PodLoss(Fault):
+    """Drops what one or more pods send and receive."""
+
+    name = "pod-loss"
+    default_target = "pod-a"
+
+    def check_targets(self, cluster: Cluster) -> None:
+        if not all(isinstance(target, Pod) for target in self.targets):
+            raise FaultError("pod-loss needs pods as --target, such as pod-a or pod-b,pod-c")
+        pairs = itertools.combinations(cluster.pods, 2)
+        hit = {frozenset(pair) for pair in pairs if not set(self.targets).isdisjoint(pair)}
+        self.check_comparable(cluster, hit)
+        for node in cluster.nodes:
+            on_node = {pod for pod in cluster.pods if pod.node is node}
+            if len(on_node) > 1 and on_node <= set(self.targets):
+                raise FaultError(f"all pods of {node.name} cannot be told apart from the node")
+
+    @property
+    def where(self) -> str:
+        return " and ".join(target.name for target in self.targets)
+
+    @property
+    def expected(self) -> tuple[Component, ...]:
+        return components_of(self.targets)
+
+    def chains(self, network: Network) -> dict[Node, list[str]]:
+        chains: dict[Node, list[str]] = {}
+        for pod in self.targets:
+            assert isinstance(pod, Pod)
+            port = network.port_of(pod)
+            hooks = [drop_chain(hook, port, [self.drops()]) for hook in ("ingress", "egress")]
+            chains.setdefault(pod.node, []).extend(hooks)
+        return chains
