@@ -96,7 +96,7 @@ def prometheus(
 
 
 def get(url: str, path: str) -> Any:
-    """The data of an answer of Prometheus' API; empty where it does not answer."""
+    """The data of an answer of Prometheus' API; empty if it does not answer."""
     try:
         with urllib.request.urlopen(url + path, timeout=5) as answer:
             return json.load(answer)["data"]

@@ -79,7 +79,7 @@ async def connected_as(
 
 
 async def refused_check(url: str, **settings: str) -> str:
-    """What `flowverdict-rca --check` prints where NATS must not let it in."""
+    """What `flowverdict-rca --check` prints if NATS must not let it in."""
     environ = {**os.environ, "FLOWVERDICT_NATS_URL": url, **settings}
     argv = [sys.executable, "-m", "flowverdict_rca", "--check"]
     done = await asyncio.to_thread(

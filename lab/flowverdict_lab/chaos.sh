@@ -5,7 +5,7 @@
 #   chaos.sh remove [POD_UID]
 #
 # With POD_UID in the network namespace of that pod, for which it must see the node's processes; else in
-# its own. netem where the kernel has it (tc-netem(8)). Where not, nftables drops what it receives, without
+# its own. netem if the kernel has it (tc-netem(8)). Where not, nftables drops what it receives, without
 # the delay: what nftables drops on the way out TCP hears of at once and does not count as lost. All is
 # mended at the end, and on SIGTERM.
 set -eu

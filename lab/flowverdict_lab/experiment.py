@@ -59,7 +59,7 @@ class Images:
         given: registry and path from the command line; empty to take the doctor's.
 
     Raises:
-        ClusterError: where Flowverdict is not there, or its doctor's image tells nothing.
+        ClusterError: if Flowverdict is not there, or its doctor's image tells nothing.
     """
 
     def __init__(self, objects: Objects, given: str) -> None:
@@ -281,7 +281,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="script/experiment",
         description="Four pods on a Kubernetes cluster with Flowverdict; one of them is broken, and"
-        " the verdict compared. Exit status 0 where it names that pod, 1 where not.",
+        " the verdict compared. Exit status 0 if it names that pod, 1 if not.",
     )
     parser.add_argument("--kubeconfig", default="", help="default: KUBECONFIG or ~/.kube/config")
     parser.add_argument("--context", default="", help="default: the file's current one")

@@ -45,7 +45,7 @@ class Objects:
         context: one of the file's; empty for its current one.
 
     Raises:
-        ClusterError: where there is no cluster to ask.
+        ClusterError: if there is no cluster to ask.
     """
 
     def __init__(self, kubeconfig: str = "", context: str = "") -> None:
@@ -77,7 +77,7 @@ class Objects:
         self._ask(lambda: make(thing, _request_timeout=_TIMEOUT), f"make {kind} {name}", unless=409)
 
     def pod(self, namespace: str, name: str) -> Any:
-        """The pod, or None where there is none."""
+        """The pod, or None if there is none."""
         return self._ask(
             lambda: self._core.read_namespaced_pod(name, namespace, _request_timeout=_TIMEOUT),
             f"read pod {name}",
@@ -88,7 +88,7 @@ class Objects:
         """The pod of a cron job, as plain data.
 
         Raises:
-            ClusterError: where there is none.
+            ClusterError: if there is none.
         """
         found = self._ask(
             lambda: self._batch.read_namespaced_cron_job(
@@ -148,7 +148,7 @@ class Objects:
         """Until `condition` holds.
 
         Raises:
-            ClusterError: where it does not in time.
+            ClusterError: if it does not in time.
         """
         deadline = time.monotonic() + seconds
         while not condition():
@@ -160,7 +160,7 @@ class Objects:
         """Until a pod is ready.
 
         Raises:
-            ClusterError: where it ends instead or is not ready in time; the message says why.
+            ClusterError: if it ends instead or is not ready in time; the message says why.
         """
         why = ""
 

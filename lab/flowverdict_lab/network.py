@@ -35,7 +35,7 @@ class Network:
         log_folder: where each pod's log goes.
 
     Raises:
-        LabError: where this machine does not let it be built; the message says what refused.
+        LabError: if this machine does not let it be built; the message says what refused.
     """
 
     def __init__(self, cluster: Cluster, log_folder: Path) -> None:
@@ -73,7 +73,7 @@ class Network:
         """Run a command in the network of the pod or node `name`; returns what it prints.
 
         Raises:
-            LabError: where it fails, with what it says.
+            LabError: if it fails, with what it says.
         """
         enter = ["nsenter", f"--net=/proc/{self.pid(name)}/ns/net", "--", *argv]
         done = subprocess.run(enter, input=text, capture_output=True, text=True, check=False)

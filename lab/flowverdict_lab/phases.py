@@ -178,8 +178,8 @@ async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
     """Send a recording through the same services.
 
     Raises:
-        RecordingError: where the file is not a recording.
-        PipelineError: where a service does not start or ends early.
+        RecordingError: if the file is not a recording.
+        PipelineError: if a service does not start or ends early.
     """
     about, messages = recording.read(path)
     outcome = Outcome(about.fault, about.expected, phases=about.phases)

@@ -27,7 +27,7 @@ class PipelineError(RuntimeError):
 
 
 def free_port(wanted: int = 0) -> int:
-    """`wanted` where nothing listens there, else any free port of this machine."""
+    """`wanted` if nothing listens there, else any free port of this machine."""
     for port in (wanted, 0):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -58,7 +58,7 @@ def start_process(
 
 
 def stop_process(process: subprocess.Popen[bytes], patience: float = _STOP_SECONDS) -> int:
-    """SIGTERM, then SIGKILL where that does not end it; returns its status."""
+    """SIGTERM, then SIGKILL if that does not end it; returns its status."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -161,7 +161,7 @@ class Pipeline:
         """Until every service says that it is ready.
 
         Raises:
-            PipelineError: where one ends instead, or is not ready in time.
+            PipelineError: if one ends instead, or is not ready in time.
         """
         deadline = time.monotonic() + seconds
         for service in self.services:
@@ -192,7 +192,7 @@ class Pipeline:
         return "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
 
     def metric(self, service: str, name: str) -> float:
-        """The sum of a metric's series, as the service serves them; 0 where there is none."""
+        """The sum of a metric's series, as the service serves them; 0 if there is none."""
         lines = self.page(service, "/metrics").splitlines()
         values = [
             float(line.rsplit(" ", 1)[1])

@@ -34,7 +34,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         fault: in words.
-        expected: what a right verdict may name; empty where there was no fault.
+        expected: what a right verdict may name; empty if there was no fault.
         inventory: names for the addresses, as the enricher reads them (JSON text).
         phases: name to start and end, UTC nanoseconds.
     """
@@ -79,7 +79,7 @@ def read(path: Path) -> tuple[About, Iterator[RawMessage]]:
     """What a recording is of, and its messages in order.
 
     Raises:
-        RecordingError: where the file cannot be read or is not a recording, also while iterating.
+        RecordingError: if the file cannot be read or is not a recording, also while iterating.
     """
     lines = _lines(path)
     try:

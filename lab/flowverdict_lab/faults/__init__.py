@@ -1,6 +1,6 @@
 """Faults of the lab, a class and a file each; a new one is added here and nowhere else."""
 
-from flowverdict_lab.cluster import Cluster
+from flowverdict_lab.cluster import Cluster, Node, Pod
 from flowverdict_lab.faults.fault import Fault, FaultError
 from flowverdict_lab.faults.link_loss import LinkLoss
 from flowverdict_lab.faults.no_fault import NoFault
@@ -23,9 +23,9 @@ def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> 
     """
     fault = FAULTS[kind]
     names = [name for name in (target or fault.default_target).split(",") if name]
-    targets = []
+    targets: list[Pod | Node] = []
     for name in names:
-        found = cluster.pod(name) or cluster.node(name)
+        found: Pod | Node | None = cluster.pod(name) or cluster.node(name)
         if found is None:
             known = ", ".join(each.name for each in (*cluster.pods, *cluster.nodes))
             raise FaultError(f"there is no {name} in the lab; there are {known}")

@@ -15,7 +15,7 @@ def to_bytes(text: str) -> bytes:
     """16 bytes of the address in `text`.
 
     Raises:
-        ValueError: where `text` is no address.
+        ValueError: if `text` is no address.
     """
     address = ip_address(text)
     if address.version == 4:

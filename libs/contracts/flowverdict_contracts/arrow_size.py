@@ -22,7 +22,7 @@ def unpacked_bytes(stream: bytes) -> int:
     """Bytes of all buffers of all batches in an Arrow IPC stream.
 
     Raises:
-        ArrowException, EOFError, ValueError, struct.error: where it is not one.
+        ArrowException, EOFError, ValueError, struct.error: if it is not one.
     """
     reader = pa.ipc.MessageReader.open_stream(stream)
     total = 0
@@ -65,7 +65,7 @@ def _follow(data: memoryview, at: int) -> int:
 
 
 def _field(data: memoryview, table: int, number: int) -> int | None:
-    """Where a field of a table stands; None where it is left out."""
+    """Where a field of a table stands; None if it is left out."""
     (to_fields,) = struct.unpack_from("<i", data, table)
     fields = table - to_fields
     (size,) = struct.unpack_from("<H", data, fields)

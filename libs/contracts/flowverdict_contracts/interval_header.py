@@ -44,7 +44,7 @@ class IntervalHeader:
         """Refuse an interval that ends later than its message was stored.
 
         Raises:
-            MalformedMessage: where it does by more than five seconds.
+            MalformedMessage: if it does by more than five seconds.
         """
         ahead_seconds = (self.end_ns - stored_ns) / 1e9
         if ahead_seconds > _TOLERATED_SECONDS:

@@ -33,7 +33,7 @@ class Signal:
         metric: its name in Prometheus, without the endings of the exposition format (`_total`).
             Signals with the same metric differ in `labels`.
         kind: `counter` adds up over flows and intervals; `histogram` is a reading of each flow in
-            each interval, 0 where there was none, stored in InfluxDB as `<field>_sum` and
+            each interval, 0 if there was none, stored in InfluxDB as `<field>_sum` and
             `<field>_samples`.
         unit: of the number in the row.
         meaning: one sentence for the operator.

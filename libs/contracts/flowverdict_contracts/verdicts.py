@@ -87,7 +87,7 @@ class Cause(Component, frozen=True, kw_only=True):
     """A component, and how well blaming it explains the failing flows.
 
     Attributes:
-        node: the node it runs on, empty where that does not apply.
+        node: the node it runs on, empty if that does not apply.
         addresses: its addresses.
         direction: whether flows fail that it sends, that it receives, or both.
         score: F-measure with beta 0.5 of `precision` and `explains` (van Rijsbergen 1979), 0 to 1.
@@ -238,7 +238,7 @@ def decode(body: bytes) -> Verdict:
     """The verdict in a message body.
 
     Raises:
-        MalformedMessage: where it is not one, or of another schema version.
+        MalformedMessage: if it is not one, or of another schema version.
     """
     try:
         verdict = msgspec.json.decode(body, type=Verdict)

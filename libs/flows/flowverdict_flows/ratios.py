@@ -20,7 +20,7 @@ class Ratio:
         numerator, denominator: fields that are added up, over rows and time, before dividing.
         at_most: a limit on the quotient; None if there is none.
         meaning: what it says, for the documents.
-        kernel_fields: where the kernel keeps what it is made from.
+        kernel_fields: if the kernel keeps what it is made from.
     """
 
     name: str

@@ -62,7 +62,7 @@ class Health:
         return dict(self._waiting)
 
     def alive(self) -> bool:
-        """False where the event loop has not turned for a minute."""
+        """False if the event loop has not turned for a minute."""
         return time.monotonic() - self._beat < _STUCK_SECONDS
 
 
@@ -162,7 +162,7 @@ def serve(health: Health, listen: Address) -> Address:
     """Answer on `listen` from a thread until the process ends; returns where.
 
     Raises:
-        SettingsError: where nothing can listen there.
+        SettingsError: if nothing can listen there.
     """
     handler = type("Handler", (_Handler,), {"health": health})
     try:

@@ -22,7 +22,7 @@ __all__ = ["CommonSettings", "NatsSettings", "listen_setting", "nats_settings"]
 class NatsSettings:
     """Where NATS is, who connects, and whom to trust."""
 
-    nats_url: str = setting(nats_url, "nats://127.0.0.1:4222", "where NATS with JetStream is")
+    nats_url: str = setting(nats_url, "nats://127.0.0.1:4222", "if NATS with JetStream is")
     nats_user: str = setting(optional_text, "", "NATS user, if NATS asks for one")
     nats_password: str = setting(optional_text, "", "that user's password")
     nats_ca: str = setting(

@@ -67,7 +67,7 @@ class KernelTypes:
     """Looks up struct members and enumerators of the running kernel.
 
     Raises:
-        NoKernelTypes: where there is no BTF to read, or no libbpf to read it with.
+        NoKernelTypes: if there is no BTF to read, or no libbpf to read it with.
     """
 
     def __init__(self, path: str = BTF) -> None:
@@ -93,7 +93,7 @@ class KernelTypes:
         `member` may name a path: `skc_net.net`.
 
         Raises:
-            NoKernelTypes: where the kernel has no such struct or member.
+            NoKernelTypes: if the kernel has no such struct or member.
         """
         type_id = self._libbpf.btf__find_by_name_kind(self._btf, struct.encode(), _STRUCT)
         bits = 0
@@ -105,7 +105,7 @@ class KernelTypes:
         return bits // 8
 
     def enumerators(self, enum: str) -> dict[str, int]:
-        """Name to value; empty where the kernel has no such enum."""
+        """Name to value; empty if the kernel has no such enum."""
         type_id = self._libbpf.btf__find_by_name_kind(self._btf, enum.encode(), _ENUM)
         if type_id <= 0:
             return {}

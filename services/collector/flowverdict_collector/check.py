@@ -12,7 +12,7 @@ __all__ = ["check"]
 
 
 async def check(settings: CollectorSettings) -> int:
-    """Attach everything, detach it again, print what came of it; 0 where nothing is broken."""
+    """Attach everything, detach it again, print what came of it; 0 if nothing is broken."""
     print(f"kernel   {platform.release()} {platform.machine()}, node {settings.node}")
     try:
         loaded = load(settings.max_flows, settings.max_flows)

@@ -44,7 +44,7 @@ def program_descriptor(program_id: int) -> int:
     """A descriptor of the loaded program with this id, for its statistics.
 
     Raises:
-        OSError: where there is none, or CAP_SYS_ADMIN is missing.
+        OSError: if there is none, or CAP_SYS_ADMIN is missing.
     """
     return bpf(_PROGRAM_BY_ID, _ProgramId(program_id))
 
@@ -82,7 +82,7 @@ class FlowMaps:
         has ended (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the old one stands still.
 
         Raises:
-            OSError: where the kernel refuses.
+            OSError: if the kernel refuses.
         """
         old, new = self._flows[self._active], self._flows[1 - self._active]
         slot, descriptor = ctypes.c_uint32(0), ctypes.c_uint32(new)

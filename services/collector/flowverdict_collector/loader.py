@@ -54,7 +54,7 @@ def load(max_flows: int, max_sockets: int) -> Loaded:
     """Attach every program, from a child process.
 
     Raises:
-        LoadError: where something that the collector cannot do without is missing.
+        LoadError: if something that the collector cannot do without is missing.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs, tempfile.TemporaryFile() as output:

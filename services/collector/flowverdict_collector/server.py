@@ -85,7 +85,7 @@ def _until_next(interval_seconds: float) -> float:
 async def _publish_interval(
     jetstream: JetStreamContext, context: Context, maps: FlowMaps, this_run: Run
 ) -> bool:
-    """Drain and publish; False where the service is to stop and NATS does not take it."""
+    """Drain and publish; False if the service is to stop and NATS does not take it."""
     began = time.monotonic()
     body = await asyncio.to_thread(maps.drain)
     end_ns = time.time_ns()

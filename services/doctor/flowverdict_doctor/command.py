@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowverdict-doctor",
         description="Looks at this node, NATS, Kubernetes and the stores, and says of each what\n"
-        "is broken and what to do. Changes nothing. Exit status 1 where something is broken.",
+        "is broken and what to do. Changes nothing. Exit status 1 if something is broken.",
         epilog=describe(DoctorSettings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -68,7 +68,7 @@ def _findings(part: str, settings: DoctorSettings) -> Iterator[Finding]:
 def run() -> int:
     """Parse the command line and look; returns the exit status.
 
-    2 where a setting is wrong, 1 where something is broken.
+    2 if a setting is wrong, 1 if something is broken.
     """
     arguments = _parser().parse_args()
     unknown = [part for part in arguments.parts if part not in PARTS]

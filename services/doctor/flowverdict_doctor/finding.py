@@ -15,7 +15,7 @@ class Finding:
         level: `ok`, `warning` (it works, but not all of it, or not for long) or `broken`.
         what: the part, for example `NATS`.
         said: how it is.
-        advice: what to do; empty where it is ok.
+        advice: what to do; empty if it is ok.
     """
 
     level: str

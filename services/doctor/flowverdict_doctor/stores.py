@@ -26,7 +26,7 @@ def _get(url: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     """Status and parsed JSON.
 
     Raises:
-        _NoAnswer: where there is neither.
+        _NoAnswer: if there is neither.
     """
     try:
         # Credentials in ~/.netrc are for others.

@@ -64,7 +64,7 @@ def _readers(name: str, consumers: list[ConsumerInfo], with_influx: bool) -> Ite
 
 
 async def _age_seconds(jetstream: JetStreamContext, name: str, info: StreamInfo) -> float | None:
-    """How long ago the last message came; None where there is none."""
+    """How long ago the last message came; None if there is none."""
     if not info.state.messages:
         return None
     try:

@@ -143,7 +143,7 @@ async def follow(url: str, directory: Directory, context: Context) -> None:
 
 
 def check(url: str) -> int:
-    """Print whether the engine answers; 0 where it does."""
+    """Print whether the engine answers; 0 if it does."""
     try:
         api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
         count = len(api.containers())

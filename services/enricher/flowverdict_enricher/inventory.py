@@ -62,7 +62,7 @@ def read(path: Path) -> Inventory:
     """The inventory in `path`.
 
     Raises:
-        CannotRun: where the file is missing or not an inventory; the message says where and why.
+        CannotRun: if the file is missing or not an inventory; the message says where and why.
     """
     try:
         inventory = msgspec.json.decode(path.read_bytes(), type=Inventory)
@@ -114,7 +114,7 @@ async def follow(path: Path, directory: Directory, context: Context) -> None:
     """Fill `directory` from `path` and again whenever the file changes, until stopping.
 
     Raises:
-        CannotRun: where the file is wrong at the start; later the last good one stays.
+        CannotRun: if the file is wrong at the start; later the last good one stays.
     """
     apply(read(path), directory, ALWAYS, time.time_ns())
     context.health.ready("names")

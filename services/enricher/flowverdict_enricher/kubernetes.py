@@ -216,7 +216,7 @@ class _Position:
 
     Attributes:
         pause: seconds.
-        version: empty where it is to be listed.
+        version: empty if it is to be listed.
     """
 
     pause: float
@@ -286,7 +286,7 @@ async def follow(kubeconfig: str, directory: Directory, context: Context) -> Non
     """Keep `directory` as the cluster is, until the service is to stop.
 
     Raises:
-        CannotRun: where there are no credentials for a cluster.
+        CannotRun: if there are no credentials for a cluster.
     """
     api = _connect(kubeconfig)
     state, readiness = Cluster(directory), _Readiness(context)
@@ -302,7 +302,7 @@ async def follow(kubeconfig: str, directory: Directory, context: Context) -> Non
 
 
 def check(kubeconfig: str) -> int:
-    """Print whether all that names come from can be listed; 0 where it can."""
+    """Print whether all that names come from can be listed; 0 if it can."""
     try:
         api = _connect(kubeconfig)
         refused = []

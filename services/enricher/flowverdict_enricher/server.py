@@ -97,7 +97,7 @@ async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: 
 
 
 async def check(settings: EnricherSettings) -> int:
-    """Print whether names and NATS are there; 0 where both are."""
+    """Print whether names and NATS are there; 0 if both are."""
     broken = 0
     if settings.names == "inventory":
         try:

@@ -77,7 +77,7 @@ def service(name: str, *ips: str) -> dict[str, Any]:
 def endpoint_slice(name: str, service: str, *pods: str) -> dict[str, Any]:
     targets = [{"targetRef": {"kind": "Pod", "name": p, "uid": f"uid-{p}"}} for p in pods]
     labels = {"kubernetes.io/service-name": service}
-    # The API writes null where there is none.
+    # The API writes null if there is none.
     return thing("EndpointSlice", name, labels=labels, endpoints=targets or None)
 
 

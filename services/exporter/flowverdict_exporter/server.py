@@ -59,7 +59,7 @@ async def run(settings: ExporterSettings, context: Context) -> None:
 
 
 async def check(settings: ExporterSettings) -> int:
-    """Print whether NATS is there; 0 where it is."""
+    """Print whether NATS is there; 0 if it is."""
     return await check_nats(settings)
 
 

@@ -12,7 +12,7 @@ __all__ = ["check_database"]
 
 
 def check_database(settings: InfluxWriterSettings) -> int:
-    """Print whether InfluxDB answers and has the bucket; 0 where it answers, else 1."""
+    """Print whether InfluxDB answers and has the bucket; 0 if it answers, else 1."""
     url, bucket = settings.influx_url, settings.influx_bucket
     client = InfluxDBClient(
         url, settings.influx_token, org=settings.influx_org, timeout=5000, retries=Retry(0)

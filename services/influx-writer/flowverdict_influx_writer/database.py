@@ -78,7 +78,7 @@ class Database:
         self._writing: asyncio.Task[None] | None = None
 
     async def store(self, lines: str, points: int) -> bool:
-        """True once InfluxDB has the lines, False where the service is to stop before that."""
+        """True once InfluxDB has the lines, False if the service is to stop before that."""
         if not points:
             return True
         pending = _Pending(lines, points, asyncio.get_running_loop().create_future())
@@ -128,7 +128,7 @@ class Database:
         """One write. Returns 0, or the status that says that these lines together are the problem.
 
         Raises:
-            Unwritten: where they are not.
+            Unwritten: if they are not.
         """
         settings = self._settings
         try:
@@ -169,7 +169,7 @@ class Database:
         )
 
     async def ensure_bucket(self) -> bool:
-        """Make the bucket where it is not there; who may not make one writes all the same."""
+        """Make the bucket if it is not there; who may not make one writes all the same."""
 
         async def ensure() -> bool:
             await asyncio.to_thread(self._make_bucket)

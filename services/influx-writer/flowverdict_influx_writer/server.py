@@ -54,7 +54,7 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
 
 
 async def check(settings: InfluxWriterSettings) -> int:
-    """Print whether NATS and InfluxDB are there; 0 where both are."""
+    """Print whether NATS and InfluxDB are there; 0 if both are."""
     nats_status = await check_nats(settings)
     return max(nats_status, await asyncio.to_thread(check_database, settings))
 

@@ -14,10 +14,10 @@ class InfluxWriterSettings(CommonSettings):
 
     influx_url: str = setting(http_url, "http://127.0.0.1:8086", "where InfluxDB 2 is")
     influx_token: str = setting(
-        text, None, "a token that may write to the bucket, and make it where it is not there"
+        text, None, "a token that may write to the bucket, and make it if it is not there"
     )
     influx_org: str = setting(text, "flowverdict", "the organisation that the bucket is in")
-    influx_bucket: str = setting(text, "flowverdict", "the bucket; made where it is not there")
+    influx_bucket: str = setting(text, "flowverdict", "the bucket; made if it is not there")
     influx_retention_days: float = setting(
         number(0, 36500), "30", "how long a bucket made here keeps its points; 0 for ever"
     )

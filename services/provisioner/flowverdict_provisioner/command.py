@@ -94,7 +94,7 @@ def _check(settings: ProvisionerSettings) -> None:
 def run() -> int:
     """Parse the command line and do it; returns the exit status.
 
-    2 where a setting is wrong, 1 where Grafana does not do what it should.
+    2 if a setting is wrong, 1 if Grafana does not do what it should.
     """
     arguments = _parser().parse_args()
     try:

@@ -70,7 +70,7 @@ class Grafana:
         """Name of the organisation whose Grafana this is.
 
         Raises:
-            GrafanaError: where it does not answer, or does not take the credentials.
+            GrafanaError: if it does not answer, or does not take the credentials.
         """
         organisation = self._patiently(lambda: _object(self._api.client.GET("/org")))
         if "name" not in organisation:

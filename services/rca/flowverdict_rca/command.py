@@ -54,7 +54,7 @@ def run() -> int:
     report_.add_argument(
         "--nats",
         metavar="URL",
-        help="where NATS is (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
+        help="if NATS is (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
     )
     arguments = parser.parse_args()
     try:

@@ -30,7 +30,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         id: the same from `opened` to `resolved`.
-        causes: as last confirmed, the blamed one first; empty where none could be singled out.
+        causes: as last confirmed, the blamed one first; empty if none could be singled out.
         flows: a sample of the failing pairs of its last window, as short hashes.
         windows: windows in a row that blamed the same.
         rival: what the last windows blamed instead, and in `rival_windows` how many in a row.
@@ -49,7 +49,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def blamed(self) -> tuple[str, str]:
-        """Kind and name of the first cause, empty where there is none."""
+        """Kind and name of the first cause, empty if there is none."""
         return _key(self.causes)
 
 

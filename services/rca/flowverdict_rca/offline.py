@@ -39,7 +39,7 @@ def fetch(url: str, out: Path, minutes: float) -> int:
     `dst_ip`, and `values`. Returns how many were written.
 
     Raises:
-        OfflineError: where Prometheus does not answer, refuses, or has no such series.
+        OfflineError: if Prometheus does not answer, refuses, or has no such series.
     """
     end = time.time()
     query = {"query": QUERY, "start": end - 60 * minutes, "end": end, "step": STEP_SECONDS}
@@ -113,7 +113,7 @@ def transactions(pairs: dict[tuple[str, str], bool]) -> list[frozenset[str]]:
     A pair that is not in the file sent nothing again, and is OK.
 
     Raises:
-        OfflineError: where there are more than `MAX_ADDRESSES` addresses.
+        OfflineError: if there are more than `MAX_ADDRESSES` addresses.
     """
     addresses = sorted({address for pair in pairs for address in pair})
     if len(addresses) > MAX_ADDRESSES:
@@ -128,7 +128,7 @@ def analyse(path: Path, min_support: float, min_confidence: float, as_json: bool
     """Print the frequent itemsets and rules of a file that `fetch` wrote.
 
     Raises:
-        OfflineError: where the file cannot be read or holds no pairs.
+        OfflineError: if the file cannot be read or holds no pairs.
     """
     try:
         with path.open(encoding="utf-8") as lines:

@@ -39,7 +39,7 @@ def fill(core: client.CoreV1Api, namespace: str) -> list[str]:
     """Add the missing keys; returns their names.
 
     Raises:
-        ApiException: where the API refuses, also since somebody else changed the Secret meanwhile.
+        ApiException: if the API refuses, also since somebody else changed the Secret meanwhile.
     """
     secret = core.read_namespaced_secret(NAME, namespace)
     missing = [name for name in PASSWORDS if not (secret.data or {}).get(name)]

@@ -178,7 +178,7 @@ static __always_inline int read_packet_key(void *skb, struct flow_key *key)
 	return 1;
 }
 
-/* The flow's record of this interval, made where there is none. */
+/* The flow's record of this interval, made if there is none. */
 static __always_inline struct flow_record *record_of(struct flow_key *key)
 {
 	int slot = 0;

@@ -24,7 +24,7 @@ def report(nats_settings: NatsSettings, incident_id: str | None, out: Path) -> s
     """Write the page of an incident, the newest without an id; returns its id.
 
     Raises:
-        ReportError: where NATS does not answer, has no such incident, or `out` cannot be written.
+        ReportError: if NATS does not answer, has no such incident, or `out` cannot be written.
     """
     nats_url = nats_settings.nats_url
     try:
