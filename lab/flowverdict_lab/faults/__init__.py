@@ -27,7 +27,7 @@ def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> 
     for name in names:
         found: Pod | Node | None = cluster.pod(name) or cluster.node(name)
         if found is None:
-            known = ", ".join(each.name for each in (*cluster.pods, *cluster.nodes))
+            known = ", ".join([*(p.name for p in cluster.pods), *(n.name for n in cluster.nodes)])
             raise FaultError(f"there is no {name} in the lab; there are {known}")
         targets.append(found)
     return fault(targets, loss_percent, cluster)
