@@ -41,7 +41,7 @@ def test_headings_that_are_linked_to_exist(page: Path) -> None:
 def test_alerts_and_settings_that_a_page_names_exist(page: Path) -> None:
     code = "".join(each.read_text() for each in Path("deploy/prometheus/rules").glob("*.yaml"))
     settings = "".join(each.read_text() for each in Path().glob("services/*/*/settings.py"))
-    settings += Path("libs/runtime/flowverdict_runtime/service.py").read_text()
+    settings += Path("libs/runtime/flowverdict_runtime/service_settings.py").read_text()
     for alert in set(re.findall(r"`(Flowverdict[A-Z]\w+)`", page.read_text())):
         assert f"alert: {alert}" in code, alert
     for setting in set(re.findall(r"\bFLOWVERDICT_([A-Z_]+[A-Z])", page.read_text())):

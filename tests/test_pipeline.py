@@ -142,6 +142,13 @@ async def test_counts_equal_the_kernels_own(lab: tuple[Network, Pipeline]) -> No
         await eventually(lambda: pipeline_agrees(jetstream, pipeline))
         await eventually(lambda: opens_equal_kernel(jetstream, network))
         records = of_the_lab(await records_of(jetstream), network)
+    data = int(records["retransmitted_data_segments"].sum())
+    handshake = int(records["retransmitted_syns"].sum() + records["retransmitted_synacks"].sum())
+    assert data + handshake == int(records["retransmitted_segments"].sum())
+    causes = ("after_timeout", "in_fast_recovery", "by_tail_loss_probe")
+    by_cause = [int(records[f"retransmitted_{cause}"].sum()) for cause in causes]
+    assert all(by_cause), "with a fifth lost there is every cause"
+    assert 0.9 * data < sum(by_cause) <= data
     # The kernel also counts what no socket sent: resets, and ACKs in TIME_WAIT.
     sent = int(records["segments_sent"].sum())
     of_kernel = kernel(network, "OutSegs") + kernel(network, "RetransSegs")

@@ -55,6 +55,9 @@ _COUNTS = (
             "retransmitted_data_segments",
             "retransmitted_syns",
             "retransmitted_synacks",
+            "retransmitted_after_timeout",
+            "retransmitted_in_fast_recovery",
+            "retransmitted_by_tail_loss_probe",
             "opens",
             "failed_opens",
             "refused_opens",
@@ -92,6 +95,8 @@ are of the interval:
 - `retransmitted_segments` are all that the kernel retransmitted (TcpRetransSegs); each is one of
   `retransmitted_syns` (SYN of a connect of ours), `retransmitted_synacks` (SYN-ACK of a request
   that was not a connection yet) and `retransmitted_data_segments` (all others, so FIN as well).
+- Of the data segments, `retransmitted_after_timeout`, `retransmitted_in_fast_recovery` and
+  `retransmitted_by_tail_loss_probe` are those whose cause the kernel tells.
 - `bytes_acked` and `bytes_received` count SYN and FIN as a byte each, as tcp_info does.
 - `failed_opens` are all attempts that failed, `refused_opens` and `timed_out_opens` those of them
   that ended with ECONNREFUSED and with ETIMEDOUT.

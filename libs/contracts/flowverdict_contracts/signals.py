@@ -73,6 +73,17 @@ def _handshake(field: str, segment: str) -> Signal:
     )
 
 
+def _retransmissions(field: str, cause: str) -> Signal:
+    return Signal(
+        field=field,
+        metric="tcp_retransmissions_by_cause",
+        unit="segments",
+        meaning="TCP data segments retransmitted, by what made the kernel do so: the retransmission "
+        "timer, duplicate or selective ACKs, or a tail loss probe (RFC 8985).",
+        labels={"cause": cause},
+    )
+
+
 SIGNALS = (
     Signal(
         field="retransmitted_segments",
@@ -100,6 +111,9 @@ SIGNALS = (
     ),
     _handshake("retransmitted_syns", "syn"),
     _handshake("retransmitted_synacks", "syn_ack"),
+    _retransmissions("retransmitted_after_timeout", "timeout"),
+    _retransmissions("retransmitted_in_fast_recovery", "fast_recovery"),
+    _retransmissions("retransmitted_by_tail_loss_probe", "tail_loss_probe"),
     Signal(
         field="bytes_sent",
         metric="tcp_sent_bytes",

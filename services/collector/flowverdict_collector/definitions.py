@@ -37,6 +37,8 @@ _OFFSETS = {
     "TCP_SOCK_SRTT_US": ("tcp_sock", "srtt_us"),
     "TCP_SOCK_MDEV_US": ("tcp_sock", "mdev_us"),
     "TCP_SOCK_MSS_CACHE": ("tcp_sock", "mss_cache"),
+    "ICSK_PENDING": ("inet_connection_sock", "icsk_pending"),
+    "ICSK_CA_STATE": ("inet_connection_sock", "icsk_ca_state"),
     "SK_BUFF_HEAD": ("sk_buff", "head"),
     "SK_BUFF_NETWORK_HEADER": ("sk_buff", "network_header"),
     "SK_BUFF_PROTOCOL": ("sk_buff", "protocol"),

@@ -37,6 +37,11 @@
 /* More segments than a new connection exchanges before any hook sees it. */
 #define FEW_SEGMENTS 4096
 
+/* include/net/inet_connection_sock.h, include/uapi/linux/tcp.h */
+#define ICSK_TIME_LOSS_PROBE 5
+#define TCP_CA_RECOVERY 3
+#define TCP_CA_LOSS 4
+
 #define LOST_FLOW_UPDATES 0
 #define LOST_SOCKETS 1
 
@@ -401,6 +406,25 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
+ * A tail loss probe leaves the congestion state open, and its timer pending; after
+ * the retransmission timer the state is loss until all of the window is acked.
+ */
+static __always_inline void count_cause(void *sk, struct flow_record *record, u32 segments)
+{
+	u8 pending = 0, congestion = 0;
+
+	READ(pending, sk, ICSK_PENDING);
+	READ(congestion, sk, ICSK_CA_STATE);
+	congestion &= 0x1f; /* a bit field */
+	if (congestion == TCP_CA_LOSS)
+		__sync_fetch_and_add(&record->retransmitted_after_timeout, segments);
+	else if (congestion == TCP_CA_RECOVERY)
+		__sync_fetch_and_add(&record->retransmitted_in_fast_recovery, segments);
+	else if (pending == ICSK_TIME_LOSS_PROBE)
+		__sync_fetch_and_add(&record->retransmitted_by_tail_loss_probe, segments);
+}
+
+/*
  * A retransmission of a socket that is older than the collector is counted by the
  * packet at hand: its totals hold what came before as well.
  */
@@ -410,7 +434,9 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	u64 id = (u64)sk;
 	u8 state = 0;
 	u16 segments = 0;
+	u32 before;
 	struct tracked_socket *tracked = sockets.lookup(&id);
+	struct flow_record *record;
 
 	READ(state, sk, SOCK_COMMON_STATE);
 	if (!tracked && state == TCP_SYN_SENT) {
@@ -430,7 +456,10 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	}
 	if (!tracked)
 		return 0;
-	sample(sk, tracked, state == TCP_SYN_SENT, 0);
+	before = tracked->seen.total_retrans;
+	record = sample(sk, tracked, state == TCP_SYN_SENT, 0);
+	if (record && state != TCP_SYN_SENT)
+		count_cause(sk, record, tracked->seen.total_retrans - before);
 	return 0;
 }
 
