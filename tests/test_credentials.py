@@ -61,7 +61,7 @@ def test_what_somebody_set_stays_and_only_what_is_missing_is_made(
 
 
 @pytest.mark.parametrize(("refuse", "status"), [("GET .*/secrets/", 403), ("PATCH", 500)])
-def test_an_api_that_refuses_is_said_and_tried_again_by_the_job(
+def test_an_api_that_refuses_is_reported_and_retried_by_the_job(
     api: KubernetesStandIn, tmp_path: Path, refuse: str, status: int
 ) -> None:
     api.add(SECRET, {"kind": "Secret"})

@@ -203,7 +203,7 @@ def test_a_pod_that_cannot_start_is_named_with_the_reason(cluster: Cluster, tmp_
     assert cluster.names() == cluster.before
 
 
-def test_a_fault_that_cannot_be_made_is_said(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_fault_that_cannot_be_made_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     cluster.ended.add("flowverdict-chaos")
     cluster.logs["flowverdict-chaos"] = lambda: "chaos: no process of pod 1 on this node"
     status, output = run(cluster, tmp_path, *quick())
@@ -212,7 +212,7 @@ def test_a_fault_that_cannot_be_made_is_said(cluster: Cluster, tmp_path: Path) -
     assert cluster.names() == cluster.before
 
 
-def test_a_refusal_of_the_api_is_said(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_refusal_of_the_api_is_reported(cluster: Cluster, tmp_path: Path) -> None:
     cluster.refuse["POST .*/pods$"] = 403
     status, output = run(cluster, tmp_path, *quick())
     assert status == 3
@@ -233,7 +233,7 @@ def test_without_flowverdict_it_says_what_to_do_first(cluster: Cluster, tmp_path
     assert "kubectl apply -k deploy/k8s first" in output
 
 
-def test_init_and_cleanup_may_be_said_twice(cluster: Cluster, tmp_path: Path) -> None:
+def test_init_and_cleanup_may_be_run_twice(cluster: Cluster, tmp_path: Path) -> None:
     for _ in range(2):
         assert run(cluster, tmp_path, "init")[0] == 0
         pods = {path for path in cluster.names() if path.startswith(f"{NAMESPACE}/pods/")}
@@ -255,7 +255,7 @@ REASON = why_not_live()
 
 
 @pytest.mark.skipif(REASON is not None, reason=f"no network namespaces: {REASON}")
-def test_the_network_is_broken_in_the_pods_own_namespace_and_mended_on_sigterm() -> None:
+def test_the_network_is_broken_in_the_pods_own_namespace_and_restored_on_sigterm() -> None:
     uid = "0b9cc3a5-8f1e-4c7f-9d55-2f6d5ad6c0de"
     unified = Path("/sys/fs/cgroup/unified")
     cgroups = unified if unified.is_dir() else Path("/sys/fs/cgroup")

@@ -221,7 +221,7 @@ def no_collector(tmp_path: Path) -> Iterator[Pipeline]:
         yield pipeline
 
 
-async def test_malformed_messages_are_passed_over_and_an_unknown_address_is_kept(
+async def test_malformed_messages_are_skipped_and_an_unknown_address_is_kept(
     no_collector: Pipeline, raw_body: Callable[..., bytes]
 ) -> None:
     pipeline, subject = no_collector, raw_subject("n1")

@@ -123,7 +123,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_with_a_store_is_said_with_what_to_do(
+def test_what_is_wrong_with_a_store_is_reported_with_what_to_do(
     stores: Stores, wrong: tuple[str, int, Any, str, str, str]
 ) -> None:
     path, status, answer, what, level, said = wrong
@@ -187,7 +187,7 @@ async def test_streams_without_readers_and_without_messages_are_broken(
     assert level_of(found, "consumer rca") == "ok"
 
 
-async def test_nats_that_is_away_is_said(nats_server: NatsServer) -> None:
+async def test_nats_that_is_away_is_reported(nats_server: NatsServer) -> None:
     nats_server.stop()
     status, found = of_nats(nats_server.url)
     assert status == 1

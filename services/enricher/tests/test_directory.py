@@ -45,7 +45,7 @@ def test_last_segments_after_a_pods_end_are_still_likely_its_and_later_ones_nobo
     assert directory.at(A, late, late + SECOND).kind == "unknown"
 
 
-def test_a_new_owner_ends_the_old_ones_tenure_though_its_end_was_never_told() -> None:
+def test_a_new_owner_ends_the_old_ones_tenure_though_its_end_was_never_reported() -> None:
     directory = Directory()
     directory.put("1", pod("old"), [A], 0, 0)
     directory.put("2", pod("new"), [A], 100 * SECOND, 100 * SECOND)

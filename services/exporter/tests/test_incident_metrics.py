@@ -107,7 +107,7 @@ def test_an_incident_without_a_cause_is_shown_without_one() -> None:
         ),
     ],
 )
-def test_what_a_cause_explains_is_said_in_the_labels_of_flows(
+def test_what_a_cause_explains_is_expressed_in_the_labels_of_flows(
     kind: str, name: str, direction: str, expected: list[dict[str, str]]
 ) -> None:
     cause = a_cause(kind, name, direction=direction)

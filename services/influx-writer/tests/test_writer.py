@@ -254,7 +254,7 @@ def test_check_says_what_is_wrong(
 
 
 @pytest.mark.skipif(not VICTORIA.exists(), reason="VictoriaMetrics comes from Debian's package")
-async def test_a_real_store_reads_back_what_was_sent_also_after_it_was_away(
+async def test_a_real_store_reads_back_what_was_sent_even_after_an_outage(
     nats_server: NatsServer, nats_client: Client, victoria: Victoria
 ) -> None:
     odd = 'we"ird, =name'

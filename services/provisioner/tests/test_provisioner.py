@@ -1,4 +1,4 @@
-"""The command against a Grafana that keeps state, refuses, starts late and goes away."""
+"""The command against a Grafana that keeps state, refuses, starts late and disappears."""
 
 import copy
 import json

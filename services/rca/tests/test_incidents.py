@@ -37,7 +37,7 @@ def play(
     ]
 
 
-def said(verdicts: list[Verdict]) -> list[tuple[str, str]]:
+def statuses(verdicts: list[Verdict]) -> list[tuple[str, str]]:
     return [(each.status, each.causes[0].name if each.causes else "") for each in verdicts]
 
 
@@ -47,7 +47,7 @@ FINE: set[str] = set()
 
 def test_an_incident_opens_goes_on_and_resolves() -> None:
     verdicts = play([FINE, A, A, A, A, FINE, FINE, FINE, FINE])
-    assert said(verdicts) == [
+    assert statuses(verdicts) == [
         ("opened", "default/pod-a"),
         ("ongoing", "default/pod-a"),
         ("resolved", "default/pod-a"),
@@ -63,7 +63,7 @@ def test_what_fails_for_two_windows_only_is_no_incident() -> None:
 
 def test_a_single_clear_window_does_not_resolve() -> None:
     verdicts = play([A, A, A, FINE, A, A])
-    assert said(verdicts) == [
+    assert statuses(verdicts) == [
         ("opened", "default/pod-a"),
         ("ongoing", "default/pod-a"),
         ("ongoing", "default/pod-a"),
@@ -72,19 +72,19 @@ def test_a_single_clear_window_does_not_resolve() -> None:
 
 def test_first_windows_that_blame_something_smaller_do_not_open_an_incident() -> None:
     verdicts = play([{"a->b", "b->a"}, {"a->b", "b->a"}, A, A, A])
-    assert said(verdicts) == [("opened", "default/pod-a")]
+    assert statuses(verdicts) == [("opened", "default/pod-a")]
 
 
 def test_while_a_fault_fades_what_is_left_of_it_is_not_blamed() -> None:
     verdicts = play([A, A, A, {"a->c", "c->a"}, {"a->c", "c->a"}, FINE, FINE, FINE])
-    assert {name for _, name in said(verdicts)} == {"default/pod-a"}
+    assert {name for _, name in statuses(verdicts)} == {"default/pod-a"}
 
 
 def test_what_stays_long_after_the_rest_recovered_is_blamed_in_the_end() -> None:
     link = {"a->c", "c->a"}
     verdicts = play([A, A, A, *[link] * (SETTINGS.open_after + SETTINGS.window_panes)])
-    assert said(verdicts)[0] == ("opened", "default/pod-a")
-    assert said(verdicts)[-1] == ("ongoing", "default/pod-a <-> default/pod-c")
+    assert statuses(verdicts)[0] == ("opened", "default/pod-a")
+    assert statuses(verdicts)[-1] == ("ongoing", "default/pod-a <-> default/pod-c")
     assert len({each.incident_id for each in verdicts}) == 1
 
 
@@ -94,14 +94,14 @@ def test_two_faults_at_different_times_are_two_incidents() -> None:
     opened = [each for each in verdicts if each.status == "opened"]
     assert [each.causes[0].name for each in opened] == ["default/pod-a", "default/pod-c"]
     assert len({each.incident_id for each in verdicts}) == 2
-    assert ("resolved", "default/pod-a") in said(verdicts)
-    assert ("resolved", "default/pod-c") not in said(verdicts)
+    assert ("resolved", "default/pod-a") in statuses(verdicts)
+    assert ("resolved", "default/pod-c") not in statuses(verdicts)
 
 
-def test_failing_flows_without_a_cause_are_said_to_be_without_evidence() -> None:
+def test_failing_flows_without_a_cause_are_reported_without_a_cause() -> None:
     everything = set(PODS)
     verdicts = play([everything] * 3 + [FINE] * 3)
-    assert said(verdicts) == [("opened", ""), ("resolved", "")]
+    assert statuses(verdicts) == [("opened", ""), ("resolved", "")]
     assert not verdicts[0].enough_evidence
     assert "not enough evidence" in verdicts[0].summary
 

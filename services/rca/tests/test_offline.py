@@ -119,7 +119,7 @@ def server() -> Iterator[tuple[str, list[bytes]]]:
         (b'{"data": {"result": []}}', "has no tcp_retransmissions_total"),
     ],
 )
-def test_what_is_no_prometheus_is_told(
+def test_what_is_no_prometheus_is_reported(
     tmp_path: Path, server: tuple[str, list[bytes]], answer: bytes, words: str
 ) -> None:
     url, body = server
@@ -130,7 +130,7 @@ def test_what_is_no_prometheus_is_told(
     assert not (tmp_path / "x").exists()
 
 
-def test_a_prometheus_that_is_away_is_told() -> None:
+def test_a_prometheus_that_is_away_is_reported() -> None:
     done = run("fetch", "http://127.0.0.1:1")
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr

@@ -90,12 +90,12 @@ def matrix(page: str, phase: str) -> list[list[str]]:
 async def test_a_report_says_who_when_where_and_why(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    verdicts_said = [
+    published = [
         verdict_at("opened", 10),
         verdict_at("ongoing", 12),
         verdict_at("resolved", 30),
     ]
-    await publish_verdicts(nats_client, *verdicts_said)
+    await publish_verdicts(nats_client, *published)
     await publish_flows(nats_client, 2, 13)
     page = await page_of(nats_server, tmp_path)
     text = words(page)
@@ -178,7 +178,7 @@ async def test_the_newest_incident_is_reported_unless_one_is_named(
         await page_of(nats_server, tmp_path, "i3")
 
 
-async def test_an_incident_is_named_by_its_whole_id_and_strays_are_passed_over(
+async def test_an_incident_is_named_by_its_whole_id_and_strays_are_skipped(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
     await publish_verdicts(
@@ -271,12 +271,12 @@ def contrast(one: str, other: str) -> float:
 async def test_a_browser_shows_it_on_a_desk_and_a_phone_in_light_and_dark(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    verdicts_said = [
+    published = [
         verdict_at("opened", 10),
         verdict_at("ongoing", 12),
         verdict_at("resolved", 30),
     ]
-    await publish_verdicts(nats_client, *verdicts_said)
+    await publish_verdicts(nats_client, *published)
     await publish_flows(nats_client, 2, 13)
     page = await page_of(nats_server, tmp_path)
     seen = {

@@ -48,7 +48,7 @@ def worker(nats_server: NatsServer, tmp_path: Path) -> Iterator[Worker]:
 
 
 async def publish(jetstream: JetStreamContext, second: int, broken: str = "") -> None:
-    """One second of everyone calling everyone; a fifth is sent again where `broken` takes part."""
+    """One second of everyone calling everyone; a fifth is retransmitted if `broken` takes part."""
     rows = [
         flow_row(src, dst, retransmitted_segments=20 if broken and broken in src + dst else 0)
         for src in PODS
@@ -69,11 +69,11 @@ async def verdicts(jetstream: JetStreamContext) -> list[Verdict]:
 
 
 async def until(jetstream: JetStreamContext, status: str) -> list[Verdict]:
-    async def said() -> list[Verdict]:
+    async def published() -> list[Verdict]:
         found = await verdicts(jetstream)
         return found if any(each.status == status for each in found) else []
 
-    found: list[Verdict] = await eventually(said)
+    found: list[Verdict] = await eventually(published)
     return found
 
 
@@ -91,7 +91,7 @@ async def test_an_incident_is_opened_goes_on_and_is_resolved(
     assert len({each.incident_id for each in found}) == 1
 
 
-async def test_a_worker_killed_again_and_again_says_what_it_would_have_said(
+async def test_a_worker_killed_again_and_again_publishes_what_it_would_have(
     worker: Worker, nats_client: Client, nats_server: NatsServer
 ) -> None:
     jetstream = nats_client.jetstream()

@@ -72,7 +72,7 @@ async def test_raw_flows_are_printed_with_addresses_and_roles(
     assert row["start"] == "1970-01-01T00:00:00.000Z"
 
 
-async def test_named_flows_are_printed_and_malformed_ones_told(
+async def test_named_flows_are_printed_and_malformed_ones_reported(
     tail: Callable[[str], Path], nats_client: Client
 ) -> None:
     body = enriched.encode(enriched_batch(flow_row("pod-a@w0", "pod-b@w1")))
@@ -108,7 +108,7 @@ def test_the_live_table_shows_the_worst_pair_first_by_name() -> None:
     assert "default/pod-a" in shown[1]
 
 
-def test_without_a_nats_it_says_so_again_and_again_until_it_is_ended() -> None:
+def test_without_a_nats_it_repeats_the_error_until_it_is_stopped() -> None:
     process = subprocess.Popen(
         [TAIL, "verdicts", "--nats", "nats://127.0.0.1:1"], stderr=subprocess.PIPE, text=True
     )
