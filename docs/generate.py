@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from flowverdict_contracts.signals import MEASUREMENT, METRICS, PAIR_LABELS
+from flowverdict_flows.ratios import RATIOS
 
 SERVICES = {
     "collector": "flowverdict_collector.server",
@@ -34,6 +35,11 @@ fields of the measurement `{measurement}`, with the labels as tags and `collecto
 counted; a point is of one pair in one interval, at the interval's end.
 """
 
+THRESHOLD = """
+The threshold above which a flow fails is `FLOWVERDICT_FAIL_RATIO` of the RCA worker and nothing
+else: rules and dashboards read it as the metric `flowverdict_fail_ratio`, a report from the
+verdict, `flowverdict-tail` from the key `fail_ratio` of the NATS bucket `rca_state`."""
+
 
 def table(*head: str) -> list[str]:
     """The first lines of a Markdown table."""
@@ -56,6 +62,21 @@ def pair_metrics() -> Iterator[str]:
             f"| `{name}` | {first.kind} | {unit} | {', '.join(labels)} "
             f"| {first.meaning} | {fields} |"
         )
+
+
+def ratios() -> Iterator[str]:
+    """What `RATIOS` declare, in words and in PromQL."""
+    yield "\n### Ratios\n"
+    yield "Each is a quotient of sums: add up over pairs and time first, then divide.\n"
+    yield from table("ratio", "is", "made from, in the kernel", "recording rule")
+    for each in RATIOS:
+        quotient = " / ".join(
+            f"({' + '.join(f'`{name}`' for name in names)})" if len(names) > 1 else f"`{names[0]}`"
+            for names in (each.numerator, each.denominator)
+        )
+        rule = f"`pair:tcp_{each.name}:rate2m`"
+        yield f"| **{each.title}** | {quotient}. {each.meaning} | {each.kernel_fields} | {rule} |"
+    yield THRESHOLD
 
 
 def own_metrics() -> Iterator[str]:
@@ -139,7 +160,7 @@ def main() -> None:
         return
     labels = ", ".join(f"`{label}`" for label in PAIR_LABELS)
     print(INTRODUCTION.format(labels=labels, measurement=MEASUREMENT))
-    print("\n".join([*pair_metrics(), *own_metrics()]))
+    print("\n".join([*pair_metrics(), *ratios(), *own_metrics()]))
 
 
 if __name__ == "__main__":

@@ -155,7 +155,7 @@ async def test_the_seeds_queries_return_the_labs_pairs_and_its_analysis_blames_t
         and each["confidence"] == 1
     ]
     assert certain == [[pod_a]]
-    # A segment retransmitted by chance makes a healthy pair fail, so FAIL -> pod-a may be less sure.
+    # A chance retransmission makes a healthy pair fail, so FAIL -> pod-a may be less sure.
     from_failure = [
         each["consequents"]
         for each in rules

@@ -22,7 +22,7 @@ COUNTS = tuple(field.name for field in FIELDS if field.adds_up)
 """The fields that add up over flows and intervals."""
 
 OLD_SCHEMA = "flows.raw/1"
-"""What collectors before 0.2 publish; read as well, since nodes are upgraded one by one."""
+"""What collectors used to publish; still read, since nodes are upgraded one by one."""
 
 SCHEMAS = (SCHEMA, OLD_SCHEMA)
 

@@ -78,8 +78,8 @@ def _retransmissions(field: str, cause: str) -> Signal:
         field=field,
         metric="tcp_retransmissions_by_cause",
         unit="segments",
-        meaning="TCP data segments retransmitted, by what made the kernel do so: the retransmission "
-        "timer, duplicate or selective ACKs, or a tail loss probe (RFC 8985).",
+        meaning="TCP data segments retransmitted, by what triggered it: the retransmission timer, "
+        "duplicate or selective ACKs, or a tail loss probe (RFC 8985).",
         labels={"cause": cause},
     )
 

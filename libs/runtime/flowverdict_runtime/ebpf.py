@@ -47,7 +47,7 @@ class _MapCreate(ctypes.Structure):
 
 
 def bpf(command: int, attributes: ctypes.Structure) -> int:
-    """Make the system call with `attributes`, laid out as union bpf_attr (include/uapi/linux/bpf.h).
+    """Make the system call; `attributes` are a union bpf_attr (include/uapi/linux/bpf.h).
 
     Raises:
         OSError: if the kernel refuses.
