@@ -2,21 +2,20 @@
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from conftest import eventually
 from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
-from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.phases import until_judged
 from flowverdict_lab.pipeline import Pipeline
 from flowverdict_runtime.stored_messages import stored_messages
-from tests.test_pipeline import jetstream_of
+from tests.test_pipeline import jetstream_of, lab
+
+__all__ = ["lab"]
 
 REASON = why_not_live()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
@@ -43,19 +42,8 @@ for number in range(300):
 """
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
-    cluster = make_cluster(4, 2)
-    (tmp_path / "logs").mkdir()
-    with (
-        Network(cluster, tmp_path / "logs") as network,
-        Pipeline(tmp_path, cluster.inventory()) as pipeline,
-    ):
-        yield network, pipeline
-
-
 async def test_a_syn_flood_blames_nobody_and_is_counted_where_it_is_answered(
-    lab: tuple[Network, Pipeline],
+    lab: tuple[Network, Pipeline],  # the fixture
 ) -> None:
     network, pipeline = lab
     flooder, victim = network.cluster.pods[0], network.cluster.pods[1]

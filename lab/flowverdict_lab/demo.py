@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowverdict_contracts import verdicts
 from flowverdict_lab import report
+from flowverdict_lab.arguments import whole_number
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
 from flowverdict_lab.live_support import why_not_live
@@ -43,16 +44,6 @@ SHIPPED_RECORDING = Path(__file__).parent / "recordings" / "pod-loss.jsonl.gz"
 _RIGHT, _WRONG, _USAGE, _FAILED, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
-        return value
-
-    return whole_number
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="script/demo",
@@ -67,12 +58,12 @@ def _parser() -> argparse.ArgumentParser:
         help="what to break (default: pod-loss)",
     )
     add("--target", default="", metavar="NAME", help="a pod, a node, or two as in pod-b,pod-c")
-    add("--loss", type=_whole(1, 100), default=20, metavar="PERCENT", help="default: 20")
-    add("--pods", type=_whole(2, 50), default=4, metavar="N", help="default: 4")
-    add("--nodes", type=_whole(1, 20), default=2, metavar="N", help="default: 2")
+    add("--loss", type=whole_number(1, 100), default=20, metavar="PERCENT", help="default: 20")
+    add("--pods", type=whole_number(2, 50), default=4, metavar="N", help="default: 4")
+    add("--nodes", type=whole_number(1, 20), default=2, metavar="N", help="default: 2")
     add(
         "--seconds",
-        type=_whole(5, 3600),
+        type=whole_number(5, 3600),
         default=20,
         metavar="N",
         help="of each phase; default: 20",

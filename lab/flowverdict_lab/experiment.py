@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from flowverdict_lab.arguments import whole_number
 from flowverdict_lab.kubernetes_objects import (
     EXPERIMENT,
     FLOWVERDICT,
@@ -296,17 +297,17 @@ def _parser() -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="all of it: make, break, compare, remove")
     running.add_argument("--target", choices=PODS, default="pod-a", help="default: pod-a")
     running.add_argument(
-        "--loss", type=_within(1, 99), default=20, metavar="PERCENT", help="default: 20"
+        "--loss", type=whole_number(1, 99), default=20, metavar="PERCENT", help="default: 20"
     )
     running.add_argument(
-        "--delay", type=_within(0, 1000), default=20, metavar="MS", help="default: 20"
+        "--delay", type=whole_number(0, 1000), default=20, metavar="MS", help="default: 20"
     )
     running.add_argument(
-        "--seconds", type=_within(1, 3600), default=40, help="of each phase; default: 40"
+        "--seconds", type=whole_number(1, 3600), default=40, help="of each phase; default: 40"
     )
     running.add_argument(
         "--wait",
-        type=_within(0, 3600),
+        type=whole_number(0, 3600),
         default=60,
         metavar="SECONDS",
         help="for the verdict, after the last phase; default: 60",
@@ -316,16 +317,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands.add_parser("cleanup", help="remove all that the experiment made")
     return parser
-
-
-def _within(low: int, high: int) -> Callable[[str], int]:
-    def whole_number(text: str) -> int:
-        value = int(text)
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
-        return value
-
-    return whole_number
 
 
 def _undisturbed() -> None:

@@ -48,14 +48,14 @@ class Fault(ABC):
         """Raises FaultError for targets that this fault cannot hit, or that show nothing."""
 
     @property
-    @abstractmethod
     def where(self) -> str:
         """What is broken, in words."""
+        return " and ".join(target.name for target in self.targets)
 
     @property
-    @abstractmethod
     def expected(self) -> tuple[Component, ...]:
         """What a right verdict may name; empty if any verdict would be wrong."""
+        return tuple(component_of(endpoint_of(target)) for target in self.targets)
 
     @abstractmethod
     def chains(self, network: Network) -> dict[Node, list[str]]:
@@ -96,11 +96,6 @@ def endpoint_of(target: Pod | Node) -> Endpoint:
     if isinstance(target, Pod):
         return Endpoint("pod", NAMESPACE, target.name, node=target.node.name)
     return Endpoint("node", "", target.name, node=target.name)
-
-
-def components_of(targets: Sequence[Pod | Node]) -> tuple[Component, ...]:
-    """The targets as what a verdict may blame."""
-    return tuple(component_of(endpoint_of(target)) for target in targets)
 
 
 def drop_chain(hook: str, port: str, rules: Sequence[str]) -> str:

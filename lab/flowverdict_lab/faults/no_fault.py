@@ -1,6 +1,5 @@
 """No fault: a verdict would be wrong."""
 
-from flowverdict_contracts.verdicts import Component
 from flowverdict_lab.cluster import Cluster, Node
 from flowverdict_lab.faults.fault import Fault, FaultError
 from flowverdict_lab.network import Network
@@ -13,9 +12,7 @@ class NoFault(Fault):
 
     name = "none"
     default_target = ""
-    where = ""
     words = "no fault"
-    expected: tuple[Component, ...] = ()
 
     def check_targets(self, cluster: Cluster) -> None:  # noqa: ARG002 # there is none
         if self.targets:

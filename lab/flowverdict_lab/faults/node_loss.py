@@ -2,9 +2,8 @@
 
 import itertools
 
-from flowverdict_contracts.verdicts import Component
 from flowverdict_lab.cluster import Cluster, Node
-from flowverdict_lab.faults.fault import Fault, FaultError, components_of, drop_chain
+from flowverdict_lab.faults.fault import Fault, FaultError, drop_chain
 from flowverdict_lab.network import Network
 
 __all__ = ["NodeLoss"]
@@ -27,14 +26,6 @@ class NodeLoss(Fault):
                 raise FaultError(
                     f"{node.name} with one pod cannot be told apart from the pod: use more pods"
                 )
-
-    @property
-    def where(self) -> str:
-        return " and ".join(target.name for target in self.targets)
-
-    @property
-    def expected(self) -> tuple[Component, ...]:
-        return components_of(self.targets)
 
     def chains(self, network: Network) -> dict[Node, list[str]]:
         chains: dict[Node, list[str]] = {}

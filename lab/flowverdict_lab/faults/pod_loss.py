@@ -2,9 +2,8 @@
 
 import itertools
 
-from flowverdict_contracts.verdicts import Component
 from flowverdict_lab.cluster import Cluster, Node, Pod
-from flowverdict_lab.faults.fault import Fault, FaultError, components_of, drop_chain
+from flowverdict_lab.faults.fault import Fault, FaultError, drop_chain
 from flowverdict_lab.network import Network
 
 __all__ = ["PodLoss"]
@@ -26,14 +25,6 @@ class PodLoss(Fault):
             on_node = {pod for pod in cluster.pods if pod.node is node}
             if len(on_node) > 1 and on_node <= set(self.targets):
                 raise FaultError(f"all pods of {node.name} cannot be told apart from the node")
-
-    @property
-    def where(self) -> str:
-        return " and ".join(target.name for target in self.targets)
-
-    @property
-    def expected(self) -> tuple[Component, ...]:
-        return components_of(self.targets)
 
     def chains(self, network: Network) -> dict[Node, list[str]]:
         chains: dict[Node, list[str]] = {}

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowverdict_contracts.verdicts import HalfOpen
+from flowverdict_flows.half_open import half_open
 from flowverdict_flows.pairs import Numbers, ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.settings import RcaSettings
@@ -15,6 +16,7 @@ from flowverdict_rca.window import COUNTS, Pair, Window, total
 
 __all__ = ["Decisions", "Status", "cannot_connect", "decide", "retransmits"]
 
+_SHOWN_HALF_OPEN = 20
 _QUIET = 4
 """A pair that sends less than a quarter of its mean rate has fallen silent."""
 
@@ -120,22 +122,9 @@ def _delivered(counts: Numbers) -> Numbers:
 
 def _half_open(window: Window, settings: RcaSettings) -> tuple[HalfOpen, ...]:
     counts = window.panes.sum(axis=0)
-    synacks = total(counts, "retransmitted_synacks")
-    never = (synacks > 0) & (total(counts, "opens") == 0)
-    who = window.src[never]
-    peers = np.bincount(who, minlength=len(window.endpoints))
-    sums = np.bincount(who, synacks[never], len(window.endpoints)).astype(np.int64)
-    worst = [
-        at for at in np.argsort(-sums, kind="stable") if sums[at] >= settings.min_retransmissions
-    ]
+    synacks, opens = total(counts, "retransmitted_synacks"), total(counts, "opens")
+    found = half_open(window.src, synacks, opens, settings.min_retransmissions)
     return tuple(
-        HalfOpen(
-            name=str(window.endpoints[at]),
-            peers=int(peers[at]),
-            retransmitted_synacks=int(sums[at]),
-        )
-        for at in worst[:_SHOWN_HALF_OPEN]
+        HalfOpen(name=str(window.endpoints[at]), peers=peers, retransmitted_synacks=count)
+        for at, peers, count in found[:_SHOWN_HALF_OPEN]
     )
-
-
-_SHOWN_HALF_OPEN = 20

@@ -11,6 +11,7 @@ import pyarrow as pa
 from rich.text import Text
 
 from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.half_open import half_open
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairSums, ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 
@@ -94,15 +95,10 @@ class PairTable:
 
     def half_open(self) -> Iterator[tuple[Endpoint, int]]:
         """Endpoints with requests that never became connections, and SYN-ACKs retransmitted."""
-        synacks = self.column("retransmitted_synacks")
-        never = (synacks > 0) & (self.column("opens") == 0)
-        if not never.any():
-            return
-        ends, sources, _ = self.pairs.ends(self.numbers[never])
-        sums = np.bincount(sources, synacks[never]).astype(np.int64)
-        for at in np.argsort(-sums, kind="stable")[:_SHOWN_HALF_OPEN].tolist():
-            if sums[at] >= _FEW_SYNACKS:
-                yield ends[at], int(sums[at])
+        ends, sources, _ = self.pairs.ends(self.numbers)
+        synacks, opens = self.column("retransmitted_synacks"), self.column("opens")
+        for at, _, count in half_open(sources, synacks, opens, _FEW_SYNACKS)[:_SHOWN_HALF_OPEN]:
+            yield ends[at], count
 
 
 def _named(sums: Numbers) -> dict[str, int]:

@@ -1,0 +1,23 @@
+"""Requests that never became connections, by who answers them."""
+
+import numpy as np
+
+from flowverdict_flows.pairs import Numbers
+
+__all__ = ["half_open"]
+
+
+def half_open(
+    sources: Numbers, retransmitted_synacks: Numbers, opens: Numbers, at_least: int
+) -> list[tuple[int, int, int]]:
+    """Who retransmits SYN-ACKs in pairs without a single connection, worst first.
+
+    The arrays have an entry for each pair; `sources` says who sends, as a number. Returns that
+    number, how many peers asked and went no further, and SYN-ACK segments retransmitted to them, if
+    those are `at_least` so many.
+    """
+    never = (retransmitted_synacks > 0) & (opens == 0)
+    peers = np.bincount(sources[never])
+    sums = np.bincount(sources[never], retransmitted_synacks[never]).astype(np.int64)
+    worst_first = np.argsort(-sums, kind="stable").tolist()
+    return [(at, int(peers[at]), int(sums[at])) for at in worst_first if sums[at] >= at_least]
