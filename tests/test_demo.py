@@ -139,8 +139,8 @@ def test_a_demo_that_is_interrupted_or_killed_leaves_nothing_behind(
 def test_without_ebpf_it_says_so_in_one_line_and_replays_a_real_run(tmp_path: Path) -> None:
     done = run(tmp_path, FLOWVERDICT_NOT_LIVE="this is a test")
     assert done.returncode == 0, done.stdout + done.stderr
-    said = done.stdout.splitlines()[0]
-    assert said == "No live run, since this is a test: replaying the recording of a real one."
+    first = done.stdout.splitlines()[0]
+    assert first == "Cannot run live: this is a test. Replaying the recording of a real run."
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["causes"][0]["name"] == "default/pod-a"
     assert not (tmp_path / "logs" / "collector.log").exists()

@@ -281,7 +281,7 @@ def test_the_network_is_broken_in_the_pods_own_namespace_and_restored_on_sigterm
         script = str(ROOT / "lab/flowverdict_lab/chaos.sh")
         chaos = subprocess.Popen([script, "20", "0", "60", uid], stdout=subprocess.PIPE, text=True)
         assert chaos.stdout is not None
-        assert "loss 20 %" in chaos.stdout.readline()
+        assert "loss 20%" in chaos.stdout.readline()
         assert "20" in broken()
         chaos.terminate()
         assert chaos.wait(10) == 143

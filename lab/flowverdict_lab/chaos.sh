@@ -48,7 +48,7 @@ trap remove EXIT
 trap 'exit 143' INT TERM
 remove
 if inside tc qdisc add dev "$device" root netem loss "$1%" delay "${2}ms" 2>/dev/null; then
-    echo "chaos: netem on $device: loss $1 %, delay $2 ms"
+    echo "chaos: netem on $device: loss $1%, delay $2 ms"
 else
     inside nft -f - <<NFT || fail "this kernel has neither netem nor nftables"
 table netdev flowverdict_chaos {
@@ -58,8 +58,8 @@ table netdev flowverdict_chaos {
   }
 }
 NFT
-    echo "chaos: nftables on $device: loss $1 % of what is received; this kernel has no netem"
+    echo "chaos: nftables on $device: loss $1% of what is received; this kernel has no netem"
 fi
 sleep "$3" &
 wait $!
-echo "chaos: mended"
+echo "chaos: fault removed"
