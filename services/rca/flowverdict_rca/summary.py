@@ -64,6 +64,11 @@ def _loses_data(counts: dict[str, int], settings: RcaSettings) -> bool:
     )
 
 
+def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:
+    syns = counts["retransmitted_syns"]
+    return syns >= settings.min_retransmissions and syns > counts["opens"] + counts["failed_opens"]
+
+
 def _symptoms(counts: dict[str, int], settings: RcaSettings) -> list[str]:
     """What is wrong with flows that counted `counts` together, in words."""
     if not counts:
@@ -84,9 +89,12 @@ def _symptoms(counts: dict[str, int], settings: RcaSettings) -> list[str]:
             some = [f"{counts[field]} {kind}" for kind, field in kinds.items() if counts[field]]
             how += f" ({', '.join(some)})" if some else ""
         found.append(f"{failed} of {attempts} connection attempts {how}")
-    elif counts["retransmitted_syns"] >= settings.min_retransmissions:
-        found.append(f"connection requests go unanswered ({counts['retransmitted_syns']} SYN "
-                     "segments retransmitted)")  # fmt: skip
+    elif _go_unanswered(counts, settings):
+        syns = counts["retransmitted_syns"]
+        found.append(f"connection requests go unanswered ({syns} SYN segments retransmitted)")
+    elif not found and counts["retransmitted_syns"]:
+        syns = counts["retransmitted_syns"]
+        found.append(f"{syns} SYN segments are retransmitted in {attempts} connection attempts")
     return found
 
 
@@ -94,10 +102,9 @@ def _advice(cause: Cause, counts: dict[str, int], settings: RcaSettings) -> str:
     advice = []
     if counts:
         failed, refused = counts["failed_opens"], counts["refused_opens"]
-        syns = counts["retransmitted_syns"]
         if refused >= settings.min_retransmissions and 2 * refused > failed:
             advice.append(_CHECK_REFUSED[cause.kind])
-        elif max(failed, syns) >= settings.min_retransmissions:
+        elif failed >= settings.min_retransmissions or _go_unanswered(counts, settings):
             advice.append(_CHECK_UNANSWERED)
     if not advice or _loses_data(counts, settings):
         advice.insert(0, _CHECK_LOSS[cause.kind])
@@ -121,10 +128,10 @@ def resolved(causes: Sequence[Cause]) -> str:
 
 
 def percent(ratio: float) -> str:
-    """A ratio as a person reads it: 0.42%, 4.2%, 42%."""
-    if 0 < ratio < 0.01:
-        return f"{100 * ratio:.2g}%"
-    return f"{100 * ratio:.1f}%" if ratio < 0.1 else f"{100 * ratio:.0f}%"
+    """A ratio as a person reads it: 0.42%, 4.2%, 5%, 42%."""
+    if ratio >= 0.1:
+        return f"{100 * ratio:.0f}%"
+    return f"{100 * ratio:.2g}%" if ratio < 0.01 else f"{100 * ratio:.1f}".removesuffix(".0") + "%"
 
 
 def _capital(text: str) -> str:
