@@ -241,7 +241,7 @@ async def until_judged(pipeline: Pipeline, end_ns: int) -> None:
 
     def judged() -> bool:
         pipeline.check_running()
-        until = pipeline.metric("rca", "flowverdict_rca_judged_until_seconds")
+        until = pipeline.metric("rca", "flowverdict_rca_watermark_timestamp_seconds")
         return until > end_ns / 1e9 - 2 * _PANE_SECONDS
 
     if not await _until(judged, _JUDGED_SECONDS):

@@ -24,9 +24,9 @@ __all__ = [
     "HalfOpen",
     "Kind",
     "Rule",
-    "Status",
+    "TimeWindow",
     "Verdict",
-    "Window",
+    "VerdictStatus",
     "decode",
     "encode",
     "json_schema",
@@ -34,7 +34,7 @@ __all__ = [
 
 SCHEMA = "rca.verdicts/2"
 
-Status = Literal["opened", "ongoing", "resolved"]
+VerdictStatus = Literal["opened", "ongoing", "resolved"]
 EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
 Kind = Literal["pod", "workload", "node", "link", "node_link", "service", "external", "unknown"]
 Direction = Literal["sending", "receiving", "both"]
@@ -122,7 +122,7 @@ class Rule(_Record, frozen=True, kw_only=True):
     p_value: float
 
 
-class Window(_Record, frozen=True, kw_only=True):
+class TimeWindow(_Record, frozen=True, kw_only=True):
     """The time that was judged; ISO 8601, UTC, `end` excluded."""
 
     start: str
@@ -214,9 +214,9 @@ class Verdict(_Record, frozen=True, kw_only=True):
     schema: Literal["rca.verdicts/2"] = "rca.verdicts/2"
     id: str
     incident_id: str
-    status: Status
+    status: VerdictStatus
     opened_at: str
-    window: Window
+    window: TimeWindow
     summary: str
     enough_evidence: bool
     causes: tuple[Cause, ...]

@@ -16,8 +16,8 @@ from flowverdict_contracts.verdicts import (
     FailingFlow,
     FlowCounts,
     Rule,
+    TimeWindow,
     Verdict,
-    Window,
     decode,
     encode,
     json_schema,
@@ -30,7 +30,7 @@ VERDICT = Verdict(
     incident_id="a",
     status="opened",
     opened_at="2026-01-01T00:00:10.000Z",
-    window=Window(start="2026-01-01T00:00:00.000Z", end="2026-01-01T00:00:10.000Z"),
+    window=TimeWindow(start="2026-01-01T00:00:00.000Z", end="2026-01-01T00:00:10.000Z"),
     summary="Pod default/pod-a is behind it.",
     enough_evidence=True,
     causes=(

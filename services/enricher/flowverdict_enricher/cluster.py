@@ -16,7 +16,7 @@ from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import Directory
 
-__all__ = ["Cluster", "EndpointSlice", "Job", "Node", "Object", "Pod", "Service"]
+__all__ = ["Cluster", "ClusterService", "EndpointSlice", "Job", "Node", "Object", "Pod"]
 
 _ZONE = "topology.kubernetes.io/zone"
 _SERVICE_OF_SLICE = "kubernetes.io/service-name"
@@ -86,7 +86,7 @@ class _ServiceSpec(msgspec.Struct):
     cluster_ips: list[str] = msgspec.field(default_factory=list, name="clusterIPs")
 
 
-class Service(msgspec.Struct):
+class ClusterService(msgspec.Struct):
     """Of v1: a service and its cluster addresses.
 
     Those of its load balancer are left out: some balancers are the nodes, and the address theirs.
@@ -123,7 +123,7 @@ class Job(msgspec.Struct):
     metadata: Metadata
 
 
-Object = Pod | Node | Service | EndpointSlice | Job
+Object = Pod | Node | ClusterService | EndpointSlice | Job
 
 
 def _since(moment: datetime | None) -> int:
@@ -166,7 +166,7 @@ class Cluster:
                     self._put_pod(thing)
                 case Node():
                     self._put_node(thing)
-                case Service():
+                case ClusterService():
                     self._put_service(thing)
                 case EndpointSlice():
                     self._put_slice(thing, before if isinstance(before, EndpointSlice) else None)
@@ -180,7 +180,7 @@ class Cluster:
             match thing:
                 case Pod():
                     self._leave_pod(thing)
-                case Node() | Service():
+                case Node() | ClusterService():
                     # A node's zone stays known: pods that are there still may outlive it.
                     self._directory.end(uid, time.time_ns())
                 case EndpointSlice():
@@ -258,7 +258,7 @@ class Cluster:
             self._zones[meta.name] = zone
             self._name_all(pod for pod in self._pods.values() if pod.spec.node_name == meta.name)
 
-    def _put_service(self, service: Service) -> None:
+    def _put_service(self, service: ClusterService) -> None:
         meta = service.metadata
         names = Names("service", namespace=meta.namespace, service=meta.name)
         since = _since(meta.creation_timestamp)

@@ -23,7 +23,7 @@ from flowverdict_runtime.context import CannotRun, Context
 __all__ = ["Inventory", "follow", "read"]
 
 
-class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InventoryNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A node and the addresses of its host network."""
 
     name: str
@@ -31,7 +31,7 @@ class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     zone: str = ""
 
 
-class Pod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InventoryPod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A pod; `workload` is what made it, `workload_kind` for example Deployment."""
 
     namespace: str
@@ -42,7 +42,7 @@ class Pod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     workload_kind: str = ""
 
 
-class NamedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InventoryService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A service and its cluster addresses."""
 
     namespace: str
@@ -53,9 +53,9 @@ class NamedService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a file names."""
 
-    nodes: tuple[Node, ...] = ()
-    pods: tuple[Pod, ...] = ()
-    services: tuple[NamedService, ...] = ()
+    nodes: tuple[InventoryNode, ...] = ()
+    pods: tuple[InventoryPod, ...] = ()
+    services: tuple[InventoryService, ...] = ()
 
 
 def read(path: Path) -> Inventory:

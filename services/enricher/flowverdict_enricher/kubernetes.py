@@ -50,7 +50,7 @@ class _Resource:
 
 _KINDS: dict[str, type[cluster.Object]] = {
     "nodes": cluster.Node,
-    "services": cluster.Service,
+    "services": cluster.ClusterService,
     "endpointslices": cluster.EndpointSlice,
     "jobs": cluster.Job,
     "pods": cluster.Pod,

@@ -6,7 +6,15 @@ from hypothesis import strategies as st
 
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import Names
-from flowverdict_enricher.cluster import Cluster, EndpointSlice, Job, Node, Object, Pod, Service
+from flowverdict_enricher.cluster import (
+    Cluster,
+    ClusterService,
+    EndpointSlice,
+    Job,
+    Node,
+    Object,
+    Pod,
+)
 from flowverdict_enricher.directory import Directory
 
 PODS, NODES, SERVICES, JOBS = ("p0", "p1", "p2"), ("n0", "n1"), ("s0", "s1"), ("j0", "j1")
@@ -48,7 +56,7 @@ nodes = st.builds(
     st.sampled_from(("", "a", "b")),
 )
 services = st.builds(
-    lambda uid, ip: built(Service, uid, {"spec": {"clusterIPs": [ip]}}),
+    lambda uid, ip: built(ClusterService, uid, {"spec": {"clusterIPs": [ip]}}),
     st.sampled_from(SERVICES),
     st.sampled_from(("None", "10.96.0.1")),
 )
@@ -110,6 +118,6 @@ def test_a_fresh_list_ends_what_is_not_on_it(history: list[tuple[bool, Object]])
     cluster = Cluster(directory)
     for _, thing in history:
         cluster.put(thing)
-    for kind in (Pod, Node, Service, EndpointSlice, Job):
+    for kind in (Pod, Node, ClusterService, EndpointSlice, Job):
         cluster.keep_only(kind, [])
     assert len(directory) == 0

@@ -14,7 +14,7 @@ from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Pair, Window, total
 
-__all__ = ["Decisions", "Status", "cannot_connect", "decide", "retransmits"]
+__all__ = ["Decisions", "PairStatus", "cannot_connect", "decide", "retransmits"]
 
 _SHOWN_HALF_OPEN = 20
 _QUIET = 4
@@ -23,7 +23,7 @@ _QUIET = 4
 Mask = npt.NDArray[np.bool_]
 
 
-class Status(IntEnum):
+class PairStatus(IntEnum):
     """What a pair is decided to be."""
 
     UNDECIDED = 0
@@ -36,7 +36,7 @@ class Decisions:
     """The pairs of a window with what each is.
 
     Attributes:
-        status: a `Status` for each pair.
+        status: a `PairStatus` for each pair.
         evidence: the counts that decided it, shape (pairs, `COUNTS`).
         half_open: endpoints with requests that never became connections, worst first.
     """
@@ -46,7 +46,7 @@ class Decisions:
     evidence: Numbers
     half_open: tuple[HalfOpen, ...]
 
-    def positions(self, status: Status) -> Numbers:
+    def positions(self, status: PairStatus) -> Numbers:
         """Which pairs have this status."""
         return np.flatnonzero(self.status == status)
 
@@ -93,21 +93,21 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
     silent.
     """
     panes = window.panes
-    status = np.full(panes.shape[1], Status.UNDECIDED, np.int64)
+    status = np.full(panes.shape[1], PairStatus.UNDECIDED, np.int64)
     evidence = np.zeros(panes.shape[1:], np.int64)
     undecided = np.ones(panes.shape[1], np.bool_)
     for number, pane in enumerate(panes):
         evidence[undecided] += pane[undecided]
         fails = retransmits(evidence, settings) | cannot_connect(evidence, settings)
-        status[undecided & fails] = Status.FAIL
+        status[undecided & fails] = PairStatus.FAIL
         undecided &= ~fails
         if number == 0:
             is_ok = undecided & (_delivered(evidence) >= settings.min_segments)
-            status[is_ok] = Status.OK
+            status[is_ok] = PairStatus.OK
             undecided &= ~is_ok
     delivered = _delivered(evidence)
     went_quiet = _delivered(panes[0]) * len(panes) < delivered / _QUIET
-    status[undecided & (delivered >= settings.min_segments) & ~went_quiet] = Status.OK
+    status[undecided & (delivered >= settings.min_segments) & ~went_quiet] = PairStatus.OK
     return Decisions(window, status, evidence, _half_open(window, settings))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from flowverdict_contracts.verdicts import Cause, Status, Verdict
+from flowverdict_contracts.verdicts import Cause, Verdict, VerdictStatus
 from flowverdict_flows.components import components_of
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.judgement import Judgement, verdict
@@ -113,7 +113,7 @@ class Incidents:
             incident = self._next(match, found, judgement.window.end_ns)
             now.append(incident)
             if incident.opened_ns:
-                status: Status = "ongoing" if match and match.opened_ns else "opened"
+                status: VerdictStatus = "ongoing" if match and match.opened_ns else "opened"
                 yield verdict(
                     incident.id,
                     incident.opened_ns,

@@ -11,15 +11,15 @@ from flowverdict_contracts.verdicts import (
     Condition,
     FailingFlow,
     FlowCounts,
+    TimeWindow,
     Verdict,
+    VerdictStatus,
 )
-from flowverdict_contracts.verdicts import Status as VerdictStatus
-from flowverdict_contracts.verdicts import Window as VerdictWindow
 from flowverdict_flows.components import component_of
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
 from flowverdict_rca import summary
-from flowverdict_rca.decisions import Decisions, Status, cannot_connect, decide, retransmits
+from flowverdict_rca.decisions import Decisions, PairStatus, cannot_connect, decide, retransmits
 from flowverdict_rca.mining import Transactions, failure_rules
 from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
@@ -46,7 +46,7 @@ class Judgement:
     @property
     def failing(self) -> Numbers:
         """Positions of the failing pairs."""
-        return self.decisions.positions(Status.FAIL)
+        return self.decisions.positions(PairStatus.FAIL)
 
 
 def judge(window: Window, settings: RcaSettings) -> Judgement:
@@ -71,8 +71,8 @@ def verdict(
     window, decisions = judgement.window, judgement.decisions
     flows = FlowCounts(
         failing=len(judgement.failing),
-        ok=len(decisions.positions(Status.OK)),
-        undecided=len(decisions.positions(Status.UNDECIDED)),
+        ok=len(decisions.positions(PairStatus.OK)),
+        undecided=len(decisions.positions(PairStatus.UNDECIDED)),
     )
     pairs = list(decisions.pairs(explained))
     if status == "resolved":
@@ -86,7 +86,7 @@ def verdict(
         incident_id=incident_id,
         status=status,
         opened_at=to_rfc3339(opened_ns),
-        window=VerdictWindow(start=to_rfc3339(window.start_ns), end=to_rfc3339(window.end_ns)),
+        window=TimeWindow(start=to_rfc3339(window.start_ns), end=to_rfc3339(window.end_ns)),
         summary=text,
         enough_evidence=bool(causes),
         causes=causes,
@@ -113,12 +113,12 @@ def _transactions(decisions: Decisions) -> Transactions:
         items[at, 0] = number(str(component_of(end)))
         if end.node:
             items[at, 1] = number(f"node {end.node}")
-    decided = np.flatnonzero(decisions.status != Status.UNDECIDED)
+    decided = np.flatnonzero(decisions.status != PairStatus.UNDECIDED)
     taking_part = np.concatenate([items[window.src[decided]], items[window.dst[decided]]], axis=1)
     flow = np.broadcast_to(np.arange(len(decided))[:, None], taking_part.shape)
     present = taking_part >= 0
     code = np.unique(flow[present] << 32 | taking_part[present])
-    fails = decisions.status[decided] == Status.FAIL
+    fails = decisions.status[decided] == PairStatus.FAIL
     return Transactions(list(number_of), code >> 32, code & 0xFFFFFFFF, fails)
 
 

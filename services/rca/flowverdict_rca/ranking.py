@@ -14,7 +14,7 @@ import numpy.typing as npt
 from flowverdict_contracts.verdicts import Cause, Component, Direction
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
-from flowverdict_rca.decisions import Decisions, Status
+from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.mining import hypergeometric_p_value
 from flowverdict_rca.roles import Roles, roles_in
 from flowverdict_rca.window import Window
@@ -67,8 +67,8 @@ def findings(decisions: Decisions) -> list[Finding]:
     One fault may make too few flows fail to be told from chance while another hides them, so the
     faults found are tested together: as many are taken as make chance least likely.
     """
-    ok = decisions.status == Status.OK
-    remaining = decisions.status == Status.FAIL
+    ok = decisions.status == PairStatus.OK
+    remaining = decisions.status == PairStatus.FAIL
     failing, total = int(remaining.sum()), int(remaining.sum() + ok.sum())
     if failing < 2:
         return []

@@ -42,7 +42,7 @@ _FAILED_WINDOWS = Counter(
 )
 _VERDICTS = Counter("flowverdict_rca_verdicts_total", "Verdicts published.", ["status"])
 _WATERMARK = Gauge(
-    "flowverdict_rca_judged_until_seconds", "End of the last window judged, as a Unix time."
+    "flowverdict_rca_watermark_timestamp_seconds", "End of the last window judged, as a Unix time."
 )
 _OPEN = Gauge("flowverdict_rca_open_incidents", "Incidents that are open now.")
 _JUDGING = Histogram("flowverdict_rca_judge_seconds", "Time it took to judge a window.")

@@ -3,7 +3,7 @@
 from typing import Any
 
 from conftest import flow_row, window_of
-from flowverdict_rca.decisions import Decisions, Status, decide
+from flowverdict_rca.decisions import Decisions, PairStatus, decide
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_runtime.settings import load
 
@@ -24,55 +24,55 @@ def decided(*panes: list[dict[str, Any]]) -> Decisions:
     return decide(window_of(*panes, *missing, settings=SETTINGS), SETTINGS)
 
 
-def status(*panes: list[dict[str, Any]]) -> Status:
+def status(*panes: list[dict[str, Any]]) -> PairStatus:
     (found,) = decided(*panes).status
-    return Status(found)
+    return PairStatus(found)
 
 
 def test_a_pair_fails_above_five_percent_and_not_at_it() -> None:
-    assert status(pane(100, 6)) is Status.FAIL
-    assert status(pane(100, 5)) is Status.OK
+    assert status(pane(100, 6)) is PairStatus.FAIL
+    assert status(pane(100, 5)) is PairStatus.OK
 
 
 def test_opens_and_syns_do_not_water_the_ratio_down() -> None:
-    assert status(pane(100, 6, opens=50, failed_opens=2)) is Status.FAIL
+    assert status(pane(100, 6, opens=50, failed_opens=2)) is PairStatus.FAIL
 
 
 def test_two_retransmissions_are_no_failure_however_few_the_segments() -> None:
-    assert status(pane(10, 2)) is Status.UNDECIDED
-    assert status(pane(10, 3)) is Status.FAIL
+    assert status(pane(10, 2)) is PairStatus.UNDECIDED
+    assert status(pane(10, 3)) is PairStatus.FAIL
 
 
 def test_a_failing_present_is_not_outweighed_by_a_healthy_past() -> None:
-    assert status(pane(15, 3), pane(10_000), pane(10_000)) is Status.FAIL
+    assert status(pane(15, 3), pane(10_000), pane(10_000)) is PairStatus.FAIL
 
 
 def test_a_healthy_present_is_not_outweighed_by_a_failing_past() -> None:
-    assert status(pane(1000), pane(100, 50)) is Status.OK
+    assert status(pane(1000), pane(100, 50)) is PairStatus.OK
 
 
 def test_a_pair_that_fell_silent_is_not_called_ok_for_its_past() -> None:
-    assert status(pane(3, 1), pane(600), pane(600)) is Status.UNDECIDED
+    assert status(pane(3, 1), pane(600), pane(600)) is PairStatus.UNDECIDED
 
 
 def test_a_slow_pair_is_ok_by_the_whole_window() -> None:
-    assert status(pane(5), pane(5), pane(5), pane(5), pane(5)) is Status.OK
+    assert status(pane(5), pane(5), pane(5), pane(5), pane(5)) is PairStatus.OK
 
 
 def test_a_pair_that_cannot_connect_fails_without_any_segment_retransmitted() -> None:
-    assert status(pane(opens=1, failed_opens=4)) is Status.FAIL
-    assert status(pane(segments=50, opens=9, failed_opens=4)) is Status.OK
+    assert status(pane(opens=1, failed_opens=4)) is PairStatus.FAIL
+    assert status(pane(segments=50, opens=9, failed_opens=4)) is PairStatus.OK
 
 
 def test_a_pair_whose_own_syns_go_unanswered_fails_before_any_attempt_has_ended() -> None:
-    assert status(pane(again=4, retransmitted_syns=4)) is Status.FAIL
-    assert status(pane(50, 4, opens=200, retransmitted_syns=4)) is Status.OK
+    assert status(pane(again=4, retransmitted_syns=4)) is PairStatus.FAIL
+    assert status(pane(50, 4, opens=200, retransmitted_syns=4)) is PairStatus.OK
 
 
 def test_requests_that_never_become_connections_make_no_pair_ok_or_fail() -> None:
-    assert status(pane(again=50, retransmitted_synacks=50)) is Status.UNDECIDED
+    assert status(pane(again=50, retransmitted_synacks=50)) is PairStatus.UNDECIDED
     many = pane(500, 50, opens=1, retransmitted_synacks=50)
-    assert status(many) is Status.OK
+    assert status(many) is PairStatus.OK
 
 
 def test_a_flood_of_requests_is_half_open_at_the_endpoint_that_answers() -> None:
@@ -87,10 +87,10 @@ def test_a_flood_of_requests_is_half_open_at_the_endpoint_that_answers() -> None
     (half_open,) = found.half_open
     assert (half_open.name, half_open.peers) == ("default/db", 200)
     assert half_open.retransmitted_synacks == 400
-    assert found.positions(Status.FAIL).size == 0
+    assert found.positions(PairStatus.FAIL).size == 0
 
 
 def test_a_ratio_is_at_most_one_though_a_fin_is_counted_only_when_retransmitted() -> None:
-    (pair,) = decided(pane(2, 5)).pairs(decided(pane(2, 5)).positions(Status.FAIL))
+    (pair,) = decided(pane(2, 5)).pairs(decided(pane(2, 5)).positions(PairStatus.FAIL))
     assert pair.counts["retransmitted_data_segments"] == 5
-    assert status(pane(2, 5)) is Status.FAIL
+    assert status(pane(2, 5)) is PairStatus.FAIL

@@ -205,7 +205,7 @@ VERDICTS = Board(
                     description="This should be below ten seconds.",
                     queries=(
                         Query(
-                            f"time() - max(flowverdict_rca_judged_until_seconds{{{CLUSTER}}} > 0)",
+                            f"time() - max(flowverdict_rca_watermark_timestamp_seconds{{{CLUSTER}}} > 0)",
                             "last window",
                         ),
                     ),

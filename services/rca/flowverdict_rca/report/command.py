@@ -7,7 +7,7 @@ from pathlib import Path
 from nats.errors import Error as NatsError
 from nats.js.errors import NotFoundError
 
-from flowverdict_rca.report.gather import Incident, NoIncident, gather
+from flowverdict_rca.report.gather import NoIncident, ReportedIncident, gather
 from flowverdict_rca.report.page import render
 from flowverdict_runtime.nats_connection import redact
 from flowverdict_runtime.one_shot import NatsUnavailable, connected_once
@@ -50,6 +50,6 @@ def _tell(what: str) -> None:
     print(f"flowverdict-rca: {what}", file=sys.stderr, flush=True)
 
 
-async def _gather(nats_settings: NatsSettings, incident_id: str | None) -> Incident:
+async def _gather(nats_settings: NatsSettings, incident_id: str | None) -> ReportedIncident:
     async with connected_once(nats_settings, 10) as client:
         return await gather(client.jetstream(timeout=10), incident_id, _tell)

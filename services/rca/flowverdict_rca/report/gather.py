@@ -21,7 +21,7 @@ from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_runtime.terminal import printable
 
-__all__ = ["PHASES", "Counts", "Incident", "NoIncident", "PairKey", "gather"]
+__all__ = ["PHASES", "Counts", "NoIncident", "PairKey", "ReportedIncident", "gather"]
 
 PHASES = ("before", "during", "after")
 _BEFORE_NS = 60 * 10**9
@@ -43,7 +43,7 @@ PairKey = tuple[Endpoint, Endpoint]
 
 
 @dataclass(slots=True)
-class Incident:
+class ReportedIncident:
     """What a report is about.
 
     Attributes:
@@ -89,14 +89,14 @@ class Incident:
 
 async def gather(
     jetstream: JetStreamContext, incident_id: str | None, tell: Callable[[str], None]
-) -> Incident:
+) -> ReportedIncident:
     """What NATS holds of an incident, the newest without an id; `tell` reports what takes long.
 
     Raises:
         NoIncident: if there is none.
         NatsError: if NATS does not answer.
     """
-    incident = Incident(await _verdicts(jetstream, incident_id), {})
+    incident = ReportedIncident(await _verdicts(jetstream, incident_id), {})
     opened, last = incident.verdicts[0], incident.verdicts[-1]
     start = from_rfc3339(opened.window.start)
     incident.phases["before"] = (start - _BEFORE_NS, start)
@@ -146,7 +146,7 @@ def _incident_of(message: Msg) -> str:
 class _Sums:
     """Sums by phase and pair, and over time."""
 
-    def __init__(self, incident: Incident) -> None:
+    def __init__(self, incident: ReportedIncident) -> None:
         self._incident = incident
         self._pairs = EndpointPairs()
         self._explained: dict[int, bool] = {}
@@ -191,7 +191,7 @@ def _counts(sums: Numbers) -> Counts:
 
 
 async def _add_flows(
-    jetstream: JetStreamContext, incident: Incident, tell: Callable[[str], None]
+    jetstream: JetStreamContext, incident: ReportedIncident, tell: Callable[[str], None]
 ) -> None:
     """Add up the flows from the phases' start to their end."""
     start, end = incident.phases["before"][0], list(incident.phases.values())[-1][1]

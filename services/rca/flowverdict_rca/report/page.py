@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
-from flowverdict_rca.report.gather import PHASES, Incident
+from flowverdict_rca.report.gather import PHASES, ReportedIncident
 from flowverdict_rca.report.picture import draw_map, draw_timeline
 from flowverdict_rca.summary import percent
 
@@ -36,7 +36,7 @@ class _Matrix:
     rows: tuple[tuple[Endpoint, tuple[_Cell, ...]], ...]
 
 
-def render(incident: Incident) -> str:
+def render(incident: ReportedIncident) -> str:
     """The HTML of a report; it needs no other file."""
     environment = Environment(
         loader=PackageLoader("flowverdict_rca.report", "."),
@@ -65,7 +65,7 @@ def render(incident: Incident) -> str:
     return page
 
 
-def _changes(incident: Incident) -> Iterator[Verdict]:
+def _changes(incident: ReportedIncident) -> Iterator[Verdict]:
     """The verdicts with something new: opened, another cause, resolved."""
     last: tuple[object, ...] = ()
     for verdict in incident.verdicts:
@@ -75,7 +75,7 @@ def _changes(incident: Incident) -> Iterator[Verdict]:
         last = new
 
 
-def _ends(incident: Incident) -> tuple[list[Endpoint], int]:
+def _ends(incident: ReportedIncident) -> tuple[list[Endpoint], int]:
     """Who is in the matrices, those with the worst flows preferred, by node and name."""
     worst: dict[Endpoint, float] = {}
     for phase in PHASES:
@@ -87,13 +87,13 @@ def _ends(incident: Incident) -> tuple[list[Endpoint], int]:
     return sorted(chosen, key=lambda end: (end.node, str(end))), len(worst) - len(chosen)
 
 
-def _matrix(incident: Incident, phase: str, ends: list[Endpoint]) -> _Matrix:
+def _matrix(incident: ReportedIncident, phase: str, ends: list[Endpoint]) -> _Matrix:
     return _Matrix(
         phase, tuple((src, tuple(_cell(incident, phase, src, dst) for dst in ends)) for src in ends)
     )
 
 
-def _cell(incident: Incident, phase: str, src: Endpoint, dst: Endpoint) -> _Cell:
+def _cell(incident: ReportedIncident, phase: str, src: Endpoint, dst: Endpoint) -> _Cell:
     counts = incident.pairs[phase].get((src, dst))
     ratio = RETRANSMISSION_RATIO.of(counts) if counts else None
     if counts is None or ratio is None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from flowverdict_contracts.timestamps import from_rfc3339
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
-from flowverdict_rca.report.gather import Counts, Incident, PairKey
+from flowverdict_rca.report.gather import Counts, PairKey, ReportedIncident
 from flowverdict_rca.summary import percent
 
 __all__ = ["Edge", "Group", "Map", "Spot", "Timeline", "draw_map", "draw_timeline"]
@@ -73,7 +73,7 @@ class Map:
     left_out: int
 
 
-def draw_map(incident: Incident) -> Map:
+def draw_map(incident: ReportedIncident) -> Map:
     """Pods by node, failing pairs as red lines, the blamed component marked."""
     pairs = incident.pairs["during"]
     chosen = _chosen(incident, pairs)
@@ -142,7 +142,7 @@ def _group(
     return Group(name, arc, x, y, anchor, blamed)
 
 
-def _chosen(incident: Incident, pairs: dict[PairKey, Counts]) -> set[Endpoint]:
+def _chosen(incident: ReportedIncident, pairs: dict[PairKey, Counts]) -> set[Endpoint]:
     """Those at the worst pairs first, then the others, as many as can be drawn."""
     worst = sorted(pairs.items(), key=lambda each: -_ratio(each[1]))
     chosen: dict[Endpoint, None] = {}
@@ -211,7 +211,7 @@ class Timeline:
     bottom: int = _CHART_HEIGHT - _BOTTOM
 
 
-def draw_timeline(incident: Incident) -> Timeline | None:
+def draw_timeline(incident: ReportedIncident) -> Timeline | None:
     """The chart; None if no flows are kept."""
     if not incident.timeline:
         return None
