@@ -232,13 +232,13 @@ async def test_a_verdict_is_one_alert_and_says_which_flows_it_explains(
     (verdict,) = await eventually(lambda: alerts("FlowverdictVerdict"), 60)
     assert (verdict["cause_kind"], verdict["cause_namespace"]) == ("pod", "default")
     assert verdict["cause_name"] == "pod-a"
-    (told,) = [
+    (firing,) = [
         alert
         for alert in get(url, "/api/v1/alerts")["alerts"]
         if alert["labels"]["alertname"] == "FlowverdictVerdict"
     ]
-    assert "pod-a" in told["annotations"]["summary"]
-    assert "segments are sent again" in told["annotations"]["summary"]
+    assert "pod-a" in firing["annotations"]["summary"]
+    assert "segments are retransmitted" in firing["annotations"]["summary"]
     explained = await eventually(lambda: alerts("FlowverdictExplains"))
     assert {each["by"] for each in explained} <= {"src_pod", "dst_pod"}
-    assert not query(url, 'ALERTS{alertname=~"Flowverdict(RowsLost|MessagesMalformed|NodeSilent)"}')
+    assert not query(url, 'ALERTS{alertname=~"Flowverdict(CountsLost|MessagesMalformed|NodeSilent)"}')
