@@ -79,6 +79,8 @@ BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
 BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
 BPF_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS);
 BPF_ARRAY(lost, u64, 2);
+/* Ports that accepted a connection, by network namespace (high) and port. */
+BPF_TABLE("lru_hash", u64, u8, server_ports, 4096);
 /* Jiffies at the first hook. */
 BPF_ARRAY(started, u64, 1);
 /* Drop reason to the byte offset of its counter in a record; 0 if it is not counted. */
@@ -307,13 +309,26 @@ static __always_inline void note_start(void)
 		*start = bpf_jiffies64();
 }
 
+static __always_inline u64 server_port(struct flow_key *key)
+{
+	return (u64)key->netns << 16 | key->src_port;
+}
+
 static __always_inline struct tracked_socket *track(void *sk, u32 role, int from)
 {
 	u64 id = (u64)sk;
 	struct tracked_socket fresh = {};
 
+	u64 port;
+	u8 one = 1;
+
 	if (!read_socket_key(sk, &fresh.key))
 		return 0;
+	port = server_port(&fresh.key);
+	if (role == ROLE_UNKNOWN && server_ports.lookup(&port))
+		role = ROLE_SERVER;
+	else if (role == ROLE_SERVER && !server_ports.lookup(&port))
+		server_ports.update(&port, &one);
 	note_start();
 	if (from == FROM_NOW) {
 		read_totals(sk, &fresh.seen);
