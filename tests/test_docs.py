@@ -47,3 +47,43 @@ def test_alerts_and_settings_that_a_page_names_exist(page: Path) -> None:
     for setting in set(re.findall(r"\bFLOWVERDICT_([A-Z_]+[A-Z])", page.read_text())):
         known = f"{setting.lower().removesuffix('_file')}: " in settings
         assert known or setting in ("IMAGES", "LISTEN", "NODE"), setting
+
+
+def packages() -> list[Path]:
+    """The `__init__.py` of each package that lists its modules."""
+    found = [*Path().glob("libs/*/*/__init__.py"), *Path().glob("services/*/*/__init__.py")]
+    found += [*Path().glob("services/*/*/*/__init__.py"), *Path("lab").glob("*/__init__.py")]
+    return sorted(each for each in found if re.search(r"^`\w+` ", each.read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("package", packages(), ids=lambda each: each.parent.name)
+def test_a_package_lists_the_modules_that_it_has(package: Path) -> None:
+    listed = set(re.findall(r"(?:^|[;.] )`(\w+)`", package.read_text(), re.MULTILINE))
+    folders = {each.parent.name for each in package.parent.glob("*/__init__.py")}
+    modules = {each.stem for each in package.parent.glob("*.py")} | folders
+    assert listed <= modules, "listed, and not there"
+    everywhere = {"__init__", "__main__", "settings"}
+    assert modules - everywhere <= listed, "there, and not listed"
+
+
+def test_files_that_code_and_configuration_mention_exist() -> None:
+    tracked = subprocess.run(["git", "ls-files"], capture_output=True, text=True, check=True)
+    files = [Path(each) for each in tracked.stdout.split()]
+    names = {each.name for each in files}
+    # Of the kernel, of other projects, or what a program writes.
+    others = {
+        "Columnar.html",
+        "verdict.json",
+        "inventory.json",
+        "prometheus.yml",
+        "credentials.json",
+    }
+    stale = []
+    for file in files:
+        if file.suffix not in (".py", ".c", ".yaml", ".yml", ".sh", ".conf", ".toml"):
+            continue
+        if "tests" in file.parts or file.name == "conftest.py" or not file.exists():
+            continue
+        mentioned = re.findall(r"\b([\w-]+\.(?:py|bpf\.c|yaml|html|sh))\b", file.read_text())
+        stale += [(str(file), name) for name in mentioned if name not in names | others]
+    assert not stale

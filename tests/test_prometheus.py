@@ -241,4 +241,6 @@ async def test_a_verdict_is_one_alert_and_says_which_flows_it_explains(
     assert "segments are retransmitted" in firing["annotations"]["summary"]
     explained = await eventually(lambda: alerts("FlowverdictExplains"))
     assert {each["by"] for each in explained} <= {"src_pod", "dst_pod"}
-    assert not query(url, 'ALERTS{alertname=~"Flowverdict(CountsLost|MessagesMalformed|NodeSilent)"}')
+    assert not query(
+        url, 'ALERTS{alertname=~"Flowverdict(CountsLost|MessagesMalformed|NodeSilent)"}'
+    )

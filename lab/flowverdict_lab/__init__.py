@@ -1,12 +1,15 @@
-"""A small cluster in network namespaces, faults for it, and the demo.
+"""A small cluster in network namespaces, faults for it, the demo and the experiment.
 
-`cluster`     which nodes and pods there are, and their addresses.
-`network`     the cluster as namespaces, bridges and veth pairs of this machine.
-`pod`         what runs in a pod: an HTTP server and its traffic to the others.
-`faults`      packet loss on a pod's, a node's or a link's interface.
-`pipeline`    NATS and the services as processes.
-`recording`   raw messages with their times, in a file.
-`experiment`  phases before, during and after a fault, and what the pipeline said.
-`demo`        the command `flowverdict-demo`; `report` is what it prints.
-`machine`     whether this machine can run it live.
+`cluster`             which nodes and pods there are, and their addresses.
+`network`             the cluster as namespaces, bridges and veth pairs of this machine.
+`pod`                 what runs in a pod: an HTTP server, and calls to the other pods.
+`faults`              what can be broken, a class and a file each.
+`pipeline`            NATS and the services as processes.
+`recording`           raw messages with their times, in a file.
+`phases`              before, during and after a fault, and the verdicts on them.
+`demo`                the command `flowverdict-demo`; `report` is what it prints.
+`live_support`        whether this machine can run it live.
+`experiment`          the command `flowverdict-experiment`, on a real cluster.
+`kubernetes_objects`  the experiment's pods: created, waited for, removed.
+`arguments`           values of command lines.
 """

@@ -1,7 +1,9 @@
-"""`flowverdict-doctor`: each line ok, warning or broken, with what to do.
+"""`flowverdict-doctor`: a line for each thing it checks: ok, warning or broken, with what to do.
 
-`node`      kernel, BTF, tracefs, headers, capabilities, the collector itself.
-`streams`   NATS: its streams, who reads them, and how far behind.
-`cluster`   what the enricher may read in Kubernetes.
-`stores`    services, Prometheus' targets, InfluxDB's bucket, Grafana.
+`command`  the command line.
+`finding`  one line.
+`node`     kernel, BTF, tracefs, headers, capabilities, the collector itself.
+`streams`  NATS: its streams, their consumers, and how far those are behind.
+`cluster`  Kubernetes: the enricher's permissions, Flowverdict's pods.
+`stores`   services, Prometheus' targets, InfluxDB's bucket, Grafana.
 """

@@ -1,7 +1,9 @@
 """Gives flows their Kubernetes names: `flows.raw.>` in, `flows.enriched` out.
 
-`server`      the service's life: a source of names, then one enriched message a raw one.
+`server`      the service's life: a source of names, then one enriched message per raw message.
 `directory`   who had an address, and when.
-`enrich`      raw records and a directory to an Arrow batch, column by column.
-`inventory`   names from a file; `kubernetes` from a cluster's API; `containers` from Docker.
+`enrich`      raw records and a directory to an enriched batch.
+`inventory`   names from a file.
+`kubernetes`  lists and watches a cluster's API; `cluster` turns its objects into names.
+`containers`  names from Docker.
 """

@@ -2,5 +2,6 @@
 
 `server`    the service's life.
 `points`    messages as lines of the line protocol.
-`database`  the InfluxDB: its bucket, and writing until it is written.
+`database`  InfluxDB: its bucket, and writing until it is stored.
+`check`     `--check`: whether InfluxDB answers.
 """

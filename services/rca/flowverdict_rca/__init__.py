@@ -1,5 +1,6 @@
 """Judges which component is behind failing flows: `flows.enriched` in, `rca.verdicts` out.
 
+`command`    the command line.
 `server`     the service's life; `state` what it saves in NATS so that a restart forgets nothing.
 `panes`      enriched rows to windows, by event time; decides when one is complete.
 `window`     a window as a table: what every pair counted in each pane.

@@ -1,6 +1,7 @@
 """The command `report`: one HTML file about one incident, read from NATS.
 
+`command`  reads an incident and writes its page.
 `gather`   the incident's verdicts and the flows around it.
-`page`     what the page says, and its template.
+`page`     what goes into the template.
 `picture`  the map of nodes and pods, and the timeline.
 """
