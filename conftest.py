@@ -1,4 +1,4 @@
-"""What tests of several parts need: a real NATS server, raw records, deadlines."""
+"""Shared by the tests of several parts: a real NATS server, raw records, deadlines."""
 
 import asyncio
 import shutil
@@ -31,7 +31,7 @@ SECOND = 1_000_000_000
 
 
 class NatsServer:
-    """A nats-server with JetStream, of this test's own."""
+    """A nats-server with JetStream, for one test."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self._folder = folder
@@ -81,7 +81,7 @@ async def nats_client(nats_server: NatsServer) -> AsyncIterator[Client]:
 
 @dataclass(frozen=True)
 class Flow:
-    """A raw record in the making."""
+    """The values of a raw record."""
 
     src: str
     dst: str
@@ -100,7 +100,7 @@ class Flow:
 
 @pytest.fixture
 def raw_body() -> Callable[..., bytes]:
-    """Packs `Flow`s as the kernel map holds them."""
+    """Packs `Flow`s as they are stored in the kernel map."""
 
     def pack(*flows: Flow) -> bytes:
         records = np.zeros(len(flows), RECORD)
@@ -118,7 +118,7 @@ def raw_body() -> Callable[..., bytes]:
 
 
 def enriched_batch(*rows: dict[str, Any]) -> pa.RecordBatch:
-    """An enriched batch of rows of which only what matters is given."""
+    """An enriched batch of partial rows; missing fields are empty or 0."""
     columns = []
     for field in ARROW_SCHEMA:
         if pa.types.is_dictionary(field.type):
@@ -132,7 +132,7 @@ def enriched_batch(*rows: dict[str, Any]) -> pa.RecordBatch:
 def flow_row(src: str, dst: str, **numbers: int) -> dict[str, Any]:
     """A row between two pods named like `pod-a@worker0`, with addresses made from the names.
 
-    What is retransmitted is data, but for the SYNs and SYN-ACKs that are given.
+    Retransmitted segments are data, except for the given SYNs and SYN-ACKs.
     """
     row: dict[str, Any] = {"role": "client", "data_segments_sent": 100, **numbers}
     handshake = row.get("retransmitted_syns", 0) + row.get("retransmitted_synacks", 0)
@@ -153,18 +153,18 @@ def flow_row(src: str, dst: str, **numbers: int) -> dict[str, Any]:
 def window_of(
     *panes: list[dict[str, Any]], settings: RcaSettings, second: int = 1_000_000
 ) -> Window:
-    """The window whose panes, newest first, are these rows; its newest pane begins at `second`."""
-    made = Panes(settings)
+    """The window whose panes, newest first, are these rows; its newest pane starts at `second`."""
+    all_panes = Panes(settings)
     length = int(settings.pane_seconds)
     for number, rows in enumerate(reversed(panes)):
         start = second - length * (len(panes) - 1 - number)
         sent = IntervalHeader("n1", "run", number + 1, start * SECOND, (start + length) * SECOND)
-        made.add(sent, enriched_batch(*rows), number + 1)
+        all_panes.add(sent, enriched_batch(*rows), number + 1)
     after = IntervalHeader(
         "n1", "run", 99, (second + length) * SECOND, (second + length + 1) * SECOND
     )
-    made.add(after, enriched_batch(), 99)
-    return list(made.windows())[-1]
+    all_panes.add(after, enriched_batch(), 99)
+    return list(all_panes.windows())[-1]
 
 
 def a_cause(

@@ -1,1 +1,1 @@
-"""What is measured, and how. `script/bench --help` lists it."""
+"""The benchmarks. `script/bench --help` lists them."""

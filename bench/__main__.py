@@ -23,11 +23,11 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "memory": memory.measure,
 }
 _MEANINGS = {
-    "throughput": "rows per second through enricher and exporter",
+    "throughput": "rows per second through the enricher and the exporter",
     "scrape": "CPU of a Prometheus scrape of 100,000 series",
     "influx": "points per second through the influx-writer",
     "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
-    "memory": "memory of each service while it works",
+    "memory": "memory of each service under load",
 }
 
 
@@ -41,11 +41,11 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE, too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(MEASUREMENTS)
     if unknown:
-        parser.error(f"there is no {', '.join(sorted(unknown))}; there are {', '.join(_MEANINGS)}")
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(_MEANINGS)}")
     figures: list[Figure] = []
     status = 0
     for name in arguments.names or MEASUREMENTS:

@@ -1,4 +1,4 @@
-"""What a measurement gives."""
+"""The result of a measurement."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ class CannotMeasure(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number, what it is of, and its unit."""
+    """A number, what it measures, and its unit."""
 
     measurement: str
     what: str

@@ -1,4 +1,4 @@
-"""Points per second through the influx-writer on one core; influxdb_client's Point beside it."""
+"""Points per second through the influx-writer on one core, and with influxdb_client's Point."""
 
 import time
 
@@ -19,7 +19,7 @@ _HEADER = IntervalHeader("node", "boot", 1, 0, 1_000_000_000)
 
 
 def measure() -> list[Figure]:
-    """Decode, sum by pair and write lines, NATS and InfluxDB not being part of it."""
+    """Decode, sum by pair and write lines, without NATS and InfluxDB."""
     body = enriched.encode(pair_rows(_POINTS))
     points = FlowPoints()
     points.lines(_HEADER, enriched.decode(body))
@@ -38,6 +38,6 @@ def measure() -> list[Figure]:
         point.to_line_protocol()
     library = _POINTS / (time.process_time() - began)
     return [
-        Figure("influx", "influx-writer", ours, "points/s a core"),
-        Figure("influx", "influxdb_client.Point", library, "points/s a core"),
+        Figure("influx", "influx-writer", ours, "points/s per core"),
+        Figure("influx", "influxdb_client.Point", library, "points/s per core"),
     ]

@@ -1,7 +1,7 @@
 """Nanoseconds per kernel event of each eBPF program, as the kernel itself measures them.
 
-`kernel.bpf_stats_enabled` makes the kernel sum up run time and count of every program (bpf(2),
-BPF_ENABLE_STATS); they are read from /proc/self/fdinfo of the programs' descriptors. The traffic is
+`kernel.bpf_stats_enabled` makes the kernel add up run time and run count of every program (bpf(2),
+BPF_ENABLE_STATS); they are read from /proc/self/fdinfo of each program's descriptor. The traffic is
 the lab's, with a fifth of pod-a's packets dropped.
 """
 
@@ -39,7 +39,7 @@ def _statistics() -> Iterator[None]:
 
 
 def _fields(descriptor: int) -> dict[str, int]:
-    """What the kernel says of a descriptor."""
+    """What the kernel reports about a descriptor."""
     lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines)
     return {name: int(value) for name, value in found.items() if value.strip().isdigit()}
@@ -56,7 +56,7 @@ def _run_time_and_count(link: int) -> tuple[int, int]:
 
 
 def measure() -> list[Figure]:
-    """Ten seconds of the lab's traffic; nanoseconds and events a second of each program."""
+    """Nanoseconds per event and events per second of each program, over ten seconds."""
     if why := why_not_live():
         raise CannotMeasure(why)
     try:
@@ -78,9 +78,9 @@ def measure() -> list[Figure]:
             run_ns, count = run_ns - before[hook.tracepoint][0], count - before[hook.tracepoint][1]
             total += run_ns
             if count:
-                figures.append(Figure("kernel", hook.tracepoint, run_ns / count, "ns an event"))
+                figures.append(Figure("kernel", hook.tracepoint, run_ns / count, "ns per event"))
                 figures.append(
-                    Figure("kernel", hook.tracepoint, count / _SECONDS, "events a second")
+                    Figure("kernel", hook.tracepoint, count / _SECONDS, "events per second")
                 )
         share = 1000 * total / (_SECONDS * 1e9)
         figures.append(Figure("kernel", "all programs", share, "thousandths of a core"))

@@ -1,7 +1,7 @@
-"""Memory of each service while it works: proportional set size, from /proc/PID/smaps_rollup.
+"""Memory of each service under load: proportional set size, from /proc/PID/smaps_rollup.
 
-A recording of a real run is replayed through the services; where eBPF can be had, the collector is
-measured as well.
+A recording of a real run is replayed through the services. If eBPF is available, the collector is
+measured too.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ async def _replay(pipeline: Pipeline, messages: object) -> None:
 
 
 def measure() -> list[Figure]:
-    """Mebibytes of each service, after a recording went through them."""
+    """Mebibytes used by each service after a recording has been replayed through them."""
     about, messages = recording.read(SHIPPED_RECORDING)
     with tempfile.TemporaryDirectory() as folder:
         live = why_not_live() is None

@@ -1,4 +1,4 @@
-"""One scrape of 100,000 series, and what a series takes in memory; prometheus_client beside it."""
+"""CPU of one scrape of 100,000 series and memory per series, compared with prometheus_client."""
 
 import statistics
 import time
@@ -22,7 +22,7 @@ _ROUNDS = 5
 
 
 def pair_rows(pairs: int) -> pa.RecordBatch:
-    """A row for each of `pairs` pairs of pods with names of ordinary length."""
+    """One row for each of `pairs` pairs of pods, with names of typical length."""
     side = int(pairs**0.5) + 1
     pods = [f"checkout-7d9f8b6c5d-{number:05x}" for number in range(side)]
     texts = {
@@ -64,7 +64,7 @@ def _cpu_ms(work: Callable[[], object]) -> float:
 
 
 def measure() -> list[Figure]:
-    """CPU of a scrape, whole and by its parts, and memory for each series."""
+    """CPU time of a scrape, in total and by part, and memory per series."""
     batch = pair_rows(_SERIES // sum(family.series for family in FAMILIES))
     tracemalloc.start()
     series = PairSeries(_SERIES, 3600)
@@ -88,5 +88,5 @@ def measure() -> list[Figure]:
         Figure("scrape", "prometheus_client", _cpu_ms(lambda: generate_latest(registry)), "ms CPU"),
         Figure("scrape", "page", len(page), "bytes"),
         Figure("scrape", "page, compressed", len(igzip.compress(page, compresslevel=0)), "bytes"),
-        Figure("scrape", "memory of a series", kept / _SERIES, "bytes"),
+        Figure("scrape", "memory per series", kept / _SERIES, "bytes"),
     ]

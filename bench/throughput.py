@@ -1,7 +1,7 @@
-"""Rows per second through enricher and exporter, on one core, without NATS in between.
+"""Rows per second through the enricher and the exporter, on one core, without NATS in between.
 
-A message is as the collector sends it: 2,048 records, of 200 pods that all talk to each other. Each
-figure is the median of five rounds, in CPU seconds of this process.
+A message is like the collector's: 2,048 records from 200 pods that all talk to each other. Each
+figure is the median of five rounds, measured in CPU seconds of this process.
 """
 
 import statistics
@@ -70,12 +70,12 @@ def measure() -> list[Figure]:
 
     named = through_enricher()
     return [
-        Figure("throughput", "enricher", _rows_per_second(through_enricher), "rows/s a core"),
+        Figure("throughput", "enricher", _rows_per_second(through_enricher), "rows/s per core"),
         Figure(
             "throughput",
             "exporter",
             _rows_per_second(lambda: series.add(enriched.decode(named))),
-            "rows/s a core",
+            "rows/s per core",
         ),
         Figure("throughput", "raw message, 2,048 rows", len(body), "bytes"),
         Figure("throughput", "enriched message, 2,048 rows", len(named), "bytes"),

@@ -20,25 +20,27 @@ SERVICES = {
 }
 INTRODUCTION = """# Metrics
 
-Every service serves its metrics at `/metrics`, as Prometheus text or OpenMetrics, packed with gzip
-where the client takes it. This page is made from the code by `docs/generate.py`.
+Every service serves its metrics at `/metrics`, as Prometheus text or OpenMetrics, compressed with
+gzip if the client accepts it. This page is generated from the code by `docs/generate.py`.
 
-## Of each pair of addresses (exporter)
+## Metrics per address pair (exporter)
 
 Labels: {labels}.
-Empty ones are left out. A port is never a label. `other` in every label stands for the pairs beyond
-the budget (`FLOWVERDICT_SERIES_BUDGET` series of each metric); a pair without a flow for
-`FLOWVERDICT_EXPIRE_SECONDS` is dropped. Counters begin at 0 when the exporter starts.
+Empty labels are omitted. Ports are never labels. Pairs beyond the budget
+(`FLOWVERDICT_SERIES_BUDGET` series per metric) are summed in a series with `other` in every label.
+A pair that has had no flow for `FLOWVERDICT_EXPIRE_SECONDS` is dropped. Counters start at 0 when
+the exporter starts.
 
-What a pair counts was sent by `src`, as its own kernel saw it. In InfluxDB the same numbers are
-fields of the measurement `{measurement}`, with the labels as tags and `collector`, the node that
-counted; a point is of one pair in one interval, at the interval's end.
+A pair's numbers describe what `src` sent, as seen by its own kernel. In InfluxDB the same numbers
+are fields of the measurement `{measurement}`, with the labels as tags, plus the tag `collector`:
+the node that counted. There is one point per pair and interval, timestamped with the end of the
+interval.
 """
 
 THRESHOLD = """
-The threshold above which a flow fails is `FLOWVERDICT_FAIL_RATIO` of the RCA worker and nothing
-else: rules and dashboards read it as the metric `flowverdict_fail_ratio`, a report from the
-verdict, `flowverdict-tail` from the key `fail_ratio` of the NATS bucket `rca_state`."""
+The threshold above which a flow fails is set only by `FLOWVERDICT_FAIL_RATIO` of the RCA worker.
+Rules and dashboards read it from the metric `flowverdict_fail_ratio`, reports from the verdict, and
+`flowverdict-tail` from the key `fail_ratio` in the NATS bucket `rca_state`."""
 
 
 def table(*head: str) -> list[str]:
@@ -47,8 +49,8 @@ def table(*head: str) -> list[str]:
 
 
 def pair_metrics() -> Iterator[str]:
-    """What `SIGNALS` become."""
-    yield from table("metric", "type", "unit", "more labels", "meaning", "field in InfluxDB")
+    """The metrics and fields derived from `SIGNALS`."""
+    yield from table("metric", "type", "unit", "extra labels", "meaning", "InfluxDB field")
     for metric, signals in METRICS.items():
         first = signals[0]
         if first.kind == "histogram":
@@ -65,10 +67,10 @@ def pair_metrics() -> Iterator[str]:
 
 
 def ratios() -> Iterator[str]:
-    """What `RATIOS` declare, in words and in PromQL."""
+    """The ratios declared in `RATIOS`, in words and in PromQL."""
     yield "\n### Ratios\n"
-    yield "Each is a quotient of sums: add up over pairs and time first, then divide.\n"
-    yield from table("ratio", "is", "made from, in the kernel", "recording rule")
+    yield "Each ratio is a quotient of sums: sum over pairs and time first, then divide.\n"
+    yield from table("ratio", "definition", "kernel source", "recording rule")
     for each in RATIOS:
         quotient = " / ".join(
             f"({' + '.join(f'`{name}`' for name in names)})" if len(names) > 1 else f"`{names[0]}`"
@@ -80,7 +82,7 @@ def ratios() -> Iterator[str]:
 
 
 def own_metrics() -> Iterator[str]:
-    """What the services say of themselves; what several of them have comes first."""
+    """The services' own metrics; those that several of them share come first."""
     by_service = {
         service: {each["name"]: each for each in _registered(module)}
         for service, module in SERVICES.items()
@@ -88,11 +90,11 @@ def own_metrics() -> Iterator[str]:
     names = Counter(name for metrics in by_service.values() for name in metrics)
     common = sorted(name for name, services in names.items() if services > 1)
     yield from _section(
-        "Of every service that reads a stream", [by_service["rca"][name] for name in common]
+        "Common to all stream readers", [by_service["rca"][name] for name in common]
     )
     for service, metrics in by_service.items():
         own = [metrics[name] for name in sorted(metrics) if name not in common]
-        yield from _section(f"Of the {service}", own)
+        yield from _section(f"Metrics of `{service}`", own)
 
 
 def _section(title: str, metrics: list[dict[str, Any]]) -> Iterator[str]:
@@ -104,7 +106,7 @@ def _section(title: str, metrics: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _registered(module: str) -> list[dict[str, Any]]:
-    """The metrics that a service registers, asked in a process of its own."""
+    """The metrics that a service registers, collected in a separate process."""
     argv = [sys.executable, __file__, module]
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     found: list[dict[str, Any]] = json.loads(done.stdout)
@@ -113,15 +115,15 @@ def _registered(module: str) -> list[dict[str, Any]]:
 
 def print_registered(module: str) -> None:
     """Print as JSON what importing `module` registers with prometheus_client."""
-    # Only here: this process is asked for one service's own.
+    # Imported only here: this process lists the metrics of one service.
     from prometheus_client import REGISTRY  # noqa: PLC0415
     from prometheus_client.metrics import MetricWrapperBase  # noqa: PLC0415
 
     importlib.import_module(module)
     if module.startswith("flowverdict_exporter"):
         for part, name in (("incidents", "Incidents"), ("nodes", "Nodes")):
-            made = getattr(importlib.import_module(f"flowverdict_exporter.{part}"), name)
-            REGISTRY.register(made())
+            metrics = getattr(importlib.import_module(f"flowverdict_exporter.{part}"), name)
+            REGISTRY.register(metrics())
         exporter = importlib.import_module("flowverdict_exporter.series")
         text = exporter.PairSeries(1, 60).text(True)
     else:
@@ -154,7 +156,7 @@ def print_registered(module: str) -> None:
 
 
 def main() -> None:
-    """Print the page, or with a module's name what it registers."""
+    """Print the page or, given a module name, the metrics it registers."""
     if len(sys.argv) > 1:
         print_registered(sys.argv[1])
         return

@@ -155,8 +155,8 @@ def test_without_ebpf_it_says_so_in_one_line_and_replays_a_real_run(tmp_path: Pa
         (["--fault", "link-loss", "--target", "pod-a,worker0"], "link-loss needs two"),
         (["--fault", "none", "--target", "pod-a"], "no --target"),
         (["--pods", "2"], "every flow would fail"),
-        (["--loss", "0"], "not from 1 to 100"),
-        (["--target", "pod-a,pod-b"], "cannot be told"),
+        (["--loss", "0"], "not between 1 and 100"),
+        (["--target", "pod-a,pod-b"], "cannot be distinguished"),
     ],
 )
 def test_what_cannot_be_shown_is_refused_at_once(

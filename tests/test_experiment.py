@@ -112,7 +112,7 @@ def test_what_a_killed_run_left_does_not_decide_the_next(cluster: Cluster, tmp_p
     status, output = run(cluster, tmp_path, *quick("--target", "pod-b"))
     assert status == 0, output
     assert cluster.changes.index("removed experiment-listener") < cluster.changes.index(
-        "made pod-a"
+        "created pod-a"
     )
     assert cluster.names() == cluster.before
 
@@ -187,11 +187,11 @@ async def test_an_interruption_in_the_middle_leaves_nothing_behind(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     process = start(cluster, tmp_path, "run", "--seconds", "60")
-    await eventually(lambda: "made experiment-listener" in cluster.changes)
+    await eventually(lambda: "created experiment-listener" in cluster.changes)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "everything it made is gone" in output
+    assert "everything it created has been removed" in output
     assert cluster.names() == cluster.before
 
 
@@ -199,7 +199,7 @@ def test_a_pod_that_cannot_start_is_named_with_the_reason(cluster: Cluster, tmp_
     cluster.stuck["pod-b"] = "ImagePullBackOff"
     status, output = run(cluster, tmp_path, *quick())
     assert status == 3
-    assert "pod pod-b cannot start; ImagePullBackOff: so says the kubelet" in output
+    assert "pod pod-b cannot start; ImagePullBackOff: as the kubelet reports" in output
     assert cluster.names() == cluster.before
 
 
@@ -216,11 +216,11 @@ def test_a_refusal_of_the_api_is_reported(cluster: Cluster, tmp_path: Path) -> N
     cluster.refuse["POST .*/pods$"] = 403
     status, output = run(cluster, tmp_path, *quick())
     assert status == 3
-    assert "cannot make Pod pod-a: 403 so it is" in output
+    assert "cannot create Pod pod-a: 403 refused by the stand-in" in output
     cluster.refuse = {"DELETE": 403}
     status, output = run(cluster, tmp_path, *quick())
     assert status == 3
-    assert "something is left: script/experiment cleanup" in output
+    assert "objects remain, run script/experiment cleanup" in output
     cluster.refuse = {}
     assert run(cluster, tmp_path, "cleanup")[0] == 0
     assert cluster.names() == cluster.before
@@ -248,7 +248,7 @@ def test_without_a_cluster_it_says_so(tmp_path: Path) -> None:
     argv += ["--kubeconfig", str(tmp_path / "none"), "init"]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 3
-    assert "no cluster to ask" in done.stderr
+    assert "no cluster configured" in done.stderr
 
 
 REASON = why_not_live()
@@ -281,7 +281,7 @@ def test_the_network_is_broken_in_the_pods_own_namespace_and_restored_on_sigterm
         script = str(ROOT / "lab/flowverdict_lab/chaos.sh")
         chaos = subprocess.Popen([script, "20", "0", "60", uid], stdout=subprocess.PIPE, text=True)
         assert chaos.stdout is not None
-        assert "loss 20%" in chaos.stdout.readline()
+        assert "20% loss" in chaos.stdout.readline()
         assert "20" in broken()
         chaos.terminate()
         assert chaos.wait(10) == 143

@@ -1,4 +1,4 @@
-"""NATS with users and certificates, for tests: passwords, a connection, the pipeline with them."""
+"""Helpers for tests with NATS users and certificates: passwords, a connection, the pipeline."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ def settings_of(user: str, url: str, ca: str = "") -> NatsSettings:
 
 
 def certificates(folder: Path) -> None:
-    """What cert-manager puts into the Secret nats-tls, for 127.0.0.1."""
+    """Create the files that cert-manager puts into the Secret nats-tls, for 127.0.0.1."""
     key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "1"]
     authority = ["-keyout", "ca.key", "-out", "ca.crt", "-subj", "/CN=authority"]
     of_servers = ["-CA", "ca.crt", "-CAkey", "ca.key", "-keyout", "tls.key", "-out", "tls.crt"]
@@ -61,16 +61,16 @@ def certificates(folder: Path) -> None:
 async def connected_as(
     user: str, url: str, ca: str = ""
 ) -> AsyncIterator[tuple[Client, list[str]]]:
-    """A connection, and what the server refuses to it."""
+    """A connection, and the permission errors that the server sends to it."""
     refused: list[str] = []
 
-    async def heard(error: Exception) -> None:
+    async def on_error(error: Exception) -> None:
         if "permissions violation" in str(error):
             refused.append(str(error))
 
     options = nats_options(settings_of(user, url, ca))
     client = await nats.connect(
-        **options, error_cb=heard, max_reconnect_attempts=-1, reconnect_time_wait=0.1
+        **options, error_cb=on_error, max_reconnect_attempts=-1, reconnect_time_wait=0.1
     )
     try:
         yield client, refused
@@ -79,7 +79,7 @@ async def connected_as(
 
 
 async def refused_check(url: str, **settings: str) -> str:
-    """What `flowverdict-rca --check` prints if NATS must not let it in."""
+    """The output of `flowverdict-rca --check` when NATS must reject it."""
     environ = {**os.environ, "FLOWVERDICT_NATS_URL": url, **settings}
     argv = [sys.executable, "-m", "flowverdict_rca", "--check"]
     done = await asyncio.to_thread(

@@ -1,15 +1,15 @@
 """A small cluster in network namespaces, faults for it, the demo and the experiment.
 
-`cluster`             which nodes and pods there are, and their addresses.
-`network`             the cluster as namespaces, bridges and veth pairs of this machine.
+`cluster`             the lab's nodes and pods, and their addresses.
+`network`             the cluster as namespaces, bridges and veth pairs on this machine.
 `pod`                 what runs in a pod: an HTTP server, and calls to the other pods.
 `faults`              what can be broken, a class and a file each.
 `pipeline`            NATS and the services as processes.
-`recording`           raw messages with their times, in a file.
+`recording`           raw messages with their timestamps, in a file.
 `phases`              before, during and after a fault, and the verdicts on them.
 `demo`                the command `flowverdict-demo`; `report` is what it prints.
 `live_support`        whether this machine can run it live.
 `experiment`          the command `flowverdict-experiment`, on a real cluster.
 `kubernetes_objects`  the experiment's pods: created, waited for, removed.
-`arguments`           values of command lines.
+`arguments`           parsers for command-line values.
 """

@@ -1,4 +1,4 @@
-"""Values of command lines."""
+"""Parsers for command-line values."""
 
 import argparse
 from collections.abc import Callable
@@ -7,12 +7,12 @@ __all__ = ["whole_number"]
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Parses a whole number from `low` to `high`, for argparse."""
+    """A parser for a whole number from `low` to `high`, for argparse."""
 
     def parse(text: str) -> int:
         value = int(text)
         if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"{value} is not from {low} to {high}")
+            raise argparse.ArgumentTypeError(f"{value} is not between {low} and {high}")
         return value
 
     parse.__name__ = "whole number"

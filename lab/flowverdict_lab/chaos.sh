@@ -1,19 +1,20 @@
 #!/bin/sh
-# Breaks the network of a pod or container for a while: packet loss and delay on what it sends.
+# Breaks a pod's or container's network for a while: packet loss and delay on its outgoing traffic.
 #
 #   chaos.sh LOSS_PERCENT DELAY_MS SECONDS [POD_UID]
 #   chaos.sh remove [POD_UID]
 #
-# With POD_UID in the network namespace of that pod, for which it must see the node's processes; else in
-# its own. netem if the kernel has it (tc-netem(8)). Where not, nftables drops what it receives, without
-# the delay: what nftables drops on the way out TCP hears of at once and does not count as lost. All is
-# mended at the end, and on SIGTERM.
-set -eu
+# With POD_UID, runs in the network namespace of that pod, for which it must see the node's
+# processes; otherwise in its own namespace. Uses netem if the kernel has it (tc-netem(8)).
+# Otherwise, nftables drops incoming packets, without the delay: if nftables dropped outgoing
+# packets, TCP would be notified immediately and would not count them as lost. Everything is
+# restored at the end and on SIGTERM.
 
 fail() { echo "chaos: $*" >&2; exit 1; }
 
-# Kubernetes puts a pod's UID into the cgroup of its processes, under systemd with '_' for '-'. CRI-O's
-# monitor of the pod has it as well, but the node's own network, which is to stay whole.
+# Kubernetes puts a pod's UID into the cgroup of its processes; under systemd, '_' replaces '-'.
+# CRI-O's monitor process for the pod has the UID too, but it runs in the node's own network, which
+# must stay intact.
 process_of() {
     other=$(echo "$1" | tr - _)
     nodes=$(readlink /proc/1/ns/net || readlink /proc/self/ns/net)
@@ -24,7 +25,7 @@ process_of() {
             return
         fi
     done
-    fail "no process of pod $1 with a network of its own on this node"
+    fail "no process of pod $1 with its own network namespace on this node"
 }
 
 inside() { if [ -n "$pid" ]; then nsenter -t "$pid" -n "$@"; else "$@"; fi; }
@@ -58,7 +59,7 @@ table netdev flowverdict_chaos {
   }
 }
 NFT
-    echo "chaos: nftables on $device: loss $1% of what is received; this kernel has no netem"
+    echo "chaos: nftables on $device: $1% loss of incoming packets; this kernel has no netem"
 fi
 sleep "$3" &
 wait $!

@@ -1,4 +1,4 @@
-"""Which nodes and pods the lab has, and their addresses."""
+"""The lab's nodes and pods, and their addresses."""
 
 import json
 import string
@@ -74,7 +74,7 @@ class Cluster:
         return next((node for node in self.nodes if node.name == name), None)
 
     def inventory(self) -> str:
-        """What the enricher is told, instead of a Kubernetes API: JSON."""
+        """The inventory that the enricher reads instead of a Kubernetes API, as JSON."""
         nodes = [
             {"name": n.name, "addresses": [n.ipv4, n.ipv6, f"{n.pods_ipv4}.1", f"{n.pods_ipv6}:1"]}
             for n in self.nodes
@@ -92,12 +92,12 @@ class Cluster:
 
 
 def make_cluster(pods: int, nodes: int) -> Cluster:
-    """`pods` pods on `nodes` nodes, neighbours in the alphabet on the same node."""
+    """A cluster of `pods` pods on `nodes` nodes, alphabetical neighbours on the same node."""
     workers = tuple(Node(f"worker{index}", index) for index in range(nodes))
     letters = [*string.ascii_lowercase, *map("".join, product(string.ascii_lowercase, repeat=2))]
-    made, on_node = [], dict.fromkeys(workers, 1)
+    created, on_node = [], dict.fromkeys(workers, 1)
     for index in range(pods):
         worker = workers[index * nodes // pods]
         on_node[worker] += 1
-        made.append(Pod(f"pod-{letters[index]}", worker, on_node[worker]))
-    return Cluster(workers, tuple(made))
+        created.append(Pod(f"pod-{letters[index]}", worker, on_node[worker]))
+    return Cluster(workers, tuple(created))

@@ -47,17 +47,17 @@ _RIGHT, _WRONG, _USAGE, _FAILED, _INTERRUPTED = 0, 1, 2, 3, 130
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="script/demo",
-        description="Breaks one thing in a small cluster and shows what Flowverdict blames for it.",
-        epilog="Exit status: 0 the verdict is right, 1 it is wrong, 2 wrong usage, 3 cannot run.",
+        description="Injects a fault into a small cluster and shows what Flowverdict blames.",
+        epilog="Exit status: 0 right verdict, 1 wrong verdict, 2 usage error, 3 cannot run.",
     )
     add = parser.add_argument
     add(
         "--fault",
         choices=list(FAULTS),
         default="pod-loss",
-        help="what to break (default: pod-loss)",
+        help="which fault to inject (default: pod-loss)",
     )
-    add("--target", default="", metavar="NAME", help="a pod, a node, or two as in pod-b,pod-c")
+    add("--target", default="", metavar="NAME", help="a pod or node, or two, such as pod-b,pod-c")
     add("--loss", type=whole_number(1, 100), default=20, metavar="PERCENT", help="default: 20")
     add("--pods", type=whole_number(2, 50), default=4, metavar="N", help="default: 4")
     add("--nodes", type=whole_number(1, 20), default=2, metavar="N", help="default: 2")
@@ -66,17 +66,17 @@ def _parser() -> argparse.ArgumentParser:
         type=whole_number(5, 3600),
         default=20,
         metavar="N",
-        help="of each phase; default: 20",
+        help="length of each phase; default: 20",
     )
     add("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
-    add("--record", type=Path, metavar="FILE", help="where the recording goes (default: in DIR)")
+    add("--record", type=Path, metavar="FILE", help="where to save the recording (default: in DIR)")
     add("--replay", type=Path, metavar="FILE", help="replay a recording instead of running live")
     return parser
 
 
 @contextlib.contextmanager
 def _progress(console: Console, total: float) -> Iterator[Tell]:
-    """A bar on a terminal; elsewhere a line whenever something new happens."""
+    """A progress bar on a terminal; otherwise one line per change."""
     if not console.is_terminal:
         last = ""
 
@@ -103,7 +103,7 @@ def _progress(console: Console, total: float) -> Iterator[Tell]:
 
 
 def _prepare(folder: Path) -> None:
-    """An empty output folder; only what an earlier run wrote there is removed."""
+    """Prepare the output folder, removing only what an earlier run wrote there."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("logs", "nats"):
         shutil.rmtree(folder / name, ignore_errors=True)
@@ -120,8 +120,8 @@ def _save(outcome: Outcome, folder: Path) -> None:
             file.write(verdicts.encode(verdict) + b"\n")
 
 
-def _hand_back(paths: Iterable[Path]) -> None:
-    """What root wrote for a user of sudo belongs to that user; nothing else is touched."""
+def _give_to_sudo_user(paths: Iterable[Path]) -> None:
+    """Under sudo, give what root wrote to the invoking user; touch nothing else."""
     user, group = os.environ.get("SUDO_UID"), os.environ.get("SUDO_GID")
     if user and group and os.geteuid() == 0:
         for path in paths:
@@ -130,12 +130,12 @@ def _hand_back(paths: Iterable[Path]) -> None:
 
 
 def _missing_folders(folder: Path) -> list[Path]:
-    """`folder` and those above it that are not there yet, and so will be this run's own."""
+    """`folder` and those of its parents that do not exist yet, which this run will create."""
     return [each for each in (folder, *folder.parents) if not each.exists()]
 
 
-def _written(arguments: argparse.Namespace) -> list[Path]:
-    """What a run writes."""
+def _output_paths(arguments: argparse.Namespace) -> list[Path]:
+    """The files and folders that a run writes."""
     logs = arguments.out / "logs"
     found = [arguments.out / name for name in (*_FILES, RECORDING_FILE)]
     return [*found, logs, *logs.glob("*.log"), *([arguments.record] if arguments.record else [])]
@@ -162,14 +162,14 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
         return await run_live(cluster, fault, arguments.seconds, folder, record, tell)
 
 
-def _stop_like_ctrl_c() -> None:
-    """The first signal unwinds everything; more of them must not disturb the cleaning up."""
+def _handle_signals() -> None:
+    """The first signal stops the run; further ones must not interrupt the cleanup."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def interrupt(*_: object) -> None:
         for number in numbers:
             signal.signal(number, signal.SIG_IGN)
-        print("\nscript/demo: interrupted, stopping what it started …", file=sys.stderr)
+        print("\nscript/demo: interrupted, cleaning up …", file=sys.stderr)
         raise KeyboardInterrupt
 
     for number in numbers:
@@ -189,7 +189,7 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
             "verdict": str(folder / "verdict.json"),
             "verdicts": str(folder / "verdicts.jsonl"),
             "recording": str(recording),
-            "metrics": f"{folder / METRICS_FILE}; while it ran: {outcome.metrics_url}",
+            "metrics": f"{folder / METRICS_FILE}; during the run: {outcome.metrics_url}",
             "logs": str(folder / "logs"),
         },
     )
@@ -200,18 +200,18 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
         return _WRONG
     if outcome.verdict:
         named = outcome.verdict.causes[0]
-        console.print(f"[bold green]Right[/]: it names {named}, and it was {outcome.fault}.")
+        console.print(f"[bold green]Right[/]: it names {named}; the fault was {outcome.fault}.")
     else:
         console.print("[bold green]Right[/]: there was no fault, and there is no verdict.")
     return _RIGHT
 
 
 def main() -> None:
-    """Run the demo and exit with what came of it."""
+    """Run the demo and exit with its status."""
     arguments = _parser().parse_args()
     console = Console(highlight=False)
     own_folders = _missing_folders(arguments.out)
-    _stop_like_ctrl_c()
+    _handle_signals()
     try:
         status = _demo(arguments, console)
     except FaultError as error:
@@ -221,8 +221,8 @@ def main() -> None:
         print(f"script/demo: {str(error) or repr(error)}", file=sys.stderr)
         status = _FAILED
     except KeyboardInterrupt:
-        print("script/demo: interrupted; everything it started is gone", file=sys.stderr)
+        print("script/demo: interrupted; everything it started has been stopped", file=sys.stderr)
         status = _INTERRUPTED
     finally:
-        _hand_back([*own_folders, *_written(arguments)])
+        _give_to_sudo_user([*own_folders, *_output_paths(arguments)])
     sys.exit(status)

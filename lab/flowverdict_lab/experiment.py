@@ -1,7 +1,7 @@
-"""The command `flowverdict-experiment`: the experiment on a Kubernetes cluster.
+"""The `flowverdict-experiment` command: the experiment on a Kubernetes cluster.
 
-Four pods call each other, before, during and after a fault: for a while, a pod on the target's node
-breaks the target's network, and another listens to verdicts. Then everything is removed.
+Four pods call each other before, during and after a fault. During the fault, a pod on the target's
+node impairs the target's network; another pod listens for verdicts. Then everything is removed.
 """
 
 import argparse
@@ -37,14 +37,14 @@ PHASES = ("before", "during", "after")
 CHAOS, LISTENER = "flowverdict-chaos", "experiment-listener"
 RIGHT, WRONG, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 _READY_SECONDS, _GONE_SECONDS = 180.0, 120.0
-_GONE = "what the experiment made is to be gone"
+_GONE = "the experiment's objects to be deleted"
 
 Tell = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is broken, how, for how long each phase lasts, and the verdict is waited for."""
+    """The target, the fault, how long each phase lasts, and how long to wait for the verdict."""
 
     target: str
     loss_percent: int
@@ -54,13 +54,13 @@ class Plan:
 
 
 class Images:
-    """Where this cluster has Flowverdict's images: beside the doctor's, of the doctor's version.
+    """The names of Flowverdict's images: same registry, path and version as the doctor's.
 
     Args:
-        given: registry and path from the command line; empty to take the doctor's.
+        given: registry and path from the command line; empty to use the doctor's.
 
     Raises:
-        ClusterError: if Flowverdict is not there, or its doctor's image tells nothing.
+        ClusterError: if Flowverdict is not installed, or its doctor's image name does not help.
     """
 
     def __init__(self, objects: Objects, given: str) -> None:
@@ -68,8 +68,8 @@ class Images:
         found = re.fullmatch(r"(.*/)?doctor:([\w.-]+)", doctor["image"])
         if found is None and not given:
             raise ClusterError(
-                f"the doctor's image is {doctor['image']}, which does not tell where others are: "
-                "--images REGISTRY/PATH"
+                f"the doctor's image is {doctor['image']}, which does not say where others are: "
+                "use --images REGISTRY/PATH"
             )
         self._prefix = f"{given.rstrip('/')}/" if given else (found and found[1]) or ""
         self._version = found[2] if found else version("flowverdict-lab")
@@ -79,14 +79,14 @@ class Images:
 
 
 def _doctor(template: dict[str, Any]) -> dict[str, Any]:
-    """The doctor's own container; a cluster may put others beside it."""
+    """The doctor's own container; a cluster may inject sidecars."""
     containers = template["spec"]["containers"]
     found: dict[str, Any] = next((c for c in containers if c["name"] == "doctor"), containers[0])
     return found
 
 
 def init(objects: Objects, images: Images, tell: Tell) -> None:
-    """Make the four pods and wait until all of them are ready."""
+    """Create the four pods and wait until all of them are ready."""
     for thing in manifests():
         if thing["kind"] == "Pod":
             for container in thing["spec"]["containers"]:
@@ -98,16 +98,16 @@ def init(objects: Objects, images: Images, tell: Tell) -> None:
 
 
 def cleanup(objects: Objects, tell: Tell) -> None:
-    """Remove all that the experiment makes, and wait until it is gone."""
+    """Remove everything the experiment creates, and wait until it is gone."""
     tell("removing", 0)
-    # First, so that the pod's network is mended while it is still there.
+    # First, so that the pod's network is restored while it still exists.
     _remove_helpers(objects)
     objects.delete_namespace(EXPERIMENT)
     objects.wait(_GONE, lambda: not objects.namespace_is_there(EXPERIMENT), _GONE_SECONDS)
 
 
 def _remove_helpers(objects: Objects) -> None:
-    """Remove the pods that break and listen, and wait until they are gone."""
+    """Remove the chaos and listener pods, and wait until they are gone."""
     pods = ((EXPERIMENT, CHAOS), (FLOWVERDICT, LISTENER))
     for namespace, name in pods:
         objects.delete_pod(namespace, name)
@@ -119,7 +119,7 @@ def _remove_helpers(objects: Objects) -> None:
 
 
 def _listener(objects: Objects, images: Images) -> dict[str, Any]:
-    """A pod that prints verdicts; the doctor's, which may read NATS, with another program."""
+    """A pod that prints verdicts: the doctor's pod, which may read NATS, with another image."""
     template = objects.template(FLOWVERDICT, "doctor")
     spec = template["spec"]
     spec["restartPolicy"] = "OnFailure"
@@ -130,7 +130,7 @@ def _listener(objects: Objects, images: Images) -> dict[str, Any]:
     spec["containers"] = [container]
     container["image"] = images["tail"]
     container["args"] = ["verdicts", "--json"]
-    # The doctor asks others, too; this one needs no password but NATS'.
+    # The doctor has other credentials too; this pod needs only those for NATS.
     container["env"] = [
         each for each in container.get("env", []) if each["name"].startswith("FLOWVERDICT_NATS_")
     ]
@@ -140,11 +140,11 @@ def _listener(objects: Objects, images: Images) -> dict[str, Any]:
 
 
 def _chaos(objects: Objects, images: Images, plan: Plan) -> dict[str, Any]:
-    """A pod on the target's node that breaks the target's network for one phase."""
+    """A pod on the target's node that impairs the target's network for one phase."""
     target = objects.pod(EXPERIMENT, plan.target)
     if target is None:
         raise ClusterError(f"pod {plan.target} is gone")
-    seconds = str(int(plan.seconds) + 30)  # it is removed before; should we die, it ends by itself
+    seconds = str(int(plan.seconds) + 30)  # removed earlier; if we die, it ends by itself
     order = [str(plan.loss_percent), str(plan.delay_ms), seconds, target.metadata.uid]
     return {
         "apiVersion": "v1",
@@ -171,26 +171,26 @@ def _chaos(objects: Objects, images: Images, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _is_verdict(said: Any) -> bool:
-    causes = said.get("causes") if isinstance(said, dict) else None
+def _is_verdict(document: Any) -> bool:
+    causes = document.get("causes") if isinstance(document, dict) else None
     return isinstance(causes, list) and all(
         isinstance(each, dict) and {"kind", "name"} <= each.keys() for each in causes
     )
 
 
-def heard(log: str) -> list[dict[str, Any]]:
-    """The verdicts in a listener's log; lines that are none are passed over."""
+def verdicts_in(log: str) -> list[dict[str, Any]]:
+    """The verdicts in a listener's log; other lines are skipped."""
     verdicts = []
     for line in log.splitlines():
         with contextlib.suppress(ValueError, RecursionError):
-            said = json.loads(line)
-            if _is_verdict(said):
-                verdicts.append(said)
+            document = json.loads(line)
+            if _is_verdict(document):
+                verdicts.append(document)
     return verdicts
 
 
 def blamed(verdicts: list[dict[str, Any]]) -> list[str]:
-    """First causes of verdicts on incidents that are open, in order, each once."""
+    """The first causes of verdicts on open incidents, in order, without duplicates."""
     names = [
         f"{each['causes'][0]['kind']} {each['causes'][0]['name']}"
         for each in verdicts
@@ -200,17 +200,17 @@ def blamed(verdicts: list[dict[str, Any]]) -> list[str]:
 
 
 def run(objects: Objects, images: Images, plan: Plan, tell: Tell) -> list[dict[str, Any]]:
-    """The three phases; returns what was said meanwhile."""
+    """Run the three phases; returns the verdicts published meanwhile."""
     expected = f"pod {EXPERIMENT}/{plan.target}"
-    # Of a run that was killed: its listener heard of another fault, its chaos breaks another pod.
+    # Left over from a killed run: these belong to another fault.
     _remove_helpers(objects)
     init(objects, images, tell)
     tell("waiting for the listener", 0)
     objects.create(_listener(objects, images))
     objects.wait_ready(FLOWVERDICT, LISTENER, _READY_SECONDS)
 
-    def listened() -> list[dict[str, Any]]:
-        return heard(objects.log(FLOWVERDICT, LISTENER))
+    def received() -> list[dict[str, Any]]:
+        return verdicts_in(objects.log(FLOWVERDICT, LISTENER))
 
     began = time.monotonic()
     for number, phase in enumerate(PHASES):
@@ -222,20 +222,20 @@ def run(objects: Objects, images: Images, plan: Plan, tell: Tell) -> list[dict[s
         words = f"{phase}: {_words(plan)}" if phase == "during" else phase
         started = time.monotonic()
         while (spent := time.monotonic() - started) < plan.seconds:
-            names = blamed(listened())
+            names = blamed(received())
             tell(
                 words + (f"; verdict: {printable(names[-1])}" if names else ""),
                 number * plan.seconds + spent,
             )
             time.sleep(min(1.0, plan.seconds - spent))
     tell("waiting for the verdict", time.monotonic() - began)
-    with contextlib.suppress(ClusterError):  # then there is none, which is said below
-        objects.wait("a verdict", lambda: expected in blamed(listened()), plan.wait_seconds)
-    return listened()
+    with contextlib.suppress(ClusterError):  # no verdict: _compare reports that
+        objects.wait("a verdict", lambda: expected in blamed(received()), plan.wait_seconds)
+    return received()
 
 
 def _words(plan: Plan) -> str:
-    return f"{plan.loss_percent} % loss and {plan.delay_ms} ms delay at {plan.target}"
+    return f"{plan.loss_percent}% loss and {plan.delay_ms} ms delay on {plan.target}"
 
 
 def _compare(plan: Plan, verdicts: list[dict[str, Any]], console: Console) -> int:
@@ -246,18 +246,18 @@ def _compare(plan: Plan, verdicts: list[dict[str, Any]], console: Console) -> in
             console.print(f"[bold]Verdict[/] {_text(verdict.get('summary', ''))}")
     others = [name for name in names if name != expected]
     if expected in names:
-        console.print(f"[bold green]Right[/]: it names {expected}, and it was {_words(plan)}.")
+        console.print(f"[bold green]Right[/]: it names {expected}; the fault was {_words(plan)}.")
         if others:
-            console.print(f"It names {_text(', '.join(others))}, too.")
+            console.print(f"It also names {_text(', '.join(others))}.")
         return RIGHT
-    said = f"it names {_text(', '.join(others))}" if others else "there is no verdict"
-    console.print(f"[bold red]Wrong[/]: {said}, and it should have named {expected}.")
+    result = f"it names {_text(', '.join(others))}" if others else "there is no verdict"
+    console.print(f"[bold red]Wrong[/]: {result}, but it should have named {expected}.")
     return WRONG
 
 
-def _text(said: Any) -> str:
-    """What others said, which is shown and not obeyed."""
-    return escape(printable(str(said)))
+def _text(untrusted: Any) -> str:
+    """Text from outside, safe to print."""
+    return escape(printable(str(untrusted)))
 
 
 @contextlib.contextmanager
@@ -265,15 +265,15 @@ def _progress(console: Console, total: float) -> Iterator[Tell]:
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=total)
-        said = ""
+        last = ""
 
         def tell(what: str, done: float) -> None:
-            nonlocal said
+            nonlocal last
             progress.update(task, description=what, completed=done)
             phase = what.partition(";")[0]
-            if phase != said and not console.is_terminal:
+            if phase != last and not console.is_terminal:
                 console.print(phase, markup=False)
-            said = phase
+            last = phase
 
         yield tell
 
@@ -281,20 +281,20 @@ def _progress(console: Console, total: float) -> Iterator[Tell]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="script/experiment",
-        description="Four pods on a Kubernetes cluster with Flowverdict; one of them is broken, and"
-        " the verdict compared. Exit status 0 if it names that pod, 1 if not.",
+        description="Runs four pods on a Kubernetes cluster with Flowverdict, impairs the network"
+        " of one, and checks the verdict. Exits with status 0 if it names that pod, 1 if not.",
     )
     parser.add_argument("--kubeconfig", default="", help="default: KUBECONFIG or ~/.kube/config")
-    parser.add_argument("--context", default="", help="default: the file's current one")
+    parser.add_argument("--context", default="", help="default: the kubeconfig's current context")
     parser.add_argument(
         "--images",
         default="",
         metavar="REGISTRY/PATH",
-        help="where the images tail and experiment are; default: beside the doctor's",
+        help="where the tail and experiment images are; default: next to the doctor's",
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("init", help="make the four pods and their traffic")
-    running = commands.add_parser("run", help="all of it: make, break, compare, remove")
+    commands.add_parser("init", help="create the four pods and their traffic")
+    running = commands.add_parser("run", help="do everything: create, break, compare, remove")
     running.add_argument("--target", choices=PODS, default="pod-a", help="default: pod-a")
     running.add_argument(
         "--loss", type=whole_number(1, 99), default=20, metavar="PERCENT", help="default: 20"
@@ -303,45 +303,45 @@ def _parser() -> argparse.ArgumentParser:
         "--delay", type=whole_number(0, 1000), default=20, metavar="MS", help="default: 20"
     )
     running.add_argument(
-        "--seconds", type=whole_number(1, 3600), default=40, help="of each phase; default: 40"
+        "--seconds", type=whole_number(1, 3600), default=40, help="phase length; default: 40"
     )
     running.add_argument(
         "--wait",
         type=whole_number(0, 3600),
         default=60,
         metavar="SECONDS",
-        help="for the verdict, after the last phase; default: 60",
+        help="how long to wait for the verdict after the last phase; default: 60",
     )
     running.add_argument(
-        "--keep", action="store_true", help="leave the four pods and their traffic"
+        "--keep", action="store_true", help="keep the four pods and their traffic running"
     )
-    commands.add_parser("cleanup", help="remove all that the experiment made")
+    commands.add_parser("cleanup", help="remove everything the experiment created")
     return parser
 
 
-def _undisturbed() -> None:
-    """From here on, no Ctrl+C: what was made is being removed."""
+def _ignore_signals() -> None:
+    """Ignore signals from here on: cleanup must not be interrupted."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupt(*_: object) -> None:
-    _undisturbed()
+    _ignore_signals()
     raise KeyboardInterrupt
 
 
 def _remove(objects: Objects, keep_pods: bool, tell: Tell) -> None:
-    _undisturbed()
+    _ignore_signals()
     try:
         if keep_pods:
             _remove_helpers(objects)
         else:
             cleanup(objects, tell)
     except ClusterError as error:
-        raise ClusterError(f"{error}; something is left: script/experiment cleanup") from None
+        raise ClusterError(f"{error}; objects remain, run script/experiment cleanup") from None
 
 
-def _do(arguments: argparse.Namespace, console: Console) -> int:
+def _run_command(arguments: argparse.Namespace, console: Console) -> int:
     objects = Objects(arguments.kubeconfig, arguments.context)
     total = len(PHASES) * getattr(arguments, "seconds", 0)
     with _progress(console, total) as tell:
@@ -351,7 +351,7 @@ def _do(arguments: argparse.Namespace, console: Console) -> int:
             return RIGHT
         if arguments.command == "cleanup":
             cleanup(objects, tell)
-            console.print("Everything that the experiment made is gone.")
+            console.print("Everything the experiment created has been removed.")
             return RIGHT
         plan = Plan(
             arguments.target, arguments.loss, arguments.delay, arguments.seconds, arguments.wait
@@ -364,24 +364,24 @@ def _do(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def main() -> None:
-    """Do what the command line says and exit with what came of it."""
+    """Run the command line and exit with its status."""
     arguments = _parser().parse_args()
     console = Console(highlight=False)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        sys.exit(_do(arguments, console))
+        sys.exit(_run_command(arguments, console))
     except ClusterError as error:
         print(f"script/experiment: {error}", file=sys.stderr)
         sys.exit(FAILED)
     except Exception as error:  # noqa: BLE001 # 1 would mean that the verdict was wrong
         why = f"{type(error).__name__}: {printable(str(error))}"
-        print(f"script/experiment: something unforeseen: {why}", file=sys.stderr)
+        print(f"script/experiment: unexpected error: {why}", file=sys.stderr)
         sys.exit(FAILED)
     except KeyboardInterrupt:
-        left = "everything it made is gone"
+        left = "everything it created has been removed"
         if arguments.command != "run" or arguments.keep:
-            left = "for what is left: script/experiment cleanup"
+            left = "to remove what is left, run script/experiment cleanup"
         print(f"script/experiment: interrupted; {left}", file=sys.stderr)
         sys.exit(INTERRUPTED)
 

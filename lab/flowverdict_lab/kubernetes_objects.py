@@ -1,4 +1,4 @@
-"""The experiment's pods in Kubernetes: made, waited for, removed."""
+"""Creates, awaits and removes the experiment's objects in Kubernetes."""
 
 import functools
 import json
@@ -16,23 +16,23 @@ from flowverdict_runtime.kubernetes_facts import why_not_ready
 __all__ = ["EXPERIMENT", "FLOWVERDICT", "ClusterError", "Objects", "manifests"]
 
 EXPERIMENT, FLOWVERDICT = "flowverdict-experiment", "flowverdict"
-"""Namespaces: of the experiment's pods, and of Flowverdict."""
+"""The namespaces of the experiment's pods and of Flowverdict."""
 
 _FOLDER = Path(__file__).parents[2] / "deploy/k8s/overlays/experiment"
 _TIMEOUT = (5, 30)
-# The API answers with what is being removed, where the client expects a Status and fails on it.
-_UNREAD: Any = {"_preload_content": False, "_request_timeout": _TIMEOUT}
+# The API returns the object being deleted; the client expects a Status and fails to parse it.
+_RAW_RESPONSE: Any = {"_preload_content": False, "_request_timeout": _TIMEOUT}
 _POLL_SECONDS = 0.2
-_HOPELESS = ("ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerError")
-_AWAY = (urllib3.exceptions.HTTPError, OSError)
+_FATAL = ("ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName", "CreateContainerError")
+_UNREACHABLE = (urllib3.exceptions.HTTPError, OSError)
 
 
 class ClusterError(RuntimeError):
-    """The cluster does not do what the experiment needs; the message says what."""
+    """The cluster cannot run the experiment; the message says why."""
 
 
 def manifests() -> Iterator[dict[str, Any]]:
-    """The namespace, the service and the pods, as deploy/k8s/overlays/experiment has them."""
+    """The namespace, the service and the pods from deploy/k8s/overlays/experiment."""
     for name in ("namespace.yaml", "pods.yaml"):
         yield from yaml.safe_load_all((_FOLDER / name).read_text())
 
@@ -41,11 +41,11 @@ class Objects:
     """Pods, services and namespaces of one cluster.
 
     Args:
-        kubeconfig: a file; empty for the usual one ($KUBECONFIG, ~/.kube/config), or the pod's own.
-        context: one of the file's; empty for its current one.
+        kubeconfig: a file; empty for the default ($KUBECONFIG, ~/.kube/config), or the pod's own.
+        context: a context in that file; empty for the current one.
 
     Raises:
-        ClusterError: if there is no cluster to ask.
+        ClusterError: if no cluster is configured.
     """
 
     def __init__(self, kubeconfig: str = "", context: str = "") -> None:
@@ -59,22 +59,24 @@ class Objects:
             AttributeError,
             yaml.YAMLError,
         ) as error:
-            raise ClusterError(f"no cluster to ask: {error}") from None
+            raise ClusterError(f"no cluster configured: {error}") from None
         self._core = client.CoreV1Api()
         self._batch = client.BatchV1Api()
 
     def create(self, thing: dict[str, Any]) -> None:
-        """Make a namespace, a service or a pod; one that is there stays as it is."""
+        """Create a namespace, a service or a pod; an existing one is left as it is."""
         kind, name = thing["kind"], thing["metadata"]["name"]
         namespace = thing["metadata"].get("namespace")
-        # The client takes plain data as well as its own models, and types only those.
+        # The client also accepts plain data, but its type hints cover only its own models.
         core: Any = self._core
         make = {
             "Namespace": core.create_namespace,
             "Service": functools.partial(core.create_namespaced_service, namespace),
             "Pod": functools.partial(core.create_namespaced_pod, namespace),
         }[kind]
-        self._ask(lambda: make(thing, _request_timeout=_TIMEOUT), f"make {kind} {name}", unless=409)
+        self._ask(
+            lambda: make(thing, _request_timeout=_TIMEOUT), f"create {kind} {name}", unless=409
+        )
 
     def pod(self, namespace: str, name: str) -> Any:
         """The pod, or None if there is none."""
@@ -85,7 +87,7 @@ class Objects:
         )
 
     def template(self, namespace: str, cron_job: str) -> dict[str, Any]:
-        """The pod of a cron job, as plain data.
+        """The pod template of a cron job, as plain data.
 
         Raises:
             ClusterError: if there is none.
@@ -99,7 +101,7 @@ class Objects:
         )
         if found is None:
             raise ClusterError(
-                f"no Flowverdict in namespace {namespace}: kubectl apply -k deploy/k8s first"
+                f"no Flowverdict in namespace {namespace}: run kubectl apply -k deploy/k8s first"
             )
         plain: dict[str, Any] = client.ApiClient().sanitize_for_serialization(found)
         template: dict[str, Any] = plain["spec"]["jobTemplate"]["spec"]["template"]
@@ -119,23 +121,23 @@ class Objects:
         return str(text or "")
 
     def delete_pod(self, namespace: str, name: str) -> None:
-        """Remove a pod; one that is not there is no error."""
+        """Remove a pod; a missing one is not an error."""
         self._ask(
-            lambda: self._core.delete_namespaced_pod(name, namespace, **_UNREAD),
+            lambda: self._core.delete_namespaced_pod(name, namespace, **_RAW_RESPONSE),
             f"remove pod {name}",
             unless=404,
         )
 
     def delete_namespace(self, name: str) -> None:
-        """Remove a namespace with all that is in it; one that is not there is no error."""
+        """Remove a namespace and everything in it; a missing one is not an error."""
         self._ask(
-            lambda: self._core.delete_namespace(name, **_UNREAD),
+            lambda: self._core.delete_namespace(name, **_RAW_RESPONSE),
             f"remove namespace {name}",
             unless=404,
         )
 
     def namespace_is_there(self, name: str) -> bool:
-        """Whether there is such a namespace, also while it is being removed."""
+        """Whether the namespace exists; true also while it is being deleted."""
         return bool(
             self._ask(
                 lambda: self._core.read_namespace(name, _request_timeout=_TIMEOUT),
@@ -145,19 +147,19 @@ class Objects:
         )
 
     def wait(self, what: str, condition: Callable[[], bool], seconds: float) -> None:
-        """Until `condition` holds.
+        """Wait until `condition` is true.
 
         Raises:
-            ClusterError: if it does not in time.
+            ClusterError: if it is not in time.
         """
         deadline = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > deadline:
-                raise ClusterError(f"{what}: not within {seconds:.0f} s")
+                raise ClusterError(f"gave up after {seconds:.0f} s waiting for {what}")
             time.sleep(_POLL_SECONDS)
 
     def wait_ready(self, namespace: str, name: str, seconds: float) -> None:
-        """Until a pod is ready.
+        """Wait until a pod is ready.
 
         Raises:
             ClusterError: if it ends instead or is not ready in time; the message says why.
@@ -170,14 +172,14 @@ class Objects:
             if pod is None:
                 raise ClusterError(f"pod {name} is gone")
             why = why_not_ready(pod)
-            if any(reason in why for reason in _HOPELESS):
+            if any(reason in why for reason in _FATAL):
                 raise ClusterError(f"pod {name} cannot start")
             if pod.status.phase in ("Failed", "Succeeded"):
                 raise ClusterError(f"pod {name} has ended: {self.log(namespace, name)[-500:]}")
             return not why
 
         try:
-            self.wait(f"pod {name} is to be ready", ready, seconds)
+            self.wait(f"pod {name} to be ready", ready, seconds)
         except ClusterError as error:
             raise ClusterError(f"{error}; {why}" if why else str(error)) from None
 
@@ -187,14 +189,14 @@ class Objects:
         except client.ApiException as error:
             if error.status == unless:
                 return None
-            raise ClusterError(f"cannot {what}: {error.status} {_said(error)}") from None
-        except _AWAY as error:
+            raise ClusterError(f"cannot {what}: {error.status} {_error_message(error)}") from None
+        except _UNREACHABLE as error:
             raise ClusterError(f"cannot {what}: the API does not answer ({error})") from None
         return answer
 
 
-def _said(error: client.ApiException) -> str:
-    """The API's own words, or HTTP's for the status."""
+def _error_message(error: client.ApiException) -> str:
+    """The API's error message, or the HTTP reason phrase."""
     try:
         return str(json.loads(error.body or "")["message"])
     except (ValueError, KeyError, TypeError):

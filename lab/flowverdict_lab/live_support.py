@@ -1,6 +1,6 @@
 """Whether this machine can run the lab live.
 
-Run as a program it prints the reason why not, or nothing.
+Run as a program, it prints why not, or nothing.
 """
 
 import os
@@ -20,7 +20,7 @@ def why_not_live() -> str | None:
     if sys.platform != "linux":
         return f"this is {platform.system()}, and eBPF needs Linux"
     if platform.machine() not in BPF_MACHINES:
-        return f"BCC is not tried on {platform.machine()}"
+        return f"BCC is untested on {platform.machine()}"
     if not Path(BTF).exists():
         return f"this kernel has no BTF ({BTF})"
     if os.geteuid() != 0:

@@ -1,8 +1,8 @@
-"""The cluster as namespaces of this machine.
+"""The cluster as network namespaces on this machine.
 
 Each pod and node is a process in a network namespace of its own; a node has a bridge for its pods
-and an uplink to a bridge between the nodes. Nothing has a name outside these namespaces, so when
-the processes end, however they end, the kernel takes all of it away.
+and an uplink to a bridge between the nodes. Nothing is visible outside these namespaces, so when
+the processes end, for whatever reason, the kernel removes everything.
 """
 
 import json
@@ -17,25 +17,25 @@ from flowverdict_lab.cluster import Cluster, Node, Pod
 
 __all__ = ["LabError", "Network"]
 
-# With its parent gone, even by kill -9, each of them gets SIGKILL from the kernel.
+# The kernel sends them SIGKILL when their parent dies, even by kill -9.
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 _OWN_NETWORK = ("unshare", "--net", "--")
 _HTTP_PORT = 8080
 
 
 class LabError(RuntimeError):
-    """This machine does not let the lab be built."""
+    """The lab cannot be built on this machine."""
 
 
 class Network:
-    """The lab's network, from `with` to the end of it.
+    """The lab's network; a context manager.
 
     Args:
         cluster: what to build.
-        log_folder: where each pod's log goes.
+        log_folder: where the pods' logs are written.
 
     Raises:
-        LabError: if this machine does not let it be built; the message says what refused.
+        LabError: if it cannot be built on this machine; the message says what failed.
     """
 
     def __init__(self, cluster: Cluster, log_folder: Path) -> None:
@@ -56,7 +56,7 @@ class Network:
         self.close()
 
     def close(self) -> None:
-        """End every pod and node; their namespaces and all in them go with them."""
+        """Stop every pod and node; their namespaces and everything in them disappear too."""
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
@@ -70,33 +70,33 @@ class Network:
         return self._processes[name].pid
 
     def inside(self, name: str, argv: Sequence[str], text: str | None = None) -> str:
-        """Run a command in the network of the pod or node `name`; returns what it prints.
+        """Run a command in the network of the pod or node `name`; returns its output.
 
         Raises:
-            LabError: if it fails, with what it says.
+            LabError: if it fails, with its output.
         """
         enter = ["nsenter", f"--net=/proc/{self.pid(name)}/ns/net", "--", *argv]
         done = subprocess.run(enter, input=text, capture_output=True, text=True, check=False)
         if done.returncode != 0:
-            said = (done.stderr or done.stdout).strip()
-            raise LabError(f"{argv[0]} in the network of {name}: {said}")
+            output = (done.stderr or done.stdout).strip()
+            raise LabError(f"{argv[0]} in the network of {name}: {output}")
         return done.stdout
 
     def port_of(self, pod: Pod) -> str:
-        """The node's interface that the pod hangs on."""
+        """The node's interface that the pod is attached to."""
         return pod.name
 
     def start_traffic(self, requests_per_second: float, ipv6: bool = False) -> None:
-        """Every pod calls every other over HTTP, from now until `stop_traffic`."""
+        """Make every pod call every other over HTTP until `stop_traffic`."""
         for pod in self.cluster.pods:
             others = [other for other in self.cluster.pods if other is not pod]
             peers = [other.ipv6 if ipv6 else other.ipv4 for other in others]
-            self._tell(pod, {"peers": peers, "requests_per_second": requests_per_second})
+            self._send_order(pod, {"peers": peers, "requests_per_second": requests_per_second})
 
     def stop_traffic(self) -> None:
-        """No pod begins another call."""
+        """Stop starting new calls."""
         for pod in self.cluster.pods:
-            self._tell(pod, {"peers": [], "requests_per_second": 0})
+            self._send_order(pod, {"peers": [], "requests_per_second": 0})
 
     def tcp_counter(self, pod: Pod, name: str) -> int:
         """The pod's kernel counter `name`, as in the Tcp lines of /proc/net/snmp."""
@@ -107,14 +107,14 @@ class Network:
         )
         return int(values[names.index(name)])
 
-    def _tell(self, pod: Pod, order: dict[str, object]) -> None:
+    def _send_order(self, pod: Pod, order: dict[str, object]) -> None:
         stdin = self._processes[pod.name].stdin
         assert stdin is not None
         stdin.write(json.dumps(order).encode() + b"\n")
         stdin.flush()
 
     def _spawn(self, name: str, argv: Sequence[str], log: IO[bytes] | None = None) -> None:
-        # unshare before setpriv: both replace themselves, so this is the process in the namespace.
+        # unshare before setpriv: each execs the next, so this is the process in the namespace.
         self._processes[name] = subprocess.Popen(
             [*_OWN_NETWORK, *_DIE_WITH_PARENT, *argv],
             stdin=subprocess.PIPE,
@@ -146,11 +146,11 @@ class Network:
         log, deadline = self._logs / f"{pod.name}.log", time.monotonic() + 30
         while not log.read_text().startswith("serving"):
             if time.monotonic() > deadline or self._processes[pod.name].poll() is not None:
-                raise LabError(f"{pod.name} does not serve: {log.read_text()[-500:]}")
+                raise LabError(f"{pod.name} did not start serving: {log.read_text()[-500:]}")
             time.sleep(0.02)
 
     def _wait_for_namespace(self, name: str) -> None:
-        """Until unshare(1) has done its work and the process is in another namespace than ours."""
+        """Wait until unshare(1) has moved the process to a namespace other than ours."""
         ours = Path("/proc/self/ns/net").readlink()
         process = self._processes[name]
         while Path(f"/proc/{process.pid}/ns/net").readlink() == ours:
@@ -206,7 +206,7 @@ class Network:
                 f"link set {port} master pods up",
             ],
         )
-        # A pod that is gone soon stops sending its last FINs, which another lab would see.
+        # A stopped pod gives up on its last FINs quickly; another lab would see them.
         self.inside(pod.name, ["tee", "/proc/sys/net/ipv4/tcp_orphan_retries"], "1")
         self._ip(
             pod.name,

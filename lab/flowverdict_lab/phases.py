@@ -1,4 +1,4 @@
-"""Phases before, during and after a fault, and the verdicts on them."""
+"""Runs the phases before, during and after a fault, and collects the verdicts."""
 
 import asyncio
 import contextlib
@@ -41,21 +41,22 @@ _JUDGED_SECONDS = 60
 _PANE_SECONDS = 2
 _RESOLVED_SECONDS = 15
 _FLOW_REQUESTS = 120
-"""Requests a second of the whole lab, shared by its flows: two cores serve them with ease."""
+"""Requests per second in the whole lab, split among its flows: two cores handle them easily."""
 
 Tell = Callable[[str, float], None]
-"""Called with what happens now and how many seconds of traffic have passed."""
+"""Called with the current step and the seconds of traffic so far."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         verdicts: all verdicts, in order.
-        phases: name to start and end, UTC nanoseconds.
-        fault: in words; `expected`: what a right verdict may name.
-        metrics_url: where the exporter answered.
+        phases: start and end of each, by name, in UTC nanoseconds.
+        fault: in words.
+        expected: what a right verdict may name.
+        metrics_url: where the exporter served its metrics.
     """
 
     fault: str
@@ -66,13 +67,13 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict of the last window while the fault was there; of several, the first."""
+        """The verdict on the last window during the fault; the first if there are several."""
         unresolved = [each for each in self.verdicts if each.status != "resolved"]
         _, removed_ns = self.phases.get("during", (0, 0))
-        while_broken = [each for each in unresolved if each.window.end <= to_rfc3339(removed_ns)]
-        in_question = while_broken or unresolved
-        last = in_question[-1].window if in_question else None
-        return next((each for each in in_question if each.window == last), None)
+        during_fault = [each for each in unresolved if each.window.end <= to_rfc3339(removed_ns)]
+        candidates = during_fault or unresolved
+        last = candidates[-1].window if candidates else None
+        return next((each for each in candidates if each.window == last), None)
 
     @property
     def also(self) -> list[Verdict]:
@@ -86,31 +87,31 @@ class Outcome:
     def wrong(self) -> str | None:
         """Why the verdict is not right; None if it is."""
         if not self.expected:
-            return f"nothing was broken, yet: {self.verdict.summary}" if self.verdict else None
+            return f"there was no fault, yet: {self.verdict.summary}" if self.verdict else None
         names = " or ".join(str(each) for each in self.expected)
         if self.verdict is None:
             return (
-                f"there is no verdict, and it should have named {names}; a flow fails when its "
+                f"there is no verdict, but it should have named {names}; a flow fails when its "
                 "retransmission ratio exceeds FLOWVERDICT_FAIL_RATIO"
             )
         if not self.verdict.causes:
-            return f"the verdict names no cause, and it should have named {names}"
+            return f"the verdict names no cause, but it should have named {names}"
         first = self.verdict.causes[0]
         if not any((first.kind, first.name) == (each.kind, each.name) for each in self.expected):
-            return f"the verdict names {first}, and it should have named {names}"
+            return f"the verdict names {first}, but it should have named {names}"
         return None
 
 
 @contextlib.asynccontextmanager
 async def listening(pipeline: Pipeline, outcome: Outcome) -> AsyncIterator[JetStreamContext]:
-    """A connection to the pipeline's NATS; every verdict goes to `outcome`."""
+    """A connection to the pipeline's NATS; every verdict is added to `outcome`."""
 
-    async def heard(message: Msg) -> None:
+    async def receive(message: Msg) -> None:
         outcome.verdicts.append(decode_verdict(message.data))
 
     client = await nats.connect(pipeline.nats_url)
     try:
-        await client.subscribe(SUBJECT_VERDICTS, cb=heard)
+        await client.subscribe(SUBJECT_VERDICTS, cb=receive)
         await client.flush()
         yield client.jetstream(timeout=10)
         await client.flush()
@@ -126,7 +127,7 @@ async def run_live(
     record: Path,
     tell: Tell,
 ) -> Outcome:
-    """Build the lab, run the pipeline on it, break it, and listen.
+    """Build the lab, run the pipeline on it, inject the fault, and collect verdicts.
 
     Raises:
         LabError, PipelineError: if the lab or a service does not start or ends early.
@@ -160,7 +161,7 @@ async def run_live(
                 tell("waiting for the last window to be judged", 3 * seconds)
                 await until_judged(pipeline, outcome.phases["after"][1])
                 tell("waiting for the incident to resolve", 3 * seconds)
-                await _until(lambda: _is_resolved(outcome), _RESOLVED_SECONDS)
+                await _wait_until(lambda: _is_resolved(outcome), _RESOLVED_SECONDS)
                 about = About(
                     fault=outcome.fault,
                     expected=outcome.expected,
@@ -197,7 +198,7 @@ async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
 
 
 async def _write_report(pipeline: Pipeline, outcome: Outcome, folder: Path) -> None:
-    """The page about the incident, by the command that an operator would give."""
+    """Write the incident report with the command that an operator would use."""
     if outcome.verdict is None:
         return
     argv = [sys.executable, "-m", "flowverdict_rca", "report", "--nats", pipeline.nats_url]
@@ -210,7 +211,7 @@ async def _write_report(pipeline: Pipeline, outcome: Outcome, folder: Path) -> N
 
 
 def _command(name: str) -> str:
-    """How a command of this environment is called from here."""
+    """The path to type from here to run a command of this environment."""
     path = Path(sys.executable).with_name(name)
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
@@ -237,18 +238,18 @@ def _is_resolved(outcome: Outcome) -> bool:
 
 
 async def until_judged(pipeline: Pipeline, end_ns: int) -> None:
-    """Until the RCA worker has judged all windows that are complete at `end_ns`."""
+    """Wait until the RCA worker has judged all windows that end by `end_ns`."""
 
     def judged() -> bool:
         pipeline.check_running()
         until = pipeline.metric("rca", "flowverdict_rca_watermark_timestamp_seconds")
         return until > end_ns / 1e9 - 2 * _PANE_SECONDS
 
-    if not await _until(judged, _JUDGED_SECONDS):
+    if not await _wait_until(judged, _JUDGED_SECONDS):
         raise PipelineError(f"the windows were not judged in {_JUDGED_SECONDS} s; see logs/rca.log")
 
 
-async def _until(condition: Callable[[], bool], seconds: float) -> bool:
+async def _wait_until(condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""NATS and the services as processes, as a cluster would run them."""
+"""Runs NATS and the services as processes, as a cluster would."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ _STOP_SECONDS = 15
 
 
 class PipelineError(RuntimeError):
-    """A service did not start, or ended; the message has the last of its log."""
+    """A service did not start, or exited; the message has the end of its log."""
 
 
 def free_port(wanted: int = 0) -> int:
@@ -40,9 +40,9 @@ def free_port(wanted: int = 0) -> int:
 def start_process(
     argv: list[str], log: Path, environ: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """A process that is asked to end when this one does, however that comes about.
+    """Start a process that gets SIGTERM when this one ends, for whatever reason.
 
-    In a session of its own, so that a Ctrl+C in the terminal reaches only this process.
+    It has its own session, so that Ctrl+C in the terminal reaches only this process.
     """
     if shutil.which("setpriv"):
         argv = ["setpriv", "--pdeathsig", "TERM", "--", *argv]
@@ -58,7 +58,7 @@ def start_process(
 
 
 def stop_process(process: subprocess.Popen[bytes], patience: float = _STOP_SECONDS) -> int:
-    """SIGTERM, then SIGKILL if that does not end it; returns its status."""
+    """Send SIGTERM, then SIGKILL if it does not exit; returns its status."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
         try:
@@ -69,14 +69,14 @@ def stop_process(process: subprocess.Popen[bytes], patience: float = _STOP_SECON
 
 
 class Pipeline:
-    """NATS, collector, enricher, exporter and rca, from `with` to the end of it.
+    """NATS, collector, enricher, exporter and rca; a context manager.
 
     Args:
         folder: for logs, the inventory and NATS' data.
-        inventory: what the enricher is told.
+        inventory: names and addresses for the enricher, as JSON.
         collector: False for a replay, where the raw messages come from a recording.
-        environ: settings for the services besides their addresses.
-        nats_arguments: for the NATS server besides its address.
+        environ: settings for the services, in addition to their addresses.
+        nats_arguments: for the NATS server, in addition to its address.
     """
 
     def __init__(
@@ -107,11 +107,11 @@ class Pipeline:
 
     @property
     def nats_url(self) -> str:
-        """Where NATS answers."""
+        """NATS' address."""
         return f"nats://127.0.0.1:{self.nats_port}"
 
     def url(self, service: str, path: str) -> str:
-        """An address of a service's own HTTP server."""
+        """A URL on a service's HTTP server."""
         return f"http://127.0.0.1:{self.ports[service]}{path}"
 
     def __enter__(self) -> "Pipeline":
@@ -131,14 +131,14 @@ class Pipeline:
         self.close()
 
     def start_nats(self) -> None:
-        """Start the NATS server on its port, with the data it had."""
+        """Start the NATS server on its port, with its previous data."""
         server = Path(sys.executable).with_name("nats-server")
         argv = [str(server), "-js", "-a", "127.0.0.1", "-p", str(self.nats_port)]
         argv += ["-sd", str(self.folder / "nats"), *self._nats_arguments]
         self._processes["nats"] = start_process(argv, self.logs / "nats.log")
 
     def start(self, service: str, environ: Mapping[str, str] | None = None) -> None:
-        """Start a service, with settings of its own besides those of all."""
+        """Start a service, with settings in addition to the common ones."""
         environ = {
             **self._environ,
             "FLOWVERDICT_LISTEN": f"127.0.0.1:{self.ports[service]}",
@@ -152,28 +152,28 @@ class Pipeline:
         return stop_process(self._processes.pop(name))
 
     def kill(self, name: str) -> None:
-        """`kill -9`."""
+        """Kill a service, or `nats`, with SIGKILL."""
         process = self._processes.pop(name)
         process.kill()
         process.wait()
 
     def wait_ready(self, seconds: float = _READY_SECONDS) -> None:
-        """Until every service says that it is ready.
+        """Wait until every service reports that it is ready.
 
         Raises:
-            PipelineError: if one ends instead, or is not ready in time.
+            PipelineError: if one exits instead, or is not ready in time.
         """
         deadline = time.monotonic() + seconds
         for service in self.services:
             while (why := self._not_ready(service)) is not None:
                 if self._processes[service].poll() is not None:
-                    raise PipelineError(f"{service} ended:\n{self.log_tail(service)}")
+                    raise PipelineError(f"{service} exited:\n{self.log_tail(service)}")
                 if time.monotonic() > deadline:
                     raise PipelineError(f"{service} is not ready after {seconds:g} s: {why}")
                 time.sleep(0.05)
 
     def ready(self, service: str) -> bool:
-        """Whether a service says that it is ready."""
+        """Whether a service reports that it is ready."""
         return self._not_ready(service) is None
 
     def pid(self, name: str) -> int:
@@ -181,10 +181,10 @@ class Pipeline:
         return self._processes[name].pid
 
     def check_running(self) -> None:
-        """Raises PipelineError where a process has ended by itself."""
+        """Raises PipelineError if a process has exited by itself."""
         for name, process in self._processes.items():
             if process.poll() is not None:
-                raise PipelineError(f"{name} ended:\n{self.log_tail(name)}")
+                raise PipelineError(f"{name} exited:\n{self.log_tail(name)}")
 
     def log_tail(self, name: str) -> str:
         """The last lines of a log."""
@@ -192,7 +192,7 @@ class Pipeline:
         return "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else ""
 
     def metric(self, service: str, name: str) -> float:
-        """The sum of a metric's series, as the service serves them; 0 if there is none."""
+        """The sum of a metric's series, as served by the service; 0 if there are none."""
         lines = self.page(service, "/metrics").splitlines()
         values = [
             float(line.rsplit(" ", 1)[1])
@@ -202,7 +202,7 @@ class Pipeline:
         return sum(values)
 
     def page(self, service: str, path: str) -> str:
-        """What a service's own HTTP server answers."""
+        """The answer of a service's HTTP server."""
         with urllib.request.urlopen(self.url(service, path), timeout=10) as answer:  # noqa: S310 # our own
             text: str = answer.read().decode()
             return text

@@ -2,9 +2,9 @@
 
     pod.py PORT [PEER...]
 
-With peers, it calls each ten times a second until it is stopped. Without, orders come as JSON lines
-on standard input: `{"peers": [addresses], "requests_per_second": 10}`, the rate being for each
-peer. When the input ends, so does the pod.
+With peers, it calls each ten times a second until it is stopped. Without, it reads orders as JSON
+lines from standard input: `{"peers": [addresses], "requests_per_second": 10}`, where the rate is
+per peer. It exits at the end of the input.
 """
 
 import http.client
@@ -19,8 +19,8 @@ from typing import Any
 
 _REQUEST = b"q" * 8 * 1024
 _ANSWER = b"a" * 16 * 1024
-_REQUESTS_A_CONNECTION = 5
-_CONNECTIONS_A_PEER = 3
+_REQUESTS_PER_CONNECTION = 5
+_CONNECTIONS_PER_PEER = 3
 _REQUESTS_PER_SECOND = 10.0
 _TIMEOUT_SECONDS = 3
 
@@ -41,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    address_family = socket.AF_INET6  # takes IPv4 as well
+    address_family = socket.AF_INET6  # accepts IPv4 as well
     daemon_threads = True
     request_queue_size = 256
 
@@ -50,10 +50,10 @@ class _Server(ThreadingHTTPServer):
 
 
 def _call(peer: str, port: int, pause: float, stop: threading.Event) -> None:
-    """Some requests over one connection, as a client with a pool would make them."""
+    """A few requests over one connection, like a client with a connection pool."""
     connection = http.client.HTTPConnection(peer, port, timeout=_TIMEOUT_SECONDS)
     try:
-        for _ in range(_REQUESTS_A_CONNECTION):
+        for _ in range(_REQUESTS_PER_CONNECTION):
             began = time.monotonic()
             connection.request("POST", "/", body=_REQUEST)
             connection.getresponse().read()
@@ -63,7 +63,7 @@ def _call(peer: str, port: int, pause: float, stop: threading.Event) -> None:
         connection.close()
 
 
-def _call_for_ever(peer: str, port: int, pause: float, stop: threading.Event) -> None:
+def _keep_calling(peer: str, port: int, pause: float, stop: threading.Event) -> None:
     while not stop.is_set():
         try:
             _call(peer, port, pause, stop)
@@ -73,13 +73,13 @@ def _call_for_ever(peer: str, port: int, pause: float, stop: threading.Event) ->
 
 
 def _start_calls(peers: list[str], port: int, rate: float, stop: threading.Event) -> None:
-    for peer in peers * _CONNECTIONS_A_PEER:
-        arguments = (peer, port, _CONNECTIONS_A_PEER / rate, stop)
-        threading.Thread(target=_call_for_ever, args=arguments, daemon=True).start()
+    for peer in peers * _CONNECTIONS_PER_PEER:
+        arguments = (peer, port, _CONNECTIONS_PER_PEER / rate, stop)
+        threading.Thread(target=_keep_calling, args=arguments, daemon=True).start()
 
 
 def main() -> None:
-    """Serve, and follow orders until there are no more."""
+    """Serve, and follow orders until the input ends."""
     port = int(sys.argv[1])
     server = _Server(("::", port), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

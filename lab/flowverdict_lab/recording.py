@@ -1,6 +1,6 @@
-"""Raw messages with their times, in a file: gzipped JSON lines.
+"""Recordings of raw messages with their timestamps: gzipped JSON lines.
 
-The first line says what was recorded: the inventory, the fault, the phases. Each further line is a
+The first line describes the recording: the inventory, the fault, the phases. Every other line is a
 message: when it was stored (UTC nanoseconds), subject, headers, and the body in base64.
 """
 
@@ -26,17 +26,17 @@ FORMAT = "flowverdict-recording/1"
 
 
 class RecordingError(RuntimeError):
-    """The file is missing or is no recording; the message says which."""
+    """The file is missing or is not a recording; the message says which."""
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
-    """What a recording is of.
+    """The description of a recording.
 
     Attributes:
         fault: in words.
         expected: what a right verdict may name; empty if there was no fault.
         inventory: names for the addresses, as the enricher reads them (JSON text).
-        phases: name to start and end, UTC nanoseconds.
+        phases: start and end of each, by name, in UTC nanoseconds.
     """
 
     format: str = FORMAT
@@ -48,7 +48,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class RawMessage:
-    """One raw message as the stream holds it."""
+    """One raw message as stored in the stream."""
 
     time_ns: int
     subject: str
@@ -57,7 +57,7 @@ class RawMessage:
 
 
 async def save(jetstream: JetStreamContext, about: About, path: Path) -> None:
-    """Write all that FLOWS_RAW holds now to `path`."""
+    """Write everything now in FLOWS_RAW to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", encoding="utf-8") as out:
         out.write(msgspec.json.encode(about).decode() + "\n")
@@ -76,7 +76,7 @@ async def save(jetstream: JetStreamContext, about: About, path: Path) -> None:
 
 
 def read(path: Path) -> tuple[About, Iterator[RawMessage]]:
-    """What a recording is of, and its messages in order.
+    """A recording's description, and its messages in order.
 
     Raises:
         RecordingError: if the file cannot be read or is not a recording, also while iterating.
@@ -87,7 +87,7 @@ def read(path: Path) -> tuple[About, Iterator[RawMessage]]:
     except msgspec.MsgspecError as error:
         raise RecordingError(f"{path} is not a recording: {error}") from None
     if about.format != FORMAT:
-        raise RecordingError(f"{path} is a {about.format}, this version reads {FORMAT}")
+        raise RecordingError(f"{path} has the format {about.format}; this version reads {FORMAT}")
     return about, (_message(path, line) for line in lines)
 
 
@@ -109,11 +109,11 @@ def _message(path: Path, line: str) -> RawMessage:
             base64.b64decode(parsed["body"]),
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise RecordingError(f"{path} has a line that is no message: {error!r}") from None
+        raise RecordingError(f"{path} has a line that is not a message: {error!r}") from None
 
 
 async def replay(jetstream: JetStreamContext, messages: Iterator[RawMessage]) -> int:
-    """Publish messages as fast as NATS takes them; returns the end of the last interval."""
+    """Publish messages as fast as NATS accepts them; returns the end of the last interval."""
     end_ns = 0
     for message in messages:
         await jetstream.publish(message.subject, message.body, headers=dict(message.headers))

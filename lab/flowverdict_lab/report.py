@@ -1,4 +1,4 @@
-"""What the demo prints: the verdict in words, the rules, where to look further."""
+"""What the demo prints: the verdict in words, the rules, and where to find more."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -16,7 +16,7 @@ __all__ = ["show"]
 
 
 def show(console: Console, outcome: Outcome, look_further: Mapping[str, str]) -> None:
-    """Print what came of a run; `look_further` names places, by what is there."""
+    """Print the result of a run; `look_further` maps what there is to where it is."""
     verdict = outcome.verdict
     console.print()
     if verdict is None:
@@ -27,7 +27,7 @@ def show(console: Console, outcome: Outcome, look_further: Mapping[str, str]) ->
         console.print(_causes(verdict.causes))
         console.print(_rules(verdict.rules))
         console.print(_flows(verdict.failing_flows))
-    console.print(Text("Look further", style="bold"))
+    console.print(Text("More details", style="bold"))
     for what, where in look_further.items():
         console.print(f"  {what:<11} {where}", highlight=False, soft_wrap=True)
 

@@ -73,5 +73,5 @@ def test_a_line_that_is_no_message_is_refused_while_reading(tmp_path: Path) -> N
     with gzip.open(SHIPPED_RECORDING, "rt") as good, gzip.open(path, "wt") as bad:
         bad.write(good.readline() + "{}\n")
     _, messages = recording.read(path)
-    with pytest.raises(recording.RecordingError, match="no message"):
+    with pytest.raises(recording.RecordingError, match="not a message"):
         list(messages)

@@ -1,4 +1,4 @@
-"""A Grafana for the tests: what of its HTTP API the provisioner uses, with state and its faults."""
+"""A fake Grafana for tests: the HTTP API that the provisioner uses, with state and faults."""
 
 import base64
 import json
@@ -21,13 +21,13 @@ _PATHS = {
 
 
 class GrafanaStandIn(Listening):
-    """Keeps what it is sent, as Grafana does.
+    """Stores what it is sent, as Grafana does.
 
-    It numbers a dashboard's versions and refuses to overwrite another one than it was told
-    (412), keeps a data source's secrets to itself, and, like a real one that starts, answers 503
-    as long as `starting` is above 0. `close_after` requests that change something it goes away,
-    having done what the next one asks for, or before that where `close_before` is set.
-    `answer_with` is given to everything instead: a status, a type and a body. `before_save` is
+    It numbers a dashboard's versions and refuses to overwrite a version other than the given one
+    (412), never returns a data source's secrets, and, like a Grafana that is starting, answers 503
+    while `starting` is above 0. After `close_after` changing requests it shuts down without
+    answering the next one, which it has applied, or not if `close_before` is set.
+    `answer_with`, if set, answers every request: a status, a type and a body. `before_save` is
     called with a dashboard's uid before it is saved.
     """
 
@@ -47,7 +47,7 @@ class GrafanaStandIn(Listening):
         self.requests: Counter[str] = Counter()
 
     def save_dashboard(self, asked: Json) -> tuple[int, Json]:
-        """As POST /api/dashboards/db."""
+        """Handles POST /api/dashboards/db."""
         model = asked["dashboard"]
         uid = model["uid"]
         if self.before_save is not None:
@@ -68,7 +68,7 @@ class GrafanaStandIn(Listening):
         return 200, {"uid": uid, "version": version + 1, "status": "success"}
 
     def save_data_source(self, asked: Json) -> tuple[int, Json]:
-        """As POST or PUT on /api/datasources."""
+        """Handles POST and PUT on /api/datasources."""
         uid = asked["uid"]
         self.secrets.setdefault(uid, {}).update(asked.pop("secureJsonData", {}))
         defaults = {"basicAuth": False, "readOnly": False, "id": len(self.data_sources) + 1}
@@ -82,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, body: Any) -> None:
         encoded = json.dumps(body).encode()
-        if self._goes_away(status):
+        if self._shuts_down(status):
             return
         self._send(status, "application/json", encoded)
 
@@ -95,8 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(encoded)
 
-    def _goes_away(self, status: int) -> bool:
-        """What was asked for is done, and nobody hears of it."""
+    def _shuts_down(self, status: int) -> bool:
+        """Closes the connection, and the server, without an answer to a change."""
         grafana = self.stand_in
         if self.command == "GET" or grafana.close_after is None or status >= 400:
             return False
@@ -107,7 +107,7 @@ class _Handler(BaseHTTPRequestHandler):
         threading.Thread(target=grafana.stop).start()
         return True
 
-    def _may(self) -> bool:
+    def _accepts(self) -> bool:
         grafana = self.stand_in
         if grafana.starting:
             grafana.starting -= 1
@@ -121,14 +121,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(*grafana.answer_with)
             return False
         if self.command != "GET" and grafana.close_before and grafana.close_after == 0:
-            return not self._goes_away(200)
+            return not self._shuts_down(200)
         return True
 
     def _path(self) -> str:
         return self.path.removeprefix("/api/").split("?")[0]
 
     def do_GET(self) -> None:
-        if not self._may():
+        if not self._accepts():
             return
         if self._path() == "org":
             self._answer(200, {"id": 2, "name": "Main Org."})
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self._body()
-        if not self._may():
+        if not self._accepts():
             return
         self.stand_in.requests[self._path()] += 1
         path, grafana = self._path(), self.stand_in
@@ -170,16 +170,16 @@ class _Handler(BaseHTTPRequestHandler):
             if body["uid"] in grafana.alert_rules:
                 self._answer(409, {"message": "a rule with this uid exists"})
                 return
-            # What the real one adds.
-            made = {"id": 1, "orgID": 2, "provenance": "", "updated": "2026-01-01T00:00:00Z"}
-            grafana.alert_rules[body["uid"]] = {**body, **made}
+            # Fields that the real Grafana adds.
+            added = {"id": 1, "orgID": 2, "provenance": "", "updated": "2026-01-01T00:00:00Z"}
+            grafana.alert_rules[body["uid"]] = {**body, **added}
             self._answer(201, body)
         else:
             self._answer(404, {"message": "not found"})
 
     def do_PUT(self) -> None:
         body = self._body()
-        if not self._may():
+        if not self._accepts():
             return
         path, grafana = self._path(), self.stand_in
         self.stand_in.requests[path.rpartition("/")[0]] += 1

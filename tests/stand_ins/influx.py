@@ -1,4 +1,4 @@
-"""An InfluxDB 2 for the tests: a stand-in with its faults, and a real store with its write API."""
+"""InfluxDB 2 for tests: a stand-in with faults, and a real store with the same write API."""
 
 import json
 import re
@@ -19,11 +19,11 @@ VICTORIA = Path(".cache/victoria-metrics/usr/bin/victoria-metrics").absolute()
 
 
 class InfluxStandIn(Listening):
-    """What of InfluxDB's HTTP API the service uses, on a port that stays the same.
+    """The part of InfluxDB's HTTP API that the service uses, on a fixed port.
 
-    A point that comes again overwrites itself. `answers` are given to the next writes instead of
-    204: a status, with headers. `refuse` finds lines that are malformed, `most_bytes` is the limit
-    of a request.
+    A repeated point overwrites itself. `answers` are sent to the next writes instead of 204: a
+    status, with headers. `refuse` is a pattern for malformed lines, `most_bytes` the size limit of
+    a request.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class InfluxStandIn(Listening):
             if self.refuse and re.search(self.refuse, line):
                 return 400, f"unable to parse {line!r}"
         for line in lines:
-            # Tags may hold escaped spaces.
+            # Tags may contain escaped spaces.
             tags, fields, time = re.split(r"(?<!\\) (?=\w+=)| (?=\d+$)", line)
             self.points[tags, time] = fields
         return 204, ""
@@ -68,14 +68,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(encoded)
 
-    def _known(self) -> bool:
+    def _authorized(self) -> bool:
         if self.headers["Authorization"] == f"Token {self.stand_in.token}":
             return True
         self._answer(401, {"code": "unauthorized", "message": "unauthorized access"})
         return False
 
     def do_GET(self) -> None:
-        if not self._known():
+        if not self._authorized():
             return
         if self.path.startswith("/api/v2/orgs"):
             self._answer(200, {"orgs": [{"id": "0" * 16, "name": "flowverdict"}]})
@@ -90,7 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        if not self._known():
+        if not self._authorized():
             return
         parts = urllib.parse.urlsplit(self.path)
         if parts.path == "/api/v2/buckets":
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 class Victoria:
-    """A real VictoriaMetrics; it keeps a point once, as InfluxDB does."""
+    """A real VictoriaMetrics; it deduplicates points, as InfluxDB does."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

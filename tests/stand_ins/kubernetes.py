@@ -1,4 +1,4 @@
-"""A Kubernetes API for the tests: objects that are made, become ready, and take a while to go."""
+"""A fake Kubernetes API for tests: objects get created, become ready, and take time to delete."""
 
 import base64
 import json
@@ -20,13 +20,13 @@ _TOKEN = "token-of-the-test"
 
 
 class KubernetesStandIn(Listening):
-    """What of the API the project's programs use.
+    """The part of the API that the project's programs use.
 
-    A pod is ready when it has been looked at `polls_until_ready` times, and gone when it has been
-    looked at once after its removal; a namespace goes with all that is in it. `refuse` finds
-    requests ("POST /api/v1/…") that get the status beside it. `stuck` names pods that stay waiting
-    and why, `ended` those that end at once, `nodes` where they come. `denied` holds what reviews of
-    access deny, as "verb resource". `changes` tells of what was made and removed, in order.
+    A pod becomes ready once it has been read `polls_until_ready` times, and is gone once it has
+    been read after its deletion; a namespace disappears with everything in it. `refuse` maps
+    patterns of requests ("POST /api/v1/…") to the status they get. `stuck` maps pods that stay
+    waiting to the reason, `ended` has those that end at once, `nodes` maps pods to nodes. `denied`
+    has what access reviews deny, as "verb resource". `changes` lists creations and removals.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class KubernetesStandIn(Listening):
         self.on_running: Callable[[Object], None] = lambda _: None
 
     def kubeconfig(self, folder: Path) -> Path:
-        """A file with which a client finds this API."""
+        """Write a kubeconfig for this API."""
         path = folder / "kubeconfig"
         config = {
             "apiVersion": "v1",
@@ -65,7 +65,7 @@ class KubernetesStandIn(Listening):
         self.objects[path] = thing
 
     def names(self) -> set[str]:
-        """What there is now, by path."""
+        """The paths of all objects there are now."""
         return set(self.objects)
 
     def create(self, path: str, thing: Object) -> tuple[int, Object]:
@@ -75,7 +75,7 @@ class KubernetesStandIn(Listening):
             return 404, {"message": f"namespaces {namespace[1]} not found"}
         if f"{path}/{name}" in self.objects:
             return 409, {"message": f"{name} already exists"}
-        self.changes.append(f"made {name}")
+        self.changes.append(f"created {name}")
         if path.endswith("/pods"):
             thing["status"] = {"phase": "Pending"}
             name = thing["metadata"]["name"]
@@ -84,7 +84,7 @@ class KubernetesStandIn(Listening):
         return 201, thing
 
     def list_(self, path: str) -> tuple[int, Object]:
-        """All right below `path`, whatever the label selector."""
+        """All objects directly below `path`, ignoring the label selector."""
         below = [each for each in self.objects if each.rpartition("/")[0] == path]
         return 200, {"metadata": {}, "items": [self.objects[each] for each in below]}
 
@@ -101,13 +101,13 @@ class KubernetesStandIn(Listening):
                     del self.objects[each]
                 return 404, {"message": "not found"}
         elif "/pods/" in path:
-            self._grow(thing)
+            self._advance(thing)
         return 200, {key: value for key, value in thing.items() if key != "polls"}
 
-    def _grow(self, pod: Object) -> None:
+    def _advance(self, pod: Object) -> None:
         name = pod["metadata"]["name"]
         if name in self.stuck:
-            waiting = {"reason": self.stuck[name], "message": "so says the kubelet"}
+            waiting = {"reason": self.stuck[name], "message": "as the kubelet reports"}
             status = {"name": "c", "ready": False, "image": "", "imageID": "", "restartCount": 0}
             pod["status"]["containerStatuses"] = [status | {"state": {"waiting": waiting}}]
         elif name in self.ended:
@@ -124,7 +124,7 @@ class KubernetesStandIn(Listening):
         self.changes.append(f"removed {thing['metadata']['name']}")
         thing["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         thing["polls"] = 0
-        # Not a Status: the object that is about to go, as the API does where it takes a while.
+        # Not a Status: the object being deleted, like the API if deletion takes time.
         return 200, {key: value for key, value in thing.items() if key != "polls"}
 
     def patch(self, path: str, change: Object) -> tuple[int, Object]:
@@ -159,7 +159,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(encoded)
 
-    def _do(self) -> tuple[int, Object | str]:
+    def _handle(self) -> tuple[int, Object | str]:
         length = int(self.headers.get("Content-Length") or 0)
         body = json.loads(self.rfile.read(length) or b"{}")
         path = self.path.split("?")[0]
@@ -167,13 +167,13 @@ class _Handler(BaseHTTPRequestHandler):
             return 401, {"message": "Unauthorized"}
         for pattern, status in self.stand_in.refuse.items():
             if re.search(pattern, f"{self.command} {path}"):
-                return status, {"kind": "Status", "message": "so it is"}
+                return status, {"kind": "Status", "message": "refused by the stand-in"}
         if self.command == "GET" and path.endswith("/log"):
             pod = path.removesuffix("/log")
             if pod not in self.stand_in.objects:
                 return 404, {"message": "not found"}
-            said = self.stand_in.logs.get(pod.rsplit("/", 1)[1], str)
-            return 200, said()
+            read_log = self.stand_in.logs.get(pod.rsplit("/", 1)[1], str)
+            return 200, read_log()
         if path.endswith("/selfsubjectaccessreviews"):
             return self.stand_in.review(body)
         if self.command == "GET":
@@ -185,7 +185,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.stand_in.delete(path)
 
     def do_GET(self) -> None:
-        self._answer(*self._do())
+        self._answer(*self._handle())
 
     do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815 # http.server's names
 

@@ -1,4 +1,4 @@
-"""What stand-ins for HTTP services have in common: a port that stays theirs, start and stop."""
+"""The base of stand-ins for HTTP services: a fixed port, start and stop."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +9,7 @@ __all__ = ["Listening"]
 
 
 class Listening:
-    """Answers on a port of 127.0.0.1 between `start` and `stop`, which may be called again.
+    """Answers on a port of 127.0.0.1 between `start` and `stop`, which may be called repeatedly.
 
     Args:
         handler: the class that answers; it finds the stand-in as its `stand_in`.

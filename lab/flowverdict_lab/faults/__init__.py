@@ -1,4 +1,4 @@
-"""Faults of the lab, a class and a file each; a new one is added here and nowhere else."""
+"""The lab's faults, one class and file each; a new one needs to be added only here."""
 
 from flowverdict_lab.cluster import Cluster, Node, Pod
 from flowverdict_lab.faults.fault import Fault, FaultError
@@ -12,14 +12,14 @@ __all__ = ["FAULTS", "Fault", "FaultError", "parse_fault"]
 _ALL: tuple[type[Fault], ...] = (PodLoss, NodeLoss, LinkLoss, NoFault)
 
 FAULTS = {each.name: each for each in _ALL}
-"""Name on the command line to fault."""
+"""The faults by their names on the command line."""
 
 
 def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> Fault:
-    """The fault that the command line asks for; an empty `target` is the kind's default.
+    """The fault that the command line asks for; an empty `target` means that fault's default.
 
     Raises:
-        FaultError: if the cluster has no such target, or the fault cannot hit it.
+        FaultError: if the cluster has no such target, or the fault cannot affect it.
     """
     fault = FAULTS[kind]
     names = [name for name in (target or fault.default_target).split(",") if name]
@@ -28,6 +28,6 @@ def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> 
         found: Pod | Node | None = cluster.pod(name) or cluster.node(name)
         if found is None:
             known = ", ".join([*(p.name for p in cluster.pods), *(n.name for n in cluster.nodes)])
-            raise FaultError(f"there is no {name} in the lab; there are {known}")
+            raise FaultError(f"there is no {name} in the lab; choose from {known}")
         targets.append(found)
     return fault(targets, loss_percent, cluster)

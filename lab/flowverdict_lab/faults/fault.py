@@ -1,4 +1,4 @@
-"""What a fault of the lab is, and how it drops packets, with nftables.
+"""The base class of the lab's faults; they drop packets with nftables.
 
 `numgen random` in a netdev table drops at the interface itself, as a bad cable or a full ring
 would, and works on kernels without netem. The tables are in the nodes' own network namespaces and
@@ -22,17 +22,17 @@ _TABLE = "flowverdict_lab"
 
 
 class FaultError(ValueError):
-    """The fault cannot be made in this cluster; the message says what could."""
+    """The fault cannot be injected in this cluster; the message says why."""
 
 
 class Fault(ABC):
-    """A fault and what it hits.
+    """A fault and its targets.
 
     Attributes:
-        name: of the kind of fault, on the command line.
-        default_target: what it hits unless the command line says otherwise.
-        targets: the pods or nodes that it hits.
-        loss_percent: of the packets that pass.
+        name: of this kind of fault on the command line.
+        default_target: its target unless the command line names another.
+        targets: the pods or nodes that it affects.
+        loss_percent: how many of the passing packets it drops.
     """
 
     name: ClassVar[str]
@@ -45,11 +45,11 @@ class Fault(ABC):
 
     @abstractmethod
     def check_targets(self, cluster: Cluster) -> None:
-        """Raises FaultError for targets that this fault cannot hit, or that show nothing."""
+        """Raises FaultError for targets that this fault cannot affect or that show nothing."""
 
     @property
     def where(self) -> str:
-        """What is broken, in words."""
+        """What the fault affects, in words."""
         return " and ".join(target.name for target in self.targets)
 
     @property
@@ -59,7 +59,7 @@ class Fault(ABC):
 
     @abstractmethod
     def chains(self, network: Network) -> dict[Node, list[str]]:
-        """The nftables chains that drop packets, by the node whose namespace they go to."""
+        """The nftables chains that drop packets, by the node whose namespace they belong in."""
 
     @property
     def words(self) -> str:
@@ -78,15 +78,15 @@ class Fault(ABC):
             network.inside(node.name, ["nft", "delete", "table", "netdev", _TABLE])
 
     def drops(self, match: str = "") -> str:
-        """An nftables rule that drops its share of the packets that `match`."""
-        some = f"numgen random mod 100 < {self.loss_percent} " if self.loss_percent < 100 else ""
-        return f"{match} {some}counter drop".lstrip()
+        """An nftables rule that drops `loss_percent` of the packets that match `match`."""
+        sample = f"numgen random mod 100 < {self.loss_percent} " if self.loss_percent < 100 else ""
+        return f"{match} {sample}counter drop".lstrip()
 
     def check_comparable(self, cluster: Cluster, hit: set[frozenset[Pod]]) -> None:
-        """Raises FaultError unless some pairs of pods are hit and others are not."""
+        """Raises FaultError unless some pairs of pods are affected and others are not."""
         pairs = {frozenset(pair) for pair in itertools.combinations(cluster.pods, 2)}
         if not hit:
-            raise FaultError("no flow would pass there: use more pods")
+            raise FaultError("no flow would be affected: use more pods")
         if hit == pairs:
             raise FaultError("every flow would fail, and nothing would be left to compare with")
 

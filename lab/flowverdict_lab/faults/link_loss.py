@@ -31,7 +31,7 @@ class LinkLoss(Fault):
         if nodes and max(pods) < 2:
             names = " and ".join(node.name for node in nodes)
             raise FaultError(
-                f"{names} with one pod each cannot be told apart from the pods: use more pods"
+                f"{names} with one pod each cannot be distinguished from the pods: use more pods"
             )
 
     def _joins(self, one: Pod, other: Pod) -> bool:

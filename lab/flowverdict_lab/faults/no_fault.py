@@ -1,4 +1,4 @@
-"""No fault: a verdict would be wrong."""
+"""No fault: any verdict would be wrong."""
 
 from flowverdict_lab.cluster import Cluster, Node
 from flowverdict_lab.faults.fault import Fault, FaultError
@@ -16,7 +16,7 @@ class NoFault(Fault):
 
     def check_targets(self, cluster: Cluster) -> None:  # noqa: ARG002 # there is none
         if self.targets:
-            raise FaultError("--fault none has no --target")
+            raise FaultError("--fault none takes no --target")
 
     def chains(self, network: Network) -> dict[Node, list[str]]:  # noqa: ARG002 # none anywhere
         return {}

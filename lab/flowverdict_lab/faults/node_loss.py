@@ -1,4 +1,4 @@
-"""Packet loss at all of a node's interfaces."""
+"""Packet loss on all of a node's interfaces."""
 
 import itertools
 
@@ -10,7 +10,7 @@ __all__ = ["NodeLoss"]
 
 
 class NodeLoss(Fault):
-    """Drops what a node receives at each interface: every packet it forwards passes just one."""
+    """Drops what a node receives on any interface: it receives each forwarded packet just once."""
 
     name = "node-loss"
     default_target = "worker0"
@@ -24,7 +24,7 @@ class NodeLoss(Fault):
         for node in self.targets:
             if sum(pod.node is node for pod in cluster.pods) < 2:
                 raise FaultError(
-                    f"{node.name} with one pod cannot be told apart from the pod: use more pods"
+                    f"{node.name} with one pod cannot be distinguished from the pod: use more pods"
                 )
 
     def chains(self, network: Network) -> dict[Node, list[str]]:

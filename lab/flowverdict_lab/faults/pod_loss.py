@@ -1,4 +1,4 @@
-"""Packet loss at a pod's interface."""
+"""Packet loss on a pod's interface."""
 
 import itertools
 
@@ -24,7 +24,7 @@ class PodLoss(Fault):
         for node in cluster.nodes:
             on_node = {pod for pod in cluster.pods if pod.node is node}
             if len(on_node) > 1 and on_node <= set(self.targets):
-                raise FaultError(f"all pods of {node.name} cannot be told apart from the node")
+                raise FaultError(f"all pods of {node.name} cannot be distinguished from the node")
 
     def chains(self, network: Network) -> dict[Node, list[str]]:
         chains: dict[Node, list[str]] = {}

@@ -1,17 +1,17 @@
-"""What two Flowverdict services must agree on, and nothing else.
+"""What Flowverdict services must agree on, and nothing else.
 
 `subjects`         NATS streams and subjects.
-`interval_header`  the headers of messages with flows: node, interval, losses.
+`interval_header`  the headers of flow messages: node, interval, losses.
 `raw`              the collector's messages: the layout of a flow record.
 `raw_records`      their bodies as numpy arrays (needs the extra `columns`).
 `enriched`         the enricher's messages: Arrow tables with names (extra `columns`).
-`arrow_size`       how large an Arrow stream is once unpacked (extra `columns`).
-`signals`          what leaves the pipeline of each pair: metrics, fields in InfluxDB.
+`arrow_size`       the unpacked size of an Arrow stream (extra `columns`).
+`signals`          what is exported for each pair: metrics, fields in InfluxDB.
 `verdicts`         the RCA worker's messages: JSON documents.
-`addresses`        addresses as raw records hold them.
+`addresses`        addresses as stored in raw records.
 `timestamps`       times as text.
 """
 
 
 class MalformedMessage(ValueError):
-    """A message on one of our subjects that is not what its subject promises."""
+    """A message that does not match the contract of its subject."""

@@ -1,21 +1,21 @@
-"""Addresses as raw records hold them: 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)."""
+"""Addresses as stored in raw records: 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)."""
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 __all__ = ["ADDRESSES", "ENDS", "is_loopback", "parse", "to_bytes", "to_text"]
 
 ENDS = ("src", "dst")
-"""The ends of a flow: its local socket's, and the other."""
+"""The ends of a flow: the local one, and the remote one."""
 
 ADDRESSES = ("src_ip", "dst_ip")
-"""The names of both ends' addresses, as text."""
+"""The columns with both ends' addresses, as text."""
 
 
 def to_bytes(text: str) -> bytes:
-    """16 bytes of the address in `text`.
+    """The address in `text`, as 16 bytes.
 
     Raises:
-        ValueError: if `text` is no address.
+        ValueError: if `text` is not an address.
     """
     address = ip_address(text)
     if address.version == 4:

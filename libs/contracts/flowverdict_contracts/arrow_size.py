@@ -1,6 +1,6 @@
-"""How large an Arrow stream is once unpacked, told before it is unpacked.
+"""The unpacked size of an Arrow stream, determined without unpacking it.
 
-A few kilobytes of compressed zeros would be gigabytes. Layouts are those of Message.fbs in the
+A few kilobytes of compressed zeros can unpack to gigabytes. Layouts are those of Message.fbs in the
 Arrow format (arrow.apache.org/docs/format/Columnar.html, "Serialization and Interprocess
 Communication"), read as FlatBuffers (flatbuffers.dev, "internals").
 """
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 __all__ = ["unpacked_bytes"]
 
-# Numbers of the fields in their tables.
+# Field numbers in their tables.
 _MESSAGE_HEADER, _DICTIONARY_DATA, _BUFFERS, _COMPRESSION = 2, 1, 2, 3
 _BATCHES = ("record batch", "dictionary")
 _NOT_COMPRESSED = -1
@@ -22,7 +22,7 @@ def unpacked_bytes(stream: bytes) -> int:
     """Bytes of all buffers of all batches in an Arrow IPC stream.
 
     Raises:
-        ArrowException, EOFError, ValueError, struct.error: if it is not one.
+        ArrowException, EOFError, ValueError, struct.error: if the stream is malformed.
     """
     reader = pa.ipc.MessageReader.open_stream(stream)
     total = 0
@@ -50,22 +50,22 @@ def _batch_bytes(metadata: memoryview, body: memoryview, is_dictionary: bool) ->
     total = 0
     for offset, length in buffers:
         if length:
-            # Before each buffer stands how long it is unpacked.
-            (told,) = _LENGTH.unpack_from(body, offset)
-            if told < _NOT_COMPRESSED:
+            # Each buffer is preceded by its unpacked length.
+            (unpacked,) = _LENGTH.unpack_from(body, offset)
+            if unpacked < _NOT_COMPRESSED:
                 raise ValueError("a buffer has a negative length")
-            total += length if told == _NOT_COMPRESSED else told
+            total += length if unpacked == _NOT_COMPRESSED else unpacked
     return total
 
 
 def _follow(data: memoryview, at: int) -> int:
-    """Where the offset that stands at `at` leads."""
+    """The position that the offset at `at` points to."""
     (offset,) = struct.unpack_from("<I", data, at)
     return at + int(offset)
 
 
 def _field(data: memoryview, table: int, number: int) -> int | None:
-    """Where a field of a table stands; None if it is left out."""
+    """The position of a table's field; None if it is absent."""
     (to_fields,) = struct.unpack_from("<i", data, table)
     fields = table - to_fields
     (size,) = struct.unpack_from("<H", data, fields)
@@ -76,6 +76,6 @@ def _field(data: memoryview, table: int, number: int) -> int | None:
 
 
 def _table(data: memoryview, table: int, number: int) -> int | None:
-    """Where the table or vector that a field refers to begins."""
+    """The position of the table or vector a field refers to; None if it is absent."""
     at = _field(data, table, number)
     return None if at is None else _follow(data, at)

@@ -35,17 +35,17 @@ __all__ = [
 SCHEMA = "flows.enriched/2"
 
 KINDS = ("pod", "service", "node", "external", "unknown")
-"""`kind`: what has the address. `external` is a public address, `unknown` a private one that
-nothing in the cluster has."""
+"""`kind`: what owns the address. `external` is a public address, `unknown` a private one that
+belongs to nothing in the cluster."""
 
 NAME_CONFIDENCE = ("certain", "likely", "none")
 """`name_confidence`: `certain` if one owner had the address for the whole interval, `likely` if it
-changed hands in it or its owner had just ended, `none` if no owner is known."""
+changed hands during it or its owner had just ended, `none` if no owner is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What an enriched row says of each end, as `src_kind`, `dst_kind`, `src_namespace` and so on.
+    """What an enriched row says on each end, as `src_kind`, `dst_kind`, `src_namespace` and so on.
 
     Empty if there is no such name.
     """
@@ -92,10 +92,10 @@ _READ = pa.ipc.IpcReadOptions(use_threads=False)
 MAX_UNPACKED_BYTES = 64 << 20
 """A message that would take more memory is malformed; those of the enricher take less than 1 MB."""
 
-_MOST = 1 << 48
-"""No flow sends 256 TiB in an interval; beyond, sums would not stay exact."""
+_LARGEST_COUNT = 1 << 48
+"""No flow sends 256 TiB in an interval; beyond that, sums would not stay exact."""
 
-_BROKEN = (
+_DECODE_ERRORS = (
     pa.ArrowException,
     struct.error,
     EOFError,
@@ -125,7 +125,7 @@ def encode(table: pa.RecordBatch) -> bytes:
 
 
 def decode(body: bytes) -> pa.RecordBatch:
-    """The batch that `body` holds, checked so far that no reader can be misled by it.
+    """The batch in `body`, checked thoroughly enough that it cannot mislead a reader.
 
     Raises:
         MalformedMessage: if it is not one batch of `ARROW_SCHEMA`.
@@ -141,7 +141,7 @@ def decode(body: bytes) -> pa.RecordBatch:
             batch.validate(full=True)
             if any(True for _ in reader):
                 raise MalformedMessage("more than one batch")
-    except _BROKEN as error:
+    except _DECODE_ERRORS as error:
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
@@ -155,8 +155,8 @@ def _check_column(name: str, column: pa.Array) -> None:
         raise MalformedMessage(f"column {name} has nulls")
     if name in ADDRESSES and not all(map(_is_address, column.dictionary.to_pylist())):
         raise MalformedMessage(f"column {name} has a value that is not an address")
-    if name in _LARGE and (pa.compute.max(column).as_py() or 0) > _MOST:
-        raise MalformedMessage(f"column {name} has a number above {_MOST}")
+    if name in _LARGE and (pa.compute.max(column).as_py() or 0) > _LARGEST_COUNT:
+        raise MalformedMessage(f"column {name} has a number above {_LARGEST_COUNT}")
     allowed = _ALLOWED.get(name)
     if allowed and not set(column.dictionary.to_pylist()) <= allowed:
-        raise MalformedMessage(f"column {name} has a value that is none of {sorted(allowed)}")
+        raise MalformedMessage(f"column {name} has a value other than {sorted(allowed)}")

@@ -1,4 +1,4 @@
-"""The NATS headers of messages with flows: which node and interval they belong to."""
+"""The NATS headers of flow messages: which node and interval they belong to."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from flowverdict_contracts import MalformedMessage
 __all__ = ["IntervalHeader", "schema_of"]
 
 _TOLERATED_SECONDS = 5
-_MOST = 1 << 63
+_LIMIT = 1 << 63
 
 
 def schema_of(headers: Mapping[str, str] | None) -> str:
@@ -18,16 +18,16 @@ def schema_of(headers: Mapping[str, str] | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class IntervalHeader:
-    """What the NATS headers of a message with flows say, raw or enriched.
+    """The contents of a flow message's NATS headers, raw or enriched.
 
     Attributes:
         node: Kubernetes name of the node.
         run_id: one run of the collector; changes when it restarts.
         sequence: number of the message in that run, from 1.
         start_ns, end_ns: the interval, UTC nanoseconds; `end_ns` is not part of it.
-        part, parts: an interval of many flows comes as several messages, numbered from 1.
-        lost_flow_updates: counts that are in no record, the kernel's map of flows being full.
-        lost_sockets: sockets that could not be followed, the kernel's map of sockets being full.
+        part, parts: an interval with many flows is sent as several messages, numbered from 1.
+        lost_flow_updates: counts lost because the kernel's flow map was full.
+        lost_sockets: sockets not tracked because the kernel's socket map was full.
     """
 
     node: str
@@ -41,10 +41,10 @@ class IntervalHeader:
     lost_sockets: int = 0
 
     def check_not_ahead(self, stored_ns: int) -> None:
-        """Refuse an interval that ends later than its message was stored.
+        """Reject an interval that ends after its message was stored.
 
         Raises:
-            MalformedMessage: if it does by more than five seconds.
+            MalformedMessage: if it ends more than five seconds later.
         """
         ahead_seconds = (self.end_ns - stored_ns) / 1e9
         if ahead_seconds > _TOLERATED_SECONDS:
@@ -70,11 +70,10 @@ class IntervalHeader:
 
     @classmethod
     def decode(cls, headers: Mapping[str, str] | None, *schemas: str) -> "IntervalHeader":
-        """The header that `headers` hold.
+        """The header encoded in `headers`.
 
         Raises:
-            MalformedMessage: if one is missing, is not what it should be, or names a schema that
-                is none of `schemas`.
+            MalformedMessage: if one is missing or invalid, or the schema is none of `schemas`.
         """
         headers = headers or {}
         found = schema_of(headers)
@@ -102,13 +101,13 @@ class IntervalHeader:
         except KeyError as missing:
             raise MalformedMessage(f"header {missing.args[0]} is missing") from None
         except ValueError as wrong:
-            raise MalformedMessage(f"a header does not parse: {wrong}") from None
+            raise MalformedMessage(f"a header is malformed: {wrong}") from None
         if not header.node or node != header.node:
-            raise MalformedMessage(f"message id is of node {node!r}, header of {header.node!r}")
+            raise MalformedMessage(f"message id names node {node!r}, header {header.node!r}")
         if not 0 <= header.start_ns <= header.end_ns < 1 << 63:
-            raise MalformedMessage(f"interval {start}-{end} is not one")
+            raise MalformedMessage(f"interval {start}-{end} is invalid")
         lost_counts = (header.lost_flow_updates, header.lost_sockets)
         numbers = (header.sequence, header.part, header.parts, *lost_counts)
-        if not 1 <= header.part <= header.parts or not all(0 <= each < _MOST for each in numbers):
+        if not 1 <= header.part <= header.parts or not all(0 <= each < _LIMIT for each in numbers):
             raise MalformedMessage("sequence, part or loss is out of range")
         return header

@@ -1,9 +1,9 @@
 """Messages on `flows.raw.<node>`: one interval of one node's flows.
 
-The body is a run of `RECORD_BYTES`-byte records, as the collector's kernel map holds them. `FIELDS`
-is their one declaration: the C program gets its struct from it (`c_members`), readers their columns
-(`raw_records`). The headers say which node and interval they belong to (`interval_header`). This
-module needs no numpy, so that the collector stays small.
+The body is a sequence of `RECORD_BYTES`-byte records, laid out as in the collector's kernel map.
+`FIELDS` is their only declaration: the C program gets its struct from it (`c_members`), readers get
+their columns (`raw_records`). The headers say which node and interval the records belong to
+(`interval_header`). This module does not need numpy, so that the collector stays small.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ __all__ = [
 SCHEMA = "flows.raw/2"
 
 ROLES = ("unknown", "client", "server")
-"""What `role` counts: which end of the connection `src` is."""
+"""The values of `role`, by number: which end of the connection `src` is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +74,8 @@ _COUNTS = (
 _READINGS = (("rtt_us", 4), ("rtt_variation_us", 4), ("mss", 2), ("role", 1))
 
 
-def _laid_out() -> Iterable[Field]:
-    """The fields one after the other, each at a multiple of its size, as a C compiler would."""
+def _layout() -> Iterable[Field]:
+    """The fields in order, each aligned to its size, as a C compiler would lay them out."""
     at = 0
     for name, size in (*_KEY, *_COUNTS, *_READINGS):
         alignment = 1 if size == 16 else size
@@ -84,22 +84,23 @@ def _laid_out() -> Iterable[Field]:
         at += size
 
 
-FIELDS = tuple(_laid_out())
+FIELDS = tuple(_layout())
 """The fields of a record, in order.
 
 `src` is the local end. Addresses are 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2). Counts
-are of the interval:
+are for the interval:
 
 - `segments_sent` includes pure ACKs and retransmissions; `data_segments_sent` only segments with
   payload, retransmissions included.
 - `retransmitted_segments` are all that the kernel retransmitted (TcpRetransSegs); each is one of
-  `retransmitted_syns` (SYN of a connect of ours), `retransmitted_synacks` (SYN-ACK of a request
-  that was not a connection yet) and `retransmitted_data_segments` (all others, so FIN as well).
+  `retransmitted_syns` (the SYN of an outgoing connection), `retransmitted_synacks` (the SYN-ACK of
+  a request that was not yet a connection) and `retransmitted_data_segments` (all others, including
+  FIN).
 - Of the data segments, `retransmitted_after_timeout`, `retransmitted_in_fast_recovery` and
-  `retransmitted_by_tail_loss_probe` are those whose cause the kernel tells.
+  `retransmitted_by_tail_loss_probe` are those whose cause the kernel reports.
 - `bytes_acked` and `bytes_received` count SYN and FIN as a byte each, as tcp_info does.
-- `failed_opens` are all attempts that failed, `refused_opens` and `timed_out_opens` those of them
-  that ended with ECONNREFUSED and with ETIMEDOUT.
+- `failed_opens` counts all failed attempts; `refused_opens` and `timed_out_opens` count those that
+  failed with ECONNREFUSED and ETIMEDOUT.
 - `drops_*` are packets from `src` to `dst` that this node's kernel discarded.
 
 `rtt_us` is the kernel's smoothed RTT and `rtt_variation_us` its mean deviation, as of the
@@ -107,7 +108,7 @@ interval's last sample, 0 if unknown.
 """
 
 KEY_FIELDS = FIELDS[: len(_KEY)]
-"""What tells flows apart: the key of the kernel map."""
+"""What identifies a flow: the key of the kernel map."""
 
 KEY_BYTES = FIELDS[len(_KEY)].offset
 RECORD_BYTES = -(-(FIELDS[-1].offset + FIELDS[-1].bytes) // 8) * 8

@@ -45,10 +45,10 @@ _OLD_RECORD = np.dtype(
 
 
 def decode(body: bytes, schema: str = SCHEMA) -> npt.NDArray[np.void]:
-    """The records of a raw message's body, dtype `RECORD`, one element a flow.
+    """The records of a raw message's body, dtype `RECORD`, one element per flow.
 
     Raises:
-        MalformedMessage: if the length is not a multiple of a record's, or a role is not one.
+        MalformedMessage: if the length is not a multiple of the record size, or a role is invalid.
     """
     layout = _OLD_RECORD if schema == OLD_SCHEMA else RECORD
     if len(body) % layout.itemsize:

@@ -1,6 +1,6 @@
-"""What is measured of a pair of addresses: each number of an enriched row that leaves the pipeline.
+"""What is measured for a pair of addresses: each number of an enriched row that is exported.
 
-The one declaration behind the exporter's metrics, the fields in InfluxDB and their documentation.
+The only declaration behind the exporter's metrics, the InfluxDB fields and their documentation.
 A new signal is a field of the raw record (`raw`), the hook that counts it, and an entry here.
 """
 
@@ -15,22 +15,22 @@ __all__ = ["MEASUREMENT", "METRICS", "PAIR_LABELS", "SIGNALS", "Signal"]
 _NAMES = ("namespace", "pod", "workload", "node")
 
 PAIR_LABELS = (*ADDRESSES, *(f"{end}_{name}" for end in ENDS for name in _NAMES))
-"""What tells pairs apart, as Prometheus labels and InfluxDB tags.
+"""What identifies a pair, as Prometheus labels and InfluxDB tags.
 
-Ports are not among them, since each connection would be a new series.
+Ports are not included, since each connection would be a new series.
 """
 
 MEASUREMENT = "flow"
-"""What the points of pairs are called in InfluxDB."""
+"""The InfluxDB measurement for pairs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
-    """One number of an enriched row, and what it becomes.
+    """One number of an enriched row, and how it is exported.
 
     Attributes:
         field: its name in an enriched row, and of the field in InfluxDB.
-        metric: its name in Prometheus, without the endings of the exposition format (`_total`).
+        metric: its name in Prometheus, without the suffixes of the exposition format (`_total`).
             Signals with the same metric differ in `labels`.
         kind: `counter` adds up over flows and intervals; `histogram` is a reading of each flow in
             each interval, 0 if there was none, stored in InfluxDB as `<field>_sum` and
@@ -57,8 +57,8 @@ def _drops(reason: str) -> Signal:
         field=f"drops_{reason}",
         metric="tcp_dropped_packets",
         unit="packets",
-        meaning="Packets that a node's kernel dropped: by a netfilter rule, at a full queue, for "
-        "want of a socket or room in it, or for another reason.",
+        meaning="Packets dropped by a node's kernel: by a netfilter rule, because a queue was "
+        "full, because there was no socket or no room in its buffer, or for another reason.",
         labels={"reason": reason},
     )
 
@@ -78,7 +78,7 @@ def _retransmissions(field: str, cause: str) -> Signal:
         field=field,
         metric="tcp_retransmissions_by_cause",
         unit="segments",
-        meaning="TCP data segments retransmitted, by what triggered it: the retransmission timer, "
+        meaning="TCP data segments retransmitted, by trigger: the retransmission timer, "
         "duplicate or selective ACKs, or a tail loss probe (RFC 8985).",
         labels={"cause": cause},
     )
@@ -107,7 +107,7 @@ SIGNALS = (
         field="retransmitted_data_segments",
         metric="tcp_retransmitted_data_segments",
         unit="segments",
-        meaning="TCP segments retransmitted other than SYN and SYN-ACK.",
+        meaning="TCP segments retransmitted, except SYN and SYN-ACK.",
     ),
     _handshake("retransmitted_syns", "syn"),
     _handshake("retransmitted_synacks", "syn_ack"),
@@ -124,7 +124,7 @@ SIGNALS = (
         field="bytes_received",
         metric="tcp_received_bytes",
         unit="bytes",
-        meaning="TCP payload received; SYN and FIN count as a byte each.",
+        meaning="TCP payload received; SYN and FIN count as one byte each.",
     ),
     Signal(
         field="opens",
@@ -136,7 +136,7 @@ SIGNALS = (
         field="failed_opens",
         metric="tcp_failed_opens",
         unit="connections",
-        meaning="TCP connection attempts that failed, for whatever reason.",
+        meaning="TCP connection attempts that failed, for any reason.",
     ),
     Signal(
         field="refused_opens",
@@ -171,7 +171,7 @@ SIGNALS = (
         metric="tcp_rtt_seconds",
         kind="histogram",
         unit="microseconds",
-        meaning="Smoothed round-trip time, a reading of each flow in each interval.",
+        meaning="Smoothed round-trip time, one reading per flow and interval.",
         scale=1e-6,
         bounds=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
     ),

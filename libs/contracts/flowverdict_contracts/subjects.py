@@ -23,7 +23,7 @@ FLOWS_ENRICHED = "FLOWS_ENRICHED"
 RCA_VERDICTS = "RCA_VERDICTS"
 RCA_STATE_BUCKET = "rca_state"
 FAIL_RATIO_KEY = "fail_ratio"
-"""In the bucket: the threshold that is in force, as decimal text, for those who show ratios."""
+"""Key in the bucket: the threshold in force, as decimal text, for tools that show ratios."""
 
 SUBJECT_RAW_ALL = "flows.raw.>"
 SUBJECT_ENRICHED = "flows.enriched"
@@ -36,14 +36,14 @@ _GIB = 1 << 30
 def raw_subject(node: str) -> str:
     """The subject that the collector of `node` publishes on.
 
-    A node's name may hold dots (`ip-10-0-0-1.ec2.internal`); they stay, as further
-    tokens below `flows.raw`.
+    A node's name may contain dots (`ip-10-0-0-1.ec2.internal`); they are kept, as further
+    tokens under `flows.raw`.
 
     Raises:
         ValueError: if the name cannot be part of a NATS subject.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", node):
-        raise ValueError(f"node name {node!r} is not letters, digits, '-', '_' and single dots")
+        raise ValueError(f"node name {node!r} may have only letters, digits, -, _ and single dots")
     return f"flows.raw.{node}"
 
 
@@ -56,7 +56,7 @@ def _stream(name: str, subject: str, max_age_seconds: float, max_bytes: int) -> 
         discard=DiscardPolicy.OLD,
         max_age=max_age_seconds,
         max_bytes=max_bytes,
-        # As long as a message can be redelivered, its duplicate is recognised.
+        # Recognise a duplicate for as long as the message can be redelivered.
         duplicate_window=min(max_age_seconds, _HOUR),
     )
 
@@ -71,13 +71,13 @@ STREAMS: dict[str, StreamConfig] = {
 }
 """Stream name to configuration. Flows are kept an hour, verdicts thirty days.
 
-NATS reserves the bytes when a stream is created, so they are few enough for a small disk; operators
-with more traffic edit the stream, and the services leave it as it is.
+NATS reserves the bytes when a stream is created, so the limits fit a small disk. Operators with
+more traffic can edit the stream, and the services leave it as it is.
 """
 
 
 def stream_of(subject: str) -> str:
-    """The stream that keeps `subject`.
+    """The stream that stores `subject`.
 
     Raises:
         KeyError: if none does.

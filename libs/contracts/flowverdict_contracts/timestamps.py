@@ -6,7 +6,7 @@ __all__ = ["from_rfc3339", "to_rfc3339"]
 
 
 def to_rfc3339(ns: int) -> str:
-    """UTC nanoseconds as `2026-01-31T12:00:00.000Z`, cut to milliseconds."""
+    """UTC nanoseconds as `2026-01-31T12:00:00.000Z`, truncated to milliseconds."""
     text = datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 

@@ -1,6 +1,6 @@
-"""Messages on `rca.verdicts`: who is behind the failing flows, how sure that is, and why.
+"""Messages on `rca.verdicts`: what is behind the failing flows, how certain that is, and why.
 
-JSON; the JSON Schema made from these types is docs/verdict.schema.json.
+JSON; the JSON Schema generated from these types is docs/verdict.schema.json.
 """
 
 import inspect
@@ -54,7 +54,7 @@ class ComponentEnd(_Record, frozen=True, kw_only=True):
 
     Attributes:
         namespace: of a pod, workload or service, else empty.
-        name: as Kubernetes has it, without the namespace; or an address.
+        name: as in Kubernetes, without the namespace; or an address.
     """
 
     kind: EndKind
@@ -71,7 +71,7 @@ class Component(_Record, frozen=True, kw_only=True):
     Attributes:
         kind: `link` is the path between two endpoints, `node_link` that between two nodes.
         name: for people: `namespace/pod`, a node's name, an address; `A <-> B` for a link.
-        ends: the same as fields, for programs: two of a link, else one.
+        ends: the same as separate fields, for programs: two for a link, else one.
     """
 
     kind: Kind
@@ -89,12 +89,12 @@ class Cause(Component, frozen=True, kw_only=True):
     Attributes:
         node: the node it runs on, empty if that does not apply.
         addresses: its addresses.
-        direction: whether flows fail that it sends, that it receives, or both.
+        direction: whether the flows it sends, those it receives, or both fail.
         score: F-measure with beta 0.5 of `precision` and `explains` (van Rijsbergen 1979), 0 to 1.
         precision: share of its flows that fail; confidence of the rule cause -> FAIL.
-        explains: share of the failing flows that are its; confidence of the rule FAIL -> cause.
-        p_value: probability that so many of the failing flows are its by accident (hypergeometric).
-        alternatives: components whose flows are the very same, so that nothing tells them apart.
+        explains: share of the failing flows that are its own; confidence of the rule FAIL -> cause.
+        p_value: probability that so many failing flows are its own by chance (hypergeometric).
+        alternatives: components with exactly the same flows, which cannot be told apart from it.
     """
 
     node: str
@@ -123,7 +123,7 @@ class Rule(_Record, frozen=True, kw_only=True):
 
 
 class TimeWindow(_Record, frozen=True, kw_only=True):
-    """The time that was judged; ISO 8601, UTC, `end` excluded."""
+    """The time that was judged; ISO 8601, UTC, `end` exclusive."""
 
     start: str
     end: str
@@ -167,8 +167,8 @@ class HalfOpen(_Record, frozen=True, kw_only=True):
     """An endpoint that answers requests which never become connections.
 
     Attributes:
-        name: who answers.
-        peers: how many endpoints asked and went no further.
+        name: the endpoint.
+        peers: how many other endpoints sent requests that got no further.
         retransmitted_synacks: SYN-ACK segments retransmitted to them in the window.
     """
 
@@ -178,13 +178,13 @@ class HalfOpen(_Record, frozen=True, kw_only=True):
 
 
 class Coverage(_Record, frozen=True, kw_only=True):
-    """How complete the data is that the verdict rests on.
+    """How complete the data behind the verdict is.
 
     Attributes:
         nodes_reporting: nodes whose collector sent something in the window.
         nodes_silent: nodes that did in the last ten minutes, but not in the window.
-        lost_flow_updates: counts for which a kernel's map of flows had no room.
-        lost_sockets: sockets for which a kernel's map of sockets had no room.
+        lost_flow_updates: counts lost because a kernel's flow map was full.
+        lost_sockets: sockets not tracked because a kernel's socket map was full.
         rows_late: rows that arrived after their window was judged.
     """
 
@@ -199,12 +199,12 @@ class Verdict(_Record, frozen=True, kw_only=True):
     """One judgement of one incident.
 
     Attributes:
-        schema: name and version of this document's shape.
+        schema: name and version of this document's schema.
         id: unique; also the message id, so a verdict is stored once.
         incident_id: the same from `opened` to `resolved`.
         opened_at: end of the window in which the incident was found.
         summary: one sentence that a person can act on.
-        enough_evidence: False if flows fail and nothing singles a cause out; `causes` is empty.
+        enough_evidence: False if flows fail but no cause stands out; `causes` is then empty.
         causes: best first. The first is the verdict, the others fit less well.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         fail_ratio: the threshold: a flow fails above this retransmission ratio.
@@ -238,7 +238,7 @@ def decode(body: bytes) -> Verdict:
     """The verdict in a message body.
 
     Raises:
-        MalformedMessage: if it is not one, or of another schema version.
+        MalformedMessage: if it is not a verdict, or has another schema version.
     """
     try:
         verdict = msgspec.json.decode(body, type=Verdict)
@@ -252,7 +252,7 @@ def decode(body: bytes) -> Verdict:
 def _check_time(text: str) -> None:
     found = datetime.fromisoformat(text)
     if found.tzinfo is None or not _FIRST_YEAR <= found.year <= _LAST_YEAR:
-        raise ValueError(f"{text} is not a time between {_FIRST_YEAR} and {_LAST_YEAR}, with zone")
+        raise ValueError(f"{text} is not a zoned time from {_FIRST_YEAR} to {_LAST_YEAR}")
 
 
 def json_schema() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the services mean when they speak of flows.
+"""The services' common model of flows.
 
 `endpoint`    who is at one end of a flow.
 `components`  what can be at fault for a pair of endpoints, and in which direction.

@@ -16,7 +16,7 @@ __all__ = [
 ]
 
 Role = tuple[Component, Direction]
-"""A component, and whether its sending, its receiving or both are in question."""
+"""A component, and whether sending, receiving or both are suspect."""
 
 
 def _single(kind: EndKind, namespace: str, name: str) -> Component:
@@ -55,7 +55,7 @@ def parts_of(endpoint: Endpoint) -> Iterator[Component]:
 
 
 def components_of(src: Endpoint, dst: Endpoint) -> Iterator[Component]:
-    """Every component that could make what `src` sends to `dst` fail; some may come twice."""
+    """Every component that could make flows from `src` to `dst` fail; may have duplicates."""
     yield from parts_of(src)
     yield from parts_of(dst)
     yield link_between(src, dst)
@@ -64,7 +64,7 @@ def components_of(src: Endpoint, dst: Endpoint) -> Iterator[Component]:
 
 
 def roles_of(src: Endpoint, dst: Endpoint) -> Iterator[Role]:
-    """Every component with what it would have to be bad at: loss may hit one direction only."""
+    """Every component with each direction it could fail in: loss may affect only one."""
     for component in components_of(src, dst):
         yield component, "both"
     for component in parts_of(src):

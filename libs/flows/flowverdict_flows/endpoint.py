@@ -16,13 +16,13 @@ _COLUMNS = ("ip", "kind", "namespace", "pod", "workload", "service", "node")
 
 @dataclass(frozen=True, slots=True, order=True)
 class Endpoint:
-    """A pod, a service, a node, or an address that nothing in the cluster has.
+    """A pod, a service, a node, or an address that belongs to nothing in the cluster.
 
     Attributes:
         kind: as in an enriched row: pod, service, node, external, unknown.
         namespace: of a pod or a service, else empty.
         name: the pod's, service's or node's name, or the address.
-        workload: what made the pod, in the same namespace; empty if nothing did.
+        workload: the controller that owns the pod, in the same namespace; empty if none does.
         node: the node it runs on; empty if unknown.
     """
 
@@ -40,8 +40,8 @@ class Endpoint:
 def distinct_ends(batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[str, ...] | None]:
     """The values of `columns` for each distinct address, the first column being the address.
 
-    In the order of its dictionary. None stands for loopback, which says nothing about a network,
-    and for an entry that no row uses. Within a batch an address belongs to one owner, since the
+    In the order of its dictionary. None marks loopback, which says nothing about a network, and
+    entries that no row uses. Within a batch an address belongs to one owner, since the
     enricher resolves it once per interval.
     """
     addresses, *_ = read = [batch.column(name) for name in columns]
@@ -63,7 +63,7 @@ def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[tuple[str, Endpoin
 
 
 def _endpoint(values: tuple[str, ...]) -> Endpoint:
-    """The endpoint that a row's `_COLUMNS` name."""
+    """The endpoint described by a row's `_COLUMNS`."""
     address, kind, namespace, pod, workload, service, node = values
     if kind == "pod":
         return Endpoint("pod", namespace, pod, workload, node)

@@ -1,4 +1,4 @@
-"""Requests that never became connections, by who answers them."""
+"""Requests that never became connections, by the endpoint that answers them."""
 
 import numpy as np
 
@@ -10,11 +10,11 @@ __all__ = ["half_open"]
 def half_open(
     sources: Numbers, retransmitted_synacks: Numbers, opens: Numbers, at_least: int
 ) -> list[tuple[int, int, int]]:
-    """Who retransmits SYN-ACKs in pairs without a single connection, worst first.
+    """Senders that retransmit SYN-ACKs in pairs without a single connection, worst first.
 
-    The arrays have an entry for each pair; `sources` says who sends, as a number. Returns that
-    number, how many peers asked and went no further, and SYN-ACK segments retransmitted to them, if
-    those are `at_least` so many.
+    The arrays have one entry per pair; `sources` identifies the sender by number. Returns that
+    number, how many peers never completed a connection, and the SYN-ACK segments retransmitted to
+    them, for senders with `at_least` that many.
     """
     never = (retransmitted_synacks > 0) & (opens == 0)
     peers = np.bincount(sources[never])

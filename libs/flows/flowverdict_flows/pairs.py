@@ -1,8 +1,8 @@
 """Rows of enriched batches, grouped and summed by pair.
 
-A pair is who sends and to whom. Each gets a number, so that sums are array operations: an index
-gives the numbers (`PairIndex`), a batch's rows are grouped by them (`PairRows`), and sums over many
-batches are kept by them (`PairSums`).
+A pair is a sender and a receiver. Each pair gets a number, so that sums are array operations:
+`PairIndex` assigns the numbers, `PairRows` groups a batch's rows by them, and `PairSums` keeps sums
+over many batches by them.
 """
 
 import heapq
@@ -34,7 +34,7 @@ Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 NO_PAIR = 0
-"""The number of every pair that found no room."""
+"""The number of every pair beyond an index's capacity."""
 
 _LOOPBACK = -1
 _LOW = 0xFFFFFFFF
@@ -50,7 +50,7 @@ class PairRows:
 
     Attributes:
         batch: the enriched batch.
-        numbers: of its distinct pairs; `NO_PAIR` for each that found no room.
+        numbers: of its distinct pairs; `NO_PAIR` for each beyond the index's capacity.
         rows: positions of the rows that count, in the batch.
         pair_of_row: for each of `rows`, the position of its pair in `numbers`.
     """
@@ -71,7 +71,7 @@ class PairRows:
         return summed.astype(np.int64)
 
     def samples(self, field: str) -> Numbers:
-        """How many rows of each pair have a reading of `field`, 0 being none."""
+        """How many rows of each pair have a reading of `field`, that is, one other than 0."""
         return np.bincount(self.pair_of_row[self.values(field) > 0], minlength=len(self.numbers))
 
     def largest(self, field: str) -> Numbers:
@@ -82,12 +82,12 @@ class PairRows:
 
 
 class PairIndex(Generic[E]):
-    """Gives each pair a number from 1, the smallest that is free.
+    """Assigns each pair the smallest free number, starting at 1.
 
     Args:
-        read_ends: for each distinct address at an end ("src", "dst") of a batch, in the order of
-            the dictionary of its addresses, who that is; None for loopback.
-        room: how many pairs can have a number at a time; None for any.
+        read_ends: yields the owner of each distinct address at an end ("src", "dst") of a batch,
+            in the order of its address dictionary; None for loopback.
+        room: how many pairs can have a number at a time; None for no limit.
     """
 
     def __init__(
@@ -123,9 +123,9 @@ class PairIndex(Generic[E]):
         return self._ends[code >> 32], self._ends[code & _LOW]
 
     def ends(self, numbers: Numbers) -> tuple[list[E], Numbers, Numbers]:
-        """The distinct ends of the pairs with these numbers, and who of them sends and receives.
+        """The distinct ends of the pairs with these numbers, and each pair's sender and receiver.
 
-        Both arrays hold positions in the list, in the order of `numbers`.
+        Senders and receivers are positions in the list, in the order of `numbers`.
         """
         codes = self._code_of[numbers]
         both = np.concatenate([codes >> 32, codes & _LOW])
@@ -166,13 +166,13 @@ class PairIndex(Generic[E]):
     def _ids_of_rows(self, batch: pa.RecordBatch, end: str) -> Numbers:
         addresses = batch.column(f"{end}_ip")
         ids = np.full(len(addresses.dictionary), _LOOPBACK, np.int64)
-        for code, who in enumerate(self._read_ends(batch, end)):
-            if who is None:
+        for code, owner in enumerate(self._read_ends(batch, end)):
+            if owner is None:
                 continue
-            known = self._ids.get(who)
+            known = self._ids.get(owner)
             if known is None:
-                known = self._ids[who] = self._next_id
-                self._ends[known] = who
+                known = self._ids[owner] = self._next_id
+                self._ends[known] = owner
                 self._next_id += 1
             ids[code] = known
         of_rows: Numbers = ids[addresses.indices.to_numpy()] if len(ids) else ids
@@ -211,7 +211,7 @@ def _labels_of_ends(batch: pa.RecordBatch, end: str) -> list[tuple[str, ...] | N
 
 
 class LabelledPairs(PairIndex[tuple[str, ...]]):
-    """Pairs told apart by `PAIR_LABELS`: addresses and names, as in Prometheus and InfluxDB."""
+    """Pairs distinguished by `PAIR_LABELS`: addresses and names, as in Prometheus and InfluxDB."""
 
     def __init__(self, room: int | None = None) -> None:
         super().__init__(_labels_of_ends, room)
@@ -224,7 +224,7 @@ class LabelledPairs(PairIndex[tuple[str, ...]]):
 
 
 class EndpointPairs(PairIndex[Endpoint]):
-    """Pairs of endpoints, whatever addresses those have; `addresses` collects them."""
+    """Pairs of endpoints regardless of their addresses, which `addresses` collects."""
 
     def __init__(self) -> None:
         super().__init__(self._endpoints)
@@ -242,7 +242,7 @@ class EndpointPairs(PairIndex[Endpoint]):
 
 
 class PairSums(Generic[N]):
-    """Sums by pair number that grow with the numbers: a row for each pair, `columns` wide.
+    """Sums by pair number, extended as needed: one row per pair, `columns` wide.
 
     Args:
         dtype: int64 for counts, which stay exact, or float64.

@@ -15,12 +15,12 @@ class Ratio:
     """A quotient of sums of fields of an enriched row.
 
     Attributes:
-        name: in code, documents and InfluxDB.
-        title: as a person reads it.
+        name: in code, documentation and InfluxDB.
+        title: for display.
         numerator, denominator: fields that are added up, over rows and time, before dividing.
         at_most: a limit on the quotient; None if there is none.
         meaning: what it says, for the documents.
-        kernel_fields: if the kernel keeps what it is made from.
+        kernel_fields: where the kernel keeps the values it is computed from.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Ratio:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Every field that it is made from."""
+        """Every field it is computed from."""
         return (*self.numerator, *self.denominator)
 
     def of(self, counts: Mapping[str, int]) -> float | None:
@@ -51,9 +51,9 @@ RETRANSMISSION_RATIO = Ratio(
     numerator=("retransmitted_data_segments",),
     denominator=("data_segments_sent",),
     at_most=1.0,
-    meaning="Retransmitted data segments, of all data segments sent. SYN and SYN-ACK are in "
-    "neither. A retransmitted FIN is in the numerator only, hence the limit of 1.",
-    kernel_fields="`tcp_sock.total_retrans` outside of SYN_SENT, `tcp_sock.data_segs_out`",
+    meaning="Retransmitted data segments as a share of all data segments sent. SYN and SYN-ACK "
+    "count in neither. A retransmitted FIN counts in the numerator only, hence the limit of 1.",
+    kernel_fields="`tcp_sock.total_retrans` outside SYN_SENT, `tcp_sock.data_segs_out`",
 )
 
 CONNECT_RETRANSMISSION_RATIO = Ratio(
@@ -62,8 +62,8 @@ CONNECT_RETRANSMISSION_RATIO = Ratio(
     numerator=("retransmitted_syns", "retransmitted_synacks"),
     denominator=("opens", "failed_opens"),
     at_most=None,
-    meaning="Retransmitted SYN and SYN-ACK segments for each connection attempt, whether it "
-    "succeeded or failed. It exceeds 1 if attempts take several.",
+    meaning="Retransmitted SYN and SYN-ACK segments per connection attempt, whether it succeeded "
+    "or failed. It exceeds 1 if attempts take several retransmissions each.",
     kernel_fields="`tcp_sock.total_retrans` in SYN_SENT, the tracepoint `tcp_retransmit_synack`, "
     "the tracepoint `inet_sock_set_state`",
 )

@@ -26,12 +26,12 @@ log = logging.getLogger(__name__)
 
 MALFORMED = Counter(
     "flowverdict_messages_malformed_total",
-    "Messages that are not what their subject promises.",
+    "Messages that do not match the schema of their subject.",
     ["stream"],
 )
 FAILED = Counter(
     "flowverdict_messages_failed_total",
-    "Deliveries that the service itself failed to handle.",
+    "Deliveries that this service failed to handle.",
     ["stream"],
 )
 HANDLED = Counter(
@@ -42,13 +42,13 @@ HANDLED = Counter(
 
 PENDING = Gauge(
     "flowverdict_consumer_pending_messages",
-    "Messages of a stream that have not been delivered to this service yet.",
+    "Messages in a stream not yet delivered to this service.",
     ["stream"],
 )
 
 _MAX_DELIVERIES = 5
 _BATCH = 64
-_DISUSE_SECONDS = 300.0
+_INACTIVE_SECONDS = 300.0
 _ACK_WAIT_SECONDS = 30.0
 _IDLE_CHECK = 5
 _LAG_SECONDS = 5.0
@@ -56,10 +56,10 @@ _throttle = Throttle()
 
 
 class SeenSequences:
-    """Which stream sequences were handled, so that a second delivery counts nothing.
+    """Which stream sequences were handled, so that a redelivery is not counted again.
 
-    Exact in memory bounded by `limit`: up to a floor everything was seen. A gap above the floor
-    that `limit` later sequences have passed is a message that the stream no longer has.
+    Exact, with memory bounded by `limit`: everything up to a floor was seen. Once `limit` sequences
+    above the floor were seen, the gap below them is a message the stream no longer has.
     """
 
     def __init__(self, floor: int, limit: int = 100_000) -> None:
@@ -71,7 +71,7 @@ class SeenSequences:
         return sequence <= self._floor or sequence in self._above
 
     def add(self, sequence: int) -> None:
-        """`sequence` was handled."""
+        """Mark `sequence` as handled."""
         if sequence in self:
             return
         self._above.add(sequence)
@@ -84,7 +84,7 @@ class SeenSequences:
 
 
 async def reject(message: Msg, error: MalformedMessage) -> None:
-    """Count and log a malformed message and end it, so that it is not delivered again."""
+    """Count, log and terminate a malformed message, so that it is not redelivered."""
     MALFORMED.labels(message.metadata.stream).inc()
     _throttle.warn(
         log,
@@ -118,7 +118,7 @@ async def _settle(
         if isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, MaxPayloadError):
             log.debug("left unacknowledged: %s", error)
             return
-        # A bug of ours must not stop the stream: retried, then set aside and counted.
+        # A bug of ours must not block the stream: retry, then discard and count the message.
         FAILED.labels(message.metadata.stream).inc()
         log.exception("cannot handle a message", extra={"subject": message.subject})
         deliveries = message.metadata.num_delivered
@@ -130,17 +130,17 @@ async def _settle(
 
 
 class Delivery(Protocol):
-    """How a consumer takes and acknowledges messages, from one subscription to the next."""
+    """How a consumer handles and acknowledges the messages of a subscription."""
 
     @property
     def pull(self) -> JetStreamContext.PullSubscription:
-        """What messages are fetched from."""
+        """The subscription to fetch messages from."""
 
     async def take(self, messages: list[Msg]) -> None:
-        """Handle a batch, and acknowledge what is done with."""
+        """Handle a batch, and acknowledge the messages that are finished."""
 
     async def check(self) -> None:
-        """Raise if the subscription is no longer valid; called when nothing comes for a while."""
+        """Raise if the subscription is no longer valid; called when idle for a while."""
 
 
 D = TypeVar("D", bound=Delivery)
@@ -149,16 +149,16 @@ D = TypeVar("D", bound=Delivery)
 async def consume(
     context: Context, stream: str, subscribe: Callable[[D | None], Awaitable[D]]
 ) -> None:
-    """Take every message of `stream` until the service is to stop.
+    """Consume every message of `stream` until the service stops.
 
-    `subscribe` is called at the start and after each failure, with the delivery before it, which is
+    `subscribe` is called at the start and after each failure, with the previous delivery, which is
     not used again.
     """
     part = f"consumer of {stream}"
-    MALFORMED.labels(stream)  # a series from the start, so that its first increase is seen
+    MALFORMED.labels(stream)  # start the series at 0, so that its first increase is visible
     current = await retry(context, part, functools.partial(subscribe, None))
     idle = 0
-    async with _lag_watched(stream, lambda: current):
+    async with _lag_reported(stream, lambda: current):
         while current is not None and not context.stopping.is_set():
             try:
                 if idle >= _IDLE_CHECK:
@@ -171,7 +171,7 @@ async def consume(
             except TimeoutError:
                 idle += 1
             except TRANSIENT_ERRORS as error:
-                reason = f"NATS does not deliver: {error or type(error).__name__}"
+                reason = f"NATS is not delivering: {error or type(error).__name__}"
                 context.health.waiting(part, reason)
                 await context.pause(1)
                 with contextlib.suppress(*TRANSIENT_ERRORS):
@@ -180,8 +180,8 @@ async def consume(
 
 
 @contextlib.asynccontextmanager
-async def _lag_watched(stream: str, current: Callable[[], Delivery | None]) -> AsyncIterator[None]:
-    """While inside, a metric says how far the consumer is behind, also while it is stuck."""
+async def _lag_reported(stream: str, current: Callable[[], Delivery | None]) -> AsyncIterator[None]:
+    """Keep the lag metric up to date, even while the consumer is stuck."""
 
     async def watch() -> None:
         while True:
@@ -223,13 +223,14 @@ async def consume_each(
     handle: Callable[[Msg], Awaitable[bool]],
     only_new: bool = False,
 ) -> None:
-    """Handle every message of `stream`, and acknowledge each, until the service is to stop.
+    """Handle and acknowledge every message of `stream` until the service stops.
 
-    `handle` returns True if the message is done with, False to have it delivered again, and raises
-    `MalformedMessage` for one that never will be. It is not called again for a message it was done
-    with, even if the acknowledgement was lost. The messages of a batch are handled concurrently.
-    Several processes with the same `durable` name share the work. With `only_new` a consumer that
-    does not exist yet begins with what comes, and is removed soon after its last use.
+    `handle` returns True if it has finished with the message, False to have it redelivered, and
+    raises `MalformedMessage` for one that can never be handled. It is not called again for a
+    message it has finished with, even if the acknowledgement was lost. The messages of a batch are
+    handled concurrently. Several processes with the same `durable` name share the work. With
+    `only_new`, a newly created consumer starts with the next message, and is removed soon after its
+    last use.
     """
     for counter in (FAILED, HANDLED):
         counter.labels(stream)
@@ -239,7 +240,7 @@ async def consume_each(
         ack_wait=_ACK_WAIT_SECONDS,
         max_ack_pending=4096,
         deliver_policy=DeliverPolicy.NEW if only_new else DeliverPolicy.ALL,
-        inactive_threshold=_DISUSE_SECONDS if only_new else None,
+        inactive_threshold=_INACTIVE_SECONDS if only_new else None,
     )
 
     async def subscribe(before: _EachAcknowledged | None) -> _EachAcknowledged:

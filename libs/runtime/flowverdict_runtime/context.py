@@ -1,4 +1,4 @@
-"""What a running service is handed: its health, and the signal to stop."""
+"""What a running service is given: its health, and the signal to stop."""
 
 import asyncio
 import contextlib
@@ -10,17 +10,17 @@ __all__ = ["CannotRun", "Context"]
 
 
 class CannotRun(RuntimeError):
-    """Something that the service cannot do without is missing; the message says what to do."""
+    """Something the service requires is missing; the message says what to do."""
 
 
 @dataclass(slots=True)
 class Context:
-    """A service's health, and whether it is to stop.
+    """A service's health, and whether it should stop.
 
     Attributes:
-        stopping: set once the service is to drain and return.
-        failure: why it stopped by itself; empty if it was asked to.
-        stream_replicas: of a stream that has to be created.
+        stopping: set when the service should drain and return.
+        failure: why it stopped on its own; empty if it was asked to.
+        stream_replicas: replicas of streams that have to be created.
     """
 
     health: Health = field(default_factory=Health)
@@ -34,6 +34,6 @@ class Context:
         self.stopping.set()
 
     async def pause(self, seconds: float) -> None:
-        """Sleep, but not beyond the signal to stop."""
+        """Sleep, but return early on the signal to stop."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.stopping.wait(), seconds)

@@ -1,4 +1,4 @@
-"""What eBPF needs of a machine: the bpf(2) system call, capabilities, tracepoints."""
+"""What eBPF requires of a machine: the bpf(2) system call, capabilities, tracepoints."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ BTF = "/sys/kernel/btf/vmlinux"
 """Where the running kernel describes its own types."""
 
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
-"""The number of bpf(2) (arch/*/kernel/syscalls, include/uapi/asm-generic/unistd.h)."""
+"""The system call number of bpf(2) (arch/*/kernel/syscalls, include/uapi/asm-generic/unistd.h)."""
 
 BPF_MACHINES = tuple(_SYSCALL)
-"""Architectures that BCC is tried on, as `uname -m` names them."""
+"""Architectures BCC has been tried on, as `uname -m` reports them."""
 
 _CAPABILITIES = {"CAP_PERFMON": 38, "CAP_BPF": 39}
 """Bits of include/uapi/linux/capability.h."""
@@ -34,7 +34,7 @@ REQUIRED_TRACEPOINTS = {
     "tcp_destroy_sock": "tcp",
     "tcp_retransmit_synack": "tcp",
 }
-"""Tracepoints that the collector cannot do without, and their subsystems in tracefs."""
+"""Tracepoints the collector requires, and their tracefs subsystems."""
 
 _MAP_CREATE, _ARRAY = 0, 2
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -47,7 +47,7 @@ class _MapCreate(ctypes.Structure):
 
 
 def bpf(command: int, attributes: ctypes.Structure) -> int:
-    """Make the system call; `attributes` are a union bpf_attr (include/uapi/linux/bpf.h).
+    """Make the system call; `attributes` is a union bpf_attr (include/uapi/linux/bpf.h).
 
     Raises:
         OSError: if the kernel refuses.
@@ -63,7 +63,7 @@ def bpf(command: int, attributes: ctypes.Structure) -> int:
 
 
 def may_load_programs() -> bool:
-    """Whether bpf(2) is permitted here; creates the smallest map there is, and closes it."""
+    """Whether bpf(2) is permitted here; creates the smallest possible map and closes it."""
     try:
         os.close(bpf(_MAP_CREATE, _MapCreate(_ARRAY, 4, 4, 1, 0)))
     except OSError:
@@ -72,7 +72,7 @@ def may_load_programs() -> bool:
 
 
 def missing_capabilities(root: Path = Path("/")) -> list[str]:
-    """Names of the capabilities(7) that this process lacks; CAP_SYS_ADMIN stands for both."""
+    """Names of the capabilities(7) that this process lacks; CAP_SYS_ADMIN covers both."""
     status = (root / "proc/self/status").read_text()
     effective = int(status.split("CapEff:")[1].split()[0], 16)
     if effective & 1 << _SYS_ADMIN:

@@ -23,15 +23,15 @@ log = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 60.0
 
-disable_created_metrics()  # a second series for each counter that nobody asks for
+disable_created_metrics()  # a second, useless series for each counter
 
 
 class Health:
-    """What keeps a service from being ready, and whether its event loop still turns.
+    """What keeps a service from being ready, and whether its event loop is still running.
 
     Attributes:
-        more_metrics: further lines of /metrics, for a service with so many series that it writes
-            them itself: called with True for OpenMetrics, False for Prometheus' text format.
+        more_metrics: returns further lines of /metrics, for a service with so many series that it
+            writes them itself; called with True for OpenMetrics, False for Prometheus' text format.
     """
 
     def __init__(self) -> None:
@@ -41,15 +41,15 @@ class Health:
         self._beat = time.monotonic()
 
     def ready(self, part: str) -> None:
-        """Nothing keeps `part` from working any more."""
+        """`part` is working."""
         self._was_ready.add(part)
         if self._waiting.pop(part, None) is not None:
             log.info("ready: %s", part)
 
     def waiting(self, part: str, why: str) -> None:
-        """`part` cannot work now, and `why`; logged where the reason is new."""
+        """`part` cannot work now, and `why`; logged if the reason is new."""
         if self._waiting.get(part) != why:
-            # At the start one waits; later something has gone away.
+            # Waiting is normal at startup; later it means that something has failed.
             log.log(WARNING if part in self._was_ready else INFO, "waiting: %s: %s", part, why)
         self._waiting[part] = why
 
@@ -58,11 +58,11 @@ class Health:
         self._beat = time.monotonic()
 
     def reasons(self) -> dict[str, str]:
-        """Part to reason for all that keeps the service from being ready."""
+        """The reason for each part that keeps the service from being ready."""
         return dict(self._waiting)
 
     def alive(self) -> bool:
-        """False if the event loop has not turned for a minute."""
+        """False if the event loop has been blocked for a minute."""
         return time.monotonic() - self._beat < _STUCK_SECONDS
 
 
@@ -83,21 +83,21 @@ class _Handler(BaseHTTPRequestHandler):
         elif path == "/metrics":
             self._metrics()
         else:
-            self._answer(404, {"error": "there is /healthz, /readyz and /metrics"})
+            self._answer(404, {"error": "not found: try /healthz, /readyz or /metrics"})
 
     do_HEAD = do_GET  # noqa: N815 # http.server's name
 
     def _metrics(self) -> None:
         try:
             encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        except ValueError:  # an Accept that does not parse
+        except ValueError:  # a malformed Accept header
             encode, content_type = choose_encoder("")
         openmetrics = content_type.startswith("application/openmetrics-text")
         try:
             own, end = encode(REGISTRY), b"# EOF\n" if openmetrics else b""
         except Exception:
-            log.exception("the metrics cannot be written")
-            self._answer(500, {"error": "the metrics cannot be written; the log says why"})
+            log.exception("cannot generate the metrics")
+            self._answer(500, {"error": "cannot generate the metrics; see the log"})
             return
         body = own.removesuffix(end) + self.health.more_metrics(openmetrics).encode() + end
         headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
@@ -123,7 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _accepts_gzip(accept_encoding: str) -> bool:
-    """Whether a header offers gzip and does not refuse it with a weight of 0 (RFC 9110, 12.5.3)."""
+    """Whether a header lists gzip with a weight other than 0 (RFC 9110, 12.5.3)."""
     for part in accept_encoding.lower().split(","):
         name, *parameters = (each.strip() for each in part.split(";"))
         if name == "gzip":
@@ -135,19 +135,19 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        log.debug("http: %s went away", client_address, exc_info=True)
+        log.debug("http: %s disconnected", client_address, exc_info=True)
 
 
 class _Server6(_Server):
     address_family = AF_INET6
 
     def server_bind(self) -> None:
-        if self.server_address[0] == "::":  # every address, those of IPv4 as well
+        if self.server_address[0] == "::":  # all addresses, including IPv4
             self.socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)
         super().server_bind()
 
 
-def _listening(listen: Address, handler: type[_Handler]) -> _Server:
+def _bound_server(listen: Address, handler: type[_Handler]) -> _Server:
     if ":" not in listen.host:
         return _Server((listen.host, listen.port), handler)
     try:
@@ -155,18 +155,18 @@ def _listening(listen: Address, handler: type[_Handler]) -> _Server:
     except OSError as error:
         if listen.host != "::" or error.errno != EAFNOSUPPORT:
             raise
-        return _Server(("0.0.0.0", listen.port), handler)  # noqa: S104 # as asked, without IPv6
+        return _Server(("0.0.0.0", listen.port), handler)  # noqa: S104 # as requested, without IPv6
 
 
 def serve(health: Health, listen: Address) -> Address:
-    """Answer on `listen` from a thread until the process ends; returns where.
+    """Serve on `listen` from a thread until the process ends; returns the bound address.
 
     Raises:
-        SettingsError: if nothing can listen there.
+        SettingsError: if the address cannot be bound.
     """
     handler = type("Handler", (_Handler,), {"health": health})
     try:
-        running = _listening(listen, handler)
+        running = _bound_server(listen, handler)
     except OSError as error:
         raise SettingsError(f"FLOWVERDICT_LISTEN is {listen}: {error.strerror}") from error
     threading.Thread(target=running.serve_forever, name="http", daemon=True).start()

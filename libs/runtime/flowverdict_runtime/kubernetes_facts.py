@@ -8,14 +8,14 @@ __all__ = ["WATCHED", "Resource", "why_not_ready"]
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A resource of the API: its group, empty for the core, and its plural name."""
+    """An API resource: its group (empty for the core group) and its plural name."""
 
     group: str
     name: str
 
     @property
     def path(self) -> str:
-        """Where it is listed and watched, over all namespaces."""
+        """The path to list and watch it in all namespaces."""
         root = f"/apis/{self.group}/v1" if self.group else "/api/v1"
         return f"{root}/{self.name}"
 
@@ -31,9 +31,9 @@ WATCHED = (
 
 
 def why_not_ready(pod: Any) -> str:
-    """Why a pod is not ready, as the kubelet or the scheduler says; empty if it is ready.
+    """Why a pod is not ready, according to the kubelet or the scheduler; empty if it is ready.
 
-    `pod` is a V1Pod of the official client.
+    `pod` is a V1Pod from the official client.
     """
     for each in pod.status.container_statuses or ():
         state = each.state and (each.state.waiting or each.state.terminated)

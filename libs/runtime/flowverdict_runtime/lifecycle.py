@@ -24,19 +24,19 @@ CANNOT_RUN = 1
 
 
 class ServiceSettings(Settings, Protocol):
-    """What the life cycle needs of a service's settings."""
+    """What the life cycle needs from a service's settings."""
 
     @property
     def log_level(self) -> str:
-        """Lowest level that is logged."""
+        """Lowest level to log."""
 
     @property
     def listen(self) -> Address:
-        """Where /healthz, /readyz and /metrics are served."""
+        """Address to serve /healthz, /readyz and /metrics on."""
 
     @property
     def stream_replicas(self) -> int:
-        """Replicas of a stream created here."""
+        """Replicas of streams created by the service."""
 
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -44,10 +44,10 @@ S = TypeVar("S", bound=ServiceSettings)
 
 @dataclass(frozen=True, slots=True)
 class Service(Generic[S]):
-    """A service: its name, its purpose, its settings, its life and its check.
+    """A service: its name, purpose, settings, main coroutine and self-check.
 
-    `run` returns once `Context.stopping` is set and everything is drained. `check` finds out if the
-    service could run here, prints what it finds, and returns the process's exit status.
+    `run` returns once `Context.stopping` is set and everything is drained. `check` tests whether
+    the service could run here, prints what it finds, and returns the process's exit status.
     """
 
     name: str
@@ -63,7 +63,7 @@ async def _beat(health: Health) -> None:
         await asyncio.sleep(1)
 
 
-async def _live(service: Service[S], settings: S) -> None:
+async def _run_until_stopped(service: Service[S], settings: S) -> None:
     context = Context(stream_replicas=settings.stream_replicas)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -94,7 +94,7 @@ def parser_of(service: Service[S]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--check", action="store_true", help="report whether it could run here, and exit"
+        "--check", action="store_true", help="report whether the service could run here, and exit"
     )
     parser.add_argument(
         "--version", action="version", version=version(f"flowverdict-{service.name}")
@@ -112,7 +112,7 @@ def run_service(service: Service[S], check: bool) -> int:
         if check:
             return asyncio.run(service.check(settings))
         logs.configure(service.name, settings.log_level)
-        asyncio.run(_live(service, settings))
+        asyncio.run(_run_until_stopped(service, settings))
     except SettingsError as error:
         print(f"flowverdict-{service.name}: {error}", file=sys.stderr)
         return INVALID_SETTINGS

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on stderr, so that a cluster's log store can search them."""
+"""Logs: one JSON object per line on stderr, so that a cluster's log store can search them."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ class _JsonLines(logging.Formatter):
 
 
 def configure(service: str, level: str) -> None:
-    """Send this process's logs to stderr as JSON lines, from `level` (INFO, DEBUG …) up.
+    """Send this process's logs to stderr as JSON lines, from `level` (INFO, DEBUG …) upwards.
 
     Fields given as `extra=` become fields of the line.
     """
@@ -43,7 +43,7 @@ def configure(service: str, level: str) -> None:
 
 
 class Throttle:
-    """Logs a repeated fault once a minute for each key, with how many it left out since."""
+    """Logs a repeated fault once a minute per key, with the number suppressed in between."""
 
     def __init__(self, every_seconds: float = 60.0) -> None:
         self._every = every_seconds

@@ -25,18 +25,18 @@ PART = "nats"
 
 
 def redact(url: str) -> str:
-    """`url` without the user and password that it may contain."""
+    """`url` without any user name and password."""
     return re.sub(r"//[^/]*@", "//", url)
 
 
 def nats_options(settings: NatsSettings) -> dict[str, Any]:
     """Arguments for `nats.connect` besides callbacks: servers, credentials, CA certificates.
 
-    Replies arrive below `_INBOX_<user>`, so that a user who may subscribe only to its own inbox
-    cannot read another's (deploy/nats/users.conf).
+    Replies arrive under `_INBOX_<user>`: a user allowed to subscribe only to its own inbox cannot
+    read another's (deploy/nats/users.conf).
 
     Raises:
-        SettingsError: if the file of certificates cannot be read.
+        SettingsError: if the CA certificate file cannot be read.
     """
     options: dict[str, Any] = {"servers": [each.strip() for each in settings.nats_url.split(",")]}
     if settings.nats_user:
@@ -62,9 +62,9 @@ async def _open(settings: NatsSettings, name: str, context: Context) -> Client:
     async def closed() -> None:
         # nats-py does not reconnect after some errors, such as refused credentials.
         if not context.stopping.is_set():
-            context.fail(f"NATS at {redact(url)} refuses this service: {client.last_error}")
+            context.fail(f"NATS at {redact(url)} rejected this service: {client.last_error}")
 
-    async def back() -> None:
+    async def reconnected() -> None:
         context.health.ready(PART)
 
     async def failed(error: Exception) -> None:
@@ -84,7 +84,7 @@ async def _open(settings: NatsSettings, name: str, context: Context) -> Client:
         # Nothing is buffered while disconnected: the publisher gets an error and retries.
         pending_size=0,
         disconnected_cb=lost,
-        reconnected_cb=back,
+        reconnected_cb=reconnected,
         closed_cb=closed,
         error_cb=failed,
     )
@@ -95,13 +95,13 @@ async def _open(settings: NatsSettings, name: str, context: Context) -> Client:
 async def connected(
     settings: NatsSettings, name: str, context: Context, streams: Collection[str]
 ) -> AsyncIterator[JetStreamContext | None]:
-    """JetStream, closed on leaving; None if the service is to stop before NATS answers.
+    """JetStream, closed on exit; None if the service is stopped before NATS responds.
 
-    The `streams` that the service reads or writes exist when this yields. Waits for NATS as long as
-    it takes.
+    The `streams` the service reads or writes exist by the time this yields. Waits for NATS
+    indefinitely.
 
     Raises:
-        SettingsError: if the file of certificates cannot be read.
+        SettingsError: if the CA certificate file cannot be read.
     """
     context.health.waiting(PART, f"connecting to {redact(settings.nats_url)}")
     opening = asyncio.create_task(_open(settings, name, context))

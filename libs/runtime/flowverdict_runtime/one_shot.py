@@ -17,7 +17,7 @@ __all__ = ["NatsUnavailable", "check_nats", "connected_once"]
 
 
 class NatsUnavailable(RuntimeError):
-    """NATS cannot be reached or refuses us; the message says where and why.
+    """NATS cannot be reached or rejects us; the message says where and why.
 
     Attributes:
         advice: which settings to look at.
@@ -29,18 +29,18 @@ class NatsUnavailable(RuntimeError):
         if "authorization" in why.lower():
             self.advice = "check FLOWVERDICT_NATS_USER and FLOWVERDICT_NATS_PASSWORD"
         elif any(isinstance(each, ssl.SSLError) for each in errors):
-            self.advice = "FLOWVERDICT_NATS_CA names the CA certificates to verify it with"
+            self.advice = "set FLOWVERDICT_NATS_CA to the CA certificates to verify it with"
         else:
-            self.advice = "is it running? FLOWVERDICT_NATS_URL says where to find it"
+            self.advice = "is it running? Check FLOWVERDICT_NATS_URL"
 
 
 @contextlib.asynccontextmanager
 async def connected_once(settings: NatsSettings, seconds: float) -> AsyncIterator[Client]:
-    """A connection, closed on leaving; waits at most `seconds` for it.
+    """A connection, closed on exit; waits at most `seconds` for it.
 
     Raises:
-        NatsUnavailable: if there is none by then.
-        SettingsError: if the file of certificates cannot be read.
+        NatsUnavailable: if there is no connection by then.
+        SettingsError: if the CA certificate file cannot be read.
     """
     errors: list[Exception] = []
 
@@ -50,7 +50,7 @@ async def connected_once(settings: NatsSettings, seconds: float) -> AsyncIterato
     connecting = nats.connect(
         **nats_options(settings),
         connect_timeout=2,
-        # nats-py takes `allow_reconnect=False` to mean: try for minutes.
+        # With `allow_reconnect=False`, nats-py would keep trying for minutes.
         max_reconnect_attempts=1,
         reconnect_time_wait=0.1,
         error_cb=failed,
@@ -58,7 +58,7 @@ async def connected_once(settings: NatsSettings, seconds: float) -> AsyncIterato
     try:
         client = await asyncio.wait_for(connecting, seconds)
     except TRANSIENT_ERRORS as error:
-        # "No servers available" and our own deadline say less than what each server said.
+        # "No servers available" and our own timeout say less than the servers' own errors.
         specific = [each for each in errors if not isinstance(each, NoServersError)]
         raise NatsUnavailable(settings.nats_url, specific or [error]) from None
     try:

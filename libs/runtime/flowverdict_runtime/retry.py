@@ -1,4 +1,4 @@
-"""Retrying what failed because something outside is unavailable."""
+"""Retries while something external is unavailable."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ TRANSIENT_ERRORS = (NatsError, OSError, TimeoutError)
 
 _RETRIES = Counter(
     "flowverdict_retries_total",
-    "Attempts that failed because something outside was unavailable.",
+    "Attempts that failed because an external dependency was unavailable.",
     ["what"],
 )
 
@@ -42,15 +42,15 @@ class Unavailable(RuntimeError):
 async def retry(
     context: Context, what: str, action: Callable[[], Awaitable[T]], give_up_seconds: float = 0
 ) -> T | None:
-    """`action`'s result, tried until it succeeds, with growing, jittered pauses up to 5 s,
-    or as long as an `Unavailable` says.
+    """The result of `action`, retried until it succeeds.
 
-    None if the service is to stop and `give_up_seconds` more have passed.
+    Pauses grow, with jitter, up to 5 s, or to what an `Unavailable` asks for. None if the service
+    is stopping and another `give_up_seconds` have passed.
 
     Raises:
         MaxPayloadError: if the server will never accept the message.
     """
-    _RETRIES.labels(what)  # a series from the start, so that its first increase is seen
+    _RETRIES.labels(what)  # start the series at 0, so that its first increase is visible
     loop = asyncio.get_running_loop()
     pause, deadline = 0.1, float("inf")
     while True:

@@ -20,16 +20,16 @@ __all__ = ["CommonSettings", "NatsSettings", "listen_setting", "nats_settings"]
 
 @dataclass(frozen=True, slots=True)
 class NatsSettings:
-    """Where NATS is, who connects, and whom to trust."""
+    """How to reach NATS, log in to it and verify it."""
 
-    nats_url: str = setting(nats_url, "nats://127.0.0.1:4222", "if NATS with JetStream is")
-    nats_user: str = setting(optional_text, "", "NATS user, if NATS asks for one")
+    nats_url: str = setting(nats_url, "nats://127.0.0.1:4222", "a NATS server with JetStream")
+    nats_user: str = setting(optional_text, "", "NATS user, if NATS requires one")
     nats_password: str = setting(optional_text, "", "that user's password")
     nats_ca: str = setting(
-        optional_text, "", "file of CA certificates to verify NATS with, if it uses TLS"
+        optional_text, "", "file with the CA certificates to verify NATS with, if it uses TLS"
     )
     stream_replicas: int = setting(
-        integer(1, 5), "1", "replicas of a stream created here; NATS needs as many servers"
+        integer(1, 5), "1", "replicas of streams created here; NATS needs at least as many servers"
     )
 
 
@@ -38,12 +38,12 @@ class CommonSettings(NatsSettings):
     """Settings that every service has."""
 
     log_level: str = setting(
-        choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "lowest level that is logged"
+        choice("DEBUG", "INFO", "WARNING", "ERROR"), "INFO", "lowest level to log"
     )
 
 
 def nats_settings(url: str | None) -> NatsSettings:
-    """The environment's settings, with another `url` if the command line gives one.
+    """The settings from the environment; a `url` from the command line takes precedence.
 
     Raises:
         SettingsError: if one of them is invalid.
@@ -53,6 +53,6 @@ def nats_settings(url: str | None) -> NatsSettings:
 
 def listen_setting(service: str) -> Address:
     """The setting `FLOWVERDICT_LISTEN`, with this service's own default port."""
-    meaning = "where /healthz, /readyz and /metrics are served"
+    meaning = "address to serve /healthz, /readyz and /metrics on"
     listen: Address = setting(address, f"127.0.0.1:{PORTS[service]}", meaning)
     return listen

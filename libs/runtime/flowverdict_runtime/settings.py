@@ -1,8 +1,9 @@
 """Settings: environment variables, parsed once into a frozen dataclass.
 
-A service declares a frozen dataclass whose fields are made by `setting`. The field `window_seconds`
-is read from `FLOWVERDICT_WINDOW_SECONDS`, or from the file that `FLOWVERDICT_WINDOW_SECONDS_FILE`
-names, as a container's secrets are; `describe` prints all of them for `--help`.
+A service declares a frozen dataclass whose fields are created by `setting`. For example, the field
+`window_seconds` is read from `FLOWVERDICT_WINDOW_SECONDS`, or from the file that
+`FLOWVERDICT_WINDOW_SECONDS_FILE` names (for container secrets). `describe` lists all settings for
+`--help`.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ _LARGEST_FILE = 1 << 16
 
 
 class Settings(Protocol):
-    """A frozen dataclass whose fields are made by `setting`."""
+    """A frozen dataclass whose fields are created by `setting`."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
@@ -47,12 +48,12 @@ S = TypeVar("S", bound=Settings)
 
 
 class SettingsError(ValueError):
-    """A variable is missing or wrong; the message names it, its value and what is allowed."""
+    """A variable is missing or invalid; the message gives its name, value and allowed values."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Parser:
-    """Turns a variable's text into a value; `allowed` says in words what it takes."""
+    """Turns a variable's text into a value; `allowed` describes the accepted values."""
 
     allowed: str
     parse: Callable[[str], Any]
@@ -81,7 +82,7 @@ def _parse_nats_url(value: str) -> str:
         parts = urlsplit(url.strip())
         if parts.scheme not in ("nats", "tls", "ws", "wss") or not parts.hostname:
             raise ValueError
-        _ = parts.port  # raises ValueError where it is none
+        _ = parts.port  # raises ValueError if it is invalid
     return value.strip()
 
 
@@ -89,7 +90,7 @@ def _parse_http_url(value: str) -> str:
     parts = urlsplit(value.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError
-    _ = parts.port  # raises ValueError where it is none
+    _ = parts.port  # raises ValueError if it is invalid
     return value.strip().rstrip("/")
 
 
@@ -99,7 +100,7 @@ def _parse_docker_url(value: str) -> str:
         parts.scheme == "unix" and parts.path.startswith("/")
     ):
         raise ValueError
-    _ = parts.port  # raises ValueError where it is none
+    _ = parts.port  # raises ValueError if it is invalid
     return value.strip()
 
 
@@ -111,18 +112,18 @@ def _parse_address(value: str) -> Address:
 
 
 text = Parser("any text", _parse_text)
-nats_url = Parser("nats://HOST:PORT, several with commas between", _parse_nats_url)
+nats_url = Parser("nats://HOST:PORT, or several separated by commas", _parse_nats_url)
 http_url = Parser("http://HOST:PORT or https://HOST", _parse_http_url)
 optional_http_url = Parser(
     "http://HOST:PORT or https://HOST", lambda value: _parse_http_url(value) if value else ""
 )
 docker_url = Parser("unix:///PATH or tcp://HOST:PORT", _parse_docker_url)
 optional_text = Parser("any text", str.strip)
-address = Parser("HOST:PORT, port 0 for any free one", _parse_address)
+address = Parser("HOST:PORT, port 0 for any free port", _parse_address)
 
 
 def number(low: float, high: float) -> Parser:
-    """A number from `low` to `high`, both included."""
+    """A number from `low` to `high`, inclusive."""
 
     def parse(value: str) -> float:
         parsed = float(value)
@@ -134,7 +135,7 @@ def number(low: float, high: float) -> Parser:
 
 
 def integer(low: int, high: int) -> Parser:
-    """A whole number from `low` to `high`, both included."""
+    """A whole number from `low` to `high`, inclusive."""
 
     def parse(value: str) -> int:
         parsed = int(value)
@@ -157,32 +158,32 @@ def choice(*names: str) -> Parser:
 
 
 def setting(parser: Parser, default: str | None, meaning: str) -> Any:
-    """A dataclass field read from the environment. `default` None: the variable must be set."""
+    """A dataclass field read from the environment; required if `default` is None."""
     return dataclasses.field(
         metadata={"parser": parser, "default": default, "meaning": meaning},
     )
 
 
 def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
-    """The settings that `environ` gives; an empty variable counts as not set.
+    """The settings in `environ`; an empty variable counts as unset.
 
     Raises:
-        SettingsError: for the first variable, or file, that is missing or wrong.
+        SettingsError: for the first variable or file that is missing or invalid.
     """
     values = {}
     for field in dataclasses.fields(cls):
         name = PREFIX + field.name.upper()
         parser: Parser = field.metadata["parser"]
-        told = environ.get(name)
-        given = told or _from_file(name, environ) or field.metadata["default"]
+        value = environ.get(name)
+        given = value or _from_file(name, environ) or field.metadata["default"]
         if given is None:
-            raise SettingsError(f"{name} is not set; it takes {field.metadata['meaning']}")
+            raise SettingsError(f"{name} is not set; it must be {field.metadata['meaning']}")
         try:
             values[field.name] = parser.parse(given)
         except ValueError:
-            # A file's value is a secret more often than not, and so is what stands before an @.
-            said = f"is {_without_password(told)!r}" if told else "is in its file, but not that"
-            raise SettingsError(f"{name} {said}; it takes {parser.allowed}") from None
+            # A value read from a file is usually a secret, and so is whatever precedes an @.
+            problem = f"is {_without_password(value)!r}" if value else "is invalid in its file"
+            raise SettingsError(f"{name} {problem}; it takes {parser.allowed}") from None
     return cls(**values)
 
 
@@ -216,8 +217,8 @@ def _one_line(path: Path) -> str:
 
 
 def describe(cls: type[Settings]) -> str:
-    """The settings of `cls` as the lines of a `--help` text."""
-    lines = ["settings (environment variables; NAME_FILE names a file that holds the value):"]
+    """The settings of `cls`, formatted for `--help`."""
+    lines = ["settings (environment variables; NAME_FILE names a file containing the value):"]
     for field in dataclasses.fields(cls):
         default = field.metadata["default"]
         shown = "required" if default is None else f"default {default}" if default else "not set"

@@ -1,4 +1,4 @@
-"""The messages that a stream holds now."""
+"""The messages currently in a stream."""
 
 import contextlib
 import uuid
@@ -14,7 +14,7 @@ from flowverdict_runtime.retry import TRANSIENT_ERRORS
 __all__ = ["stored_messages"]
 
 _BATCH = 256
-_DISUSE_SECONDS = 60.0
+_INACTIVE_SECONDS = 60.0
 
 
 async def stored_messages(
@@ -25,9 +25,10 @@ async def stored_messages(
     since_sequence: int | None = None,
     headers_only: bool = False,
 ) -> AsyncIterator[Msg]:
-    """The messages of `stream` in order, without what is published meanwhile.
+    """The messages of `stream` in order, excluding those published in the meantime.
 
-    From the first that was stored at `since_ns` (UTC nanoseconds) or later, or has that sequence.
+    Starts with the first one stored at `since_ns` (UTC nanoseconds) or later, or with
+    `since_sequence`.
 
     Raises:
         NatsError: if JetStream does not answer or has no such stream.
@@ -37,7 +38,7 @@ async def stored_messages(
     config = ConsumerConfig(
         name=name,
         ack_policy=AckPolicy.NONE,
-        inactive_threshold=_DISUSE_SECONDS,
+        inactive_threshold=_INACTIVE_SECONDS,
         headers_only=headers_only,
     )
     if since_ns is not None:
@@ -55,7 +56,7 @@ async def stored_messages(
                 messages = await subscription.fetch(_BATCH, timeout=1)
             except TimeoutError:
                 if not (await subscription.consumer_info()).num_pending:
-                    break  # the last ones have expired meanwhile, or are older
+                    break  # the last ones have expired in the meantime, or are older
                 continue
             for message in messages:
                 sequence = message.metadata.sequence.stream

@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 async def ensure_streams(
     jetstream: JetStreamContext, streams: Iterable[str] = tuple(STREAMS), replicas: int = 1
 ) -> bool:
-    """Create those of `streams` that do not exist, with so many replicas; leave the others as the
-    operator has them.
+    """Create any of `streams` that do not exist, with `replicas` replicas; leave existing ones as
+    the operator configured them.
 
     Raises:
         NatsError: if JetStream does not answer or refuses.
@@ -46,16 +46,16 @@ async def publish_until_stored(
     headers: Mapping[str, str],
     give_up_seconds: float = 5,
 ) -> bool:
-    """Publish until a stream has stored the message; its `Nats-Msg-Id` makes it unique.
+    """Publish until a stream has stored the message, deduplicated by its `Nats-Msg-Id`.
 
-    False if the service is to stop and NATS still has not stored it `give_up_seconds` later.
+    False if the service is stopping and NATS has still not stored it after `give_up_seconds`.
     """
 
     async def publish() -> PubAck:
         try:
             return await jetstream.publish(subject, body, headers=dict(headers))
         except NoStreamResponseError:
-            # NATS came back without its data.
+            # NATS restarted without its data.
             await ensure_streams(jetstream, [stream_of(subject)], context.stream_replicas)
             raise
 

@@ -1,4 +1,4 @@
-"""Text from outside, as it may stand on a terminal."""
+"""Makes untrusted text safe to print on a terminal."""
 
 import re
 
@@ -8,5 +8,5 @@ _CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u20
 
 
 def printable(text: str) -> str:
-    """`text` with what would steer a terminal replaced: controls, changes of direction."""
+    """`text` with control characters and bidirectional overrides replaced."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,9 +1,9 @@
 """Counts a node's TCP flows in the kernel with eBPF and publishes them on `flows.raw.<node>`.
 
-`server`       the service's life: load, then drain and publish once an interval.
+`server`       the service: load, then drain and publish once per interval.
 `loader`       a child process that compiles and attaches the programs, and hands over their maps.
 `hooks`        the tracepoints, and the C function attached to each.
 `definitions`  what the C program is compiled with; `btf` finds offsets in the kernel's structs.
 `kernel`       the maps, as the service sees them: swap and drain.
-`check`        `--check`: what this machine offers and what is missing.
+`check`        `--check`: what this machine provides and what is missing.
 """

@@ -17,7 +17,7 @@ _MODIFIERS = (8, 9, 10, 11, 18)  # typedef, volatile, const, restrict, type tag
 
 
 class NoKernelTypes(RuntimeError):
-    """The kernel gives no BTF, libbpf is missing, or a type or member is not there."""
+    """The kernel has no BTF, libbpf is missing, or a type or member does not exist."""
 
 
 class _Type(ctypes.Structure):
@@ -60,7 +60,7 @@ def _libbpf() -> ctypes.CDLL:
         library.btf__name_by_offset.restype = ctypes.c_char_p
         library.btf__name_by_offset.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
         return library
-    raise NoKernelTypes("libbpf is missing: install libbpf1 (Debian), it comes with python3-bpfcc")
+    raise NoKernelTypes("libbpf is missing: install libbpf1 (Debian; comes with python3-bpfcc)")
 
 
 class KernelTypes:
@@ -77,7 +77,7 @@ class KernelTypes:
             )
         self._libbpf = _libbpf()
         self._btf = self._libbpf.btf__parse(path.encode(), None)
-        # Before libbpf 1.0 an error came as a pointer into the last page.
+        # Before libbpf 1.0, an error was returned as a pointer into the last page.
         if not self._btf or self._btf >= _LAST_PAGE:
             raise NoKernelTypes(f"{path} cannot be read as BTF")
 
@@ -88,9 +88,9 @@ class KernelTypes:
         self._libbpf.btf__free(self._btf)
 
     def offset(self, struct: str, member: str) -> int:
-        """Bytes from the start of `struct` to `member`, which may stand in an anonymous union.
+        """Bytes from the start of `struct` to `member`, which may be in an anonymous union.
 
-        `member` may name a path: `skc_net.net`.
+        `member` may be a path: `skc_net.net`.
 
         Raises:
             NoKernelTypes: if the kernel has no such struct or member.

@@ -1,4 +1,4 @@
-"""`flowverdict-collector --check`: what this machine gives and what is missing."""
+"""`flowverdict-collector --check`: what this machine provides and what is missing."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ __all__ = ["check"]
 
 
 async def check(settings: CollectorSettings) -> int:
-    """Attach everything, detach it again, print what came of it; 0 if nothing is broken."""
+    """Attach everything, detach it again and print the result; 0 if nothing is broken."""
     print(f"kernel   {platform.release()} {platform.machine()}, node {settings.node}")
     try:
         loaded = load(settings.max_flows, settings.max_flows)

@@ -89,14 +89,14 @@ _REASONS = {
         "HDR_TRUNC",
     ),
 }
-"""Counter to the drop reasons that mean a lost packet. TCP's own housekeeping (TCP_OLD_DATA and
-similar) is left out."""
+"""Maps each counter to the drop reasons that mean a lost packet. TCP's own housekeeping
+(TCP_OLD_DATA and similar) is left out."""
 
 
 def drop_offsets(types: KernelTypes) -> dict[int, int]:
-    """This kernel's drop reason numbers to the byte offset, in a record, of what counts them.
+    """Maps this kernel's drop reason numbers to the byte offset of their counter in a record.
 
-    Empty before Linux 5.17, which gives no reasons (include/net/dropreason-core.h).
+    Empty before Linux 5.17, which has no reasons (include/net/dropreason-core.h).
     """
     numbers = types.enumerators("skb_drop_reason")
     offsets = {field.name: field.offset for field in FIELDS}

@@ -51,11 +51,11 @@ def program_descriptor(program_id: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """What the kernel's maps had no room for.
+    """What was lost because the kernel's maps were full.
 
     Attributes:
-        flow_updates: counts of events that are in no record, the flow map being full.
-        sockets: sockets that could not be followed, the socket map being full.
+        flow_updates: events not counted because the flow map was full.
+        sockets: sockets not tracked because the socket map was full.
     """
 
     flow_updates: int
@@ -67,7 +67,7 @@ class Lost:
 
 
 class FlowMaps:
-    """Two flow maps, one being counted in while the other is drained."""
+    """Two flow maps: the kernel counts in one while the other is drained."""
 
     def __init__(self, loaded: Loaded) -> None:
         self._flows = (loaded.maps["flows_even"], loaded.maps["flows_odd"])
@@ -76,10 +76,10 @@ class FlowMaps:
         self._active = 0
 
     def drain(self) -> bytes:
-        """All records counted since the last drain, packed, none missed and none twice.
+        """All records counted since the last drain, packed, each exactly once.
 
         Updating a map-in-map returns after every program that could still see the old inner map
-        has ended (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the old one stands still.
+        has ended (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the old map no longer changes.
 
         Raises:
             OSError: if the kernel refuses.
@@ -91,7 +91,7 @@ class FlowMaps:
             _Element(self._active_map, ctypes.addressof(slot), ctypes.addressof(descriptor), 0),
         )
         self._active = 1 - self._active
-        return self._take_all(old)
+        return self._drain_map(old)
 
     def lost(self) -> Lost:
         """What was lost since the start."""
@@ -105,7 +105,7 @@ class FlowMaps:
             counts.append(value.value)
         return Lost(*counts)
 
-    def _take_all(self, map_descriptor: int) -> bytes:
+    def _drain_map(self, map_descriptor: int) -> bytes:
         room, taken = _BATCH, []
         # For a hash map the position is a bucket number; as wide as a key to be safe.
         position = (ctypes.c_char * KEY_BYTES)()

@@ -1,8 +1,8 @@
 """Compiles, loads and attaches flows.bpf.c in a child process that then exits.
 
-LLVM takes some 150 MB that a process does not give back; the programs and maps need only their
-file descriptors. So a child does the work, sends the descriptors over a Unix socket
-(unix(7), SCM_RIGHTS) and ends. It compiles against the few headers beside the C file and the
+LLVM takes about 150 MB that a process never gives back; the programs and maps need only their
+file descriptors. So a child process does the work, sends the descriptors over a Unix socket
+(unix(7), SCM_RIGHTS) and exits. It compiles against the few headers next to the C file and the
 offsets in the running kernel's BTF, so the node needs no kernel headers.
 """
 
@@ -37,7 +37,7 @@ class LoadError(CannotRun):
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Descriptors of what now runs in the kernel; it ends when they are closed.
+    """Descriptors of what is running in the kernel, until they are closed.
 
     Attributes:
         maps: map name to descriptor.
@@ -54,7 +54,7 @@ def load(max_flows: int, max_sockets: int) -> Loaded:
     """Attach every program, from a child process.
 
     Raises:
-        LoadError: if something that the collector cannot do without is missing.
+        LoadError: if something the collector requires is missing.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs, tempfile.TemporaryFile() as output:
@@ -67,7 +67,7 @@ def load(max_flows: int, max_sockets: int) -> Loaded:
         output.seek(0)
         printed = output.read().decode(errors="replace").strip()
     if not message:
-        raise LoadError(f"the loader ended with status {child.returncode}: {printed[-2000:]}")
+        raise LoadError(f"the loader exited with status {child.returncode}: {printed[-2000:]}")
     answer = json.loads(message)
     if "error" in answer:
         raise LoadError(answer["error"] + (f"\n{printed[-2000:]}" if printed else ""))
@@ -88,9 +88,7 @@ def _bcc() -> Any:
     except (ImportError, OSError) as error:
         raise LoadError(f"BCC is missing ({error}): install Debian's python3-bpfcc") from None
     if not hasattr(bcc, "BPF"):
-        raise LoadError(
-            "the Python package 'bcc' here is not BCC: remove it, install python3-bpfcc"
-        )
+        raise LoadError("the Python package 'bcc' is not BCC: remove it and install python3-bpfcc")
     return bcc
 
 
@@ -126,13 +124,13 @@ def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[i
     try:
         program = bcc.BPF(text=(_BPF / "flows.bpf.c").read_bytes(), cflags=flags)
     except Exception as error:  # noqa: BLE001 # BCC raises bare Exception
-        raise LoadError(f"the kernel or the compiler refuses the programs: {error}") from None
+        raise LoadError(f"the kernel or the compiler rejected the programs: {error}") from None
     for reason, offset in reasons.items():
         program["drop_offsets"][ctypes.c_int(reason)] = ctypes.c_uint32(offset)
     program["active_flows"][ctypes.c_int(0)] = ctypes.c_int(program["flows_even"].map_fd)
     attached, not_attached = _attach(bcc.BPF, program)
     if not reasons:
-        not_attached["kfree_skb"] = "this kernel gives no drop reasons (before Linux 5.17)"
+        not_attached["kfree_skb"] = "this kernel has no drop reasons (before Linux 5.17)"
     descriptors = [program[name].map_fd for name in _MAPS] + list(attached.values())
     return {"attached": list(attached), "missing": not_attached}, descriptors
 

@@ -1,4 +1,4 @@
-"""The collector's life: load the programs, then drain and publish once an interval."""
+"""The collector: loads the programs, then drains and publishes once per interval."""
 
 import asyncio
 import logging
@@ -26,23 +26,23 @@ __all__ = ["SERVICE"]
 log = logging.getLogger(__name__)
 
 PART_RECORDS = 2048
-"""Records a message: once enriched still below NATS' default limit of 1 MB."""
+"""Records per message: once enriched, it is still below NATS' default limit of 1 MB."""
 
 _FLOWS = Counter("flowverdict_collector_flows_total", "Flow records published.")
 _INTERVALS = Counter("flowverdict_collector_intervals_total", "Intervals published.")
 _LOST = Counter(
-    "flowverdict_collector_lost_total", "What the kernel maps had no room for.", ["what"]
+    "flowverdict_collector_lost_total", "Items that did not fit in the kernel maps.", ["what"]
 )
 _INTERVAL = Gauge(
     "flowverdict_collector_interval_seconds",
-    "Length of the last interval; grows while NATS is away, since the kernel counts on.",
+    "Length of the last interval; grows while NATS is unavailable and the kernel keeps counting.",
 )
 _DRAIN = Gauge("flowverdict_collector_drain_seconds", "Time the last drain of the kernel map took.")
 
 
 @dataclass(slots=True)
 class Run:
-    """One run of the collector: what numbers its messages."""
+    """One run of the collector: its id, and how far its messages are numbered."""
 
     node: str
     id: str
@@ -52,7 +52,7 @@ class Run:
 
 
 async def run(settings: CollectorSettings, context: Context) -> None:
-    """Publish every interval until the service is to stop, then what is left."""
+    """Publish every interval until the service stops, then whatever is left."""
     context.health.waiting("kernel", "loading the eBPF programs")
     loaded = await asyncio.to_thread(load, settings.max_flows, settings.max_flows)
     maps = FlowMaps(loaded)
@@ -71,9 +71,9 @@ async def run(settings: CollectorSettings, context: Context) -> None:
         last, stored = False, True
         while stored and not last:
             await context.pause(_until_next(settings.interval_seconds))
-            # Whatever is counted while this interval is published, the last one still takes.
+            # The last interval also includes what is counted while this one is published.
             last = context.stopping.is_set()
-            # While NATS is away this does not return, and the kernel map goes on adding up.
+            # While NATS is unavailable this does not return, and the kernel map keeps counting.
             stored = await _publish_interval(jetstream, context, maps, this_run)
 
 
@@ -85,7 +85,7 @@ def _until_next(interval_seconds: float) -> float:
 async def _publish_interval(
     jetstream: JetStreamContext, context: Context, maps: FlowMaps, this_run: Run
 ) -> bool:
-    """Drain and publish; False if the service is to stop and NATS does not take it."""
+    """Drain and publish; False if the service is stopping and NATS has not stored it."""
     began = time.monotonic()
     body = await asyncio.to_thread(maps.drain)
     end_ns = time.time_ns()
@@ -113,7 +113,7 @@ async def _publish_interval(
         subject = raw_subject(this_run.node)
         if not await publish_until_stored(jetstream, context, subject, part, header.encode(SCHEMA)):
             log.error(
-                "stopping with counts that NATS did not take",
+                "stopping with counts that NATS did not store",
                 extra={
                     "flows": sum(map(len, [*bodies[number - 1 :], maps.drain()])) // RECORD_BYTES
                 },

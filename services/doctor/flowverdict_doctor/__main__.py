@@ -4,7 +4,7 @@ from flowverdict_doctor.command import run
 
 
 def main() -> None:
-    """The command `flowverdict-doctor`."""
+    """Entry point of the `flowverdict-doctor` command."""
     sys.exit(run())
 
 

@@ -1,4 +1,4 @@
-"""Kubernetes: may the enricher read what it needs, and are Flowverdict's own pods ready?"""
+"""Checks Kubernetes: can the enricher read what it needs, and are Flowverdict's pods ready?"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +16,10 @@ __all__ = ["findings"]
 
 _WHAT = "Kubernetes"
 _TIMEOUT = (5, 10)
-NO_CONFIG = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
-"""What the client lets through where a file is no kubeconfig."""
+_INVALID_KUBECONFIG = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
+"""What the client raises if a file is not a valid kubeconfig."""
 _NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-_OURS, _NAME = "app.kubernetes.io/part-of=flowverdict", "app.kubernetes.io/name"
+_SELECTOR, _NAME_LABEL = "app.kubernetes.io/part-of=flowverdict", "app.kubernetes.io/name"
 
 
 def _allowed(api: Any, group: str, resource: str, verb: str) -> bool:
@@ -40,8 +40,8 @@ def _permissions(connection: Any) -> Finding:
     if refused:
         return broken(
             _WHAT,
-            f"may not {', '.join(refused)}",
-            "bind the ClusterRole flowverdict-enricher of deploy/k8s/base/enricher.yaml",
+            f"not allowed to {', '.join(refused)}",
+            "bind the ClusterRole flowverdict-enricher from deploy/k8s/base/enricher.yaml",
         )
     return ok(_WHAT, "pods, nodes, services, endpoint slices and jobs can be listed and watched")
 
@@ -49,48 +49,48 @@ def _permissions(connection: Any) -> Finding:
 def _pods(connection: Any) -> Iterator[Finding]:
     namespace = _NAMESPACE.read_text() if _NAMESPACE.exists() else "flowverdict"
     api: Any = client.CoreV1Api(connection)
-    found = api.list_namespaced_pod(namespace, label_selector=_OURS, _request_timeout=_TIMEOUT)
+    found = api.list_namespaced_pod(namespace, label_selector=_SELECTOR, _request_timeout=_TIMEOUT)
     parts: dict[str, dict[str, str]] = {}
     for pod in found.items:
-        name = pod.metadata.labels.get(_NAME, pod.metadata.name)
-        # Those of jobs that have ended are only still there for their logs.
+        name = pod.metadata.labels.get(_NAME_LABEL, pod.metadata.name)
+        # Pods of finished jobs are kept only for their logs.
         if pod.status.phase not in ("Succeeded", "Failed") and name != "doctor":
             parts.setdefault(name, {})[pod.metadata.name] = why_not_ready(pod)
     if not parts:
-        yield warning(_WHAT, f"no pod of Flowverdict in {namespace}", "kubectl apply -k deploy/k8s")
+        yield warning(_WHAT, f"no Flowverdict pods in {namespace}", "kubectl apply -k deploy/k8s")
     for name, pods in sorted(parts.items()):
         unready = {pod: why for pod, why in pods.items() if why}
-        said = f"{len(pods) - len(unready)} of {len(pods)} pods ready"
+        detail = f"{len(pods) - len(unready)} of {len(pods)} pods ready"
         if unready:
             first, why = next(iter(unready.items()))
-            advice = f"kubectl -n {namespace} describe pod {first}, and its logs"
-            yield broken(name, f"{said}; {first}: {why}", advice)
+            advice = f"kubectl -n {namespace} describe pod {first}, then read its logs"
+            yield broken(name, f"{detail}; {first}: {why}", advice)
         else:
-            yield ok(name, said)
+            yield ok(name, detail)
 
 
 def findings(settings: DoctorSettings) -> Iterator[Finding]:
-    """Lines about Kubernetes, as the service account of this pod or the kubeconfig's user."""
+    """Check Kubernetes, as this pod's service account or the kubeconfig's user."""
     try:
         if settings.kubeconfig:
             config.load_kube_config(settings.kubeconfig)
         else:
             config.load_incluster_config()
-    except (config.ConfigException, *NO_CONFIG) as error:
+    except (config.ConfigException, *_INVALID_KUBECONFIG) as error:
         if settings.kubeconfig:
-            why = f"{settings.kubeconfig} is no kubeconfig: {error}"
-            yield broken(_WHAT, why, "FLOWVERDICT_KUBECONFIG names the file")
+            why = f"{settings.kubeconfig} is not a valid kubeconfig: {error}"
+            yield broken(_WHAT, why, "check FLOWVERDICT_KUBECONFIG")
         else:
-            yield ok(_WHAT, "not looked at: this is no pod and FLOWVERDICT_KUBECONFIG is not set")
+            yield ok(_WHAT, "skipped: not in a pod, and FLOWVERDICT_KUBECONFIG is not set")
         return
     with client.ApiClient() as connection:
-        # Who asks wants an answer now.
+        # No retries: whoever runs the doctor is waiting for the answer.
         connection.rest_client.pool_manager.connection_pool_kw["retries"] = 0
         try:
             yield _permissions(connection)
             yield from _pods(connection)
         except client.ApiException as error:
-            advice = "does the API know who asks? its log says"
-            yield broken(_WHAT, f"the API answers {error.status} {error.reason}", advice)
+            advice = "are the credentials valid? the API server's log says more"
+            yield broken(_WHAT, f"the API server answers {error.status} {error.reason}", advice)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            yield broken(_WHAT, f"the API: {error}", "can it be reached from here?")
+            yield broken(_WHAT, f"the API server failed: {error}", "is it reachable from here?")

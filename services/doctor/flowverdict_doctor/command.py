@@ -1,4 +1,4 @@
-"""The command line: look at everything, print a line each."""
+"""The command line: runs the checks and prints one line per result."""
 
 import argparse
 import asyncio
@@ -29,15 +29,15 @@ PARTS: dict[str, Callable[[DoctorSettings], Iterable[Finding]]] = {
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowverdict-doctor",
-        description="Looks at this node, NATS, Kubernetes and the stores, and says of each what\n"
-        "is broken and what to do. Changes nothing. Exit status 1 if something is broken.",
+        description="Checks this node, NATS, Kubernetes and the stores; reports what is broken\n"
+        "and how to fix it. Changes nothing. Exits with status 1 if anything is broken.",
         epilog=describe(DoctorSettings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "parts", nargs="*", metavar="PART", help=f"only these: {', '.join(PARTS)} (default: all)"
+        "parts", nargs="*", metavar="PART", help=f"what to check: {', '.join(PARTS)} (default: all)"
     )
-    parser.add_argument("--json", action="store_true", help="a JSON object a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per line")
     return parser
 
 
@@ -48,33 +48,33 @@ def _show(finding: Finding, as_json: bool) -> None:
     level = f"{finding.level:<8}"
     if sys.stdout.isatty():
         level = f"\033[{_COLOURS[finding.level]}m{level}\033[0m"
-    # What others sent is shown, not obeyed.
-    print(f"{level} {printable(finding.what)}: {printable(finding.said)}", flush=True)
+    # Escaped: untrusted text must not control the terminal.
+    print(f"{level} {printable(finding.what)}: {printable(finding.detail)}", flush=True)
     if finding.advice:
         print(f"{'':<9}-> {printable(finding.advice)}", flush=True)
 
 
 def _findings(part: str, settings: DoctorSettings) -> Iterator[Finding]:
-    """What a part finds; where something answers what nobody expects, that."""
+    """Run one part's checks; an unexpected error becomes a finding too."""
     try:
         yield from PARTS[part](settings)
     except SettingsError:
         raise
-    except Exception as error:  # noqa: BLE001 # it is here to say what is wrong, and goes on
-        why = f"answers something odd ({type(error).__name__}: {str(error)[:200]})"
-        yield broken(part, why, "is there what the settings say? then please report this")
+    except Exception as error:  # noqa: BLE001 # report it and go on with the next part
+        why = f"check failed unexpectedly ({type(error).__name__}: {str(error)[:200]})"
+        yield broken(part, why, "are the addresses in the settings right? then please report a bug")
 
 
 def run() -> int:
-    """Parse the command line and look; returns the exit status.
+    """Parse the command line and run the checks; returns the exit status.
 
-    2 if a setting is wrong, 1 if something is broken.
+    2 if a setting is invalid, 1 if something is broken.
     """
     arguments = _parser().parse_args()
     unknown = [part for part in arguments.parts if part not in PARTS]
     if unknown:
         print(
-            f"flowverdict-doctor: there is no part {unknown[0]}; there are {', '.join(PARTS)}",
+            f"flowverdict-doctor: unknown part {unknown[0]}; choose from {', '.join(PARTS)}",
             file=sys.stderr,
         )
         return INVALID_SETTINGS

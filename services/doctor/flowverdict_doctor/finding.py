@@ -1,4 +1,4 @@
-"""What the doctor finds: one line each."""
+"""What the doctor reports: one finding per line."""
 
 from dataclasses import dataclass
 
@@ -9,31 +9,31 @@ OK, WARNING, BROKEN = "ok", "warning", "broken"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line.
+    """The result of one check, printed as one line.
 
     Attributes:
-        level: `ok`, `warning` (it works, but not all of it, or not for long) or `broken`.
-        what: the part, for example `NATS`.
-        said: how it is.
-        advice: what to do; empty if it is ok.
+        level: `ok`, `warning` (works only in part, or may soon fail) or `broken`.
+        what: what was checked, for example `NATS`.
+        detail: what was found.
+        advice: how to fix it; empty if it is ok.
     """
 
     level: str
     what: str
-    said: str
+    detail: str
     advice: str = ""
 
 
-def ok(what: str, said: str) -> Finding:
-    """It is well."""
-    return Finding(OK, what, said)
+def ok(what: str, detail: str) -> Finding:
+    """A finding about something that works."""
+    return Finding(OK, what, detail)
 
 
-def warning(what: str, said: str, advice: str) -> Finding:
-    """It works, but not all of it, or not for long."""
-    return Finding(WARNING, what, said, advice)
+def warning(what: str, detail: str, advice: str) -> Finding:
+    """A finding about something that works only in part, or may soon fail."""
+    return Finding(WARNING, what, detail, advice)
 
 
-def broken(what: str, said: str, advice: str) -> Finding:
-    """It does not work."""
-    return Finding(BROKEN, what, said, advice)
+def broken(what: str, detail: str, advice: str) -> Finding:
+    """A finding about something that does not work."""
+    return Finding(BROKEN, what, detail, advice)

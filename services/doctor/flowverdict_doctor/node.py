@@ -13,7 +13,7 @@ from flowverdict_runtime.ebpf import BTF, REQUIRED_TRACEPOINTS, missing_capabili
 
 __all__ = ["findings", "of_kernel"]
 
-_OLDEST, _TRIED = (5, 8), (5, 15)
+_OLDEST, _TESTED = (5, 8), (5, 15)
 
 
 def _kernel() -> Finding:
@@ -22,20 +22,20 @@ def _kernel() -> Finding:
     version = (int(found[1]), int(found[2])) if found else (0, 0)
     if version < _OLDEST:
         return broken(
-            "kernel", release, "5.8 is the first with CAP_BPF; use a node image with 5.15 or newer"
+            "kernel", release, "too old, CAP_BPF needs 5.8; use a node image with 5.15 or newer"
         )
-    if version < _TRIED:
-        return warning("kernel", release, "written for 5.15 and newer; the collector's check tells")
+    if version < _TESTED:
+        return warning("kernel", release, "untested before 5.15; see the collector's check")
     return ok("kernel", release)
 
 
 def _btf(root: Path) -> Finding:
     if (root / BTF.lstrip("/")).exists():
-        return ok("BTF", f"{BTF} is there")
+        return ok("BTF", f"{BTF} exists")
     return broken(
         "BTF",
         f"{BTF} is missing",
-        "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as those of the distributions are",
+        "use a kernel built with CONFIG_DEBUG_INFO_BTF=y, as distribution kernels are",
     )
 
 
@@ -49,7 +49,7 @@ def _lockdown(root: Path) -> Iterator[Finding]:
         yield broken(
             "lockdown",
             "the kernel is locked down for confidentiality",
-            "eBPF may not read the kernel's memory then: boot with lockdown=integrity or none",
+            "eBPF cannot read kernel memory in this mode: boot with lockdown=integrity or none",
         )
 
 
@@ -57,40 +57,38 @@ def _tracefs(root: Path) -> Finding:
     events = root / "sys/kernel/tracing/events"
     try:
         if not events.is_dir():
-            return ok("tracefs", "not mounted here; the collector's raw tracepoints do without it")
+            return ok("tracefs", "not mounted here; the collector's raw tracepoints do not need it")
         wanted = [f"{subsystem}/{name}" for name, subsystem in REQUIRED_TRACEPOINTS.items()]
         missing = [each for each in wanted if not (events / each).is_dir()]
     except PermissionError:
-        return warning(
-            "tracefs", "this user may not look into it", "run as root to see the tracepoints"
-        )
+        return warning("tracefs", "this user cannot read it", "run as root to see the tracepoints")
     if missing:
         return broken(
             "tracefs",
-            f"this kernel has no tracepoint {', '.join(missing)}",
-            "use a kernel from 4.16 on with CONFIG_TRACEPOINTS=y",
+            f"this kernel lacks the tracepoints {', '.join(missing)}",
+            "use kernel 4.16 or newer with CONFIG_TRACEPOINTS=y",
         )
-    return ok("tracefs", "mounted, with the tracepoints that are needed")
+    return ok("tracefs", "mounted, with all required tracepoints")
 
 
 def _capabilities(root: Path) -> Finding:
     missing = missing_capabilities(root)
     if not missing:
-        return ok("capabilities", "this process could load eBPF programs")
+        return ok("capabilities", "this process can load eBPF programs")
     return ok(
         "capabilities",
-        f"not {' and '.join(missing)} here; the collector needs them, and has them in its pod",
+        f"no {' or '.join(missing)} here; the collector needs them, and has them in its pod",
     )
 
 
 def _collector() -> Iterator[Finding]:
-    """What `flowverdict-collector --check` says, where it is installed."""
-    beside = Path(sys.executable).with_name("flowverdict-collector")
-    command = str(beside) if beside.exists() else shutil.which("flowverdict-collector")
+    """The findings of `flowverdict-collector --check`, if it is installed."""
+    sibling = Path(sys.executable).with_name("flowverdict-collector")
+    command = str(sibling) if sibling.exists() else shutil.which("flowverdict-collector")
     if command is None:
         yield ok(
             "collector",
-            "not installed here; in its pod: "
+            "not installed here; to check it in its pod: "
             "kubectl -n flowverdict exec ds/collector -- service --check",
         )
         return
@@ -99,30 +97,30 @@ def _collector() -> Iterator[Finding]:
             [command, "--check"], capture_output=True, text=True, timeout=120, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        yield broken("collector", f"{command} --check: {error}", "run it by itself")
+        yield broken("collector", f"{command} --check: {error}", "run that command by hand")
         return
     for line in (done.stdout + done.stderr).splitlines():
-        level, _, said = line.partition(" ")
-        said = said.strip()
-        if said.startswith("NATS"):
-            continue  # has lines of its own
+        level, _, detail = line.partition(" ")
+        detail = detail.strip()
+        if detail.startswith("NATS"):
+            continue  # reported by the NATS checks
         if level in (OK, WARNING, BROKEN):
-            yield Finding(level, "collector", said)  # its lines hold what to do
+            yield Finding(level, "collector", detail)  # the message includes the advice
     if done.returncode not in (0, 1):
         yield broken("collector", done.stderr.strip() or f"status {done.returncode}", "")
 
 
 def of_kernel(root: Path = Path("/")) -> Iterator[Finding]:
-    """Lines about the kernel and this process; `root` is where their /proc and /sys are."""
+    """Check the kernel and this process; `root` is the directory with their /proc and /sys."""
     yield _kernel()
     yield _btf(root)
     yield from _lockdown(root)
     yield _tracefs(root)
-    yield ok("headers", "not needed: the collector brings the few that it compiles with")
+    yield ok("headers", "not needed: the collector ships the few headers it compiles against")
     yield _capabilities(root)
 
 
 def findings() -> Iterator[Finding]:
-    """Lines about this node."""
+    """Check this node."""
     yield from of_kernel()
     yield from _collector()

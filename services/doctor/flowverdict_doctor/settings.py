@@ -1,4 +1,4 @@
-"""The doctor's settings: where everything is."""
+"""The doctor's settings: the addresses of what it checks."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ def _parse_services(value: str) -> tuple[tuple[str, str], ...]:
     return tuple(pairs)
 
 
-services = Parser("NAME=http://HOST:PORT, several with commas between", _parse_services)
+services = Parser("NAME=http://HOST:PORT, several separated by commas", _parse_services)
 
 _LOCAL = ",".join(
     f"{name}=http://127.0.0.1:{PORTS[name]}"
@@ -29,22 +29,22 @@ _LOCAL = ",".join(
 
 @dataclass(frozen=True, slots=True)
 class DoctorSettings(NatsSettings):
-    """What the doctor reads from its environment; a part without an address is looked for here."""
+    """What the doctor reads from its environment; anything without an address is sought locally."""
 
     services: tuple[tuple[str, str], ...] = setting(
-        services, _LOCAL, "services that are asked whether they are ready"
+        services, _LOCAL, "services whose readiness is checked"
     )
     prometheus_url: str = setting(
-        optional_http_url, "", "Prometheus; without it, looked for on this host's port 9090"
+        optional_http_url, "", "Prometheus; if empty, port 9090 on this host is tried"
     )
     influx_url: str = setting(
-        optional_http_url, "", "InfluxDB 2; without it, looked for on this host's port 8086"
+        optional_http_url, "", "InfluxDB 2; if empty, port 8086 on this host is tried"
     )
-    influx_token: str = setting(optional_text, "", "a token that may read the bucket")
-    influx_bucket: str = setting(text, "flowverdict", "the bucket of the influx-writer")
+    influx_token: str = setting(optional_text, "", "a token with read access to the bucket")
+    influx_bucket: str = setting(text, "flowverdict", "the influx-writer's bucket")
     grafana_url: str = setting(
-        optional_http_url, "", "Grafana; without it, looked for on this host's port 3000"
+        optional_http_url, "", "Grafana; if empty, port 3000 on this host is tried"
     )
     kubeconfig: str = setting(
-        optional_text, "", "kubeconfig file; without it the pod's own service account"
+        optional_text, "", "kubeconfig file; if empty, the pod's service account is used"
     )

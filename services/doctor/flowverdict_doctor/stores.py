@@ -1,4 +1,4 @@
-"""Services, Prometheus, InfluxDB, Grafana: over HTTP."""
+"""Checks over HTTP: the services, Prometheus, InfluxDB and Grafana."""
 
 import json
 import time
@@ -14,46 +14,46 @@ from flowverdict_doctor.settings import DoctorSettings
 __all__ = ["findings"]
 
 _TIMEOUT = (3, 10)
-_LARGEST, _LONGEST_SECONDS = 32 << 20, 20.0
+_MAX_BYTES, _MAX_SECONDS = 32 << 20, 20.0
 _RULES = "flowverdict-verdicts"
 
 
 class _NoAnswer(Exception):
-    """Nothing usable came back; the message says what did."""
+    """There was no usable answer; the message says why."""
 
 
 def _get(url: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     """Status and parsed JSON.
 
     Raises:
-        _NoAnswer: if there is neither.
+        _NoAnswer: if there is no answer, or it is not JSON.
     """
     try:
-        # Credentials in ~/.netrc are for others.
+        # Do not send credentials from ~/.netrc.
         with requests.Session() as session:
             session.trust_env = False
             answer = session.get(
                 url, headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True
             )
-            deadline, body = time.monotonic() + _LONGEST_SECONDS, b""
+            deadline, body = time.monotonic() + _MAX_SECONDS, b""
             for piece in answer.iter_content(1 << 16):
                 body += piece
-                if len(body) > _LARGEST or time.monotonic() > deadline:
-                    raise _NoAnswer(f"{url} answers without an end")
+                if len(body) > _MAX_BYTES or time.monotonic() > deadline:
+                    raise _NoAnswer(f"the answer from {url} is too large or too slow")
             return answer.status_code, json.loads(body)
     except (ValueError, RecursionError):
-        raise _NoAnswer(f"{url} answers {answer.status_code} without JSON") from None
+        raise _NoAnswer(f"{url} answers {answer.status_code}, but not with JSON") from None
     except requests.Timeout:
-        raise _NoAnswer(f"no answer from {url} in time") from None
+        raise _NoAnswer(f"{url} did not answer in time") from None
     except requests.RequestException:
-        raise _NoAnswer(f"nothing answers at {url}") from None
+        raise _NoAnswer(f"cannot connect to {url}") from None
 
 
-def _away(what: str, given: str, setting: str, why: str) -> Finding:
-    """No answer is a fault only where somebody said that there is something."""
+def _unreachable(what: str, given: str, setting: str, why: str) -> Finding:
+    """No answer is a fault only if its address is configured."""
     if given:
-        return broken(what, why, f"is it running? {setting} says where")
-    return warning(what, f"none on this host ({why})", f"where you have one, set {setting}")
+        return broken(what, why, f"is it running? check {setting}")
+    return warning(what, f"not found on this host ({why})", f"if you have one, set {setting}")
 
 
 def _services(settings: DoctorSettings) -> Iterator[Finding]:
@@ -62,17 +62,17 @@ def _services(settings: DoctorSettings) -> Iterator[Finding]:
             status, answer = _get(f"{url}/readyz")
             waiting = dict(answer["waiting"])
         except _NoAnswer as error:
-            yield broken(name, str(error), "is it running? FLOWVERDICT_SERVICES says where")
+            yield broken(name, str(error), "is it running? check FLOWVERDICT_SERVICES")
             continue
         except (KeyError, TypeError, ValueError):
-            advice = "is it at that address? FLOWVERDICT_SERVICES says where"
-            yield broken(name, f"{url} is something else ({status})", advice)
+            advice = "is that its address? check FLOWVERDICT_SERVICES"
+            yield broken(name, f"{url} is not a Flowverdict service ({status})", advice)
             continue
         if status == requests.codes.ok:
             yield ok(name, f"{url} is ready")
         else:
             why = "; ".join(f"{part}: {reason}" for part, reason in waiting.items())
-            yield broken(name, f"is not ready: {why}", "it goes on by itself once that is mended")
+            yield broken(name, f"is not ready: {why}", "it recovers by itself once that is fixed")
 
 
 def _prometheus(settings: DoctorSettings) -> Iterator[Finding]:
@@ -87,10 +87,10 @@ def _prometheus(settings: DoctorSettings) -> Iterator[Finding]:
         _, rules = _get(f"{url}/api/v1/rules")
         groups = {each["name"] for each in rules["data"]["groups"]}
     except (_NoAnswer, KeyError, TypeError) as error:
-        yield _away(what, settings.prometheus_url, "FLOWVERDICT_PROMETHEUS_URL", str(error))
+        yield _unreachable(what, settings.prometheus_url, "FLOWVERDICT_PROMETHEUS_URL", str(error))
         return
     if not found:
-        advice = "give it a scrape job whose name begins with flowverdict (docs/monitoring.md)"
+        advice = "add a scrape job whose name starts with flowverdict (docs/monitoring.md)"
         yield broken(what, f"{url} scrapes none of the services", advice)
     for each in found:
         job, where = each["labels"]["job"], each["scrapeUrl"]
@@ -98,10 +98,10 @@ def _prometheus(settings: DoctorSettings) -> Iterator[Finding]:
             yield ok(what, f"{job} at {where} is up")
         else:
             why = each.get("lastError") or each["health"]
-            yield broken(what, f"{job} at {where}: {why}", "is it running, and may it be reached?")
+            yield broken(what, f"{job} at {where}: {why}", "is it running and reachable?")
     if _RULES not in groups:
         advice = "load deploy/prometheus/rules"
-        yield warning(what, "has not Flowverdict's rules, so nobody is alerted", advice)
+        yield warning(what, "Flowverdict's rules are not loaded, so there are no alerts", advice)
 
 
 def _influx(settings: DoctorSettings) -> Iterator[Finding]:
@@ -113,23 +113,23 @@ def _influx(settings: DoctorSettings) -> Iterator[Finding]:
             return
         if not settings.influx_token:
             advice = "set FLOWVERDICT_INFLUX_TOKEN"
-            yield warning(what, f"{url} is well; its bucket was not looked at", advice)
+            yield warning(what, f"{url} is up; its bucket was not checked", advice)
             return
         headers = {"Authorization": f"Token {settings.influx_token}"}
         query = f"{url}/api/v2/buckets?{urlencode({'name': settings.influx_bucket})}"
         status, answer = _get(query, headers)
     except (_NoAnswer, KeyError, TypeError) as error:
-        yield _away(what, settings.influx_url, "FLOWVERDICT_INFLUX_URL", str(error))
+        yield _unreachable(what, settings.influx_url, "FLOWVERDICT_INFLUX_URL", str(error))
         return
     if status in (401, 403):
-        advice = "FLOWVERDICT_INFLUX_TOKEN is to be one that may read the bucket"
-        yield broken(what, f"{url} does not take the token ({status})", advice)
+        advice = "set FLOWVERDICT_INFLUX_TOKEN to a token that can read the bucket"
+        yield broken(what, f"{url} rejects the token ({status})", advice)
     elif status not in (requests.codes.ok, requests.codes.not_found):
-        yield broken(what, f"{url} answers {status} for its buckets", "its log says more")
+        yield broken(what, f"{url} answers {status} to a bucket query", "its log says more")
     elif settings.influx_bucket in [each.get("name") for each in answer.get("buckets") or ()]:
-        yield ok(what, f"{url} is well, and the bucket {settings.influx_bucket} is there")
+        yield ok(what, f"{url} is up, and the bucket {settings.influx_bucket} exists")
     else:
-        advice = "the influx-writer makes it: is it running, and may its token?"
+        advice = "the influx-writer creates it: is it running, and does its token allow that?"
         yield broken(what, f"{url} has no bucket {settings.influx_bucket}", advice)
 
 
@@ -139,16 +139,16 @@ def _grafana(settings: DoctorSettings) -> Iterator[Finding]:
         _, health = _get(f"{url}/api/health")
         database, version = health["database"], health.get("version", "")
     except (_NoAnswer, KeyError, TypeError) as error:
-        yield _away(what, settings.grafana_url, "FLOWVERDICT_GRAFANA_URL", str(error))
+        yield _unreachable(what, settings.grafana_url, "FLOWVERDICT_GRAFANA_URL", str(error))
         return
     if database == "ok":
-        yield ok(what, f"{url} is well {version}".rstrip())
+        yield ok(what, f"{url} is up {version}".rstrip())
     else:
         yield broken(what, f"{url}: its database is {database}", "its log says more")
 
 
 def findings(settings: DoctorSettings) -> Iterator[Finding]:
-    """Lines about what answers over HTTP."""
+    """Check everything that answers over HTTP."""
     yield from _services(settings)
     yield from _prometheus(settings)
     yield from _influx(settings)

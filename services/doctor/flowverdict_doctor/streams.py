@@ -1,4 +1,4 @@
-"""NATS: does it answer, are the streams there, who reads them, how far behind?"""
+"""Checks NATS: does it answer, do the streams exist, who reads them, and how far behind?"""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -19,9 +19,9 @@ __all__ = ["findings"]
 _READERS = {FLOWS_RAW: ["enricher"], FLOWS_ENRICHED: ["exporter", "rca"]}
 _WRITERS = {FLOWS_RAW: "a collector", FLOWS_ENRICHED: "an enricher"}
 _CONNECT_SECONDS = 5.0
-_BEHIND = 1000
+_LAG_WARNING = 1000
 _SILENT_SECONDS = 60.0
-_FULL = 0.9
+_FULL_RATIO = 0.9
 
 
 def _stream(name: str, info: StreamInfo, ages: dict[str, float]) -> Iterator[Finding]:
@@ -30,13 +30,13 @@ def _stream(name: str, info: StreamInfo, ages: dict[str, float]) -> Iterator[Fin
     size = f"{state.messages} messages, {state.bytes / 1e6:.1f} MB"
     age = ages.get(name)
     if name in _WRITERS and (age is None or age > _SILENT_SECONDS):
-        since = "nothing yet" if age is None else f"nothing for {age:.0f} s"
-        yield broken(what, f"{size}; {since}", f"is {_WRITERS[name]} running? its log says")
-    elif limit > 0 and state.bytes > _FULL * limit and age is not None:
+        since = "no messages yet" if age is None else f"no messages for {age:.0f} s"
+        yield broken(what, f"{size}; {since}", f"is {_WRITERS[name]} running? see its log")
+    elif limit > 0 and state.bytes > _FULL_RATIO * limit and age is not None:
         yield warning(
             what,
             f"{size} of {limit / 1e6:.0f} MB",
-            f"it drops what is not an hour old yet: nats stream edit {name} --max-bytes=…",
+            f"it drops messages less than an hour old: nats stream edit {name} --max-bytes=…",
         )
     else:
         yield ok(what, size)
@@ -50,26 +50,26 @@ def _readers(name: str, consumers: list[ConsumerInfo], with_influx: bool) -> Ite
     for reader in expected:
         if reader not in found:
             yield broken(
-                f"consumer {reader}", f"nobody reads {name} under this name", "is it running?"
+                f"consumer {reader}", f"{name} has no consumer of this name", "is it running?"
             )
     for reader, info in found.items():
         if reader.startswith("reader-"):
-            continue  # somebody reads a report just now
+            continue  # temporary, while a report is generated
         behind = info.num_pending or 0
-        what, said = f"consumer {reader}", f"{behind} messages of {name} behind"
-        if behind > _BEHIND:
-            yield warning(what, said, "it catches up if the number falls; else it needs replicas")
+        what, detail = f"consumer {reader}", f"{behind} messages behind on {name}"
+        if behind > _LAG_WARNING:
+            yield warning(what, detail, "if the number does not fall, it needs more replicas")
         else:
-            yield ok(what, said)
+            yield ok(what, detail)
 
 
 async def _age_seconds(jetstream: JetStreamContext, name: str, info: StreamInfo) -> float | None:
-    """How long ago the last message came; None if there is none."""
+    """Age of the stream's last message; None if there is none."""
     if not info.state.messages:
         return None
     try:
         last = await jetstream.get_msg(name, seq=info.state.last_seq)
-    except NotFoundError:  # purged meanwhile, or by hand
+    except NotFoundError:  # purged in the meantime
         return None
     assert last.time is not None
     return (datetime.now(UTC) - last.time).total_seconds()
@@ -82,7 +82,7 @@ async def _streams(jetstream: JetStreamContext, with_influx: bool) -> list[Findi
             info = await jetstream.stream_info(name)
         except NotFoundError:
             lines.append(
-                broken(f"stream {name}", "is not there", "its services make it: do they run?")
+                broken(f"stream {name}", "does not exist", "its services create it: are they up?")
             )
             continue
         age = await _age_seconds(jetstream, name, info)
@@ -92,7 +92,7 @@ async def _streams(jetstream: JetStreamContext, with_influx: bool) -> list[Findi
 
 
 async def findings(settings: DoctorSettings) -> list[Finding]:
-    """Lines about NATS."""
+    """Check NATS."""
     url, what = redact(settings.nats_url), "NATS"
     lines: list[Finding] = []
     try:
@@ -105,6 +105,6 @@ async def findings(settings: DoctorSettings) -> list[Finding]:
         lines.append(broken(what, str(error), error.advice))
     except TRANSIENT_ERRORS as error:
         why = str(error) or type(error).__name__
-        advice = "is JetStream on (-js), and may this user ask? The user reader may"
-        lines.append(broken(what, f"{url} answers, JetStream does not: {why}", advice))
+        advice = "is JetStream enabled (-js), and may this user query it? the user reader may"
+        lines.append(broken(what, f"{url} answers, but JetStream does not: {why}", advice))
     return lines

@@ -101,24 +101,24 @@ def test_stores_that_are_well_are_ok(stores: Stores) -> None:
 
 WRONG = [
     ("/readyz", 503, {"waiting": {"nats": "lost nats://x"}}, "rca", "broken", "nats: lost nats://x"),
-    ("/readyz", 200, b"<html>", "rca", "broken", "without JSON"),
-    ("/readyz", 200, {"status": "I am another"}, "rca", "broken", "is something else (200)"),
-    ("/readyz", 503, {"waiting": [1]}, "rca", "broken", "is something else (503)"),
+    ("/readyz", 200, b"<html>", "rca", "broken", "not with JSON"),
+    ("/readyz", 200, {"status": "I am another"}, "rca", "broken", "not a Flowverdict service"),
+    ("/readyz", 503, {"waiting": [1]}, "rca", "broken", "not a Flowverdict service"),
     ("/api/v2/buckets", 500, {"code": "internal"}, "InfluxDB", "broken", "answers 500"),
     ("/api/v2/buckets", 200, {"buckets": [{"name": "x"}]}, "InfluxDB", "broken", "no bucket"),
     ("/api/v1/targets", 200, {"data": {"activeTargets": [{"labels": []}]}}, "stores", "broken",
-     "odd"),
+     "failed unexpectedly"),
     ("/api/v1/targets", 200, {"data": {"activeTargets": []}}, "Prometheus", "broken", "none of"),
     (
         "/api/v1/targets", 200, {"data": {"activeTargets": [target("down", "refused")]}},
         "Prometheus", "broken", "refused",
     ),
-    ("/api/v1/rules", 200, {"data": {"groups": []}}, "Prometheus", "warning", "not Flowverdict's"),
+    ("/api/v1/rules", 200, {"data": {"groups": []}}, "Prometheus", "warning", "not loaded"),
     ("/health", 503, {"status": "fail", "message": "disk"}, "InfluxDB", "broken", "disk"),
     ("/api/v2/buckets", 401, {"code": "unauthorized"}, "InfluxDB", "broken", "the token (401)"),
     ("/api/v2/buckets", 200, {"buckets": []}, "InfluxDB", "broken", "no bucket flowverdict"),
     ("/api/health", 503, {"database": "failing"}, "Grafana", "broken", "failing"),
-    ("/api/health", 302, b"", "Grafana", "broken", "without JSON"),
+    ("/api/health", 302, b"", "Grafana", "broken", "not with JSON"),
 ]  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_what_is_wrong_with_a_store_is_reported_with_what_to_do(
     exit_status, found = of_stores(stores)
     (finding,) = [each for each in found if each.level != "ok"]
     assert (finding.what, finding.level) == (what, level)
-    assert said in finding.said
+    assert said in finding.detail
     assert finding.advice
     assert exit_status == (level == "broken")
 
@@ -211,7 +211,7 @@ def test_pods_that_are_not_ready_are_named_with_the_reason(
 ) -> None:
     kubeconfig = str(api.kubeconfig(tmp_path))
     status, found, _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
-    assert "no pod of Flowverdict in flowverdict" in found[-1].said
+    assert "no Flowverdict pods in flowverdict" in found[-1].detail
     assert (status, found[-1].level) == (0, "warning")
     container = {"name": "c", "ready": False, "image": "", "imageID": "", "restartCount": 3}
     waiting = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m"}}
@@ -229,7 +229,7 @@ def test_pods_that_are_not_ready_are_named_with_the_reason(
         api.add(f"/api/v1/namespaces/flowverdict/pods/{pod['metadata']['name']}", pod)
     status, found, _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
     assert status == 1
-    assert {each.what: (each.level, each.said) for each in found[1:]} == {
+    assert {each.what: (each.level, each.detail) for each in found[1:]} == {
         "collector": ("broken", "1 of 2 pods ready; collector-2: CrashLoopBackOff: back-off 5m"),
         "enricher": (
             "broken",
@@ -248,14 +248,14 @@ def test_what_the_enricher_may_not_read_is_named(api: KubernetesStandIn, tmp_pat
     api.denied = {"watch pods", "list endpointslices"}
     status, (finding, _), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
     assert (status, finding.level) == (1, "broken")
-    assert finding.said == "may not watch pods, list endpointslices"
+    assert finding.detail == "not allowed to watch pods, list endpointslices"
     api.refuse["POST"] = 401
     status, (finding,), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
-    assert "401" in finding.said
+    assert "401" in finding.detail
     api.stop()
     status, (finding,), _ = doctor("kubernetes", KUBECONFIG=kubeconfig)
     assert (status, finding.level) == (1, "broken")
-    assert "can it be reached" in finding.advice
+    assert "is it reachable" in finding.advice
 
 
 def machine(root: Path, *, btf: bool = True, capabilities: int = 0, lockdown: str = "") -> Path:
@@ -319,7 +319,7 @@ def test_tracepoints_that_are_missing_are_named(tmp_path: Path) -> None:
         (events / each).mkdir(parents=True)
     (finding,) = [each for each in node.of_kernel(root) if each.what == "tracefs"]
     assert finding.level == "broken"
-    assert "tcp/tcp_destroy_sock, tcp/tcp_retransmit_synack" in finding.said
+    assert "tcp/tcp_destroy_sock, tcp/tcp_retransmit_synack" in finding.detail
 
 
 def test_wrong_settings_and_parts_are_named() -> None:
@@ -328,7 +328,7 @@ def test_wrong_settings_and_parts_are_named() -> None:
     assert "FLOWVERDICT_SERVICES is 'rca'; it takes NAME=http://HOST:PORT" in said
     status, _, said = doctor("everything")
     assert status == 2
-    assert "there are node, nats, kubernetes, stores" in said
+    assert "choose from node, nats, kubernetes, stores" in said
 
 
 def test_what_others_sent_does_not_steer_the_terminal(stores: Stores) -> None:

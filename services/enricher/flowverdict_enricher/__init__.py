@@ -1,6 +1,6 @@
 """Gives flows their Kubernetes names: `flows.raw.>` in, `flows.enriched` out.
 
-`server`      the service's life: a source of names, then one enriched message per raw message.
+`server`      the service: a source of names, then one enriched message per raw message.
 `directory`   who had an address, and when.
 `enrich`      raw records and a directory to an enriched batch.
 `inventory`   names from a file.

@@ -1,7 +1,7 @@
 """A cluster's objects and the names they give to addresses.
 
-A pod's name is put together from several: its node tells its zone, endpoint slices its service, and
-the Job that made it the CronJob that made that. They come in any order.
+A pod's names come from several objects: its zone from its node, its service from endpoint slices,
+and its CronJob from the Job that owns it. They arrive in any order.
 """
 
 import contextlib
@@ -37,7 +37,7 @@ class _Owner(msgspec.Struct):
 
 
 class Metadata(msgspec.Struct, rename="camel"):
-    """What every object says of itself."""
+    """The metadata of every object."""
 
     name: str = ""
     namespace: str = ""
@@ -60,7 +60,7 @@ class _PodStatus(msgspec.Struct):
 
 
 class Pod(msgspec.Struct):
-    """Of v1: a pod."""
+    """A Pod of v1."""
 
     metadata: Metadata
     spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
@@ -76,7 +76,7 @@ class _NodeStatus(msgspec.Struct):
 
 
 class Node(msgspec.Struct):
-    """Of v1: a node."""
+    """A Node of v1."""
 
     metadata: Metadata
     status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
@@ -87,9 +87,9 @@ class _ServiceSpec(msgspec.Struct):
 
 
 class ClusterService(msgspec.Struct):
-    """Of v1: a service and its cluster addresses.
+    """A Service of v1, with its cluster addresses.
 
-    Those of its load balancer are left out: some balancers are the nodes, and the address theirs.
+    Load balancer addresses are left out: some load balancers use the addresses of the nodes.
     """
 
     metadata: Metadata
@@ -106,19 +106,19 @@ class _SliceEndpoint(msgspec.Struct, rename="camel"):
 
 
 class EndpointSlice(msgspec.Struct):
-    """Of discovery.k8s.io/v1: which pods a service leads to."""
+    """An EndpointSlice of discovery.k8s.io/v1: the pods behind a service."""
 
     metadata: Metadata
     endpoints: list[_SliceEndpoint] | None = None
 
     def pods(self) -> set[str]:
-        """Their uids."""
+        """The uids of its pods."""
         targets = (each.target_ref for each in self.endpoints or ())
         return {each.uid for each in targets if each and each.kind == "Pod"}
 
 
 class Job(msgspec.Struct):
-    """Of batch/v1: a job, for its owner."""
+    """A Job of batch/v1, read for its owner."""
 
     metadata: Metadata
 
@@ -126,8 +126,8 @@ class Job(msgspec.Struct):
 Object = Pod | Node | ClusterService | EndpointSlice | Job
 
 
-def _since(moment: datetime | None) -> int:
-    return int(moment.timestamp() * 1e9) if moment else time.time_ns()
+def _since(time_: datetime | None) -> int:
+    return int(time_.timestamp() * 1e9) if time_ else time.time_ns()
 
 
 def _packed(texts: Iterable[str]) -> list[bytes]:
@@ -144,20 +144,20 @@ def _controller(meta: Metadata) -> _Owner | None:
 
 
 class Cluster:
-    """Keeps a directory as the objects say. Several threads may tell it of changes."""
+    """Keeps a directory in sync with the cluster's objects. Several threads may report changes."""
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._known: dict[type[Object], dict[str, Object]] = {}
-        self._pods: dict[str, Pod] = {}  # those that run, and so have a name
+        self._pods: dict[str, Pod] = {}  # those that are running and so have names
         self._zones: dict[str, str] = {}
         self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
         self._owners: dict[str, tuple[str, str]] = {}  # of a job
-        self._made_by: dict[str, set[str]] = {}  # pods by their controller
+        self._pods_by_controller: dict[str, set[str]] = {}  # pod uids, by uid of the controller
         self._changes = threading.Lock()
 
     def put(self, thing: Object) -> None:
-        """`thing` is new, or has changed."""
+        """Add an object, or update it."""
         with self._changes:
             before = self._known.setdefault(type(thing), {}).get(thing.metadata.uid)
             self._known[type(thing)][thing.metadata.uid] = thing
@@ -174,45 +174,45 @@ class Cluster:
                     self._put_job(thing)
 
     def remove(self, kind: type[Object], uid: str) -> None:
-        """There is no such object any more. One that was never there is no error."""
+        """Remove an object; no error if it does not exist."""
         with self._changes:
             thing = self._known.get(kind, {}).pop(uid, None)
             match thing:
                 case Pod():
-                    self._leave_pod(thing)
+                    self._remove_pod(thing)
                 case Node() | ClusterService():
-                    # A node's zone stays known: pods that are there still may outlive it.
+                    # Keep a node's zone: its pods may outlive it.
                     self._directory.end(uid, time.time_ns())
                 case EndpointSlice():
-                    self._leave_slice(uid, thing.pods())
+                    self._remove_from_slice(uid, thing.pods())
                 case Job():
-                    if uid not in self._made_by:
+                    if uid not in self._pods_by_controller:
                         self._owners.pop(uid, None)
 
     def keep_only(self, kind: type[Object], uids: Iterable[str]) -> None:
-        """Remove those objects of a kind that a fresh list does not have."""
+        """Remove the objects of a kind that are not in a fresh list."""
         for gone in set(self._known.get(kind, {})) - set(uids):
             self.remove(kind, gone)
 
     def _put_pod(self, pod: Pod) -> None:
         if pod.status.phase in ("Succeeded", "Failed"):
-            # Its address is free for another from now on, though the pod object stays.
-            self._leave_pod(pod)
+            # Its address may be reused from now on, although the pod object remains.
+            self._remove_pod(pod)
             return
         owner = _controller(pod.metadata)
         if owner is not None:
-            self._made_by.setdefault(owner.uid, set()).add(pod.metadata.uid)
+            self._pods_by_controller.setdefault(owner.uid, set()).add(pod.metadata.uid)
         self._pods[pod.metadata.uid] = pod
         self._name(pod)
 
-    def _leave_pod(self, pod: Pod) -> None:
+    def _remove_pod(self, pod: Pod) -> None:
         uid, owner = pod.metadata.uid, _controller(pod.metadata)
         self._pods.pop(uid, None)
         self._directory.end(uid, time.time_ns())
-        if owner is not None and owner.uid in self._made_by:
-            self._made_by[owner.uid].discard(uid)
-            if not self._made_by[owner.uid]:
-                del self._made_by[owner.uid]
+        if owner is not None and owner.uid in self._pods_by_controller:
+            self._pods_by_controller[owner.uid].discard(uid)
+            if not self._pods_by_controller[owner.uid]:
+                del self._pods_by_controller[owner.uid]
                 if owner.uid not in self._known.get(Job, {}):
                     self._owners.pop(owner.uid, None)
 
@@ -228,7 +228,7 @@ class Cluster:
             workload_kind=workload_kind,
             node=node,
             zone=self._zones.get(node, ""),
-            # Of several services the first by name, so that it is the same one tomorrow.
+            # Of several services, the first by name, so that the choice is stable.
             service=min(services.values(), default=""),
         )
         own = () if pod.spec.host_network else _packed(each.ip for each in pod.status.pod_ips)
@@ -236,7 +236,7 @@ class Cluster:
         self._directory.put(meta.uid, names, own, since, time.time_ns())
 
     def _workload(self, meta: Metadata) -> tuple[str, str]:
-        """Name and kind of what made a pod: its controller, or what made that."""
+        """Name and kind of a pod's workload: its controller, or the controller of that."""
         owner = _controller(meta)
         if owner is None:
             return "", ""
@@ -250,7 +250,7 @@ class Cluster:
         meta = node.metadata
         zone = meta.labels.get(_ZONE, "")
         names = Names("node", node=meta.name, zone=zone)
-        # Types that are names, such as Hostname, pack to nothing.
+        # Addresses that are names, such as those of type Hostname, are dropped.
         own = _packed(each.address for each in node.status.addresses)
         since = _since(meta.creation_timestamp)
         self._directory.put(meta.uid, names, own, since, time.time_ns())
@@ -269,27 +269,27 @@ class Cluster:
         uid, service = piece.metadata.uid, piece.metadata.labels.get(_SERVICE_OF_SLICE, "")
         pods = piece.pods() if service else set()
         if before is not None:
-            self._leave_slice(uid, before.pods() - pods)
+            self._remove_from_slice(uid, before.pods() - pods)
         for pod in pods:
             if self._services.setdefault(pod, {}).get(uid) != service:
                 self._services[pod][uid] = service
-                self._name_all(self._among_pods({pod}))
+                self._name_all(self._known_pods({pod}))
 
-    def _leave_slice(self, uid: str, pods: set[str]) -> None:
+    def _remove_from_slice(self, uid: str, pods: set[str]) -> None:
         for pod in pods & self._services.keys():
             self._services[pod].pop(uid, None)
             if not self._services[pod]:
                 del self._services[pod]
-        self._name_all(self._among_pods(pods))
+        self._name_all(self._known_pods(pods))
 
     def _put_job(self, job: Job) -> None:
         owner = _controller(job.metadata)
         if owner is None or job.metadata.uid in self._owners:
             return
         self._owners[job.metadata.uid] = owner.name, owner.kind
-        self._name_all(self._among_pods(self._made_by.get(job.metadata.uid, set())))
+        self._name_all(self._known_pods(self._pods_by_controller.get(job.metadata.uid, set())))
 
-    def _among_pods(self, uids: set[str]) -> Iterator[Pod]:
+    def _known_pods(self, uids: set[str]) -> Iterator[Pod]:
         return (self._pods[uid] for uid in uids if uid in self._pods)
 
     def _name_all(self, pods: Iterable[Pod]) -> None:

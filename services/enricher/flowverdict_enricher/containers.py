@@ -1,7 +1,7 @@
 """Names from a Docker engine: its containers and its networks.
 
-A container takes a pod's place: its name is the pod's, its compose project the namespace, its
-compose service the workload. Gateways of the networks are the host's own addresses there.
+A container is treated as a pod: its Compose project is the namespace, its Compose service the
+workload. The gateways of the networks are the host's own addresses.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ _throttle = Throttle()
 
 # Compose's labels (docs.docker.com/reference/compose-file/services, "labels").
 _PROJECT, _SERVICE = "com.docker.compose.project", "com.docker.compose.service"
-_ALONE = "docker"
-"""The namespace of a container that no compose file made."""
+_NO_PROJECT = "docker"
+"""The namespace of a container that Compose did not create."""
 _CHANGES = frozenset({"start", "die", "destroy", "rename", "connect", "disconnect"})
 _TIMEOUT_SECONDS = 10
 _RELIST_SECONDS = 60
-"""Read anew so often also where nothing is heard of: a missed event is not missed for ever."""
+"""How often to list again even without events, in case one was missed."""
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 15.0
 
 
@@ -45,7 +45,7 @@ def _addresses(container: dict[str, Any]) -> Iterator[bytes]:
 
 
 def _gateways(network: dict[str, Any]) -> Iterator[bytes]:
-    # A network without one, such as `none`, has nothing there.
+    # A network without a gateway, such as `none`, has no entry.
     for part in network["IPAM"].get("Config") or ():
         if part.get("Gateway"):
             yield to_bytes(part["Gateway"].partition("/")[0])
@@ -56,8 +56,8 @@ def _endpoint(container: dict[str, Any], host: str) -> Names:
     workload = labels.get(_SERVICE, "")
     return Names(
         "pod",
-        namespace=labels.get(_PROJECT, _ALONE),
-        # Of several names, those with a further slash are links of others to it.
+        namespace=labels.get(_PROJECT, _NO_PROJECT),
+        # Of several names, those with another slash are other containers' links to it.
         pod=min((name.lstrip("/") for name in container["Names"]), key=lambda n: n.count("/")),
         workload=workload,
         workload_kind="ComposeService" if workload else "",
@@ -66,17 +66,17 @@ def _endpoint(container: dict[str, Any], host: str) -> Names:
 
 
 def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
-    """Make the directory as the engine is now; what is new has been so `since_ns`."""
+    """Update the directory from the engine; anything new is dated `since_ns`, if not 0."""
     now = time.time_ns()
     owners, gateways = {f"node/{host}"}, []
     for network in api.networks():
-        with _malformed_skipped(network):
+        with _skip_malformed(network):
             gateways += list(_gateways(network))
     directory.put(f"node/{host}", Names("node", node=host), gateways, ALWAYS, now)
     for container in api.containers():
-        with _malformed_skipped(container):
+        with _skip_malformed(container):
             owners.add(container["Id"])
-            # After its first list it is the news that comes late, not the container.
+            # Only in the first list can a container have had its addresses since its creation.
             began = since_ns or container["Created"] * 1_000_000_000
             own = list(_addresses(container))
             directory.put(container["Id"], _endpoint(container, host), own, began, now)
@@ -84,8 +84,8 @@ def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
 
 
 @contextlib.contextmanager
-def _malformed_skipped(thing: Any) -> Iterator[None]:
-    """A malformed object is logged and skipped, so that it keeps no other from its name."""
+def _skip_malformed(thing: Any) -> Iterator[None]:
+    """Log and skip a malformed object, so that the others still get their names."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -95,35 +95,35 @@ def _malformed_skipped(thing: Any) -> Iterator[None]:
 
 
 def _watch(api: Any, directory: Directory, context: Context) -> None:
-    """List, and again at each change, until the engine goes away."""
+    """List now and after each change, until the engine disconnects."""
     host, since = api.info()["Name"], 0
     while not context.stopping.is_set():
-        heard_from = int(time.time())
+        events_from = int(time.time())
         _list(api, directory, host, since)
         context.health.ready("names")
         events = api.events(
             decode=True,
-            since=heard_from,
-            until=heard_from + _RELIST_SECONDS,
+            since=events_from,
+            until=events_from + _RELIST_SECONDS,
             filters={"type": ["container", "network"]},
         )
         for event in events:
-            # Health checks are `exec_start: …`, and many.
+            # Health checks cause many `exec_start: …` events.
             if event.get("Action") in _CHANGES:
                 _list(api, directory, host, event.get("timeNano") or time.time_ns())
         since = time.time_ns()
-        if time.time() - heard_from < FIRST_PAUSE_SECONDS:  # the stream ended at once
+        if time.time() - events_from < FIRST_PAUSE_SECONDS:  # the stream ended at once
             time.sleep(FIRST_PAUSE_SECONDS)
 
 
-def _follow_for_ever(url: str, directory: Directory, context: Context) -> None:
+def _keep_following(url: str, directory: Directory, context: Context) -> None:
     pause = FIRST_PAUSE_SECONDS
     while not context.stopping.is_set():
         api, began = None, time.monotonic()
         try:
             api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
             _watch(api, directory, context)
-        except Exception as error:  # noqa: BLE001 # whatever comes, names are followed on
+        except Exception as error:  # noqa: BLE001 # whatever happens, keep following
             context.health.waiting("names", f"Docker at {url}: {error or type(error).__name__}")
             lasted = time.monotonic() - began
             pause = FIRST_PAUSE_SECONDS if lasted > LAST_PAUSE_SECONDS else pause
@@ -135,10 +135,10 @@ def _follow_for_ever(url: str, directory: Directory, context: Context) -> None:
 
 
 async def follow(url: str, directory: Directory, context: Context) -> None:
-    """Keep `directory` as the engine at `url` is, until the service is to stop."""
-    # A thread of its own, which may hang in a read: the process ends without waiting for it.
+    """Keep `directory` in sync with the engine at `url` until the service stops."""
+    # A daemon thread, since it may hang in a read: the process exits without waiting for it.
     arguments = (url, directory, context)
-    threading.Thread(target=_follow_for_ever, args=arguments, name="docker", daemon=True).start()
+    threading.Thread(target=_keep_following, args=arguments, name="docker", daemon=True).start()
     await context.stopping.wait()
 
 
@@ -148,8 +148,8 @@ def check(url: str) -> int:
         api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
         count = len(api.containers())
         api.close()
-    except Exception as error:  # noqa: BLE001 # also what is no Docker at all
+    except Exception as error:  # noqa: BLE001 # it may not be Docker at all
         print(f"broken   Docker at {url}: {error}; FLOWVERDICT_DOCKER_URL says where it is")
         return 1
-    print(f"ok       Docker at {url}: {count} containers run")
+    print(f"ok       Docker at {url}: {count} running containers")
     return 0

@@ -1,7 +1,7 @@
 """Who had an address, and when.
 
 Addresses in a cluster change hands: a pod ends and another gets its address seconds later. A flow
-must be named as of its own interval, also when it is read minutes after.
+must be named as of its own interval, even if it is read minutes later.
 """
 
 import threading
@@ -29,7 +29,7 @@ class _Tenure:
 
 
 def unowned(packed: bytes) -> Names:
-    """The names of an address that nothing in the cluster has."""
+    """The names of an address that belongs to nothing in the cluster."""
     kind = "external" if addresses.parse(packed).is_global else "unknown"
     return Names(kind, name_confidence="none")
 
@@ -45,10 +45,10 @@ class Directory:
     def put(
         self, owner: str, names: Names, owned: Iterable[bytes], from_ns: int, now_ns: int
     ) -> None:
-        """`owner` (a unique id) is called `names` and has `owned`, its addresses, since `from_ns`.
+        """Record that `owner` (a unique id) has `names` and the addresses `owned` since `from_ns`.
 
-        What it had before and has no longer ended at `now_ns`. Where another owner had one of
-        them, the one that came later has it from then on.
+        Addresses it had before but no longer has end at `now_ns`. If another owner had one of
+        them, the owner that came later has it from then on.
         """
         wanted = frozenset(owned)
         with self._changes:
@@ -56,13 +56,13 @@ class Directory:
             for address in had - wanted:
                 self._end(owner, address, now_ns)
             for address in wanted:
-                # One in place of another is its own from now on, however old the owner is.
+                # An address added later counts from now, however old the owner is.
                 moved = bool(had) and address not in had
                 self._begin(owner, names, address, now_ns if moved else from_ns)
             self._addresses[owner] = wanted
 
     def end(self, owner: str, at_ns: int) -> None:
-        """`owner` gave its addresses up at `at_ns`. Unknown owners are no error."""
+        """Record that `owner` gave up its addresses at `at_ns`; no error if it is unknown."""
         with self._changes:
             for address in self._addresses.pop(owner, frozenset()):
                 self._end(owner, address, at_ns)
@@ -83,11 +83,11 @@ class Directory:
                     del self._tenures[address]
 
     def __len__(self) -> int:
-        """Owners that have an address now."""
+        """The number of owners that currently have an address."""
         return len(self._addresses)
 
     def at(self, address: bytes, start_ns: int, end_ns: int) -> Names:
-        """Who had `address` in the interval; for the longest part of it where it changed hands."""
+        """Who had `address` in the interval; for the longest part of it if it changed hands."""
         best, longest = None, -1
         for tenure in self._tenures.get(address, ()):
             overlap = min(end_ns, tenure.until_ns) - max(start_ns, tenure.from_ns)
@@ -99,7 +99,7 @@ class Directory:
         return self._nearest(address, start_ns, end_ns) or unowned(address)
 
     def _nearest(self, address: bytes, start_ns: int, end_ns: int) -> Names | None:
-        """A pod's last segments come after its end, and its first before the API tells of it."""
+        """A pod's last segments come after its end, and its first before the API reports it."""
         best, nearest = None, GRACE_NS
         for tenure in self._tenures.get(address, ()):
             distance = max(tenure.from_ns - end_ns, start_ns - tenure.until_ns)
@@ -116,7 +116,7 @@ class Directory:
                 from_ns = min(from_ns, tenure.from_ns)
                 continue
             if tenure.owner != owner and tenure.from_ns > from_ns:
-                # News of an owner that came before: the later one keeps the address.
+                # Late news of an earlier owner: the later owner keeps the address.
                 until_ns = min(until_ns, tenure.from_ns)
                 kept.append(tenure)
                 continue
@@ -126,7 +126,7 @@ class Directory:
         self._tenures[address] = (*kept, _Tenure(owner, names, from_ns, until_ns))
 
     def _free_since(self, owner: str, address: bytes, from_ns: int) -> int:
-        """Since when `owner` may have `address`: before, a younger one had it, which is gone."""
+        """When `owner` can have got `address`: not before a younger owner, now gone, gave it up."""
         tenures = self._tenures.get(address, ())
         mine = [each.from_ns for each in tenures if each.owner == owner and each.until_ns == STILL]
         gone = [

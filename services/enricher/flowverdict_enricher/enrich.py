@@ -16,10 +16,10 @@ __all__ = ["enrich"]
 def enrich(
     records: npt.NDArray[np.void], directory: Directory, start_ns: int, end_ns: int
 ) -> tuple[pa.RecordBatch, Counter[str]]:
-    """`records` (dtype `raw_records.RECORD`) with names as of their interval.
+    """`records` (dtype `raw_records.RECORD`) with the names that applied in their interval.
 
-    Returns the batch, of `enriched.ARROW_SCHEMA`, rows in the order of `records`, and how many ends
-    are of each kind.
+    Returns the batch (`enriched.ARROW_SCHEMA`, rows in the order of `records`) and the number of
+    ends of each kind.
     """
     batch = batch_of(records, lambda address: directory.at(address, start_ns, end_ns))
     kinds: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Names from a file: the lab, tests, machines without Kubernetes.
+"""Names from a file, for the lab, tests and machines without Kubernetes.
 
 JSON, for example:
 
@@ -32,7 +32,7 @@ class InventoryNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InventoryPod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A pod; `workload` is what made it, `workload_kind` for example Deployment."""
+    """A pod; `workload` is what owns it, `workload_kind` is for example Deployment."""
 
     namespace: str
     name: str
@@ -51,7 +51,7 @@ class InventoryService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a file names."""
+    """The contents of an inventory file."""
 
     nodes: tuple[InventoryNode, ...] = ()
     pods: tuple[InventoryPod, ...] = ()
@@ -79,7 +79,7 @@ def read(path: Path) -> Inventory:
 
 
 def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int) -> None:
-    """Make the directory say what `inventory` says; what is new has been so `since_ns`."""
+    """Update the directory from `inventory`; anything new is dated `since_ns`."""
     zones = {node.name: node.zone for node in inventory.nodes}
     wanted: dict[str, tuple[Names, tuple[str, ...]]] = {}
     for node in inventory.nodes:
@@ -111,10 +111,10 @@ def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int
 
 
 async def follow(path: Path, directory: Directory, context: Context) -> None:
-    """Fill `directory` from `path` and again whenever the file changes, until stopping.
+    """Fill `directory` from `path`, and again whenever the file changes, until the service stops.
 
     Raises:
-        CannotRun: if the file is wrong at the start; later the last good one stays.
+        CannotRun: if the file is invalid at the start; later, the last valid version stays in use.
     """
     apply(read(path), directory, ALWAYS, time.time_ns())
     context.health.ready("names")

@@ -1,8 +1,8 @@
 """Names from a cluster: its pods, nodes, services, endpoint slices and jobs, listed and watched.
 
-The official client gives configuration, credentials and transport; the JSON is decoded here, since
-its models take forty times as long. List and watch as the API's own documentation asks: page the
-list, watch from its version with bookmarks, list again on 410 Gone
+The official client provides configuration, credentials and transport; the JSON is decoded here,
+since its models take forty times as long. Listing and watching follow the API's documentation: page
+the list, watch from its version with bookmarks, list again on 410 Gone
 (kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes).
 """
 
@@ -36,12 +36,12 @@ FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.5, 30.0
 SETTLED_SECONDS = 10
 """A watch that ends sooner is not resumed at once: the server may be in trouble."""
 SILENCE_SECONDS = 130
-"""A watch that gives nothing for longer than the server was asked to keep it is dead."""
+"""A watch that is silent for longer than the server was asked to keep it open is dead."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Resource:
-    """What is listed and watched: its name in the API, where, and what its objects are."""
+    """What is listed and watched: its name in the API, its path, and the type of its objects."""
 
     name: str
     path: str
@@ -79,7 +79,7 @@ class _Failure(msgspec.Struct):
 
 
 class _Gone(Exception):
-    """The version to watch from is no longer kept; list again."""
+    """The version to watch from has expired; list again."""
 
 
 class _Refused(Exception):
@@ -96,15 +96,15 @@ _TRANSIENT_ERRORS = (
 
 
 class _Readiness:
-    """One reason for all resources, in the service's health as `names`."""
+    """Combines the resources' reasons into one, `names` in the service's health."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._reasons = {each.name: "reading" for each in _RESOURCES}
         self._changes = threading.Lock()
 
-    def tell(self, resource: _Resource, why: str) -> None:
-        """Why a resource cannot be followed now; empty if it can."""
+    def report(self, resource: _Resource, why: str) -> None:
+        """Set why a resource cannot be followed now; empty if it can."""
         with self._changes:
             self._reasons[resource.name] = why
             waiting: dict[str, list[str]] = {}
@@ -112,8 +112,10 @@ class _Readiness:
                 if each:
                     waiting.setdefault(each, []).append(name)
             if waiting:
-                said = "; ".join(f"{', '.join(names)}: {each}" for each, names in waiting.items())
-                self._context.health.waiting("names", f"Kubernetes: {said}")
+                reasons = "; ".join(
+                    f"{', '.join(names)}: {each}" for each, names in waiting.items()
+                )
+                self._context.health.waiting("names", f"Kubernetes: {reasons}")
             else:
                 self._context.health.ready("names")
 
@@ -130,7 +132,7 @@ def _connect(kubeconfig: str) -> Any:
             "or FLOWVERDICT_NAMES=inventory"
         ) from None
     connection = client.ApiClient()
-    # It retries in silence; we retry and log why.
+    # The client would retry silently; we retry and log why.
     connection.rest_client.pool_manager.connection_pool_kw["retries"] = 0
     return connection
 
@@ -161,17 +163,18 @@ def _refusal(resource: _Resource, status: int) -> str:
     if status == 401:
         return "the API rejects our credentials (401)"
     if status == 403:
-        return f"the API forbids it (403): grant get, list and watch on {resource.name} everywhere"
+        verbs = f"get, list and watch on {resource.name}"
+        return f"the API forbids it (403): grant {verbs} in all namespaces"
     return f"the API answers {status}"
 
 
 def _why(error: Exception) -> str:
-    # Of a connection that cannot be made, the reason without the path that was asked for.
+    # For a failed connection, the reason without the requested path.
     return str(getattr(error, "reason", "") or error) or type(error).__name__
 
 
 def _decoded(raw: msgspec.Raw, resource: _Resource) -> cluster.Object | None:
-    """The object, or None for one that is not as the API says: all others are named still."""
+    """The object, or None if it is malformed, so that the others still get their names."""
     try:
         return msgspec.json.decode(raw, type=resource.kind)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -212,11 +215,11 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Position:
-    """How far a resource is known, and how long to wait before trying again.
+    """How far a resource has been read, and how long to wait before trying again.
 
     Attributes:
         pause: seconds.
-        version: empty if it is to be listed.
+        version: resource version to watch from; empty if it must be listed.
     """
 
     pause: float
@@ -226,7 +229,7 @@ class _Position:
 def _watch(
     api: Any, resource: _Resource, state: Cluster, position: _Position, readiness: _Readiness
 ) -> None:
-    """Apply changes after `position` until the server ends the watch, and move it along."""
+    """Apply changes after `position`, and advance it, until the server ends the watch."""
     query = {
         "watch": "true",
         "allowWatchBookmarks": "true",
@@ -234,7 +237,7 @@ def _watch(
         "timeoutSeconds": WATCH_SECONDS,
     }
     response = _get(api, resource, query, SILENCE_SECONDS)
-    readiness.tell(resource, "")
+    readiness.report(resource, "")
     try:
         for line in _lines(response):
             event = msgspec.json.decode(line, type=_Event)
@@ -242,7 +245,7 @@ def _watch(
                 failure = msgspec.json.decode(event.object, type=_Failure)
                 if failure.code == 410:
                     raise _Gone
-                raise _Refused(f"the watch ends with {failure.code}: {failure.message}")
+                raise _Refused(f"the watch ended with {failure.code}: {failure.message}")
             thing = _decoded(event.object, resource)
             if thing is None:
                 continue
@@ -256,7 +259,7 @@ def _watch(
         response.close()
 
 
-def _follow_for_ever(
+def _keep_following(
     api: Any, resource: _Resource, state: Cluster, context: Context, readiness: _Readiness
 ) -> None:
     position = _Position(FIRST_PAUSE_SECONDS)
@@ -269,10 +272,10 @@ def _follow_for_ever(
         except _Gone:
             log.info("the watch of %s is too old, listing again", resource.name)
             position.version, pause = "", position.pause
-        except Exception as error:  # noqa: BLE001 # whatever comes, names are followed on
-            readiness.tell(resource, _why(error))
+        except Exception as error:  # noqa: BLE001 # whatever happens, keep following
+            readiness.report(resource, _why(error))
             pause = position.pause
-            # What happened meanwhile is only in a fresh list if the watch itself was lost.
+            # A lost connection can resume the watch; after any other error, list again.
             if not isinstance(error, urllib3.exceptions.HTTPError):
                 position.version = ""
         if time.monotonic() - began < SETTLED_SECONDS:
@@ -283,7 +286,7 @@ def _follow_for_ever(
 
 
 async def follow(kubeconfig: str, directory: Directory, context: Context) -> None:
-    """Keep `directory` as the cluster is, until the service is to stop.
+    """Keep `directory` in sync with the cluster until the service stops.
 
     Raises:
         CannotRun: if there are no credentials for a cluster.
@@ -291,9 +294,9 @@ async def follow(kubeconfig: str, directory: Directory, context: Context) -> Non
     api = _connect(kubeconfig)
     state, readiness = Cluster(directory), _Readiness(context)
     for resource in _RESOURCES:
-        # Threads of their own, which may hang in a read: the process ends without waiting for them.
+        # Daemon threads, since they may hang in a read: the process exits without waiting.
         threading.Thread(
-            target=_follow_for_ever,
+            target=_keep_following,
             args=(api, resource, state, context, readiness),
             name=f"kubernetes {resource.name}",
             daemon=True,
@@ -302,7 +305,7 @@ async def follow(kubeconfig: str, directory: Directory, context: Context) -> Non
 
 
 def check(kubeconfig: str) -> int:
-    """Print whether all that names come from can be listed; 0 if it can."""
+    """Print whether all resources needed for names can be listed; 0 if they can."""
     try:
         api = _connect(kubeconfig)
         refused = []

@@ -1,4 +1,4 @@
-"""The enricher's life: a source of names, then one enriched message for each raw one."""
+"""The enricher: a source of names, then one enriched message for each raw one."""
 
 import asyncio
 import time
@@ -27,9 +27,9 @@ __all__ = ["SERVICE"]
 
 _ROWS = Counter("flowverdict_enricher_rows_total", "Flow rows enriched.")
 _ENDS = Counter(
-    "flowverdict_enricher_ends_total", "Ends of flows by what they were found to be.", ["kind"]
+    "flowverdict_enricher_ends_total", "Flow endpoints by the kind they were resolved to.", ["kind"]
 )
-_OWNERS = Gauge("flowverdict_enricher_names", "Pods, nodes and services with an address now.")
+_OWNERS = Gauge("flowverdict_enricher_names", "Pods, nodes and services that have an address.")
 _FORGET_SECONDS = 60
 
 
@@ -43,7 +43,7 @@ def _follow_names(
         return asyncio.create_task(containers.follow(settings.docker_url, directory, context))
     if not settings.inventory:
         raise SettingsError(
-            "FLOWVERDICT_INVENTORY is not set; FLOWVERDICT_NAMES=inventory needs it"
+            "FLOWVERDICT_INVENTORY is not set; FLOWVERDICT_NAMES=inventory requires it"
         )
     inventory.read(Path(settings.inventory))
     return asyncio.create_task(inventory.follow(Path(settings.inventory), directory, context))
@@ -56,7 +56,7 @@ async def _forget(directory: Directory) -> None:
 
 
 async def run(settings: EnricherSettings, context: Context) -> None:
-    """Enrich every raw message until the service is to stop."""
+    """Enrich every raw message until the service stops."""
     directory = Directory()
     _OWNERS.set_function(lambda: len(directory))
     names = _follow_names(settings, directory, context)
@@ -64,7 +64,7 @@ async def run(settings: EnricherSettings, context: Context) -> None:
     try:
         streams = (FLOWS_RAW, FLOWS_ENRICHED)
         async with connected(settings, "enricher", context, streams) as jetstream:
-            # A flow enriched before the names are known would stay unknown for ever.
+            # A flow enriched before the names are known would stay unknown.
             while "names" in context.health.reasons() and not context.stopping.is_set():
                 if names.done():
                     names.result()
@@ -81,7 +81,7 @@ async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: 
     async def handle(message: Msg) -> bool:
         header = IntervalHeader.decode(message.headers, *raw_records.SCHEMAS)
         if message.subject != f"flows.raw.{header.node}":
-            raise MalformedMessage(f"a message of node {header.node} on {message.subject}")
+            raise MalformedMessage(f"a message from node {header.node} on {message.subject}")
         records = raw_records.decode(message.data, schema_of(message.headers))
         batch, kinds = enrich(records, directory, header.start_ns, header.end_ns)
         headers = header.encode(enriched.SCHEMA)
@@ -97,7 +97,7 @@ async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: 
 
 
 async def check(settings: EnricherSettings) -> int:
-    """Print whether names and NATS are there; 0 if both are."""
+    """Print whether names and NATS are available; 0 if both are."""
     broken = 0
     if settings.names == "inventory":
         try:

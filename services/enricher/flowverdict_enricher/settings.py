@@ -19,9 +19,7 @@ class EnricherSettings(CommonSettings):
     )
     inventory: str = setting(optional_text, "", "inventory file (JSON)")
     kubeconfig: str = setting(
-        optional_text, "", "kubeconfig file; without it the pod's own service account"
+        optional_text, "", "kubeconfig file; if not set, the pod's own service account"
     )
-    docker_url: str = setting(
-        docker_url, "unix:///var/run/docker.sock", "where the Docker engine's API is"
-    )
+    docker_url: str = setting(docker_url, "unix:///var/run/docker.sock", "the Docker engine's API")
     listen: Address = listen_setting("enricher")

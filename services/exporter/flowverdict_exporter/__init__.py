@@ -1,6 +1,6 @@
 """Serves named flows to Prometheus on 9191: `flows.enriched` in, /metrics out.
 
-`server`   the service's life.
+`server`   the service.
 `series`   sums by pair of addresses.
 `family`   one metric: how rows become its sums, and how those are written out.
 `incidents` open incidents as metrics.

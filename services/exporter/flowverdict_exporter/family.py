@@ -18,11 +18,11 @@ __all__ = ["Family", "label_text"]
 
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _UNITS = ("seconds", "bytes")
-_MOST = 2.0**62
+_LARGEST_COUNT = 2.0**62
 
 
 def label_text(labels: Mapping[str, str]) -> str:
-    """Labels as they stand between braces; empty ones are left out, as Prometheus takes them."""
+    """Labels as written between braces, without empty ones, which Prometheus ignores."""
     return ",".join(
         f'{name}="{value.translate(_ESCAPES)}"' for name, value in labels.items() if value
     )
@@ -54,7 +54,7 @@ class Family:
         return self.columns + 1 if self._first.bounds else self.columns
 
     def sums(self, rows: PairRows) -> npt.NDArray[np.float64]:
-        """What a batch adds to each of its pairs: a row for each, `columns` wide."""
+        """What a batch adds to each of its pairs: one row each, `columns` wide."""
         pairs = len(rows.numbers)
         added = np.empty((pairs, self.columns))
         if not self._first.bounds:
@@ -63,12 +63,12 @@ class Family:
             return added
         readings = rows.values(self._first.field)
         taken = np.flatnonzero(readings)
-        values, of = readings[taken] * self._first.scale, rows.pair_of_row[taken]
+        values, pair_of_value = readings[taken] * self._first.scale, rows.pair_of_row[taken]
         buckets = len(self._first.bounds) + 1
         # Upper bounds are inclusive (`le`).
-        cells = of * buckets + np.searchsorted(self._first.bounds, values, side="left")
+        cells = pair_of_value * buckets + np.searchsorted(self._first.bounds, values, side="left")
         added[:, :-1] = np.bincount(cells, minlength=pairs * buckets).reshape(pairs, buckets)
-        added[:, -1] = np.bincount(of, values, pairs)
+        added[:, -1] = np.bincount(pair_of_value, values, pairs)
         return added
 
     def text(
@@ -82,7 +82,7 @@ class Family:
         for signal, column in zip(self.signals, values.T, strict=True):
             more = "".join(f',{name}="{value}"' for name, value in signal.labels.items())
             head, tail = f"{self.name}_total{{", f"{more}}} "
-            counts = column.clip(max=_MOST).astype(np.int64).tolist()
+            counts = column.clip(max=_LARGEST_COUNT).astype(np.int64).tolist()
             lines += [
                 f"{head}{label}{tail}{count}\n" for label, count in zip(labels, counts, strict=True)
             ]

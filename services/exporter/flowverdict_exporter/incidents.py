@@ -15,10 +15,10 @@ from flowverdict_contracts.verdicts import Cause, ComponentEnd, Verdict
 __all__ = ["EXPLAINS_LABELS", "FORGET_SECONDS", "INCIDENT_LABELS", "Incidents", "explained"]
 
 FORGET_SECONDS = 120.0
-"""An incident without a verdict for so long is no longer shown: the RCA worker is gone."""
+"""An incident without a verdict for this long is no longer shown: the RCA worker is gone."""
 
-_MOST_OPEN = 1000
-_MOST_LINK_ADDRESSES = 8
+_MAX_OPEN = 1000
+_MAX_LINK_ADDRESSES = 8
 
 INCIDENT_LABELS = (
     "incident_id",
@@ -36,7 +36,7 @@ EXPLAINS_LABELS = (
 
 
 def _flow_labels(component_end: ComponentEnd, end: str) -> dict[str, str]:
-    """Labels of the flows that a component is at the `end` ("src", "dst") of."""
+    """Labels of the flows that have a component at their `end` ("src", "dst")."""
     kind, namespace, name = component_end.kind, component_end.namespace, component_end.name
     if kind == "node":
         return {f"{end}_node": name}
@@ -48,7 +48,7 @@ def _flow_labels(component_end: ComponentEnd, end: str) -> dict[str, str]:
 def explained(cause: Cause) -> list[dict[str, str]]:
     """Sets of labels; a flow that has all of one set is explained by `cause`.
 
-    Each has a label `by` besides, the names of the others, joined: flow alerts are inhibited by it.
+    Each also has a label `by`, the joined names of the others, which inhibits flow alerts.
     """
     ends = {"sending": ("src",), "receiving": ("dst",), "both": ("src", "dst")}[cause.direction]
     if cause.kind == "node_link":
@@ -59,7 +59,7 @@ def explained(cause: Cause) -> list[dict[str, str]]:
         ]
     elif cause.kind == "link":
         # Its ends may be pods, services, nodes or addresses; their addresses are known in any case.
-        addresses = cause.addresses[:_MOST_LINK_ADDRESSES]
+        addresses = cause.addresses[:_MAX_LINK_ADDRESSES]
         sets = [{"src_ip": a, "dst_ip": b} for a, b in itertools.permutations(addresses, 2)]
     elif cause.kind == "service":
         sets = [{f"{end}_ip": address} for end in ends for address in cause.addresses]
@@ -100,7 +100,7 @@ _NUMBERS = (
     ),
     _Number(
         "flowverdict_incident_explains_ratio",
-        "Share of the failing flows that are the cause's.",
+        "Share of the failing flows that the cause explains.",
         lambda each: each.cause.explains if each.cause else 0.0,
     ),
     _Number(
@@ -125,7 +125,7 @@ def _same_cause(one: Verdict, other: Verdict) -> bool:
 
 
 class Incidents(Collector):
-    """The incidents that are open now; a collector for a `prometheus_client` registry."""
+    """The currently open incidents; a collector for a `prometheus_client` registry."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
@@ -133,7 +133,7 @@ class Incidents(Collector):
         self._lock = threading.Lock()
 
     def add(self, verdict: Verdict) -> None:
-        """Take a verdict; one that is older than the last is ignored."""
+        """Add a verdict; one older than the last is ignored."""
         now = time.monotonic()
         with self._lock:
             self._drop_stale(now)
@@ -145,9 +145,9 @@ class Incidents(Collector):
                 self._open.pop(verdict.incident_id, None)
                 return
             known = self._open.get(verdict.incident_id)
-            if known is None and len(self._open) >= _MOST_OPEN:
+            if known is None and len(self._open) >= _MAX_OPEN:
                 return
-            # A summary has figures that change; as a label each would be a new series.
+            # The figures in a summary change; as a label, each change would be a new series.
             same = known is not None and _same_cause(known.verdict, verdict)
             summary = known.summary if known is not None and same else verdict.summary
             self._open[verdict.incident_id] = _Open(verdict, summary, now)
@@ -164,7 +164,7 @@ class Incidents(Collector):
             incidents = list(self._open.values())
         active = GaugeMetricFamily(
             "flowverdict_incident_active",
-            "1 for each open incident; its cause, empty if none could be singled out.",
+            "1 for each open incident, labelled with its cause; empty if none was identified.",
             labels=INCIDENT_LABELS,
         )
         explains = GaugeMetricFamily(

@@ -1,4 +1,4 @@
-"""Each node: when it last reported, and what its kernel's maps had no room for."""
+"""Each node: when it last reported, and what it lost because its kernel's maps were full."""
 
 import threading
 import time
@@ -22,9 +22,9 @@ class _Node:
 
 
 _EXPIRE_SECONDS = 86400.0
-"""A node that sends nothing for a day has been removed; until then its silence is shown."""
+"""A node silent for a day is taken to be removed; until then it is still shown."""
 
-_MOST = 10_000
+_MAX_NODES = 10_000
 
 
 class Nodes(Collector):
@@ -35,9 +35,9 @@ class Nodes(Collector):
         self._lock = threading.Lock()
 
     def add(self, header: IntervalHeader) -> None:
-        """A message from a node was handled."""
+        """Record a message from a node."""
         with self._lock:
-            if header.node not in self._nodes and len(self._nodes) >= _MOST:
+            if header.node not in self._nodes and len(self._nodes) >= _MAX_NODES:
                 return
             node = self._nodes.setdefault(header.node, _Node())
             ended = min(header.end_ns / 1e9, time.time())
@@ -50,17 +50,17 @@ class Nodes(Collector):
         """The metrics, for a scrape."""
         last = GaugeMetricFamily(
             "flowverdict_node_last_interval_timestamp_seconds",
-            "End of the last interval that a node's collector sent, as a Unix time.",
+            "End of the last interval that a node's collector sent, as a Unix timestamp.",
             labels=["node"],
         )
         updates = CounterMetricFamily(
             "flowverdict_lost_flow_updates",
-            "Counts that are in no record: a node's kernel map of flows was full.",
+            "Flow updates not recorded because the node's kernel flow map was full.",
             labels=["node"],
         )
         sockets = CounterMetricFamily(
             "flowverdict_lost_sockets",
-            "Sockets that were not followed: a node's kernel map of sockets was full.",
+            "Sockets not tracked because the node's kernel socket map was full.",
             labels=["node"],
         )
         oldest = time.monotonic() - _EXPIRE_SECONDS

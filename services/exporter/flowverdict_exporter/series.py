@@ -1,7 +1,7 @@
 """Sums by pair of addresses, and the metrics they become.
 
-Each metric has a budget of series. Pairs are numbered as they come, the smallest free number first,
-and those beyond a metric's budget are summed in one with `other` in every label.
+Each metric has a budget of series. Pairs are numbered as they appear, smallest free number first,
+and those beyond a metric's budget are summed into one pair with `other` in every label.
 """
 
 import threading
@@ -20,7 +20,7 @@ __all__ = ["FAMILIES", "PairSeries"]
 
 _OTHER = label_text(dict.fromkeys(PAIR_LABELS, "other"))
 _EXPIRY_CHECK_SECONDS = 10.0
-"""How often expired pairs are dropped: it takes a walk through all of them."""
+"""How often expired pairs are dropped, which means checking all of them."""
 
 _Floats = npt.NDArray[np.float64]
 
@@ -51,8 +51,8 @@ class PairSeries:
     """The sums and their text.
 
     Args:
-        budget: series of each metric; pairs beyond it are summed as `other`.
-        expire_seconds: a pair without a flow for so long is dropped.
+        budget: series per metric; pairs beyond it are summed as `other`.
+        expire_seconds: a pair without a flow for this long is dropped.
     """
 
     def __init__(self, budget: int, expire_seconds: float) -> None:
@@ -126,10 +126,10 @@ def _own_metrics(pairs: int, overflows: list[tuple[str, int]], openmetrics: bool
     counter = "flowverdict_exporter_series_overflow"
     named = counter if openmetrics else f"{counter}_total"
     lines = [
-        "# HELP flowverdict_exporter_pairs Pairs of addresses that have series now.",
+        "# HELP flowverdict_exporter_pairs Address pairs that currently have series.",
         "# TYPE flowverdict_exporter_pairs gauge",
         f"flowverdict_exporter_pairs {pairs}",
-        f"# HELP {named} Pairs of a message that were summed as other, the budget being spent.",
+        f"# HELP {named} Pairs summed as other because the budget was used up.",
         f"# TYPE {named} counter",
         *(f'{counter}_total{{metric="{metric}"}} {count}' for metric, count in overflows),
     ]

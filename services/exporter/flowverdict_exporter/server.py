@@ -1,4 +1,4 @@
-"""The exporter's life: add up every enriched message and keep the open incidents."""
+"""The exporter: adds up every enriched message and tracks the open incidents."""
 
 import asyncio
 import uuid
@@ -21,11 +21,11 @@ from flowverdict_runtime.one_shot import check_nats
 
 __all__ = ["SERVICE"]
 
-_ROWS = Counter("flowverdict_exporter_rows_total", "Flow rows added up.")
+_ROWS = Counter("flowverdict_exporter_rows_total", "Flow rows added to the totals.")
 
 
 async def run(settings: ExporterSettings, context: Context) -> None:
-    """Add up every enriched message until the service is to stop."""
+    """Add up every enriched message until the service stops."""
     series = PairSeries(settings.series_budget, settings.expire_seconds)
     incidents = Incidents()
     nodes = Nodes()
@@ -48,7 +48,7 @@ async def run(settings: ExporterSettings, context: Context) -> None:
     streams = (FLOWS_ENRICHED, RCA_VERDICTS)
     async with connected(settings, "exporter", context, streams) as jetstream:
         if jetstream is not None:
-            # Every exporter is to hear every verdict, so the consumer is this process' own.
+            # Every exporter needs every verdict, so each process has its own consumer.
             verdict_consumer = f"exporter-{uuid.uuid4().hex[:12]}"
             await asyncio.gather(
                 consume_each(jetstream, context, FLOWS_ENRICHED, "exporter", add_flows),
@@ -59,7 +59,7 @@ async def run(settings: ExporterSettings, context: Context) -> None:
 
 
 async def check(settings: ExporterSettings) -> int:
-    """Print whether NATS is there; 0 if it is."""
+    """Print whether NATS is available; 0 if it is."""
     return await check_nats(settings)
 
 

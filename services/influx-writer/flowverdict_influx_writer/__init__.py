@@ -1,7 +1,7 @@
 """Writes to InfluxDB 2: `flows.enriched` and `rca.verdicts` in, points out.
 
-`server`    the service's life.
+`server`    the service.
 `points`    messages as lines of the line protocol.
-`database`  InfluxDB: its bucket, and writing until it is stored.
+`database`  InfluxDB: creating its bucket, and writing with retries.
 `check`     `--check`: whether InfluxDB answers.
 """

@@ -1,4 +1,4 @@
-"""What `--check` finds out about InfluxDB."""
+"""The part of `--check` that tests InfluxDB."""
 
 from influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
@@ -24,9 +24,7 @@ def check_database(settings: InfluxWriterSettings) -> int:
             print(f"broken   InfluxDB at {url} answers {error.status} when asked for its buckets")
             return 1
         except (HTTPError, OSError, ValueError, TypeError) as error:
-            print(
-                f"broken   {unreachable(settings, error)}; FLOWVERDICT_INFLUX_URL says where it is"
-            )
+            print(f"broken   {unreachable(settings, error)}; check FLOWVERDICT_INFLUX_URL")
             return 1
     print(f"ok       InfluxDB at {url}: bucket {bucket} {'is there' if found else 'will be made'}")
     return 0

@@ -1,4 +1,4 @@
-"""The InfluxDB: its bucket, and writing until it is written."""
+"""InfluxDB: creating its bucket, and writing with retries."""
 
 import asyncio
 import contextlib
@@ -23,27 +23,27 @@ __all__ = ["Database", "Unwritten", "unreachable"]
 
 log = logging.getLogger(__name__)
 
-_MOST_BYTES = 4_000_000
+_MAX_BYTES = 4_000_000
 _WRITTEN_STATUS = 204
 _TIMEOUT_MS = 20_000
 _HINTS = {
-    401: "the token is not known there; FLOWVERDICT_INFLUX_TOKEN gives it",
-    403: "the token may not write to this bucket; FLOWVERDICT_INFLUX_TOKEN gives it",
-    404: "it has no such organisation or bucket",
-    429: "it has too much to do",
+    401: "it does not accept the token; check FLOWVERDICT_INFLUX_TOKEN",
+    403: "the token may not write to this bucket; check FLOWVERDICT_INFLUX_TOKEN",
+    404: "no such organisation or bucket",
+    429: "it is overloaded",
 }
 
 _WRITTEN = Counter("flowverdict_influx_points_total", "Points written.")
 _REFUSED = Counter(
-    "flowverdict_influx_points_refused_total", "Points that InfluxDB will never take, by reason."
+    "flowverdict_influx_points_refused_total", "Points permanently rejected by InfluxDB, by status."
     , ["status"],
 )  # fmt: skip
-_WRITING = Histogram("flowverdict_influx_write_seconds", "Time that a write took.")
+_WRITING = Histogram("flowverdict_influx_write_seconds", "Time taken by a write.")
 _throttle = Throttle()
 
 
 class Unwritten(Unavailable):
-    """InfluxDB did not take the points now, and may later."""
+    """InfluxDB did not accept the points now, but may later."""
 
 
 @dataclass(slots=True)
@@ -54,11 +54,11 @@ class _Pending:
 
 
 class Database:
-    """Writes lines, many messages' in one request, one request at a time.
+    """Writes lines, from many messages in one request, one request at a time.
 
     Args:
         settings: where InfluxDB is, and how to write to it.
-        context: what tells that the service is to stop, and that InfluxDB keeps it waiting.
+        context: signals when to stop, and is notified when InfluxDB is unavailable.
     """
 
     def __init__(self, settings: InfluxWriterSettings, context: Context) -> None:
@@ -73,12 +73,12 @@ class Database:
         )
         self._api = WriteService(self._client.api_client)
         for status in (400, 413, 422):
-            _REFUSED.labels(str(status))  # a series from the start, so that an increase is seen
+            _REFUSED.labels(str(status))  # start at 0, so that an increase is visible
         self._pending: deque[_Pending] = deque()
         self._writing: asyncio.Task[None] | None = None
 
     async def store(self, lines: str, points: int) -> bool:
-        """True once InfluxDB has the lines, False if the service is to stop before that."""
+        """True once InfluxDB has stored the lines, False if the service stops before that."""
         if not points:
             return True
         pending = _Pending(lines, points, asyncio.get_running_loop().create_future())
@@ -91,13 +91,13 @@ class Database:
         while self._pending:
             taken = [self._pending.popleft()]
             size = len(taken[0].lines)
-            while self._pending and size + len(self._pending[0].lines) <= _MOST_BYTES:
+            while self._pending and size + len(self._pending[0].lines) <= _MAX_BYTES:
                 taken.append(self._pending.popleft())
                 size += len(taken[-1].lines)
             lines = "".join(each.lines for each in taken)
             try:
                 stored = await self._write(lines, sum(each.points for each in taken))
-            except Exception as error:  # noqa: BLE001 # each message's handler hears of it
+            except Exception as error:  # noqa: BLE001 # raised in each handler
                 for each in taken:
                     each.done.set_exception(error)
             else:
@@ -105,7 +105,7 @@ class Database:
                     each.done.set_result(stored)
 
     async def _write(self, lines: str, points: int) -> bool:
-        """Write until it is written; halves of what is too large, or has a line that is refused."""
+        """Write with retries; split what is too large or has a rejected line into halves."""
 
         async def write() -> int:
             return await asyncio.to_thread(self._request, lines, points)
@@ -125,10 +125,10 @@ class Database:
         return await self._write(first, half) and await self._write(second, points - half)
 
     def _request(self, lines: str, points: int) -> int:
-        """One write. Returns 0, or the status that says that these lines together are the problem.
+        """One write. Returns 0, or the HTTP status if the lines themselves are the problem.
 
         Raises:
-            Unwritten: if they are not.
+            Unwritten: if the problem is elsewhere.
         """
         settings = self._settings
         try:
@@ -149,12 +149,12 @@ class Database:
                 self._refused(422, int(dropped[1]) if dropped else points, str(error.body))
                 return 0
             if error.status == 404:
-                self._make_bucket()
+                self._create_bucket()
             raise Unwritten(*_why(settings, error)) from None
-        except Exception as error:  # noqa: BLE001 # its decoders', for an answer not InfluxDB's
+        except Exception as error:  # noqa: BLE001 # the client cannot decode the response
             raise Unwritten(unreachable(settings, error)) from None
         if status != _WRITTEN_STATUS:
-            raise Unwritten(f"{settings.influx_url} answers {status} to a write: not an InfluxDB 2")
+            raise Unwritten(f"{settings.influx_url} answers {status} to a write: not InfluxDB 2")
         return 0
 
     def _refused(self, status: int, points: int, what: str) -> None:
@@ -162,22 +162,22 @@ class Database:
         _throttle.warn(
             log,
             str(status),
-            "InfluxDB rejects points permanently",
+            "InfluxDB permanently rejected points",
             status=status,
             points=points,
             what=what[:300],
         )
 
     async def ensure_bucket(self) -> bool:
-        """Make the bucket if it is not there; who may not make one writes all the same."""
+        """Create the bucket if it does not exist; if that is forbidden, try to write anyway."""
 
         async def ensure() -> bool:
-            await asyncio.to_thread(self._make_bucket)
+            await asyncio.to_thread(self._create_bucket)
             return True
 
         return bool(await retry(self._context, "influxdb", ensure))
 
-    def _make_bucket(self) -> None:
+    def _create_bucket(self) -> None:
         settings = self._settings
         buckets = self._client.buckets_api()
         try:
@@ -198,7 +198,7 @@ class Database:
             _throttle.warn(log, "bucket", "cannot find or create the bucket: %s", why)
         except (HTTPError, OSError) as error:
             raise Unwritten(unreachable(settings, error)) from None
-        except Exception as error:  # noqa: BLE001 # an answer that is not InfluxDB's
+        except Exception as error:  # noqa: BLE001 # a response not from InfluxDB
             _throttle.warn(log, "bucket", "cannot find or create the bucket: %r", error)
 
     def close(self) -> None:
@@ -208,13 +208,13 @@ class Database:
 
 
 def unreachable(settings: InfluxWriterSettings, error: Exception) -> str:
-    """Why InfluxDB cannot be reached, without what urllib3 says around it."""
+    """Why InfluxDB cannot be reached, without the text urllib3 wraps around it."""
     reason = str(getattr(error, "reason", None) or error or type(error).__name__)
     return f"InfluxDB at {settings.influx_url} cannot be reached: {reason.rpartition(': ')[2]}"
 
 
 def _why(settings: InfluxWriterSettings, error: ApiException) -> tuple[str, float]:
-    """The reason in words, and how long InfluxDB wants to be left alone, in seconds."""
+    """The reason in words, and how many seconds InfluxDB asks clients to wait."""
     headers: Mapping[str, str] = error.headers or {}
     after = headers.get("Retry-After", "")
     hint = _HINTS.get(error.status) or str(error.body)[:200]

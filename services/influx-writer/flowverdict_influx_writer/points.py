@@ -1,7 +1,7 @@
 """Messages as lines of InfluxDB's line protocol (docs.influxdata.com, line protocol reference).
 
-`influxdb_client.Point` writes a pair's tags once, with every escape they need, and they are kept.
-The numbers behind them are written here, since a Point for each would take ten times as long
+`influxdb_client.Point` formats a pair's tags once, with all the escapes they need, and they are
+cached. The fields are formatted here, since a Point for each row would take ten times as long
 (`script/bench influx`).
 """
 
@@ -19,12 +19,12 @@ __all__ = ["FlowPoints", "verdict_point"]
 
 _REMEMBERED_PAIRS = 100_000
 _PART_NS = 1_000_000
-"""Parts of one interval may have the same pair. A point's time tells them apart, by a millisecond,
-since some stores that speak this protocol keep no finer time."""
+"""Parts of one interval may have the same pair. Their points' times differ by a millisecond, since
+some stores that speak this protocol have no finer resolution."""
 
 
 def _tag_text(labels: dict[str, str]) -> str:
-    """Labels as tags, each with a comma before it; empty ones are left out."""
+    """Labels as tags, each preceded by a comma; empty ones are left out."""
     point = Point("m")
     for name, value in labels.items():
         point.tag(name, value)
@@ -45,11 +45,11 @@ _TEMPLATE = _template()
 
 
 class FlowPoints:
-    """Enriched batches to points, one for each pair of addresses in each interval.
+    """Converts enriched batches to points, one for each pair of addresses in each interval.
 
-    A counter is a field with its sum. A histogram's readings are two fields, their sum and how many
-    there were, so that they can be averaged over any time and any group. The same message gives the
-    same points, so writing it again changes nothing.
+    A counter becomes a field with its sum. A histogram becomes two fields, the sum of its readings
+    and their number, so that they can be averaged over any time and any group. The same message
+    gives the same points, so writing it again changes nothing.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class FlowPoints:
         self._tags: dict[int, str] = {}
 
     def lines(self, header: IntervalHeader, batch: pa.RecordBatch) -> tuple[str, int]:
-        """The lines for a message, and how many they are."""
+        """The lines for a message, and how many there are."""
         if len(self._pairs) > _REMEMBERED_PAIRS:
             self._pairs.clear()
             self._tags.clear()
@@ -83,7 +83,7 @@ class FlowPoints:
 
 
 def verdict_point(verdict: Verdict) -> str:
-    """A verdict's line, at the end of its window."""
+    """A verdict's line, dated at the end of its window."""
     end = datetime.fromisoformat(verdict.window.end)
     point = (
         Point("verdict")

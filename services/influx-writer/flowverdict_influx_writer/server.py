@@ -1,4 +1,4 @@
-"""The influx-writer's life: write every enriched message and every verdict, then acknowledge it."""
+"""The influx-writer: writes every enriched message and every verdict, then acknowledges it."""
 
 import asyncio
 
@@ -21,11 +21,11 @@ from flowverdict_runtime.one_shot import check_nats
 __all__ = ["SERVICE"]
 
 _DURABLE = "influx-writer"
-_ROWS = Counter("flowverdict_influx_rows_total", "Flow rows taken in.")
+_ROWS = Counter("flowverdict_influx_rows_total", "Flow rows received.")
 
 
 async def run(settings: InfluxWriterSettings, context: Context) -> None:
-    """Write until the service is to stop."""
+    """Write until the service stops."""
     points = FlowPoints()
     database = Database(settings, context)
 
@@ -54,7 +54,7 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
 
 
 async def check(settings: InfluxWriterSettings) -> int:
-    """Print whether NATS and InfluxDB are there; 0 if both are."""
+    """Print whether NATS and InfluxDB are available; 0 if both are."""
     nats_status = await check_nats(settings)
     return max(nats_status, await asyncio.to_thread(check_database, settings))
 

@@ -12,13 +12,13 @@ __all__ = ["InfluxWriterSettings"]
 class InfluxWriterSettings(CommonSettings):
     """What the influx-writer reads from its environment."""
 
-    influx_url: str = setting(http_url, "http://127.0.0.1:8086", "where InfluxDB 2 is")
+    influx_url: str = setting(http_url, "http://127.0.0.1:8086", "the InfluxDB 2 server")
     influx_token: str = setting(
-        text, None, "a token that may write to the bucket, and make it if it is not there"
+        text, None, "a token with write access to the bucket; to create it, also access to buckets"
     )
-    influx_org: str = setting(text, "flowverdict", "the organisation that the bucket is in")
-    influx_bucket: str = setting(text, "flowverdict", "the bucket; made if it is not there")
+    influx_org: str = setting(text, "flowverdict", "the organisation that owns the bucket")
+    influx_bucket: str = setting(text, "flowverdict", "the bucket; created if it does not exist")
     influx_retention_days: float = setting(
-        number(0, 36500), "30", "how long a bucket made here keeps its points; 0 for ever"
+        number(0, 36500), "30", "how many days a bucket created here keeps its points; 0: forever"
     )
     listen: Address = listen_setting("influx-writer")

@@ -1,12 +1,12 @@
 """Puts Flowverdict's data sources, dashboards and alert rules into Grafana.
 
-`command`         what the command does.
+`command`         the command line.
 `boards`          the dashboards, each in a file.
-`board`           what a dashboard is made of: panels, queries, variables.
-`promql`          queries that panels share.
-`dashboard_json`  a dashboard as Grafana's JSON; `panel_kinds` is what differs by kind of panel.
+`board`           the parts of a dashboard: panels, queries, variables.
+`promql`          PromQL shared by the dashboards.
+`dashboard_json`  a dashboard as Grafana's JSON; `panel_kinds` has what is specific to each kind.
 `sources`         the data sources.
-`alerts`          Prometheus' alert rules as Grafana's.
+`alerts`          Prometheus alert rules, converted to Grafana's.
 `grafana`         compares with what Grafana has, and changes what differs.
 `difference`      what differs between two JSON documents.
 """

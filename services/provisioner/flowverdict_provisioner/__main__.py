@@ -4,7 +4,7 @@ from flowverdict_provisioner.command import run
 
 
 def main() -> None:
-    """The command `flowverdict-provisioner`."""
+    """Entry point of the `flowverdict-provisioner` command."""
     sys.exit(run())
 
 

@@ -1,7 +1,7 @@
-"""Prometheus' alert rules as Grafana's, for those who have no Alertmanager.
+"""Prometheus alert rules converted to Grafana's, for installations without Alertmanager.
 
-The rules are those of deploy/prometheus/rules. Left out are the flows' own alerts, since Grafana
-cannot hold them back while a verdict explains them, and what exists only for that.
+The rules come from deploy/prometheus/rules. Alerts on individual flows are left out, since Grafana
+cannot inhibit them while a verdict explains them; so are the rules needed only for inhibition.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ __all__ = ["FOLDER_UID", "GROUP_INTERVAL_SECONDS", "alert_groups", "alert_rules"
 FOLDER_UID = "flowverdict"
 
 GROUP_INTERVAL_SECONDS = 10
-"""As often as Grafana evaluates anything; its default of a minute would keep verdicts waiting."""
+"""Grafana's shortest evaluation interval; its default of a minute would delay verdicts."""
 
 _FILES = ("verdicts.yaml", "pipeline.yaml")
 _LEFT_OUT = ("FlowverdictExplains",)
@@ -26,7 +26,7 @@ _VERDICT = "FlowverdictVerdict"
 
 
 def alert_rules(paused: bool) -> list[dict[str, Any]]:
-    """The rules as Grafana's provisioning API takes them."""
+    """The rules in the form that Grafana's provisioning API expects."""
     return [_grafana_rule(group, rule, paused) for group, rule in _prometheus_rules()]
 
 
@@ -47,7 +47,7 @@ def _prometheus_rules() -> Iterator[tuple[str, dict[str, Any]]]:
 def _grafana_rule(group: str, rule: dict[str, Any], paused: bool) -> dict[str, Any]:
     name, expression, annotations = rule["alert"], rule["expr"], rule["annotations"]
     if name == _VERDICT:
-        # Prometheus' template asks for the verdict's words with a query, which Grafana's cannot.
+        # The Prometheus template queries for the verdict's summary; Grafana's templates cannot.
         expression = f"{expression} {WITH_SUMMARY}"
         annotations = {**annotations, "summary": "{{ $labels.summary }}"}
     query = {"refId": "A", "expr": expression, "instant": True, "range": False}

@@ -1,4 +1,4 @@
-"""What a dashboard is made of, declared: panels, their queries, variables."""
+"""Declarations of a dashboard's parts: panels, their queries, and variables."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,7 +11,7 @@ Store = Literal["prometheus", "influxdb"]
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """PromQL, or Flux in a panel of InfluxDB; `legend` names a series by its labels."""
+    """PromQL, or Flux in an InfluxDB panel; `legend` names a series by its labels."""
 
     expr: str
     legend: str = ""
@@ -20,7 +20,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """From `value` on, the color is `color`."""
+    """Values from `value` up are shown in `color`."""
 
     value: float
     color: str
@@ -37,9 +37,9 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its title and unit; `link` is followed from its cells.
+    """A table column: its title and unit; its cells link to `link`.
 
-    `red_above_fail_ratio`: cells above the threshold in force are red.
+    `red_above_fail_ratio`: cells above the current threshold are red.
     """
 
     name: str
@@ -56,11 +56,11 @@ class Panel:
     Attributes:
         kind: how it is drawn; a `matrix` is a table of `rows_by` by `columns_by`.
         description: what it shows and how to read it.
-        unit: of Grafana's units (`percentunit`, `s`, `Bps` …).
-        empty: text shown if there is no data, and what that means.
-        red_above_fail_ratio: values above the threshold in force are red, whatever it is now.
-        columns: of a table, in order; others are not shown.
-        width, height: of 24 columns, and in rows of 30 pixels.
+        unit: one of Grafana's units (`percentunit`, `s`, `Bps` …).
+        empty: text shown if there is no data, saying what that means.
+        red_above_fail_ratio: values above the RCA worker's current threshold are red.
+        columns: of a table, in order; all others are hidden.
+        width, height: in grid columns (of 24) and in rows of 30 pixels.
     """
 
     title: str
@@ -92,7 +92,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A selection: the values of `label` of `metric`, restricted to `given`."""
+    """A dashboard variable: the values of `label` in series of `metric` that match `given`."""
 
     name: str
     label: str

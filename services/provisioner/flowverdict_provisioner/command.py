@@ -1,4 +1,4 @@
-"""The command `flowverdict-provisioner`: apply, show what would be done, or write files."""
+"""The `flowverdict-provisioner` command: apply changes, preview them, or write files."""
 
 import argparse
 import dataclasses
@@ -27,17 +27,17 @@ _WAIT = "FLOWVERDICT_GRAFANA_WAIT_SECONDS"
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowverdict-provisioner",
-        description="Puts data sources, dashboards and alert rules into Grafana; run again, it"
-        " changes only what differs.",
+        description="Adds data sources, dashboards and alert rules to Grafana; later runs change"
+        " only what differs.",
         epilog=describe(ProvisionerSettings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     either = parser.add_mutually_exclusive_group()
     either.add_argument(
-        "--diff", action="store_true", help="say what would be changed, and change nothing"
+        "--diff", action="store_true", help="show what would change without changing anything"
     )
     either.add_argument(
-        "--check", action="store_true", help="say whether Grafana answers and takes the credentials"
+        "--check", action="store_true", help="check that Grafana accepts the credentials"
     )
     either.add_argument(
         "--export",
@@ -48,12 +48,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"flowverdict-provisioner: {text}", file=sys.stderr, flush=True)
 
 
 def _changes(settings: ProvisionerSettings, dry: bool) -> Iterator[Change]:
-    grafana = Grafana(settings, dry, _say)
+    grafana = Grafana(settings, dry, _log)
     sources = data_sources(settings)
     for source in sources:
         yield grafana.data_source(source)
@@ -87,14 +87,14 @@ def _export(folder: Path) -> None:
 
 
 def _check(settings: ProvisionerSettings) -> None:
-    organisation = Grafana(settings, True, _say).check()
+    organisation = Grafana(settings, True, _log).check()
     print(f"ok       Grafana at {settings.grafana_url}: organisation {organisation}")
 
 
 def run() -> int:
-    """Parse the command line and do it; returns the exit status.
+    """Parse the command line and run it; returns the exit status.
 
-    2 if a setting is wrong, 1 if Grafana does not do what it should.
+    2 if a setting is invalid, 1 if Grafana is unavailable or refuses.
     """
     arguments = _parser().parse_args()
     try:
@@ -103,19 +103,19 @@ def run() -> int:
             return 0
         settings = load(ProvisionerSettings)
         if (arguments.check or arguments.diff) and _WAIT not in os.environ:
-            # Who asks looks on; only who changes something waits for a Grafana that starts.
+            # Only a run that changes something waits for Grafana to start; these answer at once.
             settings = dataclasses.replace(settings, grafana_wait_seconds=0)
         if not settings.grafana_token and not settings.grafana_password:
-            _say("neither FLOWVERDICT_GRAFANA_TOKEN nor FLOWVERDICT_GRAFANA_PASSWORD is set")
+            _log("neither FLOWVERDICT_GRAFANA_TOKEN nor FLOWVERDICT_GRAFANA_PASSWORD is set")
             return INVALID_SETTINGS
         if arguments.check:
             _check(settings)
         else:
             _apply(settings, arguments.diff)
     except SettingsError as error:
-        _say(str(error))
+        _log(str(error))
         return INVALID_SETTINGS
     except (GrafanaError, OSError) as error:
-        _say(str(error))
+        _log(str(error))
         return CANNOT_RUN
     return 0

@@ -1,4 +1,4 @@
-"""Declared dashboards to Grafana's JSON, with grafana-foundation-sdk."""
+"""Converts declared dashboards to Grafana's JSON, with grafana-foundation-sdk."""
 
 import json
 from collections.abc import Mapping
@@ -44,7 +44,7 @@ _INSTANT = ("stat", "table", "matrix", "nodegraph")
 
 
 class _Flux(Dataquery):
-    """A query of InfluxDB, which the SDK has no type for."""
+    """An InfluxDB query; the SDK has no type for it."""
 
     def __init__(self, query: Query) -> None:
         self._query = query
@@ -57,10 +57,10 @@ class _Flux(Dataquery):
 
 
 def build(board: Board, sources: Mapping[str, tuple[str, str]] | None = None) -> dict[str, Any]:
-    """The dashboard's JSON model, as Grafana's API and its file provisioning take it.
+    """The dashboard's JSON model, as Grafana's API and its file provisioning accept it.
 
-    `sources` are the uid and name of the data source of each kind that it opens with; without, it
-    opens with Grafana's default of that kind.
+    `sources` has the uid and name of the data source to preselect for each kind; without it,
+    Grafana's default of that kind is selected.
     """
     built = (
         dashboard.Dashboard(board.title)
@@ -119,7 +119,7 @@ def _variable(variable: Variable) -> dashboard.QueryVariable:
         .multi(variable.several)
     )
     if variable.several:
-        # Also what has no such label, as a cluster of its own has none.
+        # Also matches series without the label: a single cluster has no cluster label.
         everything = models.VariableOption(selected=True, text="All", value="$__all")
         built = built.include_all(True).all_value(".*").current(everything)
     return built
@@ -160,7 +160,7 @@ def _panel(panel: Panel) -> Any:
     for query in panel.queries:
         built = built.with_target(_target(panel, query))
     if panel.red_above_fail_ratio or any(each.red_above_fail_ratio for each in panel.columns):
-        built = built.with_target(_target_of_fail_ratio(panel.store))
+        built = built.with_target(_fail_ratio_target(panel.store))
     if panel.thresholds:
         steps = [models.Threshold(value=each.value, color=each.color) for each in panel.thresholds]
         steps[0].value = None
@@ -187,7 +187,7 @@ def _target(panel: Panel, query: Query) -> Any:
     return built.instant() if panel.kind in _INSTANT else built.range()
 
 
-# What the last verdict in InfluxDB says; there is none before the first.
+# The threshold in the last verdict in InfluxDB; empty before the first verdict.
 _FLUX_FAIL_RATIO = f"""from(bucket: v.defaultBucket)
   |> range(start: -30d)
   |> filter(fn: (r) => r._measurement == "verdict" and r._field == "fail_ratio")
@@ -197,7 +197,7 @@ _FLUX_FAIL_RATIO = f"""from(bucket: v.defaultBucket)
   |> rename(columns: {{_value: "{FAIL_RATIO_REF}"}})"""
 
 
-def _target_of_fail_ratio(store: Store) -> Any:
+def _fail_ratio_target(store: Store) -> Any:
     if store == "influxdb":
         return _Flux(Query(_FLUX_FAIL_RATIO, ref=FAIL_RATIO_REF))
     built = prometheus.Dataquery().expr(FAIL_RATIO).ref_id(FAIL_RATIO_REF)

@@ -1,4 +1,4 @@
-"""What differs between what is wanted and what Grafana has."""
+"""Differences between the desired state and what Grafana has."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What was or would be done with one thing in Grafana.
+    """What was, or would be, done to one object in Grafana.
 
     Attributes:
         action: `created`, `updated` or `unchanged`.
@@ -25,7 +25,7 @@ class Change:
 
 
 def differences(wanted: Any, stored: Any, where: str = "") -> Iterator[str]:
-    """What of `wanted` is not so in `stored`, a line each; what only `stored` has is left out."""
+    """Where `stored` differs from `wanted`, one line each; what only `stored` has is ignored."""
     if isinstance(wanted, dict) and isinstance(stored, dict):
         for key, value in wanted.items():
             yield from differences(value, stored.get(key), f"{where}.{key}" if where else key)
@@ -45,7 +45,7 @@ def _short(value: Any) -> str:
 
 
 def with_choices_of(stored: Json, wanted: Json) -> Json:
-    """A dashboard's model with what its variables are set to in the stored one."""
+    """The wanted dashboard model with the variable selections of the stored one."""
     chosen = {
         variable.get("name"): variable["current"]
         for variable in stored.get("templating", {}).get("list", ())

@@ -1,7 +1,7 @@
-"""Compares what is wanted with what Grafana has, and changes only what differs.
+"""Compares the desired state with what Grafana has, and changes only what differs.
 
-What others made stays as it is: fields of a data source that are not ours, the folder that a
-dashboard was moved to, the time range and the choices saved in it, whether an alert rule is paused.
+Changes by others are kept: fields of a data source that we do not set, the folder that a dashboard
+was moved to, its saved time range and variable selections, and whether an alert rule is paused.
 """
 
 import time
@@ -35,15 +35,15 @@ class GrafanaError(RuntimeError):
 
 
 class Grafana:
-    """One Grafana.
+    """A Grafana server.
 
-    Each method looks, and changes what differs. Where an answer is lost it looks again, since the
-    change may have been made.
+    Each method reads the current state and changes what differs. If a response is lost, it reads
+    the state again, since the change may have been applied.
 
     Args:
-        settings: where it is, and who changes it.
-        dry: True to change nothing and only say what would be changed.
-        tell: is told, once for each reason, why it has to wait.
+        settings: Grafana's address and credentials.
+        dry: True to change nothing and only report what would change.
+        tell: called once for each reason to wait, with the reason.
     """
 
     def __init__(
@@ -63,39 +63,39 @@ class Grafana:
             protocol=parts.scheme,
             timeout=10,
         )
-        # A change that is redirected would become a mere question.
+        # A redirected POST or PUT would turn into a GET.
         self._api.client.s.max_redirects = 0
 
     def check(self) -> str:
-        """Name of the organisation whose Grafana this is.
+        """Name of the Grafana organisation that the credentials belong to.
 
         Raises:
-            GrafanaError: if it does not answer, or does not take the credentials.
+            GrafanaError: if it does not answer, or rejects the credentials.
         """
-        organisation = self._patiently(lambda: _object(self._api.client.GET("/org")))
+        organisation = self._retried(lambda: _object(self._api.client.GET("/org")))
         if "name" not in organisation:
-            raise GrafanaError(f"the answer of {self._url} is not Grafana's")
+            raise GrafanaError(f"the answer from {self._url} is not Grafana's")
         return str(organisation["name"])
 
     def folder(self) -> Change:
-        """The folder that new dashboards and the alert rules are in."""
-        return self._patiently(self._folder)
+        """Ensure the folder for new dashboards and the alert rules."""
+        return self._retried(self._folder)
 
     def data_source(self, wanted: Json) -> Change:
-        """A data source of `sources`."""
-        return self._patiently(lambda: self._data_source(wanted))
+        """Ensure a data source from `sources`."""
+        return self._retried(lambda: self._data_source(wanted))
 
     def dashboard(self, wanted: Json) -> Change:
-        """A dashboard of `boards`, built."""
-        return self._patiently(lambda: self._dashboard(wanted))
+        """Ensure a dashboard from `boards`, already built."""
+        return self._retried(lambda: self._dashboard(wanted))
 
     def alert_rule(self, wanted: Json) -> Change:
-        """An alert rule of `alerts`."""
-        return self._patiently(lambda: self._alert_rule(wanted))
+        """Ensure an alert rule from `alerts`."""
+        return self._retried(lambda: self._alert_rule(wanted))
 
     def alert_group(self, name: str) -> Change:
-        """How often the rules of a group are evaluated; it exists with its first rule."""
-        return self._patiently(lambda: self._alert_group(name))
+        """Set the evaluation interval of a rule group; its first rule creates the group."""
+        return self._retried(lambda: self._alert_group(name))
 
     def _folder(self) -> Change:
         found = self._find(lambda: self._api.folder.get_folder(FOLDER_UID))
@@ -110,7 +110,7 @@ class Grafana:
         if found is None:
             self._change(lambda: self._api.datasource.create_datasource(wanted))
             return Change("data source", name, "created")
-        # Grafana never gives secrets away.
+        # Grafana never returns secrets.
         shown = {key: value for key, value in wanted.items() if key != "secureJsonData"}
         details = tuple(differences(shown, found))
         if not details:
@@ -181,46 +181,46 @@ class Grafana:
                 return None
             raise
 
-    def _patiently(self, action: Callable[[], T]) -> T:
-        """`action`'s result, done again while Grafana is away or somebody changes the same."""
-        deadline, told = time.monotonic() + self._wait_seconds, ""
+    def _retried(self, action: Callable[[], T]) -> T:
+        """The result of `action`, retried while Grafana is unavailable or reports a conflict."""
+        deadline, reported = time.monotonic() + self._wait_seconds, ""
         while True:
             try:
                 return action()
             except requests.TooManyRedirects as error:
                 where = error.response.headers.get("Location") if error.response else "elsewhere"
                 raise GrafanaError(
-                    f"Grafana at {self._url} redirects to {where}: give FLOWVERDICT_GRAFANA_URL"
-                    " the address where it is"
+                    f"Grafana at {self._url} redirects to {where}: set FLOWVERDICT_GRAFANA_URL"
+                    " to its final address"
                 ) from None
             except (GrafanaServerError, requests.RequestException, ValueError) as error:
                 why = _reason(error)
             except GrafanaClientError as error:
                 if error.status_code not in (_CONFLICT, _VERSION_CONFLICT, _TOO_MANY):
                     raise self._refused(error) from None
-                why = "somebody else changes the same, or it has too much to do"
+                why = "someone else is changing the same object, or Grafana is overloaded"
             if time.monotonic() > deadline:
-                raise GrafanaError(f"Grafana at {self._url} does not do it in time: {why}")
-            if why != told:
+                raise GrafanaError(f"gave up on Grafana at {self._url}: {why}")
+            if why != reported:
                 limit = f"up to {self._wait_seconds:g} s"
                 self._tell(f"waiting for Grafana at {self._url}, {limit}: {why}")
-                told = why
+                reported = why
             time.sleep(_PAUSE_SECONDS)
 
     def _refused(self, error: GrafanaClientError) -> GrafanaError:
         if error.status_code in _REFUSED:
-            hint = "FLOWVERDICT_GRAFANA_TOKEN, or _USER and _PASSWORD, say who may change it"
+            hint = "check FLOWVERDICT_GRAFANA_TOKEN, or _USER and _PASSWORD"
             return GrafanaError(f"Grafana at {self._url} refuses ({error.status_code}); {hint}")
         if error.status_code == _NOT_FOUND:
             return GrafanaError(
-                f"{self._url} has no such API: is it a Grafana, and the whole path?"
+                f"{self._url} has no such API: is it Grafana, and is the path complete?"
             )
-        return GrafanaError(f"Grafana at {self._url} refuses: {error.message}")
+        return GrafanaError(f"Grafana at {self._url} refuses the request: {error.message}")
 
 
 def _object(answer: Any) -> Json:
     if not isinstance(answer, dict):
-        raise ValueError(f"{type(answer).__name__} instead of an object")  # as JSON's
+        raise ValueError(f"{type(answer).__name__} instead of an object")  # like bad JSON
     return answer
 
 
@@ -230,5 +230,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, requests.Timeout):
         return "it does not answer"
     if isinstance(error, requests.ConnectionError):
-        return "nothing listens there, or the connection broke"
+        return "nothing listens there, or the connection was lost"
     return f"its answer is not Grafana's: {error}"

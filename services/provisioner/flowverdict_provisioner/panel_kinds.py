@@ -1,4 +1,4 @@
-"""What is particular to each kind of panel, and where links lead."""
+"""What is specific to each kind of panel, and the targets of links."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,18 +21,18 @@ from flowverdict_provisioner.board import Column, Link, Panel
 __all__ = ["FAIL_RATIO_REF", "dashboard_url", "drawn"]
 
 FAIL_RATIO_REF = "threshold"
-"""The query for the threshold that is in force, and the name of its field."""
+"""The ref id of the query for the current threshold, and the name of its field."""
 
 
 def drawn(panel: Panel, built: Any) -> Any:
-    """The SDK's builder of a panel, with what belongs to its kind."""
+    """The SDK's panel builder, completed with what is specific to the panel's kind."""
     if panel.red_above_fail_ratio or any(each.red_above_fail_ratio for each in panel.columns):
         built = built.with_transformation(_red_above_fail_ratio())
     return _KINDS[panel.kind](panel, built) if panel.kind in _KINDS else built
 
 
 def dashboard_url(link: Link) -> str:
-    """The address of a dashboard within Grafana, with its variables and the time range kept."""
+    """The URL of a dashboard within Grafana that sets its variables and keeps the time range."""
     pairs = "".join(f"&var-{name}={quote(v, safe='${}._')}" for name, v in link.variables.items())
     return f"/d/{link.uid}?${{__url_time_range}}&${{cluster:queryparam}}{pairs}"
 
@@ -40,7 +40,7 @@ def dashboard_url(link: Link) -> str:
 def _red_above_fail_ratio() -> models.DataTransformerConfig:
     """Grafana's *Config from query results*: a red step at the value of the threshold's query.
 
-    public/app/features/transformers/fieldToConfigMapping in Grafana's source.
+    See public/app/features/transformers/fieldToConfigMapping in Grafana's source.
     """
     red = {"threshold": {"color": "red"}}
     mapping = {
@@ -97,7 +97,7 @@ def _matrix(panel: Panel, built: Any) -> Any:
 
 
 def _node_graph(panel: Panel, built: Any) -> Any:
-    # The panel knows its numbers by this name; Grafana names those of several queries by their ids.
+    # The panel expects this field name; with several queries, Grafana names fields by ref id.
     for query in panel.queries:
         named = {
             "mode": "binary",

@@ -1,4 +1,4 @@
-"""PromQL that panels of several dashboards share: whose flows, ratios, quantiles."""
+"""PromQL shared by several dashboards: selectors, rates, ratios, quantiles."""
 
 from flowverdict_contracts.signals import SIGNALS
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO, Ratio
@@ -23,7 +23,7 @@ __all__ = [
 
 CLUSTER = 'cluster=~"$cluster"'
 FLOWS_FROM = f'{CLUSTER},src_namespace=~"$namespace",src_workload=~"$workload",src_pod=~"$pod"'
-"""Selects what the chosen pods send."""
+"""Selects the flows that the chosen pods send."""
 
 _ANY = "tcp_data_segments_sent_total"
 
@@ -45,13 +45,13 @@ PAIR_RATIO = "pair:tcp_retransmission_ratio:rate2m"
 """The recording rule for each pair."""
 
 FAIL_RATIO = f"max(flowverdict_fail_ratio{{{CLUSTER}}})"
-"""The threshold that is in force: a flow fails above it."""
+"""The current threshold, above which a flow is failing."""
 
 WITH_SUMMARY = (
     "* on (incident_id) group_left (summary)"
     " topk by (incident_id) (1, max by (incident_id, summary) (flowverdict_incident_info))"
 )
-"""After an expression of incidents: adds each one's summary, even if exporters differ in it."""
+"""Appended to an expression over incidents: adds their summaries, even if exporters disagree."""
 
 RED_ABOVE_ZERO = (Threshold(0, "green"), Threshold(1, "red"))
 
@@ -73,13 +73,13 @@ OPEN_INCIDENTS = Panel(
 
 
 def rate(metric: str, selector: str, by: str = "") -> str:
-    """Sum of a counter's increase a second."""
+    """Sum of a counter's per-second rates."""
     grouping = f" by ({by})" if by else ""
     return f"sum{grouping} (rate({metric}{{{selector}}}[$__rate_interval]))"
 
 
 def counter(field: str) -> tuple[str, str]:
-    """The counter of a field of an enriched row, and what selects it among the metric's others."""
+    """The counter for a field of an enriched row, and the label matchers that select its series."""
     signal = next(each for each in SIGNALS if each.field == field)
     labels = "".join(f',{name}="{value}"' for name, value in signal.labels.items())
     return f"{signal.metric}_total", labels
@@ -97,14 +97,14 @@ def ratio(selector: str, by: str = "", of: Ratio = RETRANSMISSION_RATIO) -> str:
 
 
 def quantile(share: float, histogram: str, selector: str, by: str = "") -> str:
-    """The value that `share` of a histogram's readings are below."""
+    """The value that `share` of a histogram's samples are below."""
     grouping = f"le, {by}" if by else "le"
     buckets = f"rate({histogram}_bucket{{{selector}}}[$__rate_interval])"
     return f"histogram_quantile({share}, sum by ({grouping}) ({buckets}))"
 
 
 def to_pod(end: str) -> Link:
-    """From a row of a table to the dashboard of the pod at one of its ends."""
+    """A link from a table row to the dashboard of the pod at one end of the flow."""
     return Link(
         "This pod",
         "flowverdict-pod",

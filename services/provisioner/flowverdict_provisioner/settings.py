@@ -18,14 +18,14 @@ __all__ = ["ProvisionerSettings"]
 class ProvisionerSettings:
     """What the provisioner reads from its environment."""
 
-    grafana_url: str = setting(http_url, "http://127.0.0.1:3000", "where Grafana is")
-    grafana_user: str = setting(text, "admin", "who changes Grafana, where no token is given")
+    grafana_url: str = setting(http_url, "http://127.0.0.1:3000", "Grafana's address")
+    grafana_user: str = setting(text, "admin", "the user to log in as, if no token is given")
     grafana_password: str = setting(optional_text, "", "that user's password")
     grafana_token: str = setting(
-        optional_text, "", "a service account's token, instead of user and password"
+        optional_text, "", "a service account token, instead of user and password"
     )
     grafana_wait_seconds: float = setting(
-        number(0, 86400), "300", "how long to wait for a Grafana that does not answer"
+        number(0, 86400), "300", "how long to wait for Grafana to answer"
     )
     prometheus_url: str = setting(
         http_url, "http://127.0.0.1:9090", "Prometheus, as Grafana reaches it"
@@ -39,7 +39,7 @@ class ProvisionerSettings:
         http_url, "http://127.0.0.1:8086", "InfluxDB 2, as Grafana reaches it"
     )
     influx_token: str = setting(
-        optional_text, "", "a token that may read the bucket; without it InfluxDB is left out"
+        optional_text, "", "a token that can read the bucket; without it, InfluxDB is left out"
     )
-    influx_org: str = setting(text, "flowverdict", "the organisation that the bucket is in")
-    influx_bucket: str = setting(text, "flowverdict", "the bucket of the influx-writer")
+    influx_org: str = setting(text, "flowverdict", "the bucket's organisation")
+    influx_bucket: str = setting(text, "flowverdict", "the influx-writer's bucket")

@@ -1,4 +1,4 @@
-"""The data sources, as Grafana's API takes them."""
+"""The data sources, in the form that Grafana's API expects."""
 
 import hashlib
 from typing import Any
@@ -11,10 +11,10 @@ PROMETHEUS_UID = "flowverdict-prometheus"
 
 
 def data_sources(settings: ProvisionerSettings) -> list[dict[str, Any]]:
-    """What the settings give: Prometheus, and Alertmanager and InfluxDB where they are named.
+    """The configured data sources: Prometheus, plus Alertmanager and InfluxDB if they are set.
 
-    Grafana never tells a secret again, so a digest of it is kept beside it: that shows whether the
-    secret is still the same.
+    Grafana never returns a secret, so a digest is stored next to it to detect whether the secret
+    has changed.
     """
     sources = [
         _source(

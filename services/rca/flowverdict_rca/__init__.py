@@ -1,14 +1,14 @@
 """Judges which component is behind failing flows: `flows.enriched` in, `rca.verdicts` out.
 
 `command`    the command line.
-`server`     the service's life; `state` what it saves in NATS so that a restart forgets nothing.
+`server`     the service; `state` what it saves in NATS so that a restart loses nothing.
 `panes`      enriched rows to windows, by event time; decides when one is complete.
 `window`     a window as a table: what every pair counted in each pane.
 `decisions`  whether each pair of a window is OK or FAIL.
 `roles`      which components take part in which pairs.
 `ranking`    the components that explain the failing pairs.
 `mining`     association rules over pairs (Apriori).
-`judgement`  a window judged, and the verdict's document; `summary` its sentence.
+`judgement`  the judgement of a window, and the verdict document; `summary` its summary.
 `incidents`  judgements over time to verdicts: opened, ongoing, resolved.
 `offline`    the commands `fetch` and `analyse`.
 `report`     the command `report`: one HTML file about one incident.

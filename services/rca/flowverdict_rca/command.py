@@ -33,16 +33,16 @@ def _minutes(text: str) -> float:
 def run() -> int:
     """Parse the command line and do what it says; returns the exit status."""
     parser = parser_of(SERVICE)
-    commands = parser.add_subparsers(dest="command", title="commands (without one: the service)")
+    commands = parser.add_subparsers(dest="command", title="commands (default: run the service)")
     fetch = commands.add_parser(
-        "fetch", help="save a Prometheus' retransmission counters to a file"
+        "fetch", help="save retransmission counters from Prometheus to a file"
     )
     fetch.add_argument("url", metavar="PROMETHEUS_URL", help="for example http://localhost:9090")
     fetch.add_argument("--minutes", type=_minutes, default=120, help="how far back (default: 120)")
     fetch.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")
     analyse = commands.add_parser(
         "analyse",
-        help="print the itemsets and rules of such a file; a pair FAILs that sent anything again",
+        help="print the itemsets and rules of such a file; a pair with any retransmission FAILs",
     )
     analyse.add_argument("file", type=Path, metavar="FILE")
     analyse.add_argument("--min-support", type=_share, default=0.2, help="default: 0.2")
@@ -54,7 +54,7 @@ def run() -> int:
     report_.add_argument(
         "--nats",
         metavar="URL",
-        help="if NATS is (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
+        help="NATS server (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
     )
     arguments = parser.parse_args()
     try:

@@ -24,7 +24,7 @@ Mask = npt.NDArray[np.bool_]
 
 
 class PairStatus(IntEnum):
-    """What a pair is decided to be."""
+    """The decision on a pair."""
 
     UNDECIDED = 0
     OK = 1
@@ -33,7 +33,7 @@ class PairStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The pairs of a window with what each is.
+    """The pairs of a window with the status of each.
 
     Attributes:
         status: a `PairStatus` for each pair.
@@ -47,11 +47,11 @@ class Decisions:
     half_open: tuple[HalfOpen, ...]
 
     def positions(self, status: PairStatus) -> Numbers:
-        """Which pairs have this status."""
+        """Positions of the pairs with this status."""
         return np.flatnonzero(self.status == status)
 
     def pairs(self, positions: Numbers) -> Iterator[Pair]:
-        """Some of the pairs, as objects."""
+        """The pairs at `positions`, as objects."""
         window = self.window
         for at in positions.tolist():
             yield Pair(
@@ -65,15 +65,15 @@ class Decisions:
 def retransmits(evidence: Numbers, settings: RcaSettings) -> Mask:
     """Whether the retransmission ratio is above the threshold, on more than a few segments."""
     enough = total(evidence, "retransmitted_data_segments") >= settings.min_retransmissions
-    # A pair that sent no data has no ratio; NaN is above nothing.
+    # A pair that sent no data has no ratio: comparing NaN gives False.
     return enough & (ratios_of(RETRANSMISSION_RATIO, evidence, COUNTS) > settings.fail_ratio)
 
 
 def cannot_connect(evidence: Numbers, settings: RcaSettings) -> Mask:
     """Whether most of its own connection attempts fail, or their SYNs go unanswered.
 
-    SYN-ACKs do not count: a request that never becomes a connection says nothing about who
-    answers it, and a SYN-ACK that is lost makes the client retransmit its SYN.
+    SYN-ACKs do not count: a request that never becomes a connection says nothing about the
+    endpoint that answers it, and a lost SYN-ACK makes the client retransmit its SYN.
     """
     opens, failed = total(evidence, "opens"), total(evidence, "failed_opens")
     syns = total(evidence, "retransmitted_syns")
@@ -85,12 +85,11 @@ def cannot_connect(evidence: Numbers, settings: RcaSettings) -> Mask:
 
 
 def decide(window: Window, settings: RcaSettings) -> Decisions:
-    """What each pair is, and the evidence for it.
+    """The status of each pair, and the evidence for it.
 
-    No more of the past is taken than is needed: a flow that fails sends less, so that a healthy
-    past would outweigh it. A pair fails as soon as the newest panes say so. It is OK if the newest
-    pane alone has enough segments, or if the whole window has and the pair did not just fall
-    silent.
+    No more past panes are used than necessary: a failing flow sends less, so a healthy past would
+    outweigh it. A pair fails as soon as the newest panes show it. It is OK if the newest pane alone
+    has enough segments, or if the whole window does and the pair has not just fallen silent.
     """
     panes = window.panes
     status = np.full(panes.shape[1], PairStatus.UNDECIDED, np.int64)
@@ -112,10 +111,10 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
 
 
 def _delivered(counts: Numbers) -> Numbers:
-    """Segments that show a pair to be well: data, and handshakes that succeeded.
+    """Segments that show that a pair is healthy: data, and successful handshakes.
 
-    Pure ACKs are left out, since TCP never retransmits them: with them 10% packet loss shows as a
-    ratio of 6%, without them of 11% (measured in the lab).
+    Pure ACKs are left out, since TCP never retransmits them: with them, 10% packet loss shows as a
+    ratio of 6%; without them, as 11% (measured in the lab).
     """
     return total(counts, "data_segments_sent", "opens")
 

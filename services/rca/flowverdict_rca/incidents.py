@@ -1,8 +1,8 @@
 """Windows over time to verdicts: opened, ongoing, resolved.
 
-An incident opens when the same cause was found in several windows in a row, and resolves when
-nothing of it was for several. Everything follows from the windows, so judging the same windows
-again after a restart gives the same verdicts with the same ids.
+An incident opens when the same cause is found in several windows in a row, and resolves after
+several without it. Everything is derived from the windows, so judging the same windows again after
+a restart gives the same verdicts with the same ids.
 """
 
 import hashlib
@@ -26,13 +26,13 @@ _SAMPLED_FLOWS = 500
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
-    """What is remembered of an incident from window to window.
+    """What is remembered about an incident from window to window.
 
     Attributes:
         id: the same from `opened` to `resolved`.
-        causes: as last confirmed, the blamed one first; empty if none could be singled out.
+        causes: as last confirmed, the blamed one first; empty if none stood out.
         flows: a sample of the failing pairs of its last window, as short hashes.
-        windows: windows in a row that blamed the same.
+        windows: windows in a row that blamed the same cause.
         rival: what the last windows blamed instead, and in `rival_windows` how many in a row.
         clear: windows in a row without it.
         opened_ns: end of the window in which it opened, 0 before that.
@@ -68,8 +68,9 @@ def _key(causes: Sequence[Cause]) -> tuple[str, str]:
 
 
 def _sample(pairs: Sequence[Pair]) -> frozenset[str]:
-    """Hashes of the pairs, of many only the smallest: what two samples share tells how much the
-    wholes do (Broder, 1997), and the state stays small however much of a cluster fails.
+    """Hashes of the pairs, only the smallest if there are many: the overlap of two samples
+    estimates that of the full sets (Broder, 1997), and the state stays small however much of a
+    cluster fails.
     """
     hashes = (_digest(f"{pair.src} -> {pair.dst}") for pair in pairs)
     return frozenset(sorted(hashes)[:_SAMPLED_FLOWS])
@@ -80,7 +81,7 @@ def _digest(text: str) -> str:
 
 
 def _found(judgement: Judgement) -> list[_Found]:
-    """What a window blames, for which pairs; one without causes if it cannot tell."""
+    """What a window blames, for which pairs; one entry without causes if none stands out."""
     found = [(finding.causes, finding.explained) for finding in judgement.findings]
     if judgement.failing.size and not found:
         found = [((), judgement.failing)]
@@ -104,7 +105,7 @@ class Incidents:
         return self._known
 
     def judge(self, judgement: Judgement) -> Iterator[Verdict]:
-        """The verdicts that a window gives, those that explain most first."""
+        """The verdicts on a window, those that explain most first."""
         before, now = list(self._known), []
         for found in _found(judgement):
             match = _match(before, found)
@@ -153,7 +154,7 @@ class Incidents:
         else:
             rivals = match.rival_windows + 1 if key == match.rival else 1
             causes, windows, rival = match.causes, match.windows, key
-            if rivals >= self._needed(match, found):
+            if rivals >= self._windows_to_replace(match, found):
                 causes, windows, rival, rivals = found.causes, rivals, ("", ""), 0
         opens = not match.opened_ns and not rivals and windows >= self._settings.open_after
         return Incident(
@@ -166,12 +167,12 @@ class Incidents:
             opened_ns=end_ns if opens else match.opened_ns,
         )
 
-    def _needed(self, match: Incident, found: _Found) -> int:
-        """Windows in a row before another cause is believed.
+    def _windows_to_replace(self, match: Incident, found: _Found) -> int:
+        """Windows in a row before another cause is accepted.
 
-        While a fault fades, its flows recover one after the other, and what is left looks like a
-        smaller fault. So where the blamed one still takes part in all that fails, a whole window's
-        length more is waited for.
+        While a fault fades, its flows recover one by one, and what is left looks like a smaller
+        fault. So if the blamed component still takes part in everything that fails, wait for
+        another full window length.
         """
         if not match.opened_ns:
             return 1

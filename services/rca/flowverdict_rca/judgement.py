@@ -1,4 +1,4 @@
-"""One window judged: its failing pairs, what is behind them, and the verdict's document."""
+"""The judgement of one window: failing pairs, what is behind them, the verdict document."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ _SHOWN_FLOWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What each pair of a window is, and the findings behind the failing ones."""
+    """The status of each pair of a window, and the findings behind the failing ones."""
 
     decisions: Decisions
     findings: tuple[Finding, ...]
@@ -65,7 +65,7 @@ def verdict(
 ) -> Verdict:
     """The document that says what `judgement` means for one incident.
 
-    `causes` are empty if nothing could be singled out; `explained` are the positions of the
+    `causes` is empty if none stood out; `explained` contains the positions of the
     incident's failing pairs in this window.
     """
     window, decisions = judgement.window, judgement.decisions

@@ -40,7 +40,7 @@ class Transactions:
 
     Attributes:
         items: the name of each item.
-        flow, item: parallel arrays, an entry for each item of each flow, none twice.
+        flow, item: parallel arrays, one entry for each item of each flow.
         fails: whether each flow fails.
     """
 
@@ -60,7 +60,7 @@ def hypergeometric_p_value(population: int, failing: int, drawn: int, failing_dr
     """P(X >= failing_drawn) for X hypergeometric: `drawn` of `population` flows at random.
 
     The p-value of Fisher's exact test, one-sided: how often a component with `drawn` flows would
-    have `failing_drawn` or more of the `failing` ones if it had nothing to do with it.
+    have `failing_drawn` or more of the `failing` ones by chance alone.
     """
     return float(hypergeom.sf(failing_drawn - 1, population, failing, drawn))
 
@@ -88,10 +88,10 @@ def itemsets_and_rules(
 
 
 def failure_rules(transactions: Transactions) -> tuple[Rule, ...]:
-    """The rules between components and FAIL that say the most, at most twelve.
+    """The most informative rules between components and FAIL, at most twelve.
 
-    Only the failing flows are mined, since an item that never fails explains nothing; the supports
-    are those over all flows. So Apriori's cost grows with the failures alone.
+    Only the failing flows are mined, since an item that never fails explains nothing; supports are
+    computed over all flows. Apriori's cost thus grows with the failures alone.
     """
     fails, total = transactions.fails, len(transactions.fails)
     failing = np.flatnonzero(fails)
@@ -133,7 +133,7 @@ def _rules(frequent: pd.DataFrame, total: int, min_confidence: float) -> list[Ru
         return_metrics=[*_SUPPORTS, "confidence", "lift", "leverage"],
     )
     rules = [_rule(row, total) for row in table.to_dict("records") if row["support"] > 0]
-    # Highest confidence first; of equals FAIL -> component before its reverse, short before long.
+    # Highest confidence first, then FAIL -> component before its reverse, short before long.
     rules.sort(
         key=lambda rule: (
             -rule.confidence,
@@ -161,7 +161,7 @@ def _rule(row: dict[str, Any], total: int) -> Rule:
 
 
 def _without_special_cases(rules: list[Rule]) -> list[Rule]:
-    """Drop a rule where a shorter one with a part of its antecedents is at least as confident."""
+    """Drop a rule if a shorter one with some of its antecedents is at least as confident."""
     kept: list[Rule] = []
     for rule in sorted(rules, key=lambda each: len(each.antecedents) + len(each.consequents)):
         covered = any(

@@ -1,4 +1,4 @@
-"""The commands `fetch` and `analyse`: root cause analysis of what a Prometheus holds."""
+"""The commands `fetch` and `analyse`: root cause analysis of data from Prometheus."""
 
 import http.client
 import itertools
@@ -29,17 +29,17 @@ MAX_ADDRESSES = 500
 
 
 class OfflineError(RuntimeError):
-    """The input cannot be had or is not what it should be; the message says which and why."""
+    """The input cannot be read or is invalid; the message says which and why."""
 
 
 def fetch(url: str, out: Path, minutes: float) -> int:
     """Write the retransmission counters of the last `minutes` of the Prometheus at `url` to `out`.
 
-    One JSON object a line, as Prometheus gives a range query's series: `metric` with `src_ip` and
+    One JSON object per line, in the format of a range query's series: `metric` with `src_ip` and
     `dst_ip`, and `values`. Returns how many were written.
 
     Raises:
-        OfflineError: if Prometheus does not answer, refuses, or has no such series.
+        OfflineError: if Prometheus does not answer, returns an error, or has no such series.
     """
     end = time.time()
     query = {"query": QUERY, "start": end - 60 * minutes, "end": end, "step": STEP_SECONDS}
@@ -81,7 +81,7 @@ class _Series(msgspec.Struct):
 
     @property
     def retransmits(self) -> bool:
-        """Whether it counted anything; a series without samples was written by who knew it did."""
+        """Whether it counted anything; a series without samples is assumed to have."""
         samples = [*(self.values or ()), *((self.value,) if self.value else ())]
         return not samples or any(float(sample) > 0 for _, sample in samples)
 
@@ -108,9 +108,9 @@ def read_pairs(lines: Iterable[str]) -> dict[tuple[str, str], bool]:
 
 
 def transactions(pairs: dict[tuple[str, str], bool]) -> list[frozenset[str]]:
-    """A transaction for every directed pair of the addresses seen: FAIL where it retransmitted.
+    """A transaction for every directed pair of the addresses seen: FAIL if it retransmitted.
 
-    A pair that is not in the file sent nothing again, and is OK.
+    A pair that is not in the file retransmitted nothing, and is OK.
 
     Raises:
         OfflineError: if there are more than `MAX_ADDRESSES` addresses.
@@ -128,7 +128,7 @@ def analyse(path: Path, min_support: float, min_confidence: float, as_json: bool
     """Print the frequent itemsets and rules of a file that `fetch` wrote.
 
     Raises:
-        OfflineError: if the file cannot be read or holds no pairs.
+        OfflineError: if the file cannot be read or contains no pairs.
     """
     try:
         with path.open(encoding="utf-8") as lines:
@@ -137,7 +137,7 @@ def analyse(path: Path, min_support: float, min_confidence: float, as_json: bool
         raise OfflineError(f"{path}: {error}") from None
     flows = transactions(pairs)
     if not flows:
-        raise OfflineError(f"{path} holds no pair of addresses")
+        raise OfflineError(f"{path} contains no pair of addresses")
     itemsets, rules = itemsets_and_rules(flows, min_support, min_confidence)
     if as_json:
         json.dump(_document(flows, itemsets, rules), sys.stdout, indent=2)

@@ -1,7 +1,7 @@
 """Enriched rows to windows, by event time.
 
-A pane is a stretch of time of fixed length; a window is the last few panes. A pane is judged once
-every node that reports has passed its end, or a slow node has been waited for long enough.
+A pane is a fixed length of time; a window is the last few panes. A pane is judged once every node
+that reports has passed its end, or a slow node has been waited for long enough.
 """
 
 from collections.abc import Iterable, Iterator
@@ -55,12 +55,12 @@ class _Pane:
 
 
 class Panes:
-    """Takes enriched batches, gives windows.
+    """Collects enriched batches into windows.
 
     Args:
         watermark_ns: panes up to here were judged before a restart; their rows are known.
         seen_until: stream sequence up to which messages were read before.
-        too_late: those of them that came after their window was judged.
+        too_late: those of them that arrived after their window was judged.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Panes:
         self._last_sequence = seen_until
 
     def add(self, header: IntervalHeader, batch: pa.RecordBatch, sequence: int) -> None:
-        """Take the rows of one enriched message, the `sequence`-th of its stream."""
+        """Add the rows of one enriched message; `sequence` is its position in the stream."""
         self._last_sequence = max(self._last_sequence, sequence)
         self._node_watermarks[header.node] = max(
             self._node_watermarks.get(header.node, 0), header.end_ns
@@ -104,7 +104,7 @@ class Panes:
 
     def windows(self) -> Iterator[Window]:
         """The windows that are complete now, oldest first."""
-        while self._next is not None and self._is_whole(self._next):
+        while self._next is not None and self._is_complete(self._next):
             window = self._window(self._next)
             self._next += 1
             self._rows_late = 0
@@ -117,7 +117,7 @@ class Panes:
 
     @property
     def watermark_ns(self) -> int:
-        """End of the last window given."""
+        """End of the last window yielded."""
         return (self._next or 0) * self._length
 
     @property
@@ -128,7 +128,7 @@ class Panes:
 
     @property
     def too_late(self) -> tuple[int, ...]:
-        """Sequences that a restart would read again and must leave out."""
+        """Sequences that a restart would read again and must skip."""
         return tuple(sorted(each for each in self._too_late if each >= self.resume_from))
 
     @property
@@ -137,13 +137,13 @@ class Panes:
         return self._last_sequence
 
     def _pane_of(self, header: IntervalHeader) -> int:
-        # A short interval belongs where most of it lies. A long one, merged while NATS was away,
-        # belongs to its end: what came before is judged already.
+        # A short interval belongs to the pane that most of it lies in. A long one, merged while
+        # NATS was unavailable, belongs to its end: what came before is already judged.
         if header.end_ns - header.start_ns <= self._length:
             return (header.start_ns + header.end_ns) // 2 // self._length
         return (header.end_ns - 1) // self._length
 
-    def _is_whole(self, index: int) -> bool:
+    def _is_complete(self, index: int) -> bool:
         end = (index + 1) * self._length
         latest = max(self._node_watermarks.values(), default=0)
         if latest >= end + self._lateness + _SLACK_NS:
@@ -152,13 +152,13 @@ class Panes:
         return bool(active) and min(active) >= end + _SLACK_NS
 
     def _skip_empty(self) -> None:
-        """After a pause of hours, do not judge every empty pane of it."""
+        """After a gap of hours, do not judge every empty pane in it."""
         assert self._next is not None
         if self._panes and min(self._panes) > self._next + 10 * self._per_window:
             self._next = min(self._panes) - self._per_window
 
     def _forget_pairs(self) -> None:
-        """Free the numbers of pairs that no pane has any more, once they are many."""
+        """Free the numbers of pairs that are in no pane any more, once there are many."""
         none = np.empty(0, np.int64)
         held = np.unique(np.concatenate([none, *(each.numbers for each in self._panes.values())]))
         if len(self._pairs) > 2 * len(held) + _SPARE_PAIRS:

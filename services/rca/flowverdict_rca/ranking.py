@@ -1,8 +1,8 @@
 """The components that explain the failing pairs.
 
 A component explains the failing pairs that it takes part in, and is contradicted by the OK pairs
-that it takes part in. The best one is chosen, its pairs are set aside, and the rest is explained in
-the same way, so that two faults at once give two findings.
+that it takes part in. The best one is chosen, its pairs are set aside, and the rest are explained
+in the same way, so that two simultaneous faults give two findings.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ _MIN_SCORE = 0.6
 _MAX_P_VALUE = 0.1
 _MAX_FINDINGS = 5
 _RUNNERS_UP = 4
-# Of components with the very same flows, the first is named and the others are alternatives.
+# Of components with identical flows, the first is named and the others are alternatives.
 _PREFERENCE = ("pod", "service", "external", "unknown", "node", "workload", "link", "node_link")
 
 Mask = npt.NDArray[np.bool_]
@@ -34,12 +34,12 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A cause that was singled out, with what fits less well behind it.
+    """A cause that stands out, followed by those that fit less well.
 
     Attributes:
         causes: best first.
-        explained: positions of the failing pairs that are the first one's.
-        contradicting: positions of the OK pairs that are.
+        explained: positions of the failing pairs of the first cause.
+        contradicting: positions of the OK pairs of the first cause.
     """
 
     causes: tuple[Cause, ...]
@@ -49,7 +49,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class _Suspect:
-    """Components with the very same flows: positions of the failing ones and of the OK ones.
+    """Components with identical flows: positions of the failing ones and of the OK ones.
 
     `directions` are those in which each component has these flows and no others.
     """
@@ -64,8 +64,8 @@ class _Suspect:
 def findings(decisions: Decisions) -> list[Finding]:
     """What is behind the failing pairs, most convincing first; empty if nothing stands out.
 
-    One fault may make too few flows fail to be told from chance while another hides them, so the
-    faults found are tested together: as many are taken as make chance least likely.
+    One fault may affect too few flows to be distinguished from chance while another masks it, so
+    the faults found are tested together: those that make chance least likely are kept.
     """
     ok = decisions.status == PairStatus.OK
     remaining = decisions.status == PairStatus.FAIL
@@ -113,7 +113,7 @@ def _best_suspects(roles: Roles, failing: Mask, ok: Mask) -> list[_Suspect]:
         groups.setdefault((int(same_bad[role]), int(same_good[role])), []).append(role)
     score_of = dict(zip(involved.tolist(), scores.tolist(), strict=True))
     by_score = sorted(groups.values(), key=lambda group: -score_of[group[0]])
-    # Only the best are looked at further; those that score alike are ordered by name.
+    # Only the best are considered further; equal scores are ordered by name.
     least = score_of[by_score[: 3 * (1 + _RUNNERS_UP)][-1][0]]
     suspects = [
         _suspect(roles, group, score_of[group[0]], failing, ok)
@@ -139,8 +139,8 @@ def _suspect(roles: Roles, group: Sequence[int], score: float, failing: Mask, ok
 
 
 def _ordered(components: list[Component]) -> tuple[Component, ...]:
-    """The one to name first. If two endpoints are alike, the link between them is as far as the
-    evidence goes, and naming one of the two would be a guess.
+    """The components, the one to name first. If two endpoints have identical flows, the link
+    between them is as far as the evidence goes, and naming one of the two would be a guess.
     """
     components.sort(key=_rank_of)
     for kinds, link in (
@@ -204,7 +204,7 @@ def _node(component: Component, ends: set[Endpoint]) -> str:
 
 
 def _direction(component: Component, suspect: _Suspect, window: Window) -> Direction:
-    """The one that was judged; if several are the same flows, what those flows do."""
+    """The direction judged; if several cover the same flows, the direction of those flows."""
     directions = suspect.directions[component]
     if len(directions) == 1:
         return directions[0]

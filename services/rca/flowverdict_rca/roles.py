@@ -22,7 +22,7 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Parallel arrays: an entry for each role of each pair, none twice.
+    """Parallel arrays: one entry for each role of each pair.
 
     Attributes:
         roles: component and direction, by number.
@@ -40,7 +40,7 @@ class Roles:
     def alike(self, chosen: Mask) -> Numbers:
         """A number for each role; roles with the same `chosen` pairs have the same one.
 
-        Each pair is given a random number, and a role the sum of its pairs' (Zobrist 1970).
+        Each pair gets a random number, and each role the sum of its pairs' numbers (Zobrist 1970).
         """
         random = np.random.default_rng(0).integers(1 << 63, size=len(chosen), dtype=np.uint64)
         sums = np.zeros(len(self.roles), np.uint64)

@@ -1,4 +1,4 @@
-"""The RCA worker's life: enriched rows to windows, windows to verdicts."""
+"""The RCA worker: enriched rows to windows, windows to verdicts."""
 
 import asyncio
 import contextlib
@@ -44,8 +44,8 @@ _VERDICTS = Counter("flowverdict_rca_verdicts_total", "Verdicts published.", ["s
 _WATERMARK = Gauge(
     "flowverdict_rca_watermark_timestamp_seconds", "End of the last window judged, as a Unix time."
 )
-_OPEN = Gauge("flowverdict_rca_open_incidents", "Incidents that are open now.")
-_JUDGING = Histogram("flowverdict_rca_judge_seconds", "Time it took to judge a window.")
+_OPEN = Gauge("flowverdict_rca_open_incidents", "Incidents that are currently open.")
+_JUDGING = Histogram("flowverdict_rca_judge_seconds", "Time taken to judge a window.")
 _FAIL_RATIO = Gauge(
     "flowverdict_fail_ratio",
     "The threshold: a flow fails above this retransmission ratio (FLOWVERDICT_FAIL_RATIO).",
@@ -53,9 +53,9 @@ _FAIL_RATIO = Gauge(
 
 
 class Judging:
-    """How the worker takes messages: panes and incidents, and where they stand in the stream.
+    """How the worker handles messages: panes and incidents, and their position in the stream.
 
-    A message is acknowledged once the state that it led to is saved.
+    A message is acknowledged once the state that includes it is saved.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Judging:
         settings: RcaSettings,
         before: "Judging | None",
     ) -> "Judging":
-        """Take up the saved state and read on from where it stands.
+        """Load the saved state and continue reading from its position.
 
         Raises:
             CannotRun: if another worker has taken over from `before`.
@@ -132,16 +132,16 @@ class Judging:
         except MalformedMessage as error:
             await reject(message, error)
             return
-        except Exception as error:  # a bug of ours must not stop the judging
+        except Exception as error:  # a bug of ours must not stop judging
             log.exception("cannot read a message")
             await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
             return
-        message.data = b""  # held only to be acknowledged
+        message.data = b""  # kept only to be acknowledged
         self._held.append((sequence, message))
         _ROWS.inc(batch.num_rows)
 
     async def _judge_complete_windows(self) -> None:
-        """Publish what complete windows say, save the state, then acknowledge what it rests on."""
+        """Publish verdicts on complete windows, save the state, then acknowledge its messages."""
         judged = False
         for window in self._panes.windows():
             if not await self._judge(window):
@@ -202,8 +202,8 @@ class Judging:
 
 
 async def _subscribe(jetstream: JetStreamContext, start: int) -> JetStreamContext.PullSubscription:
-    # The saved state says where to read from, not what was acknowledged; the consumer is durable
-    # so that its lag can be seen.
+    # The saved state decides where to read from, not the acknowledgements; the consumer is durable
+    # so that its lag is visible.
     with contextlib.suppress(NotFoundError):
         await jetstream.delete_consumer(FLOWS_ENRICHED, _DURABLE)
     config = ConsumerConfig(
@@ -220,7 +220,7 @@ async def _subscribe(jetstream: JetStreamContext, start: int) -> JetStreamContex
 
 
 async def run(settings: RcaSettings, context: Context) -> None:
-    """Judge every window until the service is to stop."""
+    """Judge every window until the service stops."""
     _FAIL_RATIO.set(settings.fail_ratio)
     async with connected(settings, "rca", context, _STREAMS) as jetstream:
         if jetstream is not None:
@@ -232,7 +232,7 @@ async def run(settings: RcaSettings, context: Context) -> None:
 
 
 async def check(settings: RcaSettings) -> int:
-    """Print whether NATS is there; returns 0 if it is."""
+    """Print whether NATS is available; returns 0 if it is."""
     return await check_nats(settings)
 
 

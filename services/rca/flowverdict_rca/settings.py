@@ -18,12 +18,12 @@ class RcaSettings(CommonSettings):
     min_retransmissions: int = setting(
         integer(1, 1_000_000),
         "3",
-        "a flow with fewer retransmitted segments, or failed connects, in a window does not fail",
+        "a flow needs this many retransmitted segments, or failed connects, in a window to fail",
     )
     min_segments: int = setting(
         integer(1, 1_000_000),
         "20",
-        "a flow with fewer data segments and connects in a window is not OK",
+        "a flow needs this many data segments and connects in a window to be OK",
     )
     pane_seconds: float = setting(number(1, 3600), "2", "how often windows are judged")
     window_panes: int = setting(integer(1, 100), "5", "panes in the window that is judged")
@@ -31,7 +31,7 @@ class RcaSettings(CommonSettings):
         integer(1, 100), "3", "windows in a row that must blame the same cause to open an incident"
     )
     resolve_after: int = setting(
-        integer(1, 100), "3", "windows in a row without it that resolve an incident"
+        integer(1, 100), "3", "windows in a row without the cause before an incident is resolved"
     )
     lateness_seconds: float = setting(
         number(0, 3600), "10", "how long to wait for a slow node before a window is judged"

@@ -1,4 +1,4 @@
-"""What the RCA worker keeps in NATS, so that a restart forgets nothing."""
+"""What the RCA worker saves in NATS, so that a restart loses nothing."""
 
 import msgspec
 from nats.js import JetStreamContext
@@ -21,7 +21,7 @@ _KEY = "state"
 
 
 class State(msgspec.Struct, frozen=True):
-    """Where judging stands.
+    """How far judging has got.
 
     Attributes:
         resume_from: first sequence of FLOWS_ENRICHED that must be read again.
@@ -60,7 +60,7 @@ class StateStore:
     async def open(
         cls, jetstream: JetStreamContext, replicas: int = 1
     ) -> tuple["StateStore", State | None]:
-        """The store and what it holds; created, with so many replicas, if it does not exist."""
+        """The store and its state; created with `replicas` replicas if it does not exist."""
         bucket = await _bucket(jetstream, replicas)
         try:
             entry = await bucket.get(_KEY)
@@ -75,11 +75,11 @@ class StateStore:
         return cls(jetstream, replicas, bucket, entry.revision or 0), state
 
     async def announce(self, fail_ratio: float) -> None:
-        """Tell those who show ratios which threshold is in force."""
+        """Publish the threshold in force, for tools that show ratios."""
         await self._bucket.put(FAIL_RATIO_KEY, f"{fail_ratio:g}".encode())
 
     async def save(self, state: State) -> None:
-        """Keep `state`.
+        """Save `state`.
 
         Raises:
             CannotRun: if another worker has written since; two would judge everything twice.
@@ -91,10 +91,10 @@ class StateStore:
             entry = await self._bucket.get(_KEY)
             if entry.value != encoded:
                 raise CannotRun("another RCA worker is judging; this one stops") from None
-            # It was stored, and only the answer was lost.
+            # It was stored; only the response was lost.
             self._revision = entry.revision or 0
         except NoStreamResponseError:
-            # NATS came back without its data.
+            # NATS restarted without its data.
             self._bucket, self._revision = await _bucket(self._jetstream, self._replicas), 0
             raise
 

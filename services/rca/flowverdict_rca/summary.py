@@ -38,8 +38,8 @@ _DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "
 def blamed(
     cause: Cause, explained: Sequence[Pair], flows: FlowCounts, settings: RcaSettings
 ) -> str:
-    """Who is to blame, on what evidence, and what to check."""
-    where = f" on node {cause.node}" if cause.node and cause.kind != "node" else ""
+    """What is to blame, on what evidence, and what to check."""
+    place = f" on node {cause.node}" if cause.node and cause.kind != "node" else ""
     counts = {
         name: sum(pair.counts[name] for pair in explained)
         for name in (explained[0].counts if explained else ())
@@ -47,12 +47,12 @@ def blamed(
     symptoms = " and ".join(_symptoms(counts, settings)) or "they fail"
     others = "flow is" if flows.ok == 1 else "flows are"
     parts = [
-        f"{_capital(str(cause))}{where} is behind {len(explained)} of {flows.failing} failing flows"
+        f"{_capital(str(cause))}{place} is behind {len(explained)} of {flows.failing} failing flows"
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
     if cause.alternatives:
         alternatives = ", ".join(map(str, cause.alternatives))
-        parts.append(f"The same flows would fail for {alternatives}.")
+        parts.append(f"The evidence fits {alternatives} equally well.")
     parts.append(_advice(cause, counts, settings))
     return " ".join(parts)
 
@@ -70,7 +70,7 @@ def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:
 
 
 def _symptoms(counts: dict[str, int], settings: RcaSettings) -> list[str]:
-    """What is wrong with flows that counted `counts` together, in words."""
+    """What is wrong with flows whose counts add up to `counts`, in words."""
     if not counts:
         return []
     found = []
@@ -112,23 +112,23 @@ def _advice(cause: Cause, counts: dict[str, int], settings: RcaSettings) -> str:
 
 
 def undetermined(flows: FlowCounts) -> str:
-    """Flows fail, and nothing singles out a cause."""
+    """Flows fail, but no cause stands out."""
     return (
-        f"{flows.failing} of {flows.failing + flows.ok} flows fail, and there is not enough"
-        " evidence to name a cause: no pod, node or link takes part in most of the failing flows"
+        f"{flows.failing} of {flows.failing + flows.ok} flows fail, but there is not enough"
+        " evidence to name a cause: no pod, node or link is involved in most of the failing flows"
         " and in few of the others. If nearly all fail, check what they share."
     )
 
 
 def resolved(causes: Sequence[Cause]) -> str:
-    """What was blamed no longer fails."""
+    """The flows of the blamed component no longer fail."""
     if not causes:
         return "The flows that failed without a clear cause have recovered."
     return f"{_capital(str(causes[0]))} has recovered: its flows are no longer failing."
 
 
 def percent(ratio: float) -> str:
-    """A ratio as a person reads it: 0.42%, 4.2%, 5%, 42%."""
+    """A ratio for display: 0.42%, 4.2%, 5%, 42%."""
     if ratio >= 0.1:
         return f"{100 * ratio:.0f}%"
     return f"{100 * ratio:.2g}%" if ratio < 0.01 else f"{100 * ratio:.1f}".removesuffix(".0") + "%"

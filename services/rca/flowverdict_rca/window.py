@@ -1,4 +1,4 @@
-"""A window as a table: what every pair counted in each of its panes."""
+"""A window as a table: the counts of every pair in each of its panes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,20 +25,20 @@ COUNTS = (
     "drops_socket",
     "drops_other",
 )
-"""What is counted of a pair: fields of an enriched row, the columns of a window's tables."""
+"""What is counted for a pair: fields of an enriched row, the columns of a window's tables."""
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Some panes in a row.
+    """Several consecutive panes.
 
     Attributes:
         start_ns, end_ns: its time, UTC nanoseconds.
-        endpoints: everyone who sent or received in it.
-        src, dst: for each pair who sends and who receives, as positions in `endpoints`.
+        endpoints: every endpoint that sent or received in it.
+        src, dst: the sender and the receiver of each pair, as positions in `endpoints`.
         panes: counts, shape (panes, pairs, `COUNTS`), the newest pane first.
         rtt_us: for each pair its smoothed RTT as last sampled, 0 if unknown.
-        addresses: those seen of each endpoint.
+        addresses: those seen for each endpoint.
         coverage: how complete it is.
     """
 
@@ -55,10 +55,10 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One directed pair of a window about which something is said.
+    """One directed pair of a window.
 
     Attributes:
-        counts: by `COUNTS`, over the stretch of time that decided what the pair is.
+        counts: by `COUNTS`, over the panes that decided its status.
         rtt_us: smoothed RTT as last sampled, 0 if unknown.
     """
 
@@ -69,7 +69,7 @@ class Pair:
 
     @property
     def drops(self) -> int:
-        """Its packets that a node's kernel dropped."""
+        """How many of its packets a node's kernel dropped."""
         return sum(count for name, count in self.counts.items() if name.startswith("drops_"))
 
 

@@ -44,8 +44,8 @@ _REFRESH_SECONDS = 0.5
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowverdict-tail",
-        description="Shows what passes on NATS. Without a stream, an overview: open incidents,\n"
-        "the worst pairs, rates. With a stream: a live table on a terminal, JSON lines elsewhere.",
+        description="Shows live NATS messages. Without a stream: an overview of open incidents,\n"
+        "worst pairs and rates. With a stream: a live table on a terminal, otherwise JSON lines.",
         epilog=describe(NatsSettings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -76,10 +76,10 @@ def _malformed(message: Msg, error: MalformedMessage) -> None:
 
 
 def _connected(client: Client, url: str, shown_now: RenderableType) -> RenderableType:
-    """What is shown, below a warning if it is from before the connection was lost."""
+    """`shown_now`, below a warning if it dates from before the connection was lost."""
     if client.is_connected:
         return shown_now
-    lost = f"NOT CONNECTED to {redact(url)}; this is from before the connection was lost"
+    lost = f"NOT CONNECTED to {redact(url)}; this data is from before the connection was lost"
     return Group(Text(lost, style="bold white on red"), shown_now)
 
 
@@ -88,7 +88,7 @@ async def _watch(
     shown: Overview | LiveFlows | LiveVerdicts,
     handlers: Mapping[str, Callable[[Msg], None]],
 ) -> None:
-    """Hand what passes on each subject to its handler, and show the result."""
+    """Pass the messages on each subject to its handler, and show the result."""
     stopping = _stopping()
 
     def receiving(handle: Callable[[Msg], None]) -> Callable[[Msg], Awaitable[None]]:
@@ -182,7 +182,7 @@ async def _print_json(stream: str, settings: NatsSettings) -> None:
 
 
 async def _connect(settings: NatsSettings, stopping: asyncio.Event) -> Client | None:
-    """A connection, waited for as long as it takes; None if the command is to end before."""
+    """A connection, waiting indefinitely; None if the command is stopped before."""
     throttle, url = Throttle(), settings.nats_url
 
     async def failed(error: Exception) -> None:

@@ -1,4 +1,4 @@
-"""What each pair of endpoints counted in the last ten seconds."""
+"""The counts of each pair of endpoints over the last ten seconds."""
 
 import time
 from collections import deque
@@ -47,7 +47,7 @@ class PairNow:
 
     @property
     def retransmission_ratio(self) -> float | None:
-        """None if it sent no data."""
+        """The ratio; None if it sent no data."""
         return RETRANSMISSION_RATIO.of(self.counts)
 
     @property
@@ -63,7 +63,7 @@ class PairNow:
         return Text(percent(ratio), style="bold red" if is_bad else "")
 
 
-_NOBODY = Endpoint("unknown", "", "")
+_NO_ENDPOINT = Endpoint("unknown", "", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class PairTable:
 
     def whole(self) -> PairNow:
         """All pairs together."""
-        return PairNow(_NOBODY, _NOBODY, _named(self.sums.sum(axis=0)))
+        return PairNow(_NO_ENDPOINT, _NO_ENDPOINT, _named(self.sums.sum(axis=0)))
 
     def worst_first(self, chosen: npt.NDArray[np.bool_], most: int) -> Iterator[PairNow]:
         """The `chosen` pairs by retransmission ratio, then failed connects, then data sent."""
@@ -116,14 +116,14 @@ class _Part:
 
 
 class LivePairs:
-    """Takes enriched batches, gives the sums of the last ten seconds."""
+    """Collects enriched batches and sums them over the last ten seconds."""
 
     def __init__(self) -> None:
         self._pairs = EndpointPairs()
         self._parts: deque[_Part] = deque()
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """A batch has passed."""
+        """Add a batch that has just arrived."""
         if len(self._pairs) > _REMEMBERED_PAIRS:
             self._pairs.clear()
             self._parts.clear()

@@ -31,7 +31,7 @@ _WIDE_COLUMNS = 110
 
 
 class Overview:
-    """Takes messages, gives what to show now. Sums are of the last ten seconds."""
+    """Collects messages and renders them. Sums cover the last ten seconds."""
 
     def __init__(self) -> None:
         self._pairs = LivePairs()
@@ -41,12 +41,12 @@ class Overview:
         self.fail_ratio: float | None = None
 
     def add_flows(self, header: IntervalHeader, batch: pa.RecordBatch) -> None:
-        """An enriched message has passed."""
+        """Add an enriched message."""
         self._nodes[header.node] = time.monotonic()
         self._pairs.add(batch)
 
     def add_verdict(self, verdict: Verdict) -> None:
-        """A verdict has passed."""
+        """Add a verdict."""
         if verdict.status == "resolved":
             self._open.pop(verdict.incident_id, None)
             self._resolved.appendleft(verdict)
@@ -55,7 +55,7 @@ class Overview:
             self.fail_ratio = verdict.fail_ratio
 
     def render(self) -> RenderableType:
-        """What to show as of now."""
+        """What to show now."""
         now = time.monotonic()
         self._open = {
             incident_id: each
@@ -87,7 +87,7 @@ class Overview:
             words = f"half-open requests at {endpoint}: {synacks} SYN-ACKs retransmitted"
             text.append("\n" + printable(words), style="yellow")
         if not self._nodes:
-            text = Text("nothing has passed yet; waiting for flows …", style="dim")
+            text = Text("no flows yet; waiting …", style="dim")
         return text
 
     def _incidents(self) -> RenderableType:

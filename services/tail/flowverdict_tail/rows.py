@@ -1,4 +1,4 @@
-"""A message to plain rows, as they are printed in JSON."""
+"""Converts messages to plain rows, to be printed as JSON."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,10 +26,10 @@ def _times(header: IntervalHeader) -> Row:
 
 
 def raw_rows(message: Msg) -> Iterator[Row]:
-    """The flows of a raw message; counts, and units in the names, as in the contract.
+    """The flows of a raw message; field names and units are those of the contract.
 
     Raises:
-        MalformedMessage: if it is not one.
+        MalformedMessage: if the message is malformed.
     """
     times = _times(IntervalHeader.decode(message.headers, *raw_records.SCHEMAS))
     records = raw_records.decode(message.data, schema_of(message.headers))
@@ -45,7 +45,7 @@ def flow_rows(message: Msg) -> Iterator[Row]:
     """The flows of an enriched message.
 
     Raises:
-        MalformedMessage: if it is not one.
+        MalformedMessage: if the message is malformed.
     """
     times = _times(IntervalHeader.decode(message.headers, enriched.SCHEMA))
     for row in enriched.decode(message.data).to_pylist():
@@ -53,10 +53,10 @@ def flow_rows(message: Msg) -> Iterator[Row]:
 
 
 def verdict_rows(message: Msg) -> Iterator[Row]:
-    """The verdict of a message.
+    """The verdict in a message.
 
     Raises:
-        MalformedMessage: if it is not one.
+        MalformedMessage: if the message is malformed.
     """
     row: Row = msgspec.to_builtins(verdicts.decode(message.data))
     yield row
@@ -67,4 +67,4 @@ STREAMS: dict[str, tuple[str, Callable[[Msg], Iterator[Row]]]] = {
     "flows": (SUBJECT_ENRICHED, flow_rows),
     "verdicts": (SUBJECT_VERDICTS, verdict_rows),
 }
-"""Name on the command line to subject, and how to read a message of it."""
+"""Maps a name on the command line to its subject and the reader of its messages."""

@@ -1,4 +1,4 @@
-"""The live tables: the flows that matter most in the last seconds, or the last verdicts."""
+"""The live tables: the worst flows of the last few seconds, or the last verdicts."""
 
 from collections import deque
 
@@ -14,11 +14,11 @@ from flowverdict_tail.live_pairs import WINDOW_SECONDS, LivePairs
 __all__ = ["LiveFlows", "LiveVerdicts"]
 
 _SHOWN_PAIRS, _SHOWN_VERDICTS = 20, 6
-_NOTHING = Text("nothing in the last seconds; waiting …", style="dim")
+_NOTHING = Text("nothing in the last few seconds; waiting …", style="dim")
 
 
 class LiveFlows(LivePairs):
-    """Takes enriched batches, shows the pairs that retransmit most."""
+    """Collects enriched batches and shows the pairs that retransmit most."""
 
     fail_ratio: float | None = None
 
@@ -33,25 +33,25 @@ class LiveFlows(LivePairs):
         everything = pairs.numbers > 0
         for pair in pairs.worst_first(everything, _SHOWN_PAIRS):
             table.add_row(
-                Text(printable(str(pair.src))),  # not markup: a name may hold brackets
+                Text(printable(str(pair.src))),  # not markup: a name may contain brackets
                 Text(printable(str(pair.dst))),
                 f"{pair.counts['data_segments_sent'] / WINDOW_SECONDS:.0f}",
                 pair.ratio_text(self.fail_ratio),
                 str(pair.counts["failed_opens"]),
                 f"{pair.rtt_ms:.1f}" if pair.rtt_ms is not None else "",
             )
-        footer = Text(f"{pairs.rows} rows in this time; Ctrl+C to quit", style="dim")
+        footer = Text(f"{pairs.rows} rows in that time; Ctrl+C to quit", style="dim")
         return Group(table if len(pairs.numbers) else _NOTHING, footer)
 
 
 class LiveVerdicts:
-    """Takes verdicts, shows the last ones."""
+    """Collects verdicts and shows the last ones."""
 
     def __init__(self) -> None:
         self._last: deque[Verdict] = deque(maxlen=_SHOWN_VERDICTS)
 
     def add(self, verdict: Verdict) -> None:
-        """A verdict has passed; one that repeats the last replaces it."""
+        """Add a verdict; one that repeats the last replaces it."""
         if self._last:
             last = self._last[-1]
             if (last.incident_id, last.status) == (verdict.incident_id, verdict.status):

@@ -1,6 +1,6 @@
-"""Fills the Secret `flowverdict-credentials` with what is missing in it; a Job runs this.
+"""Generates the missing passwords in the Secret `flowverdict-credentials`; runs as a Job.
 
-What is there stays, so that it can run as often as it likes. Nothing secret is printed.
+Existing keys are kept, so it is safe to run any number of times. It never prints a secret.
 """
 
 import base64
@@ -30,7 +30,7 @@ ATTEMPTS = 5
 def password() -> str:
     """A new password of 192 random bits.
 
-    It begins with a letter: nats-server reads a variable that looks like a number as one.
+    It starts with a letter: nats-server parses a variable that looks like a number as a number.
     """
     return "p" + secrets.token_hex(24)
 
@@ -39,14 +39,14 @@ def fill(core: client.CoreV1Api, namespace: str) -> list[str]:
     """Add the missing keys; returns their names.
 
     Raises:
-        ApiException: if the API refuses, also since somebody else changed the Secret meanwhile.
+        ApiException: if the API returns an error, such as a conflict with a concurrent change.
     """
     secret = core.read_namespaced_secret(NAME, namespace)
     missing = [name for name in PASSWORDS if not (secret.data or {}).get(name)]
     if missing:
         assert secret.metadata is not None
         data = {name: base64.b64encode(password().encode()).decode() for name in missing}
-        # With the version that was read, two at a time cannot overwrite each other's.
+        # Sending the version that was read keeps two concurrent runs from overwriting each other.
         metadata = {"resourceVersion": secret.metadata.resource_version}
         core.patch_namespaced_secret(NAME, namespace, {"metadata": metadata, "data": data})
     return missing
@@ -59,13 +59,15 @@ def main() -> int:
     core = client.CoreV1Api()
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            made = fill(core, namespace)
+            added = fill(core, namespace)
         except client.ApiException as error:
             if error.status == 409 and attempt < ATTEMPTS:
                 continue
             print(f"secret {namespace}/{NAME}: {error.status} {error.reason}", file=sys.stderr)
             return 1
-        print(f"secret {namespace}/{NAME}: made {', '.join(made) if made else 'nothing new'}")
+        print(
+            f"secret {namespace}/{NAME}: generated {', '.join(added) if added else 'nothing new'}"
+        )
         return 0
     return 1
 

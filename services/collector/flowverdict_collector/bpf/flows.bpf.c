@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Counts TCP per flow, in the kernel, from the sockets' own counters.
+ * Counts TCP traffic per flow, in the kernel, from the sockets' own counters.
  *
  * Every hook reads the totals that the kernel already keeps in struct tcp_sock
- * (include/linux/tcp.h) and adds what changed since the hook before to the
- * flow's record. So a record holds what the kernel itself counted; an event
- * that no hook sees is picked up by the next one, at the latest when the socket
- * is destroyed.
+ * (include/linux/tcp.h) and adds what changed since the previous hook to the
+ * flow's record. A record thus contains what the kernel itself counted; an
+ * event that no hook sees is picked up by the next one, at the latest when the
+ * socket is destroyed.
  *
  * No layout is declared here. Offsets in kernel structs come from the running
  * kernel's BTF, the members of a record from the wire contract, both as -D
@@ -135,7 +135,7 @@ static __always_inline int read_key(void *common, struct flow_key *key)
 	return 1;
 }
 
-/* A closed socket has given its number back; inet_sport still holds it. */
+/* A closed socket has released its port number, but inet_sport still has it. */
 static __always_inline int read_socket_key(void *sk, struct flow_key *key)
 {
 	u16 src_port = 0;
@@ -147,7 +147,7 @@ static __always_inline int read_socket_key(void *sk, struct flow_key *key)
 	return 1;
 }
 
-/* The flow of a packet, as its sender names it. */
+/* The flow of a packet, from its sender's point of view. */
 static __always_inline int read_packet_key(void *skb, struct flow_key *key)
 {
 	void *head = 0, *ip;
@@ -185,7 +185,7 @@ static __always_inline int read_packet_key(void *skb, struct flow_key *key)
 	return 1;
 }
 
-/* The flow's record of this interval, made if there is none. */
+/* The flow's record for this interval, created if there is none. */
 static __always_inline struct flow_record *record_of(struct flow_key *key)
 {
 	int slot = 0;
@@ -215,7 +215,7 @@ static __always_inline void read_totals(void *sk, struct totals *now)
 	READ(now->total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
 }
 
-/* tcp_disconnect() sets the totals back to zero on a socket that is used again. */
+/* tcp_disconnect() resets the totals of a socket that is reused. */
 #define GREW(field) (now.field >= tracked->seen.field ? now.field - tracked->seen.field : now.field)
 
 static __always_inline int is_connected(u8 state)
@@ -225,10 +225,10 @@ static __always_inline int is_connected(u8 state)
 }
 
 /*
- * Adds what the socket counted since the hook before. If the map is full the
- * socket's own totals keep the difference for the next hook. All that a socket
- * retransmits in SYN_SENT is its SYN. A connection counts as opened once any hook
- * sees it connected: the hook of the change itself may have been skipped.
+ * Adds what the socket counted since the previous hook. If the map is full, the
+ * difference stays in the socket's own totals for the next hook. The only thing a
+ * socket retransmits in SYN_SENT is its SYN. A connection counts as opened once any
+ * hook sees it connected: the hook for the transition may have been skipped.
  */
 static __always_inline struct flow_record *sample(void *sk, struct tracked_socket *tracked,
 						  int in_syn_sent, int opens_now)
@@ -282,10 +282,10 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 }
 
 /*
- * Whether a socket that no hook has seen is one that was opened since the start,
- * and not one that was idle all the time. This kernel skips the programs of whole
- * softirqs now and then, with every event of a new connection in them; what such
- * a socket received since the start gives it away.
+ * Whether a socket that no hook has seen was opened after the start, rather than
+ * idle since before. The kernel occasionally skips the programs for a whole
+ * softirq, and with them every event of a new connection; such a socket is
+ * told apart by having received something since the start.
  */
 static __always_inline int was_skipped(void *sk)
 {
@@ -346,11 +346,11 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 }
 
 /*
- * Whether an entry is of an earlier use of this socket's memory: connect() after
- * disconnect() gives a socket another port and its totals begin anew, and a
+ * Whether an entry belongs to an earlier use of this socket's memory: connect()
+ * after disconnect() gives a socket another port and restarts its totals, and a
  * socket whose end no hook saw leaves its entry behind.
  */
-static __always_inline int is_of_another(void *sk, struct tracked_socket *tracked)
+static __always_inline int is_stale(void *sk, struct tracked_socket *tracked)
 {
 	struct flow_key key = {};
 	u64 *one = (u64 *)&key, *other = (u64 *)&tracked->key;
@@ -361,7 +361,7 @@ static __always_inline int is_of_another(void *sk, struct tracked_socket *tracke
 	       one[3] != other[3] || one[4] != other[4];
 }
 
-/* connect() and accept() end here, well or not. */
+/* connect() and accept() finish here, successfully or not. */
 int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
@@ -382,7 +382,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 
 	tracked = sockets.lookup(&id);
-	if (!tracked || is_of_another(sk, tracked))
+	if (!tracked || is_stale(sk, tracked))
 		tracked = track(sk, is_client ? ROLE_CLIENT : ROLE_SERVER,
 				is_client ? FROM_ZERO : FROM_ACCEPT);
 	if (!tracked)
@@ -395,7 +395,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	if (!opened) {
-		/* Set before the state is: tcp_reset() and tcp_write_err(). */
+		/* Set before the state: see tcp_reset() and tcp_write_err(). */
 		READ(error, sk, SOCK_ERR);
 		__sync_fetch_and_add(&record->failed_opens, 1);
 		if (error == ECONNREFUSED)
@@ -421,8 +421,8 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
- * A tail loss probe leaves the congestion state open, and its timer pending; after
- * the retransmission timer the state is loss until all of the window is acked.
+ * A tail loss probe leaves the congestion state open and its timer pending; after
+ * a retransmission timeout the state is loss until the whole window is acked.
  */
 static __always_inline void count_cause(void *sk, struct flow_record *record, u32 segments)
 {
@@ -440,8 +440,8 @@ static __always_inline void count_cause(void *sk, struct flow_record *record, u3
 }
 
 /*
- * A retransmission of a socket that is older than the collector is counted by the
- * packet at hand: its totals hold what came before as well.
+ * A retransmission on a socket older than the collector is counted from the packet
+ * itself, because the socket's totals also include what came before.
  */
 int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -478,7 +478,7 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* A request for a connection is no socket, so its listener's hook tells of it. */
+/* A connection request has no socket of its own, so sk is its listener. */
 int on_retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0], *request = (void *)ctx->args[1];
@@ -487,7 +487,7 @@ int on_retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 	struct flow_record *record;
 
 	READ(state, sk, SOCK_COMMON_STATE);
-	/* With TCP Fast Open the child counts it and the next sample takes it. */
+	/* With TCP Fast Open the child counts it, and the next sample picks it up. */
 	if (state != TCP_LISTEN || !read_key(request, &key))
 		return 0;
 	record = record_of(&key);
@@ -511,7 +511,7 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 
 	if (!tracked)
 		return 0;
-	/* A connect that failed has left the map already, so this is no SYN. */
+	/* A failed connect is already gone from the map, so this is not a SYN. */
 	if (!sample(sk, tracked, 0, 0))
 		count_lost(LOST_FLOW_UPDATES);
 	sockets.delete(&id);
@@ -531,7 +531,7 @@ static __always_inline int read_reset_key(void *sk, struct flow_key *key)
 	return read_key(sk, key);
 }
 
-/* A reset without a connection answers a packet: the flow is that of the answer. */
+/* A reset without a connection answers a packet; its flow is that packet's, reversed. */
 int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0], *skb = (void *)ctx->args[1];
@@ -591,7 +591,7 @@ int on_drop(struct bpf_raw_tracepoint_args *ctx)
 		count_lost(LOST_FLOW_UPDATES);
 		return 0;
 	}
-	/* The verifier wants to see that it is aligned and inside the record. */
+	/* Show the verifier that the offset is aligned and inside the record. */
 	at = *offset & 0x1fc;
 	if (at <= sizeof(*record) - sizeof(u32))
 		__sync_fetch_and_add((u32 *)((void *)record + at), 1);

@@ -1,4 +1,4 @@
-"""The dashboards, one a file."""
+"""The dashboards, one per file."""
 
 from flowverdict_provisioner.boards.history import HISTORY
 from flowverdict_provisioner.boards.network_health import NETWORK_HEALTH

@@ -1,4 +1,4 @@
-"""*History*: days and weeks, beyond what Prometheus keeps, from InfluxDB."""
+"""*History*: days and weeks of data from InfluxDB, beyond what Prometheus keeps."""
 
 from collections.abc import Sequence
 
@@ -20,7 +20,7 @@ def _fields(*names: str) -> str:
 
 
 def _sums(*names: str, by: str) -> str:
-    """Sums over time in groups; each series is summed first, which InfluxDB does in its storage."""
+    """Grouped sums over time; each series is summed first, which InfluxDB does in its storage."""
     return f"""{_fields(*names)}
   |> aggregateWindow(every: v.windowPeriod, fn: sum, createEmpty: false)
   |> group(columns: ["{by}", "_field", "_time"])
@@ -29,7 +29,7 @@ def _sums(*names: str, by: str) -> str:
 
 
 def _quotient(above: Sequence[str], below: Sequence[str], by: str, at_most: float | None) -> str:
-    """Sums of fields by sums of others, over time, in groups."""
+    """Grouped sums of fields divided by sums of other fields, over time."""
     numerator, denominator = (" + ".join(f"r.{name}" for name in each) for each in (above, below))
     present = " and ".join(f"exists r.{name}" for name in (*above, *below))
     quotient = f"float(v: {numerator}) / float(v: {denominator})"
@@ -52,7 +52,7 @@ def _ratio(by: str, ratio: Ratio = RETRANSMISSION_RATIO) -> str:
 HISTORY = Board(
     uid="flowverdict-history",
     title="History",
-    description="Days and weeks, from InfluxDB: when did it begin, and what was the verdict?",
+    description="Days and weeks, from InfluxDB: when did it start, and what was the verdict?",
     stores=("influxdb",),
     since="now-24h",
     refresh="",
@@ -63,11 +63,11 @@ HISTORY = Board(
                 Panel(
                     title="Retransmission ratio by namespace",
                     kind="timeseries",
-                    description="Retransmitted data segments, of all data segments sent.",
+                    description="Share of the data segments sent that are retransmissions.",
                     queries=(Query(_ratio("src_namespace")),),
                     unit="percentunit",
                     red_above_fail_ratio=True,
-                    empty="nothing stored for this time: is an influx-writer running?",
+                    empty="nothing stored for this time range: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
@@ -77,18 +77,18 @@ HISTORY = Board(
                     queries=(Query(_ratio("src_node")),),
                     unit="percentunit",
                     red_above_fail_ratio=True,
-                    empty="nothing stored for this time: is an influx-writer running?",
+                    empty="nothing stored for this time range: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
                     title="RTT by node",
                     kind="timeseries",
-                    description="Mean of all readings of the smoothed round-trip time.",
+                    description="Mean of all samples of the smoothed round-trip time.",
                     queries=(
                         Query(_quotient(["rtt_us_sum"], ["rtt_us_samples"], "src_node", None)),
                     ),
                     unit="µs",
-                    empty="nothing stored for this time: is an influx-writer running?",
+                    empty="nothing stored for this time range: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
@@ -101,7 +101,7 @@ HISTORY = Board(
   |> map(fn: (r) => ({{r with _value: float(v: r._value) * 1000000000.0 / float(v: int(v: v.windowPeriod))}}))"""),
                     ),
                     unit="Bps",
-                    empty="nothing stored for this time: is an influx-writer running?",
+                    empty="nothing stored for this time range: is an influx-writer running?",
                     stacked=True,
                     store="influxdb",
                 ),
@@ -111,7 +111,7 @@ HISTORY = Board(
             "Pairs and verdicts",
             (
                 Panel(
-                    title="Pairs with most retransmissions",
+                    title="Pairs with the most retransmissions",
                     kind="table",
                     description="Over the whole time range.",
                     queries=(
@@ -131,7 +131,7 @@ HISTORY = Board(
                         Column("_value", "Retransmitted data segments"),
                     ),
                     unit="none",
-                    empty="nothing stored for this time: is an influx-writer running?",
+                    empty="nothing stored for this time range: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
@@ -155,7 +155,7 @@ HISTORY = Board(
                         Column("incident_id", "Incident"),
                     ),
                     unit="none",
-                    empty="no verdict in this time",
+                    empty="no verdict in this time range",
                     store="influxdb",
                 ),
             ),

@@ -1,4 +1,4 @@
-"""*Network health*: is TCP healthy in this cluster, and where is it not?"""
+"""*Network health*: is TCP healthy in this cluster, and if not, where?"""
 
 from flowverdict_contracts.signals import METRICS, Signal
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO
@@ -38,7 +38,7 @@ _POD = Link(
 
 
 def _signal_panel(signal: Signal) -> Panel:
-    """A signal by namespace; a new one needs no panel of its own."""
+    """A panel for a signal by namespace, so that a new signal needs no code here."""
     queries: tuple[Query, ...]
     if signal.kind == "histogram":
         buckets = f"rate({signal.metric}_bucket{{{FLOWS_FROM}}}[$__rate_interval])"
@@ -63,7 +63,7 @@ def _signal_panel(signal: Signal) -> Panel:
 
 
 def _between_pods(metric: str) -> str:
-    """Sums by `from` and `to`, namespaces included, over all addresses of a pod."""
+    """Sums by `from` and `to` (namespace/pod), over all addresses of a pod."""
     flows = f'{metric}{{{FLOWS_FROM},src_pod!="",dst_pod!=""}}'
     named = f'label_join({flows}, "from", "/", "src_namespace", "src_pod")'
     named = f'label_join({named}, "to", "/", "dst_namespace", "dst_pod")'
@@ -81,7 +81,7 @@ _BETWEEN_PODS = (
 NETWORK_HEALTH = Board(
     uid="flowverdict-health",
     title="Network health",
-    description="Is TCP healthy in this cluster, and where is it not? What the selected pods send.",
+    description="Is TCP healthy in this cluster, and if not, where? Selects by sending pod.",
     variables=FLOW_VARIABLES,
     rows=(
         Row(
@@ -91,8 +91,8 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="Retransmission ratio",
                     kind="stat",
-                    description="Retransmitted data segments, of all data segments sent. Red above the"
-                    " threshold in force.",
+                    description="Share of the data segments sent that are retransmissions. Red above the"
+                    " current threshold.",
                     queries=(Query(ratio(FLOWS_FROM)),),
                     unit="percentunit",
                     red_above_fail_ratio=True,
@@ -117,7 +117,7 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="RTT, 95th percentile",
                     kind="stat",
-                    description="The kernel's smoothed round-trip time, one reading per flow and second.",
+                    description="The kernel's smoothed round-trip time, one sample per flow per second.",
                     queries=(Query(quantile(0.95, "tcp_rtt_seconds", FLOWS_FROM)),),
                     unit="s",
                     empty="no flow has an RTT yet, or these pairs are over the series budget",
@@ -155,7 +155,7 @@ NETWORK_HEALTH = Board(
                     columns_by="to",
                     unit="percentunit",
                     red_above_fail_ratio=True,
-                    empty="no pair of pods sends enough to have a ratio (one segment a second)",
+                    empty="no pair of pods sends enough for a ratio (one segment per second)",
                 ),
                 Panel(
                     title="Top pairs",
@@ -173,7 +173,7 @@ NETWORK_HEALTH = Board(
                         Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
                     ),
                     unit="percentunit",
-                    empty="no pair sends enough to have a ratio (one segment a second)",
+                    empty="no pair sends enough for a ratio (one segment per second)",
                     width=24,
                 ),
             ),
@@ -184,8 +184,8 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="RTT",
                     kind="timeseries",
-                    description="Smoothed round-trip time. A high median means distance or load, a high"
-                    " 99th percentile a few bad flows.",
+                    description="Smoothed round-trip time. A high median means distance or load; a high"
+                    " 99th percentile, a few bad flows.",
                     queries=(
                         Query(quantile(0.5, "tcp_rtt_seconds", FLOWS_FROM), "median", "A"),
                         Query(
@@ -200,9 +200,9 @@ NETWORK_HEALTH = Board(
                     width=8,
                 ),
                 Panel(
-                    title="RTT, all readings",
+                    title="RTT, all samples",
                     kind="heatmap",
-                    description="How many flows have which round-trip time. Two bands suggest two paths.",
+                    description="How the round-trip times are distributed. Two bands suggest two paths.",
                     queries=(
                         Query(
                             "sum by (le) (increase("
@@ -241,8 +241,8 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="Failed connects",
                     kind="timeseries",
-                    description="Connection attempts that failed, by destination: nothing listens, a"
-                    " policy forbids it, or the path is broken.",
+                    description="Failed connection attempts by destination: nothing listens there, a"
+                    " policy blocks them, or the path is failing.",
                     queries=(
                         Query(
                             f"topk(10, {rate('tcp_failed_opens_total', FLOWS_FROM, 'dst_namespace, dst_pod, dst_ip')} > 0)",
@@ -250,13 +250,13 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="cps",
-                    empty="no attempt has failed",
+                    empty="no connection attempt has failed",
                     width=8,
                 ),
                 Panel(
                     title="Connect retransmission ratio",
                     kind="timeseries",
-                    description="Retransmitted SYN and SYN-ACK segments for each connection attempt.",
+                    description="Retransmitted SYN and SYN-ACK segments per connection attempt.",
                     queries=(
                         Query(
                             f"topk(10, {ratio(FLOWS_FROM, 'src_namespace, src_pod', CONNECT_RETRANSMISSION_RATIO)})",
@@ -264,14 +264,14 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="percentunit",
-                    empty="these pods open no connection",
+                    empty="these pods open no connections",
                     width=8,
                 ),
                 Panel(
                     title="Half-open requests",
                     kind="timeseries",
-                    description="SYN-ACK segments that a pod retransmits, for requests that may never become"
-                    " connections: a SYN flood, a scan, or a broken path back to the clients.",
+                    description="SYN-ACKs retransmitted by a pod, for requests that may never become"
+                    " connections: a SYN flood, a scan, or a failing path back to the clients.",
                     queries=(
                         Query(
                             f"topk(10, {_SYNACKS} > 0)",
@@ -285,8 +285,8 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="Resets",
                     kind="timeseries",
-                    description="Connections cut off. Sent: nothing listens on the port, or a process"
-                    " ended. Received: the other end did that.",
+                    description="Connections reset. Sent: nothing listens on the port, or a process"
+                    " exited. Received: the same at the other end.",
                     queries=(
                         Query(rate("tcp_resets_sent_total", FLOWS_FROM), "sent", "A"),
                         Query(rate("tcp_resets_received_total", FLOWS_FROM), "received", "B"),
@@ -297,7 +297,7 @@ NETWORK_HEALTH = Board(
                 Panel(
                     title="Packets dropped by the kernel",
                     kind="timeseries",
-                    description="By reason. Loss that is not shown here happened outside the nodes.",
+                    description="By reason. Loss not shown here happened outside the nodes.",
                     queries=(
                         Query(
                             rate("tcp_dropped_packets_total", FLOWS_FROM, "reason"), "{{reason}}"

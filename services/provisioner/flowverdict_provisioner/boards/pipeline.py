@@ -33,7 +33,7 @@ PIPELINE = Board(
                 Panel(
                     title="Consumer lag",
                     kind="timeseries",
-                    description="Messages not delivered to a service yet. If it grows, the service cannot"
+                    description="Messages not yet delivered to a service. If this grows, the service cannot"
                     " keep up, or what it writes to is unavailable.",
                     queries=(
                         Query(
@@ -43,13 +43,13 @@ PIPELINE = Board(
                     ),
                     unit="none",
                     thresholds=(Threshold(0, "green"), Threshold(1000, "red")),
-                    empty="no consumer runs",
+                    empty="no consumer is running",
                     width=8,
                 ),
                 Panel(
                     title="Rows",
                     kind="timeseries",
-                    description="Flow records a second through each service.",
+                    description="Flow records per second through each service.",
                     queries=_rates(
                         ("flowverdict_collector_flows_total", "collector, published"),
                         ("flowverdict_enricher_rows_total", "enricher"),
@@ -69,7 +69,7 @@ PIPELINE = Board(
                         ("flowverdict_influx_points_refused_total", "rejected"),
                     ),
                     unit="cps",
-                    empty="no influx-writer runs",
+                    empty="no influx-writer is running",
                     width=8,
                 ),
             ),
@@ -85,9 +85,9 @@ PIPELINE = Board(
                     queries=_losses(
                         ("flowverdict_lost_flow_updates_total", "flow updates lost in the kernel"),
                         ("flowverdict_lost_sockets_total", "sockets lost in the kernel"),
-                        ("flowverdict_messages_malformed_total", "messages malformed"),
-                        ("flowverdict_messages_failed_total", "deliveries failed"),
-                        ("flowverdict_rca_windows_failed_total", "windows failed"),
+                        ("flowverdict_messages_malformed_total", "malformed messages"),
+                        ("flowverdict_messages_failed_total", "failed deliveries"),
+                        ("flowverdict_rca_windows_failed_total", "failed windows"),
                         ("flowverdict_retries_total", "retries"),
                     ),
                     unit="cps",
@@ -96,7 +96,7 @@ PIPELINE = Board(
                 Panel(
                     title="Series over budget",
                     kind="timeseries",
-                    description="Pairs of a message that were summed as `other`, by metric. Verdicts"
+                    description="Pairs per message that were summed into `other`, by metric. Verdicts"
                     " are not affected.",
                     queries=(
                         Query(
@@ -106,7 +106,7 @@ PIPELINE = Board(
                         ),
                     ),
                     unit="cps",
-                    empty="no exporter runs",
+                    empty="no exporter is running",
                 ),
             ),
         ),
@@ -116,7 +116,7 @@ PIPELINE = Board(
                 Panel(
                     title="Flow ends by kind",
                     kind="timeseries",
-                    description="`unknown` is a private address that nothing in the cluster has: does"
+                    description="`unknown` is a private address that nothing in the cluster has: can"
                     " the enricher see all pods and nodes?",
                     queries=(
                         Query(
@@ -126,7 +126,7 @@ PIPELINE = Board(
                     ),
                     unit="cps",
                     stacked=True,
-                    empty="no enricher runs",
+                    empty="no enricher is running",
                 ),
                 Panel(
                     title="Names and pairs",
@@ -138,7 +138,7 @@ PIPELINE = Board(
                         Query(f"sum(flowverdict_exporter_pairs{{{CLUSTER}}})", "pairs", "B"),
                     ),
                     unit="none",
-                    empty="no enricher runs",
+                    empty="no enricher is running",
                 ),
             ),
         ),
@@ -175,7 +175,7 @@ PIPELINE = Board(
                 Panel(
                     title="Draining the kernel map",
                     kind="timeseries",
-                    description="How long the collector takes to read the counts, once a second.",
+                    description="How long the collector's read of the kernel map takes, once per second.",
                     queries=(
                         Query(
                             f"max by (instance) (flowverdict_collector_drain_seconds{{{CLUSTER}}})",
@@ -183,7 +183,7 @@ PIPELINE = Board(
                         ),
                     ),
                     unit="s",
-                    empty="no collector runs",
+                    empty="no collector is running",
                     width=8,
                 ),
             ),

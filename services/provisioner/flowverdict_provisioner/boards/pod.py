@@ -21,7 +21,7 @@ _FLOWS_FROM, _FLOWS_TO = f"{PAIR_RATIO}{{{_FROM}}}", f"{PAIR_RATIO}{{{_TO}}}"
 
 
 def _named(series: str, label: str, end: str) -> str:
-    """Adds a label with an end's namespace and pod, or its address where it is no pod."""
+    """Adds a label with an end's namespace and pod, or its address if it is not a pod."""
     named = f'label_replace({series}, "{label}", "$1", "{end}_ip", "(.*)")'
     joined = f'label_join({named}, "{label}_pod", "/", "{end}_namespace", "{end}_pod")'
     return f'label_replace({joined}, "{label}", "$1", "{label}_pod", "(.+/.+)")'
@@ -50,7 +50,7 @@ def _edges() -> str:
 
 
 def _nodes() -> str:
-    """Everything on the graph: the worst ratio of what it sends."""
+    """The graph's nodes, each with the worst ratio of what it sends."""
     senders = _named(_near_flows(), "id", "src")
     receivers = _named(f"0 * {_near_flows()}", "id", "dst")
     both = f"max by (id) ({senders}) or max by (id) ({receivers})"
@@ -111,7 +111,7 @@ POD = Board(
                 Panel(
                     title="Peers",
                     kind="stat",
-                    description="Addresses that it exchanges segments with.",
+                    description="Addresses that this pod exchanges segments with.",
                     queries=(Query(_peers()),),
                     unit="none",
                     empty="none",
@@ -136,11 +136,11 @@ POD = Board(
                 Panel(
                     title="Who talks to whom",
                     kind="nodegraph",
-                    description="This pod and its peers; the number is the retransmission ratio of"
-                    " what is sent along the arrow.",
+                    description="This pod and its peers; the number is the retransmission ratio in"
+                    " the direction of the arrow.",
                     queries=(Query(_nodes(), ref="nodes"), Query(_edges(), ref="edges")),
                     unit="percentunit",
-                    empty="it exchanges less than one data segment a second with any peer",
+                    empty="this pod exchanges less than one data segment per second with each peer",
                     height=11,
                 ),
                 Panel(
@@ -157,7 +157,7 @@ POD = Board(
                         Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
                     ),
                     unit="percentunit",
-                    empty="it sends less than one data segment a second to any peer",
+                    empty="this pod sends less than one data segment per second to each peer",
                     height=11,
                 ),
             ),
@@ -168,7 +168,8 @@ POD = Board(
                 Panel(
                     title="Retransmission ratio",
                     kind="timeseries",
-                    description="By direction. If both are high, suspect the pod; if one is, the path in that direction.",
+                    description="By direction. If both are high, suspect the pod; if only one is, suspect the"
+                    " path in that direction.",
                     queries=(
                         Query(ratio(_FROM), "sent by this pod", "A"),
                         Query(ratio(_TO), "sent to this pod", "B"),
@@ -191,7 +192,7 @@ POD = Board(
                 Panel(
                     title="Throughput",
                     kind="timeseries",
-                    description="TCP payload; what is sent includes retransmissions.",
+                    description="TCP payload; the sent bytes include retransmissions.",
                     queries=(
                         Query(rate("tcp_sent_bytes_total", _FROM), "sent", "A"),
                         Query(rate("tcp_received_bytes_total", _FROM), "received", "B"),
@@ -202,7 +203,7 @@ POD = Board(
                 Panel(
                     title="Connections",
                     kind="timeseries",
-                    description="Opened, failed, and cut off by a reset.",
+                    description="Opened, failed, and reset.",
                     queries=(
                         Query(rate("tcp_opens_total", _FROM), "opened", "A"),
                         Query(rate("tcp_failed_opens_total", _FROM), "failed", "B"),
@@ -210,7 +211,7 @@ POD = Board(
                         Query(rate("tcp_resets_received_total", _FROM), "resets received", "D"),
                     ),
                     unit="cps",
-                    empty="this pod opens no connection",
+                    empty="this pod opens no connections",
                 ),
             ),
         ),

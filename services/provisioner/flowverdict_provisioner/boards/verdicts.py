@@ -1,4 +1,4 @@
-"""*Verdicts*: what is to blame now and was recently, how sure that is, how complete the data."""
+"""*Verdicts*: current and recent causes, how certain they are, and how complete the data is."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ _NAMED = "incident_id, cause_kind, cause_namespace, cause_name, cause_node, dire
 
 
 def _by_cause(metric: str) -> str:
-    """A number of each incident, with the cause's name."""
+    """A metric of each incident, labelled with its cause."""
     return (
         f"max by (incident_id) ({metric}) * on (incident_id) group_right () "
         f"max by (incident_id, cause_kind, cause_namespace, cause_name) (flowverdict_incident_active{{{CLUSTER}}})"
@@ -39,7 +39,7 @@ def _rule(measure: str) -> str:
 VERDICTS = Board(
     uid="flowverdict-verdicts",
     title="Verdicts",
-    description="What is behind the failing flows, how sure that is, and why.",
+    description="What causes the failing flows, how certain that is, and why.",
     since="now-6h",
     refresh="5s",
     variables=(CLUSTER_VARIABLE,),
@@ -51,7 +51,7 @@ VERDICTS = Board(
                 Panel(
                     title="Failing flows",
                     kind="stat",
-                    description="Directed pairs of endpoints that fail in the last window.",
+                    description="Directed pairs of endpoints that failed in the last window.",
                     queries=(
                         Query(f"max(flowverdict_incident_failing_flows{{{CLUSTER}}}) or vector(0)"),
                     ),
@@ -64,7 +64,7 @@ VERDICTS = Board(
                     title="Open now",
                     kind="table",
                     description="The cause of each open incident, with its first summary. An empty"
-                    " cause: flows fail, and no cause stands out.",
+                    " cause means that flows fail but no cause stands out.",
                     queries=(
                         Query(
                             f"max by ({_NAMED}) (flowverdict_incident_active{{{CLUSTER}}}) {WITH_SUMMARY}"
@@ -100,12 +100,12 @@ VERDICTS = Board(
                         ),
                     ),
                     unit="none",
-                    empty="no incident was open in this time",
+                    empty="no incident was open in this time range",
                 ),
                 Panel(
                     title="Score",
                     kind="timeseries",
-                    description="How well the cause explains the failing flows: 1 is all of them and"
+                    description="How well the cause explains the failing flows: 1 means all of them and"
                     " no others.",
                     queries=(
                         Query(
@@ -115,7 +115,7 @@ VERDICTS = Board(
                     ),
                     unit="percentunit",
                     maximum=1,
-                    empty="no incident was open in this time",
+                    empty="no incident was open in this time range",
                 ),
             ),
         ),
@@ -127,7 +127,7 @@ VERDICTS = Board(
                     kind="table",
                     description="Association rules over the flows of the last window. Support: share"
                     " of all flows that match both sides. Confidence: share of those matching the left"
-                    " side that match the right one. Lift: how much more often than by chance.",
+                    " side that also match the right. Lift: how much more often than by chance.",
                     queries=(
                         Query(_rule("support"), ref="A"),
                         Query(_rule("confidence"), ref="B"),
@@ -147,7 +147,7 @@ VERDICTS = Board(
                 Panel(
                     title="Share of the failing flows explained",
                     kind="timeseries",
-                    description="What is missing from 100% fails for another reason.",
+                    description="The rest, up to 100%, fails for other reasons.",
                     queries=(
                         Query(
                             _by_cause(f"flowverdict_incident_explains_ratio{{{CLUSTER}}}"),
@@ -156,7 +156,7 @@ VERDICTS = Board(
                     ),
                     unit="percentunit",
                     maximum=1,
-                    empty="no incident was open in this time",
+                    empty="no incident was open in this time range",
                 ),
             ),
         ),

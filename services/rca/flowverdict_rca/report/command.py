@@ -21,7 +21,7 @@ class ReportError(RuntimeError):
 
 
 def report(nats_settings: NatsSettings, incident_id: str | None, out: Path) -> str:
-    """Write the page of an incident, the newest without an id; returns its id.
+    """Write the page of an incident, by default the newest; returns its id.
 
     Raises:
         ReportError: if NATS does not answer, has no such incident, or `out` cannot be written.
@@ -46,10 +46,10 @@ def report(nats_settings: NatsSettings, incident_id: str | None, out: Path) -> s
     return incident.worst.incident_id
 
 
-def _tell(what: str) -> None:
+def _print_progress(what: str) -> None:
     print(f"flowverdict-rca: {what}", file=sys.stderr, flush=True)
 
 
 async def _gather(nats_settings: NatsSettings, incident_id: str | None) -> ReportedIncident:
     async with connected_once(nats_settings, 10) as client:
-        return await gather(client.jetstream(timeout=10), incident_id, _tell)
+        return await gather(client.jetstream(timeout=10), incident_id, _print_progress)

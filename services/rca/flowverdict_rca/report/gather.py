@@ -27,11 +27,11 @@ PHASES = ("before", "during", "after")
 _BEFORE_NS = 60 * 10**9
 _STEP_NS = 2 * 10**9
 _MOST_MESSAGES = 5000
-"""Of more, as a large cluster has in an hour, only every n-th second's are read."""
+"""If there are more, as in an hour of a large cluster, only every n-th second is read."""
 
 
 class NoIncident(LookupError):
-    """There is no such incident on NATS; the message says what there is."""
+    """There is no such incident in NATS; the message says which there are."""
 
 
 _FIELDS = RETRANSMISSION_RATIO.fields
@@ -50,9 +50,9 @@ class ReportedIncident:
         verdicts: in order, from `opened` on.
         phases: name to start and end, UTC nanoseconds; `after` is missing if it is still open.
         pairs: counts by phase and pair.
-        timeline: two seconds' start to counts of the flows that the cause explains, and of others.
-        complete: False if the flows are no longer kept, or only a part of them.
-        every_seconds: only the intervals of every so many seconds were read, there being many.
+        timeline: start of a 2 s step to counts of the flows the cause explains, and of the others.
+        complete: False if some or all of the flows have expired.
+        every_seconds: if there are many flows, only one in this many seconds was read; else 1.
     """
 
     verdicts: list[Verdict]
@@ -64,17 +64,17 @@ class ReportedIncident:
 
     @property
     def worst(self) -> Verdict:
-        """The verdict that rests on the most failing flows; of equals the last."""
+        """The verdict with the most failing flows; if several tie, the last of them."""
         unresolved = [each for each in self.verdicts if each.status != "resolved"]
         return max(enumerate(unresolved), key=lambda each: (each[1].flows.failing, each[0]))[1]
 
     @property
     def cause(self) -> Cause | None:
-        """Who is blamed; None if nothing was singled out."""
+        """What is blamed; None if nothing stood out."""
         return self.worst.causes[0] if self.worst.causes else None
 
     def explains(self, src: Endpoint, dst: Endpoint) -> bool:
-        """Whether what `src` sends to `dst` is the blamed component's."""
+        """Whether the flow from `src` to `dst` belongs to the blamed component."""
         blamed = self.cause and (self.cause.kind, self.cause.name, self.cause.direction)
         return any(
             (component.kind, component.name, direction) == blamed
@@ -90,7 +90,7 @@ class ReportedIncident:
 async def gather(
     jetstream: JetStreamContext, incident_id: str | None, tell: Callable[[str], None]
 ) -> ReportedIncident:
-    """What NATS holds of an incident, the newest without an id; `tell` reports what takes long.
+    """What NATS has on an incident, by default the newest; `tell` is called before slow steps.
 
     Raises:
         NoIncident: if there is none.
@@ -134,7 +134,7 @@ async def _verdicts(jetstream: JetStreamContext, incident_id: str | None) -> lis
                 continue
     found.sort(key=lambda each: each.window.end)
     if not any(each.status != "resolved" for each in found):
-        raise NoIncident(f"of incident {wanted} only the end is kept")
+        raise NoIncident(f"only the end of incident {wanted} is still stored")
     return found
 
 
@@ -156,7 +156,7 @@ class _Sums:
         )
 
     def add(self, middle_ns: int, batch: pa.RecordBatch) -> None:
-        """Add the rows of an interval with this middle."""
+        """Add the rows of an interval whose middle is `middle_ns`."""
         rows = self._pairs.group(batch)
         added = np.stack([rows.sums(name) for name in _FIELDS], axis=1)
         for phase, (start, end) in self._incident.phases.items():
@@ -173,8 +173,8 @@ class _Sums:
             known = self._explained[number] = self._incident.explains(*self._pairs.pair(number))
         return known
 
-    def give(self) -> None:
-        """Fill the incident in."""
+    def fill_incident(self) -> None:
+        """Copy the sums to the incident."""
         for phase, sums in self._phases.items():
             seen = np.flatnonzero(sums.values.any(axis=1)).tolist()
             self._incident.pairs[phase] = {
@@ -204,12 +204,12 @@ async def _add_flows(
             if earliest is None:
                 messages = message.metadata.num_pending + 1
                 incident.every_seconds = -(-messages // _MOST_MESSAGES)
-                tell(f"reading {messages} messages of flows …")
+                tell(f"reading {messages} flow messages …")
             earliest = middle if earliest is None else min(earliest, middle)
             is_read = middle // 10**9 % incident.every_seconds == 0
             if start <= middle < end and is_read:
                 sums.add(middle, enriched.decode(message.data))
         except MalformedMessage:
             continue
-    sums.give()
+    sums.fill_incident()
     incident.complete = earliest is not None and earliest < incident.phases["during"][0]

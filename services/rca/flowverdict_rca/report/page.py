@@ -1,4 +1,4 @@
-"""The page: what goes into its template."""
+"""The page: the data for its template."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from flowverdict_rca.summary import percent
 
 __all__ = ["render"]
 
-_MOST_IN_MATRIX = 24
+_MAX_IN_MATRIX = 24
 _LEVELS = ((5, "level-5"), (2, "level-4"), (1, "level-3"), (0.2, "level-2"), (0, "level-1"))
-"""Shades of a matrix, from so many times the threshold on."""
+"""Shades of a matrix, each with the multiple of the threshold it starts above."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """A field of a matrix: the ratio in words, its shade, and the numbers behind it."""
+    """A cell of a matrix: the ratio as text, its shade, and the numbers behind it."""
 
     text: str
     shade: str
@@ -37,7 +37,7 @@ class _Matrix:
 
 
 def render(incident: ReportedIncident) -> str:
-    """The HTML of a report; it needs no other file."""
+    """The HTML of a report, in a single self-contained file."""
     environment = Environment(
         loader=PackageLoader("flowverdict_rca.report", "."),
         autoescape=select_autoescape(default=True, default_for_string=True),
@@ -76,14 +76,14 @@ def _changes(incident: ReportedIncident) -> Iterator[Verdict]:
 
 
 def _ends(incident: ReportedIncident) -> tuple[list[Endpoint], int]:
-    """Who is in the matrices, those with the worst flows preferred, by node and name."""
+    """The worst endpoints for the matrices, by node and name, and how many are left out."""
     worst: dict[Endpoint, float] = {}
     for phase in PHASES:
         for (src, dst), counts in incident.pairs.get(phase, {}).items():
             share = (RETRANSMISSION_RATIO.of(counts) or 0.0) if phase == "during" else 0.0
             for end in (src, dst):
                 worst[end] = max(worst.get(end, 0.0), share)
-    chosen = sorted(worst, key=lambda end: (-worst[end], str(end)))[:_MOST_IN_MATRIX]
+    chosen = sorted(worst, key=lambda end: (-worst[end], str(end)))[:_MAX_IN_MATRIX]
     return sorted(chosen, key=lambda end: (end.node, str(end))), len(worst) - len(chosen)
 
 
@@ -98,8 +98,8 @@ def _cell(incident: ReportedIncident, phase: str, src: Endpoint, dst: Endpoint) 
     ratio = RETRANSMISSION_RATIO.of(counts) if counts else None
     if counts is None or ratio is None:
         return _Cell("", "none", "sent no data")
-    again, sent = counts["retransmitted_data_segments"], counts["data_segments_sent"]
-    title = f"{src} to {dst}: {again} of {sent} data segments retransmitted"
+    resent, sent = counts["retransmitted_data_segments"], counts["data_segments_sent"]
+    title = f"{src} to {dst}: {resent} of {sent} data segments retransmitted"
     levels = ((times * incident.worst.fail_ratio, name) for times, name in _LEVELS)
     shade = next((name for least, name in levels if ratio > least), "level-0")
     return _Cell(f"{100 * ratio:.0f}" if ratio >= 0.01 or ratio == 0 else "<1", shade, title)

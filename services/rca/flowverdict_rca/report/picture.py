@@ -1,4 +1,4 @@
-"""Where things stand on the report's pictures, in SVG's units; the template draws them."""
+"""The layout of the report's pictures, in SVG units; the template draws them."""
 
 import math
 from collections import defaultdict
@@ -13,8 +13,8 @@ from flowverdict_rca.summary import percent
 
 __all__ = ["Edge", "Group", "Map", "Spot", "Timeline", "draw_map", "draw_timeline"]
 
-_MOST_DRAWN = 48
-_MOST_EDGES = 400
+_MAX_DRAWN = 48
+_MAX_EDGES = 400
 _LABEL_LENGTH = 26
 _LABEL_GAP, _LETTER_WIDTH, _GROUP_WIDTH = 28, 7.2, 120
 _OUTSIDE = "outside the cluster"
@@ -29,7 +29,7 @@ def _ratio(counts: Counts) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """An endpoint on the circle: its place, and that of its label, which points outwards."""
+    """An endpoint on the circle: its position, and its label, which points outwards."""
 
     name: str
     label: str
@@ -42,7 +42,7 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A node: the arc beside its pods, and the place of its name."""
+    """A node: the arc beside its pods, and the position of its name."""
 
     name: str
     arc: str
@@ -54,7 +54,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What two endpoints exchange, both ways: a path, and whether it fails."""
+    """The flows between two endpoints, both ways: the line to draw, and whether any fails."""
 
     path: str
     bad: bool
@@ -63,7 +63,7 @@ class Edge:
 
 @dataclass(frozen=True, slots=True)
 class Map:
-    """Endpoints on a circle around 0,0, those of a node together; `left_out` are not drawn."""
+    """Endpoints on a circle around 0,0, grouped by node; `left_out` more are not drawn."""
 
     width: float
     height: float
@@ -143,12 +143,12 @@ def _group(
 
 
 def _chosen(incident: ReportedIncident, pairs: dict[PairKey, Counts]) -> set[Endpoint]:
-    """Those at the worst pairs first, then the others, as many as can be drawn."""
+    """The endpoints to draw: those of the worst pairs first, up to the limit."""
     worst = sorted(pairs.items(), key=lambda each: -_ratio(each[1]))
     chosen: dict[Endpoint, None] = {}
     for (src, dst), _ in sorted(worst, key=lambda each: not incident.explains(*each[0])):
         for end in (src, dst):
-            if len(chosen) < _MOST_DRAWN:
+            if len(chosen) < _MAX_DRAWN:
                 chosen[end] = None
     return set(chosen)
 
@@ -174,9 +174,9 @@ def _edges(
         )
         bad = any(_ratio(counts) > fail_ratio for counts in ways.values())
         edges.append(Edge(_chord(angles[first], angles[second], radius), bad, title))
-    # What fails is drawn last, over the rest.
+    # Failing edges are drawn last, on top of the others.
     edges.sort(key=lambda edge: edge.bad)
-    return edges[-_MOST_EDGES:]
+    return edges[-_MAX_EDGES:]
 
 
 def _chord(first: float, second: float, radius: float) -> str:
@@ -192,11 +192,11 @@ class Timeline:
     """Retransmission ratios over time.
 
     Attributes:
-        explained, others: points of the lines, as SVG writes them.
+        explained, others: points of the lines, in SVG syntax.
         bands: each phase's name, left edge and width.
-        marks: when the incident opened and was resolved: words and place.
-        grid: ratios in words, and their height.
-        times: clock times, and their place.
+        marks: when the incident opened and was resolved: label and x.
+        grid: ratios as text, and their y.
+        times: clock times, and their x.
     """
 
     explained: str
@@ -212,7 +212,7 @@ class Timeline:
 
 
 def draw_timeline(incident: ReportedIncident) -> Timeline | None:
-    """The chart; None if no flows are kept."""
+    """The chart; None if no flows are stored any more."""
     if not incident.timeline:
         return None
     steps = sorted(incident.timeline)
