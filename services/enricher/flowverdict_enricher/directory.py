@@ -22,6 +22,23 @@ KEEP_NS = 2 * 3600 * _SECOND
 
 @dataclass(slots=True)
 class _Tenure:
+    """How long one owner had an address. The tenures of one address never overlap.
+
+    Pod `a` is deleted, and later pod `b` is given its address:
+
+        tenures      |------- a -------|              |------- b ------->
+        intervals         |--|      |-----|    |--|      |--|
+        named              a           a        b         b
+        confidence      certain     likely    likely   certain
+
+    - An interval inside a tenure is certain. One that reaches beyond its end, or spans two, has the
+      owner of its longest part and is only likely.
+    - Between tenures it is the nearest owner, if it is within 60 s: segments are still exchanged
+      with a pod that has just ended, and the API reports a new pod late.
+    - News can be out of order. If `a` is reported only after `b` has begun, its tenure ends where
+      that of `b` begins; if `b` has already ended as well, `a` begins again after it.
+    """
+
     owner: str
     names: Names
     from_ns: int

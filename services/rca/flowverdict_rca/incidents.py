@@ -1,13 +1,26 @@
 """Windows over time to verdicts: opened, ongoing, resolved.
 
-An incident opens when the same cause is found in several windows in a row, and resolves after
-several without it. Everything is derived from the windows, so judging the same windows again after
-a restart gives the same verdicts with the same ids.
+An incident is always in one of four states (`Incident.state`):
+
+    pending    no verdict yet: found in fewer than `open_after` windows in a row
+    open       found in the latest window
+    contested  the latest windows blame another cause for its flows, not yet long enough to replace
+               its own
+    clearing   not found in the latest windows; resolved, and forgotten, after `resolve_after`
+
+    new -> pending -> open <-> contested
+              |         |          |
+              v         v          v
+          forgotten    clearing, back to open or contested if found again, else resolved
+
+Everything is derived from the windows, so judging the same windows again after a restart gives the
+same verdicts with the same ids.
 """
 
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -51,6 +64,15 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     def blamed(self) -> tuple[str, str]:
         """Kind and name of the first cause, empty if there is none."""
         return _key(self.causes)
+
+    @property
+    def state(self) -> Literal["pending", "open", "contested", "clearing"]:
+        """As described at the top of this file."""
+        if not self.opened_ns:
+            return "pending"
+        if self.clear:
+            return "clearing"
+        return "contested" if self.rival_windows else "open"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +135,10 @@ class Incidents:
                 before.remove(match)
             incident = self._next(match, found, judgement.window.end_ns)
             now.append(incident)
-            if incident.opened_ns:
-                status: VerdictStatus = "ongoing" if match and match.opened_ns else "opened"
+            if incident.state != "pending":
+                status: VerdictStatus = (
+                    "ongoing" if match and match.state != "pending" else "opened"
+                )
                 yield verdict(
                     incident.id,
                     incident.opened_ns,
@@ -127,7 +151,7 @@ class Incidents:
             clear = incident.clear + 1
             if clear < self._settings.resolve_after:
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))
-            elif incident.opened_ns:
+            elif incident.state != "pending":
                 yield verdict(
                     incident.id,
                     incident.opened_ns,
@@ -149,14 +173,14 @@ class Incidents:
                 windows=0,
             )
         key = _key(found.causes)
-        if key == match.blamed or (not match.opened_ns and match.windows == 0):
+        if key == match.blamed or (match.state == "pending" and match.windows == 0):
             causes, windows, rival, rivals = found.causes, match.windows + 1, ("", ""), 0
         else:
             rivals = match.rival_windows + 1 if key == match.rival else 1
             causes, windows, rival = match.causes, match.windows, key
             if rivals >= self._windows_to_replace(match, found):
                 causes, windows, rival, rivals = found.causes, rivals, ("", ""), 0
-        opens = not match.opened_ns and not rivals and windows >= self._settings.open_after
+        opens = match.state == "pending" and not rivals and windows >= self._settings.open_after
         return Incident(
             id=match.id,
             causes=causes,
@@ -174,7 +198,7 @@ class Incidents:
         fault. So if the blamed component still takes part in everything that fails, wait for
         another full window length.
         """
-        if not match.opened_ns:
+        if match.state == "pending":
             return 1
         fades = bool(match.causes) and all(
             match.blamed in {(each.kind, each.name) for each in components_of(pair.src, pair.dst)}

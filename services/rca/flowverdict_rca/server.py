@@ -181,7 +181,7 @@ class Judging:
             log.exception("cannot judge a window, skipping it")
             return True
         _WINDOWS.inc()
-        _OPEN.set(sum(bool(each.opened_ns) for each in self._incidents.known))
+        _OPEN.set(sum(each.state != "pending" for each in self._incidents.known))
         for verdict in published:
             headers = {"Nats-Msg-Id": verdict.id, "Flowverdict-Schema": verdicts.SCHEMA}
             body = verdicts.encode(verdict)

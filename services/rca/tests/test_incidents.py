@@ -43,6 +43,7 @@ def statuses(verdicts: list[Verdict]) -> list[tuple[str, str]]:
 
 A, C = {"pod-a"}, {"pod-c"}
 FINE: set[str] = set()
+SMALLER = {"a->c", "c->a"}
 
 
 def test_an_incident_opens_goes_on_and_resolves() -> None:
@@ -55,6 +56,26 @@ def test_an_incident_opens_goes_on_and_resolves() -> None:
     assert len({each.incident_id for each in verdicts}) == 1
     assert len({each.id for each in verdicts}) == 3
     assert len({each.opened_at for each in verdicts}) == 1
+
+
+def test_an_incident_is_pending_then_open_contested_and_clearing() -> None:
+    incidents = Incidents(SETTINGS)
+    states = []
+    for number, broken in enumerate([A, A, A, SMALLER, A, FINE, A, FINE, FINE, FINE]):
+        list(incidents.judge(judge(window(number, broken), SETTINGS)))
+        states.append([each.state for each in incidents.known if each.blamed[1] == "default/pod-a"])
+    assert states == [
+        ["pending"],
+        ["pending"],
+        ["open"],
+        ["contested"],
+        ["open"],
+        ["clearing"],
+        ["open"],
+        ["clearing"],
+        ["clearing"],
+        [],
+    ]
 
 
 def test_what_fails_for_two_windows_only_is_no_incident() -> None:

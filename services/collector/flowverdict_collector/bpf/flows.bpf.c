@@ -361,7 +361,11 @@ static __always_inline int is_stale(void *sk, struct tracked_socket *tracked)
 	       one[3] != other[3] || one[4] != other[4];
 }
 
-/* connect() and accept() finish here, successfully or not. */
+/*
+ * connect() and accept() finish here, successfully or not. Only the state before
+ * tells a client from a server, and a retransmitted SYN from a data segment. A
+ * connect that fails never becomes an established socket, so no other hook sees it.
+ */
 int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
@@ -406,7 +410,12 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* Each segment that an established connection receives. */
+/*
+ * Each segment that an established connection receives (tcp_probe, at the top of
+ * tcp_rcv_established). A healthy connection has no other event between its opening
+ * and its end, and its totals and RTT change with what it receives. What it has sent
+ * in the meantime is in the totals, too.
+ */
 int on_segment(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
@@ -440,7 +449,9 @@ static __always_inline void count_cause(void *sk, struct flow_record *record, u3
 }
 
 /*
- * A retransmission on a socket older than the collector is counted from the packet
+ * While the peer is unreachable nothing is received, so on_segment does not run, and
+ * only this hook shows the retransmissions. total_retrans already includes the
+ * segment. A retransmission on a socket older than the collector is counted from the packet
  * itself, because the socket's totals also include what came before.
  */
 int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
@@ -478,7 +489,10 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* A connection request has no socket of its own, so sk is its listener. */
+/*
+ * A connection request has no socket of its own, and so no totals: its SYN-ACKs are
+ * counted as they are retransmitted. sk is its listener.
+ */
 int on_retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0], *request = (void *)ctx->args[1];
@@ -502,7 +516,7 @@ int on_retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The last chance to read a socket's totals. */
+/* The last chance to read a socket's totals: they also have what no other hook saw. */
 int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
@@ -531,7 +545,10 @@ static __always_inline int read_reset_key(void *sk, struct flow_key *key)
 	return read_key(sk, key);
 }
 
-/* A reset without a connection answers a packet; its flow is that packet's, reversed. */
+/*
+ * No socket counts its resets, so they are counted as events. A reset without a
+ * connection answers a packet; its flow is that packet's, reversed.
+ */
 int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0], *skb = (void *)ctx->args[1];
@@ -576,6 +593,10 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/*
+ * The kernel's drop reasons are per packet, and the packet may belong to no socket on
+ * this node, so the flow is read from its headers.
+ */
 int on_drop(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *skb = (void *)ctx->args[0];
