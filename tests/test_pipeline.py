@@ -27,6 +27,11 @@ from flowverdict_runtime.stored_messages import stored_messages
 
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
+SKIPPED = 2
+"""Events of a run that may be missing, or SYN-ACKs counted twice, because the kernel ran none of
+the programs for a whole softirq (docs/architecture.md, "Skipped events"): a connection's last FIN
+cannot be recovered if its destruction is skipped as well. A lost interval misses dozens.
+"""
 
 
 @pytest.fixture
@@ -70,12 +75,14 @@ def of_the_lab(records: npt.NDArray[np.void], network: Network) -> npt.NDArray[n
 
 
 async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
-    """Whether the raw records have the kernel's retransmissions; a last FIN may still be sent."""
+    """Whether the raw records have the kernel's retransmissions, but for `SKIPPED`, and the kernel
+    has stopped counting: a last FIN may still be sent.
+    """
     before = kernel(network, "RetransSegs")
     records = of_the_lab(await records_of(jetstream), network)
     counted = int(records["retransmitted_segments"].sum())
     print(f"retransmissions: {counted} counted, {before} by the kernel")  # for a failure
-    return counted == before == kernel(network, "RetransSegs")
+    return abs(counted - before) <= SKIPPED and before == kernel(network, "RetransSegs")
 
 
 async def opens_equal_kernel(jetstream: JetStreamContext, network: Network) -> bool:
@@ -85,10 +92,12 @@ async def opens_equal_kernel(jetstream: JetStreamContext, network: Network) -> b
     servers = records[records["role"] == raw.ROLES.index("server")]
     attempts = int(clients["opens"].sum() + clients["failed_opens"].sum())
     accepted = int(servers["opens"].sum())
-    return (attempts, accepted) == (
-        kernel(network, "ActiveOpens"),
-        kernel(network, "PassiveOpens"),
+    difference = (
+        attempts - kernel(network, "ActiveOpens"),
+        accepted - kernel(network, "PassiveOpens"),
     )
+    print(f"opens: {difference} more than the kernel, asked for and accepted")  # for a failure
+    return all(abs(each) <= SKIPPED for each in difference)
 
 
 async def pipeline_agrees(jetstream: JetStreamContext, pipeline: Pipeline) -> bool:
@@ -120,7 +129,7 @@ def kernel(network: Network, counter: str) -> int:
 async def run_with_loss(
     network: Network, seconds: float, meanwhile: Callable[[], None] = lambda: None
 ) -> None:
-    """Traffic under 20 % loss, then none, until every connection is closed."""
+    """Traffic under 20% loss, then none, until every connection is closed."""
     fault = parse_fault("pod-loss", "pod-b", 20, network.cluster)
     network.start_traffic(10)
     fault.inject(network)
