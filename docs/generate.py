@@ -31,10 +31,10 @@ Empty labels are omitted. Ports are never labels. Pairs beyond the budget
 A pair that has had no flow for `FLOWVERDICT_EXPIRE_SECONDS` is dropped. Counters start at 0 when
 the exporter starts.
 
-A pair's numbers describe what `src` sent, as seen by its own kernel. In InfluxDB the same numbers
-are fields of the measurement `{measurement}`, with the labels as tags, plus the tag `collector`:
-the node that counted. There is one point per pair and interval, timestamped with the end of the
-interval.
+Except for drops, a pair's numbers are those of the sockets at `src`, as counted by its own kernel.
+In InfluxDB the same numbers are fields of the measurement `{measurement}`, with the labels as tags,
+plus the tag `collector`: the node that counted. There is one point per pair and interval,
+timestamped with the end of the interval.
 """
 
 THRESHOLD = """

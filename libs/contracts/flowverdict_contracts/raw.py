@@ -98,7 +98,8 @@ are for the interval:
   FIN).
 - Of the data segments, `retransmitted_after_timeout`, `retransmitted_in_fast_recovery` and
   `retransmitted_by_tail_loss_probe` are those whose cause the kernel reports.
-- `bytes_acked` and `bytes_received` count SYN and FIN as a byte each, as tcp_info does.
+- As in tcp_info, `bytes_received` includes one byte for a FIN, and `bytes_acked` one for a FIN and
+  one for a client's SYN.
 - `failed_opens` counts all failed attempts; `refused_opens` and `timed_out_opens` count those that
   failed with ECONNREFUSED and ETIMEDOUT.
 - `drops_*` are packets from `src` to `dst` that this node's kernel discarded.

@@ -124,7 +124,7 @@ SIGNALS = (
         field="bytes_received",
         metric="tcp_received_bytes",
         unit="bytes",
-        meaning="TCP payload received; SYN and FIN count as one byte each.",
+        meaning="TCP payload received; a FIN counts as one byte.",
     ),
     Signal(
         field="opens",

@@ -164,7 +164,7 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
 
 
 class HalfOpen(_Record, frozen=True, kw_only=True):
-    """An endpoint that answers requests which never become connections.
+    """An endpoint that answers connection requests which never complete.
 
     Attributes:
         name: the endpoint.
@@ -208,7 +208,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
         causes: best first. The first is the verdict, the others fit less well.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         fail_ratio: the threshold: a flow fails above this retransmission ratio.
-        half_open: endpoints with requests that never became connections, worst first.
+        half_open: endpoints with connection requests that never completed, worst first.
     """
 
     schema: Literal["rca.verdicts/2"] = "rca.verdicts/2"

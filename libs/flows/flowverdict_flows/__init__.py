@@ -4,6 +4,6 @@
 `components`  what can be at fault for a pair of endpoints, and in which direction.
 `ratios`      the two retransmission ratios; needs neither numpy nor Arrow.
 `batches`     raw records to an enriched batch (needs the extra `tables`).
-`half_open`   requests that never became connections (extra `tables`).
+`half_open`   connection requests that never completed (extra `tables`).
 `pairs`       rows of enriched batches grouped and summed by pair (extra `tables`).
 """

@@ -1,4 +1,4 @@
-"""Requests that never became connections, by the endpoint that answers them."""
+"""Connection requests that never completed, by the endpoint that answers them."""
 
 import numpy as np
 

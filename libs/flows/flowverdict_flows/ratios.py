@@ -52,7 +52,8 @@ RETRANSMISSION_RATIO = Ratio(
     denominator=("data_segments_sent",),
     at_most=1.0,
     meaning="Retransmitted data segments as a share of all data segments sent. SYN and SYN-ACK "
-    "count in neither. A retransmitted FIN counts in the numerator only, hence the limit of 1.",
+    "count in neither. A retransmitted FIN counts in the numerator only, so the ratio is capped "
+    "at 1.",
     kernel_fields="`tcp_sock.total_retrans` outside SYN_SENT, `tcp_sock.data_segs_out`",
 )
 

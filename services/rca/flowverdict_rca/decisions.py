@@ -38,7 +38,7 @@ class Decisions:
     Attributes:
         status: a `PairStatus` for each pair.
         evidence: the counts that decided it, shape (pairs, `COUNTS`).
-        half_open: endpoints with requests that never became connections, worst first.
+        half_open: endpoints with connection requests that never completed, worst first.
     """
 
     window: Window
@@ -72,7 +72,7 @@ def retransmits(evidence: Numbers, settings: RcaSettings) -> Mask:
 def cannot_connect(evidence: Numbers, settings: RcaSettings) -> Mask:
     """Whether most of its own connection attempts fail, or their SYNs go unanswered.
 
-    SYN-ACKs do not count: a request that never becomes a connection says nothing about the
+    SYN-ACKs do not count: a connection request that never completes says nothing about the
     endpoint that answers it, and a lost SYN-ACK makes the client retransmit its SYN.
     """
     opens, failed = total(evidence, "opens"), total(evidence, "failed_opens")

@@ -94,7 +94,7 @@ class PairTable:
             yield PairNow(src, dst, _named(self.sums[at]))
 
     def half_open(self) -> Iterator[tuple[Endpoint, int]]:
-        """Endpoints with requests that never became connections, and SYN-ACKs retransmitted."""
+        """Endpoints with connection requests that never completed, and SYN-ACKs retransmitted."""
         ends, sources, _ = self.pairs.ends(self.numbers)
         synacks, opens = self.column("retransmitted_synacks"), self.column("opens")
         for at, _, count in half_open(sources, synacks, opens, _FEW_SYNACKS)[:_SHOWN_HALF_OPEN]:
