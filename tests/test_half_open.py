@@ -1,4 +1,4 @@
-"""Requests that never become connections, on the real kernel and through the whole pipeline."""
+"""Connection requests that never complete, on the real kernel and through the whole pipeline."""
 
 import asyncio
 import sys

@@ -13,7 +13,7 @@ NAMESPACE = "default"
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A worker node, the `index`-th from 0."""
+    """A worker node; `index` counts from 0."""
 
     name: str
     index: int

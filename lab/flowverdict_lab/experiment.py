@@ -60,7 +60,7 @@ class Images:
         given: registry and path from the command line; empty to use the doctor's.
 
     Raises:
-        ClusterError: if Flowverdict is not installed, or its doctor's image name does not help.
+        ClusterError: if Flowverdict is not installed, or the doctor's image does not locate others.
     """
 
     def __init__(self, objects: Objects, given: str) -> None:
@@ -68,8 +68,8 @@ class Images:
         found = re.fullmatch(r"(.*/)?doctor:([\w.-]+)", doctor["image"])
         if found is None and not given:
             raise ClusterError(
-                f"the doctor's image is {doctor['image']}, which does not say where others are: "
-                "use --images REGISTRY/PATH"
+                f"the doctor's image is {doctor['image']}, which does not say where the "
+                "others are: use --images REGISTRY/PATH"
             )
         self._prefix = f"{given.rstrip('/')}/" if given else (found and found[1]) or ""
         self._version = found[2] if found else version("flowverdict-lab")
@@ -103,7 +103,7 @@ def cleanup(objects: Objects, tell: Tell) -> None:
     # First, so that the pod's network is restored while it still exists.
     _remove_helpers(objects)
     objects.delete_namespace(EXPERIMENT)
-    objects.wait(_GONE, lambda: not objects.namespace_is_there(EXPERIMENT), _GONE_SECONDS)
+    objects.wait(_GONE, lambda: not objects.namespace_exists(EXPERIMENT), _GONE_SECONDS)
 
 
 def _remove_helpers(objects: Objects) -> None:
@@ -145,7 +145,7 @@ def _chaos(objects: Objects, images: Images, plan: Plan) -> dict[str, Any]:
     if target is None:
         raise ClusterError(f"pod {plan.target} is gone")
     seconds = str(int(plan.seconds) + 30)  # removed earlier; if we die, it ends by itself
-    order = [str(plan.loss_percent), str(plan.delay_ms), seconds, target.metadata.uid]
+    arguments = [str(plan.loss_percent), str(plan.delay_ms), seconds, target.metadata.uid]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -162,7 +162,7 @@ def _chaos(objects: Objects, images: Images, plan: Plan) -> dict[str, Any]:
                 {
                     "name": "chaos",
                     "image": images["experiment"],
-                    "command": ["/opt/experiment/chaos.sh", *order],
+                    "command": ["/opt/experiment/chaos.sh", *arguments],
                     # To enter the other pod's network namespace and change its interface.
                     "securityContext": {"privileged": True, "runAsUser": 0, "runAsNonRoot": False},
                 }

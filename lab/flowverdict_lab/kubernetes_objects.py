@@ -136,7 +136,7 @@ class Objects:
             unless=404,
         )
 
-    def namespace_is_there(self, name: str) -> bool:
+    def namespace_exists(self, name: str) -> bool:
         """Whether the namespace exists; true also while it is being deleted."""
         return bool(
             self._ask(

@@ -206,7 +206,7 @@ class Network:
                 f"link set {port} master pods up",
             ],
         )
-        # A stopped pod gives up on its last FINs quickly; another lab would see them.
+        # A stopped pod must give up on its last FINs quickly, or the next lab would see them.
         self.inside(pod.name, ["tee", "/proc/sys/net/ipv4/tcp_orphan_retries"], "1")
         self._ip(
             pod.name,

@@ -211,7 +211,7 @@ async def _write_report(pipeline: Pipeline, outcome: Outcome, folder: Path) -> N
 
 
 def _command(name: str) -> str:
-    """The path to type from here to run a command of this environment."""
+    """The path, from the current directory if possible, of a command in this environment."""
     path = Path(sys.executable).with_name(name)
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)

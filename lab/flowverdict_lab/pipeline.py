@@ -202,7 +202,7 @@ class Pipeline:
         return sum(values)
 
     def page(self, service: str, path: str) -> str:
-        """The answer of a service's HTTP server."""
+        """The body of a response from a service's HTTP server."""
         with urllib.request.urlopen(self.url(service, path), timeout=10) as answer:  # noqa: S310 # our own
             text: str = answer.read().decode()
             return text

@@ -2,7 +2,7 @@
 
     pod.py PORT [PEER...]
 
-With peers, it calls each ten times a second until it is stopped. Without, it reads orders as JSON
+With peers, it calls each ten times a second until it is stopped. Without, it reads commands as JSON
 lines from standard input: `{"peers": [addresses], "requests_per_second": 10}`, where the rate is
 per peer. It exits at the end of the input.
 """
@@ -79,7 +79,7 @@ def _start_calls(peers: list[str], port: int, rate: float, stop: threading.Event
 
 
 def main() -> None:
-    """Serve, and follow orders until the input ends."""
+    """Serve, and obey commands until the input ends."""
     port = int(sys.argv[1])
     server = _Server(("::", port), _Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -79,7 +79,7 @@ def read(path: Path) -> tuple[About, Iterator[RawMessage]]:
     """A recording's description, and its messages in order.
 
     Raises:
-        RecordingError: if the file cannot be read or is not a recording, also while iterating.
+        RecordingError: if the file cannot be read or is not a recording, even while iterating.
     """
     lines = _lines(path)
     try:

@@ -16,7 +16,7 @@ __all__ = ["show"]
 
 
 def show(console: Console, outcome: Outcome, look_further: Mapping[str, str]) -> None:
-    """Print the result of a run; `look_further` maps what there is to where it is."""
+    """Print the result of a run; `look_further` maps each output to its location."""
     verdict = outcome.verdict
     console.print()
     if verdict is None:

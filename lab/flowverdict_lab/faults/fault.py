@@ -29,7 +29,7 @@ class Fault(ABC):
     """A fault and its targets.
 
     Attributes:
-        name: of this kind of fault on the command line.
+        name: what the command line calls this kind of fault.
         default_target: its target unless the command line names another.
         targets: the pods or nodes that it affects.
         loss_percent: how many of the passing packets it drops.

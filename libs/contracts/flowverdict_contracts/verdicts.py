@@ -76,7 +76,11 @@ class Component(_Record, frozen=True, kw_only=True):
 
     kind: Kind
     name: str
-    ends: tuple[ComponentEnd, ...] = ()
+    ends: tuple[ComponentEnd, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.ends) != (2 if self.kind in ("link", "node_link") else 1):
+            raise ValueError(f"a {self.kind} has {len(self.ends)} ends")
 
     def __str__(self) -> str:
         words = {"link": "the link", "node_link": "the link between nodes", "unknown": "address"}

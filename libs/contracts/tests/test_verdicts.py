@@ -45,7 +45,13 @@ VERDICT = Verdict(
             precision=1.0,
             explains=1.0,
             p_value=0.001,
-            alternatives=(Component(kind="node", name="worker0"),),
+            alternatives=(
+                Component(
+                    kind="node",
+                    name="worker0",
+                    ends=(ComponentEnd(kind="node", name="worker0"),),
+                ),
+            ),
         ),
     ),
     rules=(
@@ -133,4 +139,13 @@ def test_a_verdict_with_a_time_or_a_number_that_is_none_is_malformed(
 ) -> None:
     document = json.loads(encode(VERDICT)) | changes
     with pytest.raises(MalformedMessage):
+        decode(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(("kind", "ends"), [("pod", 0), ("pod", 2), ("link", 1), ("node_link", 0)])
+def test_a_cause_whose_ends_do_not_fit_its_kind_is_malformed(kind: str, ends: int) -> None:
+    document = json.loads(encode(VERDICT))
+    cause = document["causes"][0]
+    document["causes"] = [cause | {"kind": kind, "ends": cause["ends"] * ends}]
+    with pytest.raises(MalformedMessage, match=f"a {kind} has {ends} ends"):
         decode(json.dumps(document).encode())

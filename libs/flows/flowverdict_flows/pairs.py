@@ -104,7 +104,7 @@ class PairIndex(Generic[E]):
         self._ids: dict[E, int] = {}
         self._ends: dict[int, E] = {}
         self._next_id = 0
-        # Sorted codes of the known pairs (one end's id above the other's), and their numbers.
+        # Sorted codes of the known pairs (sender's id << 32 | receiver's id), and their numbers.
         self._codes = np.empty(0, np.int64)
         self._numbers = np.empty(0, np.int64)
         self._code_of = np.zeros(1, np.int64)
@@ -224,21 +224,26 @@ class LabelledPairs(PairIndex[tuple[str, ...]]):
 
 
 class EndpointPairs(PairIndex[Endpoint]):
-    """Pairs of endpoints regardless of their addresses, which `addresses` collects."""
+    """Pairs of endpoints regardless of their addresses.
+
+    Attributes:
+        addresses: those of each endpoint in the batch grouped last.
+    """
 
     def __init__(self) -> None:
         super().__init__(self._endpoints)
         self.addresses: dict[Endpoint, set[str]] = {}
+
+    def group(self, batch: pa.RecordBatch) -> PairRows:
+        """The rows of an enriched batch by pair."""
+        self.addresses = {}
+        return super().group(batch)
 
     def _endpoints(self, batch: pa.RecordBatch, end: str) -> Iterable[Endpoint | None]:
         for address, endpoint in endpoints_of(batch, end):
             if endpoint is not None:
                 self.addresses.setdefault(endpoint, set()).add(address)
             yield endpoint
-
-    def _drop_unused_ends(self) -> None:
-        super()._drop_unused_ends()
-        self.addresses = {end: self.addresses[end] for end in self._ids}
 
 
 class PairSums(Generic[N]):

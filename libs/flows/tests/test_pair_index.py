@@ -96,3 +96,5 @@ def test_a_pod_with_two_addresses_is_one_endpoint() -> None:
     assert grouped.sums("data_segments_sent").sum() == 200
     src, _ = pairs.pair(int(grouped.numbers[0]))
     assert pairs.addresses[src] == {row["src_ip"], "fd00::1"}
+    pairs.group(enriched_batch(row))
+    assert pairs.addresses[src] == {row["src_ip"]}

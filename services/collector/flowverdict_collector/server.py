@@ -42,7 +42,7 @@ _DRAIN = Gauge("flowverdict_collector_drain_seconds", "Time the last drain of th
 
 @dataclass(slots=True)
 class Run:
-    """One run of the collector: its id, and how far its messages are numbered."""
+    """One run of the collector: its id, and the number of its last message."""
 
     node: str
     id: str

@@ -27,6 +27,6 @@ class CollectorSettings(CommonSettings):
     max_flows: int = setting(
         integer(1024, 1 << 22),
         "65536",
-        "capacity of the kernel maps; each flow takes 2 x 128 bytes, each socket 88",
+        "capacity of the kernel maps; each flow takes 2 x 160 bytes, each socket 88",
     )
     listen: Address = listen_setting("collector")

@@ -90,7 +90,7 @@ def findings(settings: DoctorSettings) -> Iterator[Finding]:
             yield _permissions(connection)
             yield from _pods(connection)
         except client.ApiException as error:
-            advice = "are the credentials valid? the API server's log says more"
-            yield broken(_WHAT, f"the API server answers {error.status} {error.reason}", advice)
+            advice = "are the credentials valid? see the API server's log"
+            yield broken(_WHAT, f"the API server returned {error.status} {error.reason}", advice)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             yield broken(_WHAT, f"the API server failed: {error}", "is it reachable from here?")

@@ -29,7 +29,7 @@ _LOCAL = ",".join(
 
 @dataclass(frozen=True, slots=True)
 class DoctorSettings(NatsSettings):
-    """What the doctor reads from its environment; anything without an address is sought locally."""
+    """What the doctor reads from its environment; what has no address is tried locally."""
 
     services: tuple[tuple[str, str], ...] = setting(
         services, _LOCAL, "services whose readiness is checked"

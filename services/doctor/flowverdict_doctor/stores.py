@@ -42,7 +42,7 @@ def _get(url: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
                     raise _NoAnswer(f"the answer from {url} is too large or too slow")
             return answer.status_code, json.loads(body)
     except (ValueError, RecursionError):
-        raise _NoAnswer(f"{url} answers {answer.status_code}, but not with JSON") from None
+        raise _NoAnswer(f"{url} returned {answer.status_code}, but no JSON") from None
     except requests.Timeout:
         raise _NoAnswer(f"{url} did not answer in time") from None
     except requests.RequestException:
@@ -109,7 +109,7 @@ def _influx(settings: DoctorSettings) -> Iterator[Finding]:
     try:
         _, health = _get(f"{url}/health")
         if health["status"] != "pass":
-            yield broken(what, f"{url}: {health.get('message', health)}", "its log says more")
+            yield broken(what, f"{url}: {health.get('message', health)}", "see its log")
             return
         if not settings.influx_token:
             advice = "set FLOWVERDICT_INFLUX_TOKEN"
@@ -125,7 +125,7 @@ def _influx(settings: DoctorSettings) -> Iterator[Finding]:
         advice = "set FLOWVERDICT_INFLUX_TOKEN to a token that can read the bucket"
         yield broken(what, f"{url} rejects the token ({status})", advice)
     elif status not in (requests.codes.ok, requests.codes.not_found):
-        yield broken(what, f"{url} answers {status} to a bucket query", "its log says more")
+        yield broken(what, f"{url} returned {status} to a bucket query", "see its log")
     elif settings.influx_bucket in [each.get("name") for each in answer.get("buckets") or ()]:
         yield ok(what, f"{url} is up, and the bucket {settings.influx_bucket} exists")
     else:
@@ -144,7 +144,7 @@ def _grafana(settings: DoctorSettings) -> Iterator[Finding]:
     if database == "ok":
         yield ok(what, f"{url} is up {version}".rstrip())
     else:
-        yield broken(what, f"{url}: its database is {database}", "its log says more")
+        yield broken(what, f"{url}: its database is {database}", "see its log")
 
 
 def findings(settings: DoctorSettings) -> Iterator[Finding]:

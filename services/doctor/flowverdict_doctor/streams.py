@@ -36,7 +36,7 @@ def _stream(name: str, info: StreamInfo, ages: dict[str, float]) -> Iterator[Fin
         yield warning(
             what,
             f"{size} of {limit / 1e6:.0f} MB",
-            f"it drops messages less than an hour old: nats stream edit {name} --max-bytes=…",
+            f"once full, it drops messages early: nats stream edit {name} --max-bytes=…",
         )
     else:
         yield ok(what, size)
@@ -58,7 +58,8 @@ def _readers(name: str, consumers: list[ConsumerInfo], with_influx: bool) -> Ite
         behind = info.num_pending or 0
         what, detail = f"consumer {reader}", f"{behind} messages behind on {name}"
         if behind > _LAG_WARNING:
-            yield warning(what, detail, "if the number does not fall, it needs more replicas")
+            advice = "if this does not fall: scale the enricher or influx-writer, or see the log"
+            yield warning(what, detail, advice)
         else:
             yield ok(what, detail)
 
@@ -105,6 +106,6 @@ async def findings(settings: DoctorSettings) -> list[Finding]:
         lines.append(broken(what, str(error), error.advice))
     except TRANSIENT_ERRORS as error:
         why = str(error) or type(error).__name__
-        advice = "is JetStream enabled (-js), and may this user query it? the user reader may"
+        advice = "is JetStream enabled (-js), and is this user allowed to query it?"
         lines.append(broken(what, f"{url} answers, but JetStream does not: {why}", advice))
     return lines

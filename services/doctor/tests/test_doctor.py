@@ -101,10 +101,10 @@ def test_stores_that_are_well_are_ok(stores: Stores) -> None:
 
 WRONG = [
     ("/readyz", 503, {"waiting": {"nats": "lost nats://x"}}, "rca", "broken", "nats: lost nats://x"),
-    ("/readyz", 200, b"<html>", "rca", "broken", "not with JSON"),
+    ("/readyz", 200, b"<html>", "rca", "broken", "but no JSON"),
     ("/readyz", 200, {"status": "I am another"}, "rca", "broken", "not a Flowverdict service"),
     ("/readyz", 503, {"waiting": [1]}, "rca", "broken", "not a Flowverdict service"),
-    ("/api/v2/buckets", 500, {"code": "internal"}, "InfluxDB", "broken", "answers 500"),
+    ("/api/v2/buckets", 500, {"code": "internal"}, "InfluxDB", "broken", "returned 500"),
     ("/api/v2/buckets", 200, {"buckets": [{"name": "x"}]}, "InfluxDB", "broken", "no bucket"),
     ("/api/v1/targets", 200, {"data": {"activeTargets": [{"labels": []}]}}, "stores", "broken",
      "failed unexpectedly"),
@@ -118,7 +118,7 @@ WRONG = [
     ("/api/v2/buckets", 401, {"code": "unauthorized"}, "InfluxDB", "broken", "the token (401)"),
     ("/api/v2/buckets", 200, {"buckets": []}, "InfluxDB", "broken", "no bucket flowverdict"),
     ("/api/health", 503, {"database": "failing"}, "Grafana", "broken", "failing"),
-    ("/api/health", 302, b"", "Grafana", "broken", "not with JSON"),
+    ("/api/health", 302, b"", "Grafana", "broken", "but no JSON"),
 ]  # fmt: skip
 
 

@@ -20,7 +20,7 @@ __all__ = ["Cluster", "ClusterService", "EndpointSlice", "Job", "Node", "Object"
 
 _ZONE = "topology.kubernetes.io/zone"
 _SERVICE_OF_SLICE = "kubernetes.io/service-name"
-# Deployments and Argo's Rollouts name their ReplicaSets after themselves and this label of the pods
+# Deployments and Argo Rollouts name their ReplicaSets after themselves and this pod label
 # (kubernetes: pkg/controller/deployment/sync.go; argo-rollouts: rollout/sync.go).
 _TEMPLATE_HASH = {"pod-template-hash": "Deployment", "rollouts-pod-template-hash": "Rollout"}
 
@@ -60,7 +60,7 @@ class _PodStatus(msgspec.Struct):
 
 
 class Pod(msgspec.Struct):
-    """A Pod of v1."""
+    """A v1 Pod."""
 
     metadata: Metadata
     spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
@@ -76,7 +76,7 @@ class _NodeStatus(msgspec.Struct):
 
 
 class Node(msgspec.Struct):
-    """A Node of v1."""
+    """A v1 Node."""
 
     metadata: Metadata
     status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
@@ -87,7 +87,7 @@ class _ServiceSpec(msgspec.Struct):
 
 
 class ClusterService(msgspec.Struct):
-    """A Service of v1, with its cluster addresses.
+    """A v1 Service and its cluster IPs.
 
     Load balancer addresses are left out: some load balancers use the addresses of the nodes.
     """
@@ -106,7 +106,7 @@ class _SliceEndpoint(msgspec.Struct, rename="camel"):
 
 
 class EndpointSlice(msgspec.Struct):
-    """An EndpointSlice of discovery.k8s.io/v1: the pods behind a service."""
+    """A discovery.k8s.io/v1 EndpointSlice: the pods behind a service."""
 
     metadata: Metadata
     endpoints: list[_SliceEndpoint] | None = None
@@ -118,7 +118,7 @@ class EndpointSlice(msgspec.Struct):
 
 
 class Job(msgspec.Struct):
-    """A Job of batch/v1, read for its owner."""
+    """A batch/v1 Job, read for its owner."""
 
     metadata: Metadata
 
@@ -149,7 +149,7 @@ class Cluster:
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
         self._known: dict[type[Object], dict[str, Object]] = {}
-        self._pods: dict[str, Pod] = {}  # those that are running and so have names
+        self._pods: dict[str, Pod] = {}  # those that have not finished, and so have names
         self._zones: dict[str, str] = {}
         self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
         self._owners: dict[str, tuple[str, str]] = {}  # of a job

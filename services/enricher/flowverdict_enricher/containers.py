@@ -57,7 +57,7 @@ def _endpoint(container: dict[str, Any], host: str) -> Names:
     return Names(
         "pod",
         namespace=labels.get(_PROJECT, _NO_PROJECT),
-        # Of several names, those with another slash are other containers' links to it.
+        # Of several names, those with a second slash are other containers' links to it.
         pod=min((name.lstrip("/") for name in container["Names"]), key=lambda n: n.count("/")),
         workload=workload,
         workload_kind="ComposeService" if workload else "",
@@ -149,7 +149,7 @@ def check(url: str) -> int:
         count = len(api.containers())
         api.close()
     except Exception as error:  # noqa: BLE001 # it may not be Docker at all
-        print(f"broken   Docker at {url}: {error}; FLOWVERDICT_DOCKER_URL says where it is")
+        print(f"broken   Docker at {url}: {error}; check FLOWVERDICT_DOCKER_URL")
         return 1
     print(f"ok       Docker at {url}: {count} running containers")
     return 0

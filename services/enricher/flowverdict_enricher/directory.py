@@ -35,8 +35,8 @@ class _Tenure:
       owner of its longest part and is only likely.
     - Between tenures it is the nearest owner, if it is within 60 s: segments are still exchanged
       with a pod that has just ended, and the API reports a new pod late.
-    - News can be out of order. If `a` is reported only after `b` has begun, its tenure ends where
-      that of `b` begins; if `b` has already ended as well, `a` begins again after it.
+    - Updates can arrive out of order. If `a` is reported only after `b` has begun, its tenure
+      ends where that of `b` begins; if `b` has already ended as well, `a` begins again after it.
     """
 
     owner: str
@@ -133,7 +133,7 @@ class Directory:
                 from_ns = min(from_ns, tenure.from_ns)
                 continue
             if tenure.owner != owner and tenure.from_ns > from_ns:
-                # Late news of an earlier owner: the later owner keeps the address.
+                # A late update about an earlier owner: the later owner keeps the address.
                 until_ns = min(until_ns, tenure.from_ns)
                 kept.append(tenure)
                 continue

@@ -43,7 +43,7 @@ class InventoryPod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InventoryService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A service and its cluster addresses."""
+    """A service and its cluster IPs."""
 
     namespace: str
     name: str

@@ -164,8 +164,8 @@ def _refusal(resource: _Resource, status: int) -> str:
         return "the API rejects our credentials (401)"
     if status == 403:
         verbs = f"get, list and watch on {resource.name}"
-        return f"the API forbids it (403): grant {verbs} in all namespaces"
-    return f"the API answers {status}"
+        return f"the API denies access (403): grant {verbs} in all namespaces"
+    return f"the API returned {status}"
 
 
 def _why(error: Exception) -> str:
@@ -270,12 +270,12 @@ def _keep_following(
                 position.version = _list(api, resource, state)
             _watch(api, resource, state, position, readiness)
         except _Gone:
-            log.info("the watch of %s is too old, listing again", resource.name)
+            log.info("the watch on %s has expired, listing again", resource.name)
             position.version, pause = "", position.pause
         except Exception as error:  # noqa: BLE001 # whatever happens, keep following
             readiness.report(resource, _why(error))
             pause = position.pause
-            # A lost connection can resume the watch; after any other error, list again.
+            # After a lost connection the watch can resume; after any other error, list again.
             if not isinstance(error, urllib3.exceptions.HTTPError):
                 position.version = ""
         if time.monotonic() - began < SETTLED_SECONDS:

@@ -200,4 +200,4 @@ def test_check_says_what_it_found(engine: Engine, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.startswith("ok ")
     engine.stop()
     assert containers.check(engine.docker_url) == 1
-    assert "FLOWVERDICT_DOCKER_URL says where it is" in capsys.readouterr().out
+    assert "check FLOWVERDICT_DOCKER_URL" in capsys.readouterr().out

@@ -408,7 +408,7 @@ async def test_names_wait_for_every_resource_that_they_are_made_of(
     server, kubeconfig = api
     server.refuse[resource] = 403
     async with following(kubeconfig) as (_, context):
-        words = f"Kubernetes: {resource}: the API forbids it"
+        words = f"Kubernetes: {resource}: the API denies access"
         await eventually(lambda: context.health.reasons()["names"].startswith(words))
         assert kubernetes.check(kubeconfig) == 1
         server.refuse.clear()

@@ -46,7 +46,7 @@ def _flow_labels(component_end: ComponentEnd, end: str) -> dict[str, str]:
 
 
 def explained(cause: Cause) -> list[dict[str, str]]:
-    """Sets of labels; a flow that has all of one set is explained by `cause`.
+    """Sets of labels; a flow that matches every label of one set is explained by `cause`.
 
     Each also has a label `by`, the joined names of the others, which inhibits flow alerts.
     """
@@ -110,7 +110,7 @@ _NUMBERS = (
     ),
     _Number(
         "flowverdict_incident_opened_timestamp_seconds",
-        "When the incident was opened, as a Unix time.",
+        "When the incident was opened, as a Unix timestamp.",
         lambda each: datetime.fromisoformat(each.verdict.opened_at).timestamp(),
     ),
 )

@@ -22,7 +22,7 @@ class _Node:
 
 
 _EXPIRE_SECONDS = 86400.0
-"""A node silent for a day is taken to be removed; until then it is still shown."""
+"""A node silent for a day is assumed to be gone; until then it is still shown."""
 
 _MAX_NODES = 10_000
 

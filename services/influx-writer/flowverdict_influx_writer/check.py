@@ -21,10 +21,10 @@ def check_database(settings: InfluxWriterSettings) -> int:
         try:
             found = client.buckets_api().find_bucket_by_name(bucket)
         except ApiException as error:
-            print(f"broken   InfluxDB at {url} answers {error.status} when asked for its buckets")
+            print(f"broken   InfluxDB at {url} returned {error.status} to a bucket query")
             return 1
         except (HTTPError, OSError, ValueError, TypeError) as error:
             print(f"broken   {unreachable(settings, error)}; check FLOWVERDICT_INFLUX_URL")
             return 1
-    print(f"ok       InfluxDB at {url}: bucket {bucket} {'is there' if found else 'will be made'}")
+    print(f"ok       InfluxDB at {url}: bucket {bucket} {'exists' if found else 'will be created'}")
     return 0

@@ -154,7 +154,7 @@ class Database:
         except Exception as error:  # noqa: BLE001 # the client cannot decode the response
             raise Unwritten(unreachable(settings, error)) from None
         if status != _WRITTEN_STATUS:
-            raise Unwritten(f"{settings.influx_url} answers {status} to a write: not InfluxDB 2")
+            raise Unwritten(f"{settings.influx_url} returned {status} to a write: not InfluxDB 2")
         return 0
 
     def _refused(self, status: int, points: int, what: str) -> None:
@@ -219,6 +219,6 @@ def _why(settings: InfluxWriterSettings, error: ApiException) -> tuple[str, floa
     after = headers.get("Retry-After", "")
     hint = _HINTS.get(error.status) or str(error.body)[:200]
     return (
-        f"InfluxDB at {settings.influx_url} answers {error.status}: {hint}",
+        f"InfluxDB at {settings.influx_url} returned {error.status}: {hint}",
         min(float(after), 60.0) if after.isascii() and after.isdigit() else 0.0,
     )

@@ -245,9 +245,9 @@ def test_check_says_what_is_wrong(
     influx: InfluxStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert check_database(settings_for("nats://127.0.0.1:1", influx.url)) == 0
-    assert "will be made" in capsys.readouterr().out
+    assert "will be created" in capsys.readouterr().out
     assert check_database(settings_for("nats://127.0.0.1:1", influx.url, token="wrong")) == 1
-    assert "answers 401" in capsys.readouterr().out
+    assert "returned 401" in capsys.readouterr().out
     influx.stop()
     assert check_database(settings_for("nats://127.0.0.1:1", influx.url)) == 1
     assert "FLOWVERDICT_INFLUX_URL" in capsys.readouterr().out

@@ -78,19 +78,19 @@ class Grafana:
         return str(organisation["name"])
 
     def folder(self) -> Change:
-        """Ensure the folder for new dashboards and the alert rules."""
+        """Ensure that the folder for new dashboards and the alert rules exists."""
         return self._retried(self._folder)
 
     def data_source(self, wanted: Json) -> Change:
-        """Ensure a data source from `sources`."""
+        """Create a data source from `sources`, or update it."""
         return self._retried(lambda: self._data_source(wanted))
 
     def dashboard(self, wanted: Json) -> Change:
-        """Ensure a dashboard from `boards`, already built."""
+        """Create a dashboard from `boards`, already built, or update it."""
         return self._retried(lambda: self._dashboard(wanted))
 
     def alert_rule(self, wanted: Json) -> Change:
-        """Ensure an alert rule from `alerts`."""
+        """Create an alert rule from `alerts`, or update it."""
         return self._retried(lambda: self._alert_rule(wanted))
 
     def alert_group(self, name: str) -> Change:
@@ -210,7 +210,9 @@ class Grafana:
     def _refused(self, error: GrafanaClientError) -> GrafanaError:
         if error.status_code in _REFUSED:
             hint = "check FLOWVERDICT_GRAFANA_TOKEN, or _USER and _PASSWORD"
-            return GrafanaError(f"Grafana at {self._url} refuses ({error.status_code}); {hint}")
+            return GrafanaError(
+                f"Grafana at {self._url} denies access ({error.status_code}); {hint}"
+            )
         if error.status_code == _NOT_FOUND:
             return GrafanaError(
                 f"{self._url} has no such API: is it Grafana, and is the path complete?"
@@ -226,7 +228,7 @@ def _object(answer: Any) -> Json:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, GrafanaServerError):
-        return f"it answers {error.status_code}"
+        return f"it returned {error.status_code}"
     if isinstance(error, requests.Timeout):
         return "it does not answer"
     if isinstance(error, requests.ConnectionError):

@@ -161,7 +161,7 @@ def test_a_grafana_that_starts_late_is_waited_for_and_one_that_goes_away_comes_b
     assert all(each["dashboard"]["version"] == 1 for each in grafana.dashboards.values())
     said = capsys.readouterr().err
     assert "nothing listens there" in said
-    assert "it answers 503" in said
+    assert "it returned 503" in said
 
 
 def test_a_grafana_that_never_comes_is_an_error_in_words(
@@ -198,7 +198,7 @@ def test_wrong_credentials_are_an_error_that_names_the_settings(
         ((404, "application/json", b"{}"), "has no such API"),
         ((404, "text/html", b"<html>"), "has no such API"),
         ((400, "application/json", b'{"message": "no"}'), "refuses"),
-        ((502, "text/html", b"Fehler \xfc"), "answers 502"),
+        ((502, "text/html", b"Fehler \xfc"), "returned 502"),
     ],
 )
 @pytest.mark.parametrize("arguments", [(), ("--check",)])

@@ -2,14 +2,14 @@
 
 `command`    the command line.
 `server`     the service; `state` what it saves in NATS so that a restart loses nothing.
-`panes`      enriched rows to windows, by event time; decides when one is complete.
+`panes`      groups enriched rows into windows by event time; decides when one is complete.
 `window`     a window as a table: what every pair counted in each pane.
 `decisions`  whether each pair of a window is OK or FAIL.
 `roles`      which components take part in which pairs.
 `ranking`    the components that explain the failing pairs.
 `mining`     association rules over pairs (Apriori).
 `judgement`  the judgement of a window, and the verdict document; `summary` its summary.
-`incidents`  judgements over time to verdicts: opened, ongoing, resolved.
+`incidents`  turns judgements over time into verdicts: opened, ongoing, resolved.
 `offline`    the commands `fetch` and `analyse`.
 `report`     the command `report`: one HTML file about one incident.
 """

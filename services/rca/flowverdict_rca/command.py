@@ -16,7 +16,7 @@ DEFAULT_FILE = Path("tcp_retransmissions.jsonl")
 REPORT_FILE = Path("report.html")
 
 
-def _share(text: str) -> float:
+def fraction(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
         raise ValueError
@@ -42,11 +42,11 @@ def run() -> int:
     fetch.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")
     analyse = commands.add_parser(
         "analyse",
-        help="print the itemsets and rules of such a file; a pair with any retransmission FAILs",
+        help="print itemsets and rules from a fetched file; a pair with any retransmission FAILs",
     )
     analyse.add_argument("file", type=Path, metavar="FILE")
-    analyse.add_argument("--min-support", type=_share, default=0.2, help="default: 0.2")
-    analyse.add_argument("--min-confidence", type=_share, default=0.7, help="default: 0.7")
+    analyse.add_argument("--min-support", type=fraction, default=0.2, help="default: 0.2")
+    analyse.add_argument("--min-confidence", type=fraction, default=0.7, help="default: 0.7")
     analyse.add_argument("--json", action="store_true", help="one JSON document")
     report_ = commands.add_parser("report", help="write one HTML file about an incident")
     report_.add_argument("--incident", metavar="ID", help="default: the newest")

@@ -18,7 +18,7 @@ __all__ = ["Decisions", "PairStatus", "cannot_connect", "decide", "retransmits"]
 
 _SHOWN_HALF_OPEN = 20
 _QUIET = 4
-"""A pair that sends less than a quarter of its mean rate has fallen silent."""
+"""A pair that sends less than a quarter of its mean rate has gone quiet."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -89,7 +89,7 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
 
     No more past panes are used than necessary: a failing flow sends less, so a healthy past would
     outweigh it. A pair fails as soon as the newest panes show it. It is OK if the newest pane alone
-    has enough segments, or if the whole window does and the pair has not just fallen silent.
+    has enough segments, or if the whole window does and the pair has not just gone quiet.
     """
     panes = window.panes
     status = np.full(panes.shape[1], PairStatus.UNDECIDED, np.int64)

@@ -1,4 +1,4 @@
-"""Windows over time to verdicts: opened, ongoing, resolved.
+"""Turns windows over time into verdicts: opened, ongoing, resolved.
 
 An incident is always in one of four states (`Incident.state`):
 
@@ -127,7 +127,7 @@ class Incidents:
         return self._known
 
     def judge(self, judgement: Judgement) -> Iterator[Verdict]:
-        """The verdicts on a window, those that explain most first."""
+        """The verdicts on a window: most convincing findings first, resolved incidents last."""
         before, now = list(self._known), []
         for found in _found(judgement):
             match = _match(before, found)

@@ -133,7 +133,7 @@ def _rules(frequent: pd.DataFrame, total: int, min_confidence: float) -> list[Ru
         return_metrics=[*_SUPPORTS, "confidence", "lift", "leverage"],
     )
     rules = [_rule(row, total) for row in table.to_dict("records") if row["support"] > 0]
-    # Highest confidence first, then FAIL -> component before its reverse, short before long.
+    # Highest confidence first, then lift and support; ties: short rules first, then by name.
     rules.sort(
         key=lambda rule: (
             -rule.confidence,

@@ -33,7 +33,7 @@ class OfflineError(RuntimeError):
 
 
 def fetch(url: str, out: Path, minutes: float) -> int:
-    """Write the retransmission counters of the last `minutes` of the Prometheus at `url` to `out`.
+    """Save the last `minutes` of retransmission counters from the Prometheus at `url` to `out`.
 
     One JSON object per line, in the format of a range query's series: `metric` with `src_ip` and
     `dst_ip`, and `values`. Returns how many were written.
@@ -54,12 +54,12 @@ def fetch(url: str, out: Path, minutes: float) -> int:
         series = [dict(each) for each in answer["data"]["result"]]
     except urllib.error.HTTPError as error:
         raise OfflineError(
-            f"{url} answers {error.code}: {error.read(500).decode(errors='replace')}"
+            f"{url} returned {error.code}: {error.read(500).decode(errors='replace')}"
         ) from None
     except (OSError, http.client.HTTPException) as error:
         raise OfflineError(f"{url} cannot be reached: {error}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise OfflineError(f"{url} does not answer as a Prometheus") from None
+        raise OfflineError(f"{url} does not answer like a Prometheus server") from None
     if not series:
         raise OfflineError(f"the Prometheus at {url} has no tcp_retransmissions_total")
     try:
@@ -87,7 +87,7 @@ class _Series(msgspec.Struct):
 
 
 def read_pairs(lines: Iterable[str]) -> dict[tuple[str, str], bool]:
-    """Directed pairs of addresses to whether they had retransmissions.
+    """Maps directed pairs of addresses to whether they had retransmissions.
 
     Raises:
         OfflineError: naming the first line that is not a series.

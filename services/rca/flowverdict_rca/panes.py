@@ -1,4 +1,4 @@
-"""Enriched rows to windows, by event time.
+"""Groups enriched rows into windows by event time.
 
 A pane is a fixed length of time; a window is the last few panes. A pane is judged once every node
 that reports has passed its end, or a slow node has been waited for long enough.
@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Coverage
+from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairRows, PairSums
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Window
@@ -32,11 +33,14 @@ class _Pane:
     first_sequence: int
     sums: PairSums[np.int64] = field(default_factory=lambda: PairSums(len(COUNTS) + 1, np.int64))
     numbers: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
+    addresses: dict[Endpoint, set[str]] = field(default_factory=dict)
     nodes: set[str] = field(default_factory=set)
     lost_flow_updates: int = 0
     lost_sockets: int = 0
 
-    def add(self, header: IntervalHeader, rows: PairRows) -> None:
+    def add(
+        self, header: IntervalHeader, rows: PairRows, addresses: dict[Endpoint, set[str]]
+    ) -> None:
         self.nodes.add(header.node)
         self.lost_flow_updates += header.lost_flow_updates
         self.lost_sockets += header.lost_sockets
@@ -46,6 +50,8 @@ class _Pane:
         sampled = rtt_us > 0
         self.sums.values[rows.numbers[sampled], -1] = rtt_us[sampled]
         self.numbers = np.union1d(self.numbers, rows.numbers)
+        for endpoint, added in addresses.items():
+            self.addresses.setdefault(endpoint, set()).update(added)
 
     def counts(self, numbers: Numbers) -> Numbers:
         """The rows of `sums` for these pairs."""
@@ -58,7 +64,8 @@ class Panes:
     """Collects enriched batches into windows.
 
     Args:
-        watermark_ns: panes up to here were judged before a restart; their rows are known.
+        watermark_ns: panes up to here were judged before a restart; if their rows are read
+            again, they are not late.
         seen_until: stream sequence up to which messages were read before.
         too_late: those of them that arrived after their window was judged.
     """
@@ -100,7 +107,7 @@ class Panes:
         if pane is None:
             pane = self._panes[index] = _Pane(sequence)
         pane.first_sequence = min(pane.first_sequence, sequence)
-        pane.add(header, self._pairs.group(batch))
+        pane.add(header, self._pairs.group(batch), self._pairs.addresses)
 
     def windows(self) -> Iterator[Window]:
         """The windows that are complete now, oldest first."""
@@ -137,8 +144,8 @@ class Panes:
         return self._last_sequence
 
     def _pane_of(self, header: IntervalHeader) -> int:
-        # A short interval belongs to the pane that most of it lies in. A long one, merged while
-        # NATS was unavailable, belongs to its end: what came before is already judged.
+        # A short interval belongs to the pane that contains most of it. A long one, merged while
+        # NATS was unavailable, belongs to the pane it ends in: earlier panes are already judged.
         if header.end_ns - header.start_ns <= self._length:
             return (header.start_ns + header.end_ns) // 2 // self._length
         return (header.end_ns - 1) // self._length
@@ -184,7 +191,10 @@ class Panes:
             dst=dst,
             panes=counts[:, :, :-1],
             rtt_us=rtt_us,
-            addresses={each: frozenset(self._pairs.addresses[each]) for each in endpoints},
+            addresses={
+                each: frozenset().union(*(pane.addresses.get(each, ()) for pane in panes))
+                for each in endpoints
+            },
             coverage=Coverage(
                 nodes_reporting=tuple(sorted(reporting)),
                 nodes_silent=tuple(sorted(known - reporting)),

@@ -1,4 +1,4 @@
-"""The RCA worker: enriched rows to windows, windows to verdicts."""
+"""The RCA worker: groups enriched rows into windows and publishes verdicts on them."""
 
 import asyncio
 import contextlib
@@ -42,7 +42,8 @@ _FAILED_WINDOWS = Counter(
 )
 _VERDICTS = Counter("flowverdict_rca_verdicts_total", "Verdicts published.", ["status"])
 _WATERMARK = Gauge(
-    "flowverdict_rca_watermark_timestamp_seconds", "End of the last window judged, as a Unix time."
+    "flowverdict_rca_watermark_timestamp_seconds",
+    "End of the last window judged, as a Unix timestamp.",
 )
 _OPEN = Gauge("flowverdict_rca_open_incidents", "Incidents that are currently open.")
 _JUDGING = Histogram("flowverdict_rca_judge_seconds", "Time taken to judge a window.")
@@ -94,7 +95,7 @@ class Judging:
         created = str((await jetstream.stream_info(FLOWS_ENRICHED)).created)
         store, state = await StateStore.open(jetstream, context.stream_replicas)
         if before is not None:
-            before.check_alone(store)
+            before.check_only_worker(store)
         if state is None:
             state = State(1, 0, (), 0, (), created)
         elif state.stream_created != created:
@@ -105,15 +106,15 @@ class Judging:
         pull = await _subscribe(jetstream, state.resume_from)
         return cls(jetstream, context, settings, pull, store, state)
 
-    def check_alone(self, stored: StateStore) -> None:
+    def check_only_worker(self, stored: StateStore) -> None:
         """Raises CannotRun if another worker has saved its state since."""
         if stored.revision > self._store.revision:
-            raise CannotRun("another RCA worker is judging; this one stops")
+            raise CannotRun("another RCA worker is already running; stopping")
 
     async def check(self) -> None:
         """Raises CannotRun if another worker has saved, NotFoundError without a consumer."""
         await self.pull.consumer_info()
-        self.check_alone((await StateStore.open(self._jetstream))[0])
+        self.check_only_worker((await StateStore.open(self._jetstream))[0])
 
     async def take(self, messages: list[Msg]) -> None:
         """Add messages to their panes, and judge the windows that are complete."""

@@ -90,7 +90,7 @@ class StateStore:
         except KeyWrongLastSequenceError:
             entry = await self._bucket.get(_KEY)
             if entry.value != encoded:
-                raise CannotRun("another RCA worker is judging; this one stops") from None
+                raise CannotRun("another RCA worker is already running; stopping") from None
             # It was stored; only the response was lost.
             self._revision = entry.revision or 0
         except NoStreamResponseError:

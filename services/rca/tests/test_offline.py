@@ -114,8 +114,8 @@ def server() -> Iterator[tuple[str, list[bytes]]]:
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"<html>", "does not answer as a Prometheus"),
-        (b"[]", "does not answer as a Prometheus"),
+        (b"<html>", "does not answer like a Prometheus server"),
+        (b"[]", "does not answer like a Prometheus server"),
         (b'{"data": {"result": []}}', "has no tcp_retransmissions_total"),
     ],
 )

@@ -132,3 +132,18 @@ def test_a_restart_anywhere_gives_the_windows_that_would_have_come(
     resumed = feed(second, [each for each in messages if each[1] >= first.resume_from])
     after = before + resumed
     assert [(w.end_ns, total(w)) for w in after] == [(w.end_ns, total(w)) for w in whole]
+
+
+def test_a_window_has_only_the_addresses_that_its_endpoints_had_in_it() -> None:
+    panes = Panes(SETTINGS)
+    windows: list[Window] = []
+    for second in range(40):
+        row = flow_row("pod-a@w0", "pod-b@w1") | {"src_ip": f"10.0.9.{second // 10}"}
+        panes.add(header(T + second, second + 1), enriched_batch(row), second + 1)
+        windows += panes.windows()
+    moved = [
+        sorted(addresses)
+        for endpoint, addresses in windows[-1].addresses.items()
+        if endpoint.name == "pod-a"
+    ]
+    assert moved == [["10.0.9.3"]]

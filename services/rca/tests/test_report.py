@@ -197,7 +197,7 @@ async def test_of_very_many_messages_only_some_are_read_and_the_page_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flowverdict_rca.report.gather._MOST_MESSAGES", 40)
+    monkeypatch.setattr("flowverdict_rca.report.gather._MAX_MESSAGES", 40)
     await publish_verdicts(nats_client, verdict_at("opened", 10), verdict_at("resolved", 30))
     await publish_flows(nats_client, 2, 13)
     page = await page_of(nats_server, tmp_path)

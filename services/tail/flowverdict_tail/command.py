@@ -182,7 +182,7 @@ async def _print_json(stream: str, settings: NatsSettings) -> None:
 
 
 async def _connect(settings: NatsSettings, stopping: asyncio.Event) -> Client | None:
-    """A connection, waiting indefinitely; None if the command is stopped before."""
+    """A connection, waiting for it indefinitely; None if the command is stopped first."""
     throttle, url = Throttle(), settings.nats_url
 
     async def failed(error: Exception) -> None:

@@ -84,12 +84,12 @@ class PairTable:
         """All pairs together."""
         return PairNow(_NO_ENDPOINT, _NO_ENDPOINT, _named(self.sums.sum(axis=0)))
 
-    def worst_first(self, chosen: npt.NDArray[np.bool_], most: int) -> Iterator[PairNow]:
+    def worst_first(self, chosen: npt.NDArray[np.bool_], limit: int) -> Iterator[PairNow]:
         """The `chosen` pairs by retransmission ratio, then failed connects, then data sent."""
         ratios = np.nan_to_num(ratios_of(RETRANSMISSION_RATIO, self.sums, _COLUMNS))
         failed, sent = self.column("failed_opens"), self.column("data_segments_sent")
         order = np.lexsort((-sent, -failed, -ratios))
-        for at in order[chosen[order]][:most].tolist():
+        for at in order[chosen[order]][:limit].tolist():
             src, dst = self.pairs.pair(int(self.numbers[at]))
             yield PairNow(src, dst, _named(self.sums[at]))
 

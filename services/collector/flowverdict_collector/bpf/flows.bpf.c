@@ -282,21 +282,26 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 }
 
 /*
- * Whether a socket that no hook has seen was opened after the start, rather than
- * idle since before. The kernel occasionally skips the programs for a whole
+ * Whether a socket that no hook has seen was opened after counting began, rather
+ * than idle since before that. The kernel occasionally skips the programs for a whole
  * softirq, and with them every event of a new connection; such a socket is
- * told apart by having received something since the start.
+ * told apart by having received something since the start. That says nothing in
+ * other states, in which on_segment does not run.
  */
 static __always_inline int was_skipped(void *sk)
 {
 	int slot = 0;
+	u8 state = 0;
 	u32 received = 0, segs_in = 0, segs_out = 0;
-	u64 *start = started.lookup(&slot);
+	u64 *start = started.lookup(&slot), now = bpf_jiffies64();
 
+	READ(state, sk, SOCK_COMMON_STATE);
 	READ(received, sk, TCP_SOCK_RCV_TSTAMP);
 	READ(segs_in, sk, TCP_SOCK_SEGS_IN);
 	READ(segs_out, sk, TCP_SOCK_SEGS_OUT);
-	return start && *start && (s32)(received - (u32)*start) > 0 &&
+	/* The difference of two 32-bit times, since the start may be 2^32 jiffies ago. */
+	return state == TCP_ESTABLISHED && start && *start &&
+	       (u32)((u32)now - received) < now - *start &&
 	       segs_in + segs_out < FEW_SEGMENTS;
 }
 
@@ -362,7 +367,7 @@ static __always_inline int is_stale(void *sk, struct tracked_socket *tracked)
 }
 
 /*
- * connect() and accept() finish here, successfully or not. Only the state before
+ * Handshakes end here, at either end, successfully or not. Only the state before
  * tells a client from a server, and a retransmitted SYN from a data segment. A
  * connect that fails never becomes an established socket, so no other hook sees it.
  */
@@ -386,7 +391,8 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 
 	tracked = sockets.lookup(&id);
-	if (!tracked || is_stale(sk, tracked))
+	/* What has been open cannot open: that was an earlier use of the same ports. */
+	if (!tracked || tracked->seen.opened || is_stale(sk, tracked))
 		tracked = track(sk, is_client ? ROLE_CLIENT : ROLE_SERVER,
 				is_client ? FROM_ZERO : FROM_ACCEPT);
 	if (!tracked)
@@ -439,7 +445,7 @@ static __always_inline void count_cause(void *sk, struct flow_record *record, u3
 
 	READ(pending, sk, ICSK_PENDING);
 	READ(congestion, sk, ICSK_CA_STATE);
-	congestion &= 0x1f; /* a bit field */
+	congestion &= 0x1f; /* a bit-field */
 	if (congestion == TCP_CA_LOSS)
 		__sync_fetch_and_add(&record->retransmitted_after_timeout, segments);
 	else if (congestion == TCP_CA_RECOVERY)

@@ -268,10 +268,10 @@ NETWORK_HEALTH = Board(
                     width=8,
                 ),
                 Panel(
-                    title="Half-open requests",
+                    title="Half-open connections",
                     kind="timeseries",
-                    description="SYN-ACKs retransmitted by a pod, for requests that may never become"
-                    " connections: a SYN flood, a scan, or a failing path back to the clients.",
+                    description="SYN-ACKs retransmitted by a pod, for connection requests that may never"
+                    " complete: a SYN flood, a scan, or a failing path back to the clients.",
                     queries=(
                         Query(
                             f"topk(10, {_SYNACKS} > 0)",

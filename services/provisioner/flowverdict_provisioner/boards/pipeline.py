@@ -114,7 +114,7 @@ PIPELINE = Board(
             "Attribution",
             (
                 Panel(
-                    title="Flow ends by kind",
+                    title="Flow endpoints by kind",
                     kind="timeseries",
                     description="`unknown` is a private address that nothing in the cluster has: can"
                     " the enricher see all pods and nodes?",

@@ -26,12 +26,12 @@ __all__ = ["PHASES", "Counts", "NoIncident", "PairKey", "ReportedIncident", "gat
 PHASES = ("before", "during", "after")
 _BEFORE_NS = 60 * 10**9
 _STEP_NS = 2 * 10**9
-_MOST_MESSAGES = 5000
-"""If there are more, as in an hour of a large cluster, only every n-th second is read."""
+_MAX_MESSAGES = 5000
+"""If there are more, as in an hour of a large cluster, only every nth second is read."""
 
 
 class NoIncident(LookupError):
-    """There is no such incident in NATS; the message says which there are."""
+    """There is no such incident in NATS; the message lists those that exist."""
 
 
 _FIELDS = RETRANSMISSION_RATIO.fields
@@ -203,7 +203,7 @@ async def _add_flows(
             middle = (header.start_ns + header.end_ns) // 2
             if earliest is None:
                 messages = message.metadata.num_pending + 1
-                incident.every_seconds = -(-messages // _MOST_MESSAGES)
+                incident.every_seconds = -(-messages // _MAX_MESSAGES)
                 tell(f"reading {messages} flow messages …")
             earliest = middle if earliest is None else min(earliest, middle)
             is_read = middle // 10**9 % incident.every_seconds == 0
