@@ -1,12 +1,15 @@
 """The body of a raw message as a numpy array of records."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.interval_header import IntervalHeader, schema_of
 from flowverdict_contracts.raw import FIELDS, RECORD_BYTES, ROLES, SCHEMA
 
-__all__ = ["COUNTS", "OLD_SCHEMA", "RECORD", "SCHEMAS", "decode"]
+__all__ = ["COUNTS", "OLD_SCHEMA", "RECORD", "SCHEMAS", "decode", "read"]
 
 RECORD = np.dtype(
     {
@@ -42,6 +45,18 @@ _OLD_RECORD = np.dtype(
         "itemsize": 128,
     }
 )  # fmt: skip
+
+
+def read(
+    headers: Mapping[str, str] | None, body: bytes
+) -> tuple[IntervalHeader, npt.NDArray[np.void]]:
+    """The header and the records of a raw message of any version in `SCHEMAS`.
+
+    Raises:
+        MalformedMessage: if either is malformed.
+    """
+    header = IntervalHeader.decode(headers, *SCHEMAS)
+    return header, decode(body, schema_of(headers))
 
 
 def decode(body: bytes, schema: str = SCHEMA) -> npt.NDArray[np.void]:

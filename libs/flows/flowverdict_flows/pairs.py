@@ -70,6 +70,10 @@ class PairRows:
         summed = np.bincount(self.pair_of_row, self.values(field), len(self.numbers))
         return summed.astype(np.int64)
 
+    def table(self, fields: Sequence[str]) -> Numbers:
+        """The sums of `fields`: a row for each pair, a column for each field."""
+        return np.stack([self.sums(field) for field in fields], axis=1)
+
     def samples(self, field: str) -> Numbers:
         """How many rows of each pair have a reading of `field`, that is, one other than 0."""
         return np.bincount(self.pair_of_row[self.values(field) > 0], minlength=len(self.numbers))

@@ -9,7 +9,6 @@ from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge
 
 from flowverdict_contracts import MalformedMessage, enriched, raw_records
-from flowverdict_contracts.interval_header import IntervalHeader, schema_of
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_ENRICHED
 from flowverdict_enricher import containers, inventory, kubernetes
 from flowverdict_enricher.directory import Directory
@@ -79,10 +78,9 @@ async def run(settings: EnricherSettings, context: Context) -> None:
 
 async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: Directory) -> None:
     async def handle(message: Msg) -> bool:
-        header = IntervalHeader.decode(message.headers, *raw_records.SCHEMAS)
+        header, records = raw_records.read(message.headers, message.data)
         if message.subject != f"flows.raw.{header.node}":
             raise MalformedMessage(f"a message from node {header.node} on {message.subject}")
-        records = raw_records.decode(message.data, schema_of(message.headers))
         batch, kinds = enrich(records, directory, header.start_ns, header.end_ns)
         headers = header.encode(enriched.SCHEMA)
         body = enriched.encode(batch)

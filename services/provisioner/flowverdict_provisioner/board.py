@@ -81,6 +81,11 @@ class Panel:
     height: int = 8
     store: Store = "prometheus"
 
+    @property
+    def compares_with_fail_ratio(self) -> bool:
+        """Whether it needs the current threshold."""
+        return self.red_above_fail_ratio or any(each.red_above_fail_ratio for each in self.columns)
+
 
 @dataclass(frozen=True, slots=True)
 class Row:

@@ -159,7 +159,7 @@ def _panel(panel: Panel) -> Any:
     )
     for query in panel.queries:
         built = built.with_target(_target(panel, query))
-    if panel.red_above_fail_ratio or any(each.red_above_fail_ratio for each in panel.columns):
+    if panel.compares_with_fail_ratio:
         built = built.with_target(_fail_ratio_target(panel.store))
     if panel.thresholds:
         steps = [models.Threshold(value=each.value, color=each.color) for each in panel.thresholds]

@@ -26,7 +26,7 @@ FAIL_RATIO_REF = "threshold"
 
 def drawn(panel: Panel, built: Any) -> Any:
     """The SDK's panel builder, completed with what is specific to the panel's kind."""
-    if panel.red_above_fail_ratio or any(each.red_above_fail_ratio for each in panel.columns):
+    if panel.compares_with_fail_ratio:
         built = built.with_transformation(_red_above_fail_ratio())
     return _KINDS[panel.kind](panel, built) if panel.kind in _KINDS else built
 

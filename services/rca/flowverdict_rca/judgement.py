@@ -78,7 +78,7 @@ def verdict(
     if status == "resolved":
         text = summary.resolved(causes)
     elif causes:
-        text = summary.blamed(causes[0], pairs, flows, judgement.settings)
+        text = summary.blamed(causes[0], decisions.evidence[explained], flows, judgement.settings)
     else:
         text = summary.undetermined(flows)
     return Verdict(

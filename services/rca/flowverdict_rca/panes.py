@@ -44,8 +44,7 @@ class _Pane:
         self.nodes.add(header.node)
         self.lost_flow_updates += header.lost_flow_updates
         self.lost_sockets += header.lost_sockets
-        counts = np.stack([*map(rows.sums, COUNTS), np.zeros(len(rows.numbers), np.int64)], axis=1)
-        self.sums.add(rows.numbers, counts)
+        self.sums.add(rows.numbers, np.pad(rows.table(COUNTS), ((0, 0), (0, 1))))
         rtt_us = rows.largest("rtt_us")
         sampled = rtt_us > 0
         self.sums.values[rows.numbers[sampled], -1] = rtt_us[sampled]

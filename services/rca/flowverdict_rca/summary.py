@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 from flowverdict_contracts.verdicts import Cause, FlowCounts
+from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
+from flowverdict_rca.decisions import retransmits
 from flowverdict_rca.settings import RcaSettings
-from flowverdict_rca.window import Pair
+from flowverdict_rca.window import COUNTS
 
 __all__ = ["blamed", "percent", "resolved", "undetermined"]
 
@@ -35,33 +37,26 @@ _CHECK_UNANSWERED = (
 _DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": ""}
 
 
-def blamed(
-    cause: Cause, explained: Sequence[Pair], flows: FlowCounts, settings: RcaSettings
-) -> str:
-    """What is to blame, on what evidence, and what to check."""
+def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSettings) -> str:
+    """What is to blame, on what evidence, and what to check.
+
+    `evidence` has a row of `COUNTS` for each failing pair that the cause explains.
+    """
     place = f" on node {cause.node}" if cause.node and cause.kind != "node" else ""
-    counts = {
-        name: sum(pair.counts[name] for pair in explained)
-        for name in (explained[0].counts if explained else ())
-    }
-    symptoms = " and ".join(_symptoms(counts, settings)) or "they fail"
+    sums = evidence.sum(axis=0, keepdims=True)
+    counts = dict(zip(COUNTS, sums[0].tolist(), strict=True))
+    loses_data = bool(retransmits(sums, settings)[0])
+    symptoms = " and ".join(_symptoms(counts, loses_data, settings)) or "they fail"
     others = "flow is" if flows.ok == 1 else "flows are"
     parts = [
-        f"{_capital(str(cause))}{place} is behind {len(explained)} of {flows.failing} failing flows"
+        f"{_capital(str(cause))}{place} is behind {len(evidence)} of {flows.failing} failing flows"
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
     if cause.alternatives:
         alternatives = ", ".join(map(str, cause.alternatives))
         parts.append(f"The evidence fits {alternatives} equally well.")
-    parts.append(_advice(cause, counts, settings))
+    parts.append(_advice(cause, counts, loses_data, settings))
     return " ".join(parts)
-
-
-def _loses_data(counts: dict[str, int], settings: RcaSettings) -> bool:
-    return (
-        counts.get("retransmitted_data_segments", 0) >= settings.min_retransmissions
-        and (RETRANSMISSION_RATIO.of(counts) or 0.0) > settings.fail_ratio
-    )
 
 
 def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:
@@ -69,13 +64,11 @@ def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:
     return syns >= settings.min_retransmissions and syns > counts["opens"] + counts["failed_opens"]
 
 
-def _symptoms(counts: dict[str, int], settings: RcaSettings) -> list[str]:
+def _symptoms(counts: dict[str, int], loses_data: bool, settings: RcaSettings) -> list[str]:
     """What is wrong with flows whose counts add up to `counts`, in words."""
-    if not counts:
-        return []
     found = []
     ratio = RETRANSMISSION_RATIO.of(counts)
-    if _loses_data(counts, settings) and ratio is not None:
+    if loses_data and ratio is not None:
         found.append(f"{percent(ratio)} of the data segments are retransmitted")
     failed, attempts = counts["failed_opens"], counts["failed_opens"] + counts["opens"]
     if failed >= settings.min_retransmissions:
@@ -98,15 +91,14 @@ def _symptoms(counts: dict[str, int], settings: RcaSettings) -> list[str]:
     return found
 
 
-def _advice(cause: Cause, counts: dict[str, int], settings: RcaSettings) -> str:
+def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: RcaSettings) -> str:
     advice = []
-    if counts:
-        failed, refused = counts["failed_opens"], counts["refused_opens"]
-        if refused >= settings.min_retransmissions and 2 * refused > failed:
-            advice.append(_CHECK_REFUSED[cause.kind])
-        elif failed >= settings.min_retransmissions or _go_unanswered(counts, settings):
-            advice.append(_CHECK_UNANSWERED)
-    if not advice or _loses_data(counts, settings):
+    failed, refused = counts["failed_opens"], counts["refused_opens"]
+    if refused >= settings.min_retransmissions and 2 * refused > failed:
+        advice.append(_CHECK_REFUSED[cause.kind])
+    elif failed >= settings.min_retransmissions or _go_unanswered(counts, settings):
+        advice.append(_CHECK_UNANSWERED)
+    if not advice or loses_data:
         advice.insert(0, _CHECK_LOSS[cause.kind])
     return " ".join(advice)
 

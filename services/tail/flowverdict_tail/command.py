@@ -18,7 +18,7 @@ from rich.text import Text
 
 from flowverdict_contracts import MalformedMessage, enriched, raw_records, verdicts
 from flowverdict_contracts.enriched import Names
-from flowverdict_contracts.interval_header import IntervalHeader, schema_of
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import (
     FAIL_RATIO_KEY,
     RCA_STATE_BUCKET,
@@ -146,8 +146,7 @@ async def _live(stream: str, settings: NatsSettings) -> None:
     shown_flows = LiveFlows()
 
     def raw(message: Msg) -> None:
-        IntervalHeader.decode(message.headers, *raw_records.SCHEMAS)
-        records = raw_records.decode(message.data, schema_of(message.headers))
+        _, records = raw_records.read(message.headers, message.data)
         shown_flows.add(batch_of(records, lambda _: Names("unknown", name_confidence="none")))
 
     def flows(message: Msg) -> None:

@@ -51,10 +51,10 @@ class PairNow:
         return RETRANSMISSION_RATIO.of(self.counts)
 
     @property
-    def rtt_ms(self) -> float | None:
-        """Mean of the readings of the smoothed RTT; None if there is none."""
+    def rtt_text(self) -> str:
+        """Mean of the readings of the smoothed RTT, in milliseconds; empty if there is none."""
         samples = self.counts["rtt_samples"]
-        return self.counts["rtt_us"] / samples / 1000 if samples else None
+        return f"{self.counts['rtt_us'] / samples / 1000:.1f}" if samples else ""
 
     def ratio_text(self, fail_ratio: float | None) -> Text:
         """The retransmission ratio, red above the threshold, if that is known."""
@@ -128,8 +128,7 @@ class LivePairs:
             self._pairs.clear()
             self._parts.clear()
         rows = self._pairs.group(batch)
-        columns = [*map(rows.sums, _FIELDS), rows.samples("rtt_us")]
-        sums = np.stack(columns, axis=1)
+        sums = np.column_stack([rows.table(_FIELDS), rows.samples("rtt_us")])
         self._parts.append(_Part(time.monotonic(), rows.numbers, sums, batch.num_rows))
 
     def sums(self) -> PairTable:

@@ -123,7 +123,7 @@ class Overview:
                 f"{pair.counts['data_segments_sent'] / WINDOW_SECONDS:,.0f}",
                 pair.ratio_text(self.fail_ratio),
                 f"{pair.counts['failed_opens']}",
-                f"{pair.rtt_ms:.1f}" if pair.rtt_ms is not None else "",
+                pair.rtt_text,
             )
         return table
 

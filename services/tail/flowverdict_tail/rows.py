@@ -8,7 +8,7 @@ from nats.aio.msg import Msg
 
 from flowverdict_contracts import enriched, raw, raw_records, verdicts
 from flowverdict_contracts.addresses import to_text
-from flowverdict_contracts.interval_header import IntervalHeader, schema_of
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_RAW_ALL, SUBJECT_VERDICTS
 from flowverdict_contracts.timestamps import to_rfc3339
 
@@ -31,8 +31,8 @@ def raw_rows(message: Msg) -> Iterator[Row]:
     Raises:
         MalformedMessage: if the message is malformed.
     """
-    times = _times(IntervalHeader.decode(message.headers, *raw_records.SCHEMAS))
-    records = raw_records.decode(message.data, schema_of(message.headers))
+    header, records = raw_records.read(message.headers, message.data)
+    times = _times(header)
     for record in records:
         row = {name: record[name].item() for name in records.dtype.names or ()}
         row["src"] = to_text(record["src"].tobytes())

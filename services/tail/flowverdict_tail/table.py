@@ -38,7 +38,7 @@ class LiveFlows(LivePairs):
                 f"{pair.counts['data_segments_sent'] / WINDOW_SECONDS:.0f}",
                 pair.ratio_text(self.fail_ratio),
                 str(pair.counts["failed_opens"]),
-                f"{pair.rtt_ms:.1f}" if pair.rtt_ms is not None else "",
+                pair.rtt_text,
             )
         footer = Text(f"{pairs.rows} rows in that time; Ctrl+C to quit", style="dim")
         return Group(table if len(pairs.numbers) else _NOTHING, footer)

@@ -158,7 +158,7 @@ class _Sums:
     def add(self, middle_ns: int, batch: pa.RecordBatch) -> None:
         """Add the rows of an interval whose middle is `middle_ns`."""
         rows = self._pairs.group(batch)
-        added = np.stack([rows.sums(name) for name in _FIELDS], axis=1)
+        added = rows.table(_FIELDS)
         for phase, (start, end) in self._incident.phases.items():
             if start <= middle_ns < end:
                 self._phases[phase].add(rows.numbers, added)
