@@ -22,7 +22,8 @@ from flowverdict_contracts.enriched import ARROW_SCHEMA
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw_records import RECORD
 from flowverdict_contracts.timestamps import to_rfc3339
-from flowverdict_lab.pipeline import free_port, start_process, stop_process
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window

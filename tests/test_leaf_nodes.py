@@ -15,7 +15,8 @@ from nats.aio.msg import Msg
 from conftest import a_verdict, eventually
 from flowverdict_contracts import verdicts
 from flowverdict_contracts.subjects import SUBJECT_VERDICTS, raw_subject
-from flowverdict_lab.pipeline import free_port, start_process, stop_process
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_runtime.streams import ensure_streams
 from tests.users import certificates, give_passwords
 

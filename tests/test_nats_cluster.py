@@ -12,7 +12,8 @@ from conftest import eventually
 from flowverdict_contracts import subjects, verdicts
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
-from flowverdict_lab.pipeline import free_port, start_process
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.pipeline import start_process
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.streams import publish_until_stored
 from tests.users import (

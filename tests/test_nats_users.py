@@ -18,7 +18,7 @@ from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row
 from flowverdict_contracts import enriched, subjects, verdicts
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
-from flowverdict_lab.pipeline import free_port
+from flowverdict_lab.free_port import free_port
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_runtime.streams import ensure_streams
 from tests.stand_ins.influx import InfluxStandIn

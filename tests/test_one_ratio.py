@@ -24,7 +24,8 @@ from flowverdict_contracts.subjects import RCA_VERDICTS, SUBJECT_ENRICHED
 from flowverdict_contracts.verdicts import FailingFlow, Verdict
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RATIOS, RETRANSMISSION_RATIO
 from flowverdict_influx_writer.points import FlowPoints
-from flowverdict_lab.pipeline import Pipeline, free_port, start_process, stop_process
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.promql import FAIL_RATIO
 from flowverdict_runtime.stored_messages import stored_messages

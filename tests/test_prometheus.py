@@ -17,9 +17,10 @@ import pytest
 from conftest import eventually
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
+from flowverdict_lab.free_port import free_port
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
-from flowverdict_lab.pipeline import Pipeline, free_port, start_process, stop_process
+from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
 from flowverdict_provisioner.board import Board
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.dashboard_json import build

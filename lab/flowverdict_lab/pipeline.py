@@ -1,11 +1,9 @@
 """Runs NATS and the services as processes, as a cluster would."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,9 +12,10 @@ import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
+from flowverdict_lab.free_port import free_port
 from flowverdict_runtime.ports import PORTS
 
-__all__ = ["Pipeline", "PipelineError", "free_port", "start_process", "stop_process"]
+__all__ = ["Pipeline", "PipelineError", "start_process", "stop_process"]
 
 _READY_SECONDS = 60
 _STOP_SECONDS = 15
@@ -24,17 +23,6 @@ _STOP_SECONDS = 15
 
 class PipelineError(RuntimeError):
     """A service did not start, or exited; the message has the end of its log."""
-
-
-def free_port(wanted: int = 0) -> int:
-    """`wanted` if nothing listens there, else any free port of this machine."""
-    for port in (wanted, 0):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
-            bound: int = probe.getsockname()[1]
-            return bound
-    raise PipelineError("there is no free port on 127.0.0.1")
 
 
 def start_process(

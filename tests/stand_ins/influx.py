@@ -10,7 +10,8 @@ from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
-from flowverdict_lab.pipeline import free_port, start_process, stop_process
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.pipeline import start_process, stop_process
 from tests.stand_ins.listening import Listening
 
 __all__ = ["VICTORIA", "InfluxStandIn", "Victoria"]

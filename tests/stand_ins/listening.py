@@ -3,7 +3,7 @@
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from flowverdict_lab.pipeline import free_port
+from flowverdict_lab.free_port import free_port
 
 __all__ = ["Listening"]
 

@@ -17,7 +17,7 @@ from conftest import eventually
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_enricher import kubernetes
 from flowverdict_enricher.directory import Directory
-from flowverdict_lab.pipeline import free_port
+from flowverdict_lab.free_port import free_port
 from flowverdict_runtime.context import CannotRun, Context
 
 END, CUT = object(), object()

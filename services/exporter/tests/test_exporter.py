@@ -14,7 +14,8 @@ from nats.js.errors import NotFoundError
 from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row, header
 from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED, SUBJECT_VERDICTS
-from flowverdict_lab.pipeline import free_port, start_process, stop_process
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_runtime.streams import ensure_streams
 
 Process = subprocess.Popen[bytes]
