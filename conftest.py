@@ -4,7 +4,7 @@ import asyncio
 import shutil
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pytest
 from nats.aio.client import Client
 
-from flowverdict_contracts import verdicts
+from flowverdict_contracts import raw, raw_records, verdicts
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import ARROW_SCHEMA
 from flowverdict_contracts.interval_header import IntervalHeader
@@ -29,6 +29,7 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
 
 SECOND = 1_000_000_000
+COLLECTOR = str(Path(sys.executable).with_name("flowverdict-collector"))
 
 
 class NatsServer:
@@ -56,6 +57,44 @@ class NatsServer:
     def forget(self) -> None:
         """Lose all data, as a server without a volume does."""
         shutil.rmtree(self._folder / "data")
+
+
+class Collector:
+    """A collector process and what it has published."""
+
+    def __init__(
+        self,
+        server: NatsServer,
+        folder: Path,
+        command: Sequence[str] = (COLLECTOR,),
+        **environ: str,
+    ) -> None:
+        self.log = folder / "collector.log"
+        settings = {
+            "FLOWVERDICT_NATS_URL": server.url,
+            "FLOWVERDICT_NODE": "test",
+            "FLOWVERDICT_LISTEN": "127.0.0.1:0",
+            **environ,
+        }
+        self.process = start_process(list(command), self.log, settings)
+        self.records: list[np.void] = []
+        self.headers: list[IntervalHeader] = []
+
+    async def listen(self, client: Client) -> None:
+        async def heard(message: object) -> None:
+            headers = message.headers  # type: ignore[attr-defined]
+            self.headers.append(IntervalHeader.decode(headers, raw.SCHEMA))
+            self.records += list(raw_records.decode(message.data))  # type: ignore[attr-defined]
+
+        await client.subscribe("flows.raw.test", cb=heard)
+        await client.flush()
+        await eventually(lambda: self.headers)
+
+    def of_port(self, port: int) -> list[np.void]:
+        return [each for each in self.records if port in (each["src_port"], each["dst_port"])]
+
+    def stop(self) -> None:
+        stop_process(self.process)
 
 
 @pytest.fixture

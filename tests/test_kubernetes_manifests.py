@@ -500,7 +500,7 @@ EDGES = {
 }
 
 
-@pytest.mark.parametrize("overlay", ["default", "kind", "production"])
+@pytest.mark.parametrize("overlay", ["default", "production"])
 def test_the_network_policies_are_the_edges_of_the_picture_and_no_more(overlay: str) -> None:
     by_name = {name.split("/")[1]: template for name, template in pods(overlay)}
     found = {

@@ -69,6 +69,11 @@ class Network:
         """A process in the namespace of the pod or node `name`."""
         return self._processes[name].pid
 
+    def namespaces(self) -> list[int]:
+        """The inode numbers of its network namespaces."""
+        names = (f"/proc/{process.pid}/ns/net" for process in self._processes.values())
+        return [Path(name).stat().st_ino for name in names]
+
     def inside(self, name: str, argv: Sequence[str], text: str | None = None) -> str:
         """Run a command in the network of the pod or node `name`; returns its output.
 

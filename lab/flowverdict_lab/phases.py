@@ -138,7 +138,7 @@ async def run_live(
     tell("building the lab", 0)
     with Network(cluster, logs) as network:
         tell("starting the services", 0)
-        with Pipeline(folder, cluster.inventory()) as pipeline:
+        with Pipeline(folder, cluster.inventory(), namespaces=network.namespaces()) as pipeline:
             outcome.metrics_url = pipeline.url("exporter", "/metrics")
             tell(f"live: metrics at {outcome.metrics_url}", 0)
             tell(f"live: {_command('flowverdict-tail')} --nats {pipeline.nats_url}", 0)

@@ -9,7 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from flowverdict_lab.free_port import free_port
@@ -63,6 +63,7 @@ class Pipeline:
         folder: for logs, the inventory and NATS' data.
         inventory: names and addresses for the enricher, as JSON.
         collector: False for a replay, where the raw messages come from a recording.
+        namespaces: inode numbers of the network namespaces to count; all if there are none.
         environ: settings for the services, in addition to their addresses.
         nats_arguments: for the NATS server, in addition to its address.
     """
@@ -73,6 +74,7 @@ class Pipeline:
         inventory: str,
         *,
         collector: bool = True,
+        namespaces: Iterable[int] = (),
         environ: Mapping[str, str] | None = None,
         nats_arguments: tuple[str, ...] = (),
     ) -> None:
@@ -87,6 +89,7 @@ class Pipeline:
             "FLOWVERDICT_NODE": "lab",
             "FLOWVERDICT_NAMES": "inventory",
             "FLOWVERDICT_INVENTORY": str(folder / "inventory.json"),
+            "FLOWVERDICT_NETWORK_NAMESPACES": ",".join(map(str, namespaces)),
             **(environ or {}),
         }
         self._inventory = inventory

@@ -10,7 +10,7 @@ from flowverdict_contracts.raw import (
     c_members,
 )
 
-__all__ = ["compiler_flags", "drop_offsets"]
+__all__ = ["compiler_flags", "drop_offsets", "namespace_flags"]
 
 _OFFSETS = {
     "SOCK_COMMON_FAMILY": ("sock_common", "skc_family"),
@@ -44,6 +44,17 @@ _OFFSETS = {
     "SK_BUFF_PROTOCOL": ("sk_buff", "protocol"),
     "SK_BUFF_CB": ("sk_buff", "cb"),
     "TCP_SKB_CB_GSO_SEGS": ("tcp_skb_cb", "tcp_gso_segs"),
+}
+
+_NAMESPACE_OFFSETS = {
+    "TASK_STRUCT_NSPROXY": ("task_struct", "nsproxy"),
+    "TASK_STRUCT_THREAD_PID": ("task_struct", "thread_pid"),
+    "NSPROXY_NET_NS": ("nsproxy", "net_ns"),
+    "PID_LEVEL": ("pid", "level"),
+    "PID_NUMBERS": ("pid", "numbers"),
+    "UPID_NS": ("upid", "ns"),
+    "PID_NAMESPACE_PARENT": ("pid_namespace", "parent"),
+    "PID_NAMESPACE_INUM": ("pid_namespace", "ns.inum"),
 }
 
 _REASONS = {
@@ -121,3 +132,18 @@ def compiler_flags(types: KernelTypes, max_flows: int, max_sockets: int) -> list
     flags = [f"-D{name}={value}" for name, value in numbers.items()]
     flags.append(f"-DFLOW_KEY_MEMBERS={c_members(KEY_FIELDS)}")
     return [*flags, f"-DFLOW_COUNT_MEMBERS={c_members(FIELDS[len(KEY_FIELDS) :])}"]
+
+
+def namespace_flags(types: KernelTypes, process_namespace: int) -> list[str]:
+    """`-D` definitions for namespaces.bpf.c.
+
+    Args:
+        types: the kernel's.
+        process_namespace: inode number of the collector's own.
+
+    Raises:
+        NoKernelTypes: if the kernel lacks a member that the program reads.
+    """
+    numbers = {name: types.offset(*path) for name, path in _NAMESPACE_OFFSETS.items()}
+    numbers |= {"OWN_PROCESS_NAMESPACE": process_namespace, "UPID_BYTES": 2 * numbers["UPID_NS"]}
+    return [f"-D{name}={value}" for name, value in numbers.items()]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flowverdict_runtime.ebpf import REQUIRED_TRACEPOINTS
 
-__all__ = ["HOOKS", "Hook"]
+__all__ = ["HOOKS", "NAMESPACE_HOOK", "SWITCH", "Hook"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +32,7 @@ HOOKS = (
     Hook("kfree_skb", "on_drop", "packets dropped by this kernel"),
 )
 """In Linux since 4.16 or earlier (include/trace/events/tcp.h, sock.h, skb.h)."""
+
+SWITCH = "sched_switch"
+NAMESPACE_HOOK = Hook(SWITCH, "on_switch", "only this node's network namespaces")
+"""In a container only, until it is known that no other node uses this kernel."""

@@ -2,13 +2,14 @@
 
 import ctypes
 import errno
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from flowverdict_collector.loader import Loaded
 from flowverdict_contracts.raw import KEY_BYTES, RECORD_BYTES
 from flowverdict_runtime.ebpf import bpf
 
-__all__ = ["FlowMaps", "Lost", "program_descriptor"]
+__all__ = ["FlowMaps", "Lost", "lookup", "program_descriptor"]
 
 _LOOKUP, _UPDATE, _PROGRAM_BY_ID, _LOOKUP_AND_DELETE_BATCH = 1, 2, 13, 25
 _BATCH = 8192
@@ -49,6 +50,21 @@ def program_descriptor(program_id: int) -> int:
     return bpf(_PROGRAM_BY_ID, _ProgramId(program_id))
 
 
+def lookup(
+    map_descriptor: int,
+    key: ctypes.c_uint32,
+    value: type[ctypes.c_uint64 | ctypes.c_uint32 | ctypes.c_uint8],
+) -> int:
+    """A value of a kernel map.
+
+    Raises:
+        OSError: ENOENT if it has no such key.
+    """
+    found = value()
+    bpf(_LOOKUP, _Element(map_descriptor, ctypes.addressof(key), ctypes.addressof(found), 0))
+    return int(found.value)
+
+
 @dataclass(frozen=True, slots=True)
 class Lost:
     """What was lost because the kernel's maps were full.
@@ -67,9 +83,15 @@ class Lost:
 
 
 class FlowMaps:
-    """Two flow maps: the kernel counts in one while the other is drained."""
+    """Two flow maps: the kernel counts in one while the other is drained.
 
-    def __init__(self, loaded: Loaded) -> None:
+    Args:
+        loaded: what runs in the kernel.
+        counted: returns those of the packed records that are counted here.
+    """
+
+    def __init__(self, loaded: Loaded, counted: Callable[[bytes], bytes] = bytes) -> None:
+        self._counted = counted
         self._flows = (loaded.maps["flows_even"], loaded.maps["flows_odd"])
         self._active_map = loaded.maps["active_flows"]
         self._lost_map = loaded.maps["lost"]
@@ -91,18 +113,11 @@ class FlowMaps:
             _Element(self._active_map, ctypes.addressof(slot), ctypes.addressof(descriptor), 0),
         )
         self._active = 1 - self._active
-        return self._drain_map(old)
+        return self._counted(self._drain_map(old))
 
     def lost(self) -> Lost:
         """What was lost since the start."""
-        counts = []
-        for index in range(2):
-            key, value = ctypes.c_uint32(index), ctypes.c_uint64(0)
-            bpf(
-                _LOOKUP,
-                _Element(self._lost_map, ctypes.addressof(key), ctypes.addressof(value), 0),
-            )
-            counts.append(value.value)
+        counts = (lookup(self._lost_map, ctypes.c_uint32(at), ctypes.c_uint64) for at in range(2))
         return Lost(*counts)
 
     def _drain_map(self, map_descriptor: int) -> bytes:

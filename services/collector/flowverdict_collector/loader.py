@@ -14,21 +14,26 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowverdict_collector.btf import KernelTypes, NoKernelTypes
-from flowverdict_collector.definitions import compiler_flags, drop_offsets
-from flowverdict_collector.hooks import HOOKS
+from flowverdict_collector.definitions import compiler_flags, drop_offsets, namespace_flags
+from flowverdict_collector.hooks import HOOKS, NAMESPACE_HOOK, SWITCH, Hook
 from flowverdict_runtime.context import CannotRun
 from flowverdict_runtime.ebpf import missing_capabilities
 
-__all__ = ["LoadError", "Loaded", "load"]
+__all__ = ["FIRST_PROCESS_NAMESPACE", "NODE_MAP", "OWNERS_MAP", "LoadError", "Loaded", "load"]
 
 _BPF = Path(__file__).parent / "bpf"
 _DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
 _MAPS = ("flows_even", "flows_odd", "active_flows", "lost")
+OWNERS_MAP, NODE_MAP = "network_namespaces", "node_process_namespace"
+"""The maps of namespaces.bpf.c, loaded in a container only."""
+FIRST_PROCESS_NAMESPACE = 0xEFFFFFFC
+"""The inode number of the kernel's first one (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
 
 class LoadError(CannotRun):
@@ -71,10 +76,10 @@ def load(max_flows: int, max_sockets: int) -> Loaded:
     answer = json.loads(message)
     if "error" in answer:
         raise LoadError(answer["error"] + (f"\n{printed[-2000:]}" if printed else ""))
-    names = [*_MAPS, *answer["attached"]]
+    names = [*answer["maps"], *answer["attached"]]
     found = dict(zip(names, descriptors, strict=True))
     return Loaded(
-        maps={name: found[name] for name in _MAPS},
+        maps={name: found[name] for name in answer["maps"]},
         attached={name: found[name] for name in answer["attached"]},
         missing=answer["missing"],
     )
@@ -92,9 +97,11 @@ def _bcc() -> Any:
     return bcc
 
 
-def _attach(bpf_class: Any, program: Any) -> tuple[dict[str, int], dict[str, str]]:
+def _attach(
+    bpf_class: Any, program: Any, hooks: Sequence[Hook]
+) -> tuple[dict[str, int], dict[str, str]]:
     attached, missing = {}, {}
-    for hook in HOOKS:
+    for hook in hooks:
         try:
             program.load_func(hook.function, bpf_class.RAW_TRACEPOINT)
             program.attach_raw_tracepoint(
@@ -117,22 +124,35 @@ def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[i
     if missing:
         raise LoadError(f"loading eBPF needs {' and '.join(missing)}: run as root or grant them")
     bcc = _bcc()
+    text = (_BPF / "flows.bpf.c").read_bytes()
+    own = Path("/proc/self/ns/pid").stat().st_ino
+    in_container, no_namespaces = own != FIRST_PROCESS_NAMESPACE, ""
     with KernelTypes() as types:
         flags = compiler_flags(types, max_flows, max_sockets)
         reasons = drop_offsets(types)
+        if in_container:
+            try:
+                flags += namespace_flags(types, own)
+                text += (_BPF / "namespaces.bpf.c").read_bytes()
+            except NoKernelTypes as error:
+                in_container, no_namespaces = False, str(error)
     os.environ["BCC_KERNEL_SOURCE"] = str(_BPF)
     try:
-        program = bcc.BPF(text=(_BPF / "flows.bpf.c").read_bytes(), cflags=flags)
+        program = bcc.BPF(text=text, cflags=flags)
     except Exception as error:  # noqa: BLE001 # BCC raises bare Exception
         raise LoadError(f"the kernel or the compiler rejected the programs: {error}") from None
     for reason, offset in reasons.items():
         program["drop_offsets"][ctypes.c_int(reason)] = ctypes.c_uint32(offset)
     program["active_flows"][ctypes.c_int(0)] = ctypes.c_int(program["flows_even"].map_fd)
-    attached, not_attached = _attach(bcc.BPF, program)
+    hooks = [*HOOKS, NAMESPACE_HOOK] if in_container else HOOKS
+    attached, not_attached = _attach(bcc.BPF, program, hooks)
     if not reasons:
         not_attached["kfree_skb"] = "this kernel has no drop reasons (before Linux 5.17)"
-    descriptors = [program[name].map_fd for name in _MAPS] + list(attached.values())
-    return {"attached": list(attached), "missing": not_attached}, descriptors
+    if no_namespaces:
+        not_attached[SWITCH] = no_namespaces
+    maps = [*_MAPS, OWNERS_MAP, NODE_MAP] if in_container else list(_MAPS)
+    descriptors = [program[name].map_fd for name in maps] + list(attached.values())
+    return {"attached": list(attached), "missing": not_attached, "maps": maps}, descriptors
 
 
 def _main() -> None:

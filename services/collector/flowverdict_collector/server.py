@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge
 from flowverdict_collector.check import check
 from flowverdict_collector.kernel import FlowMaps, Lost
 from flowverdict_collector.loader import load
+from flowverdict_collector.namespaces import Namespaces
 from flowverdict_collector.settings import CollectorSettings
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw import RECORD_BYTES, SCHEMA
@@ -55,7 +56,8 @@ async def run(settings: CollectorSettings, context: Context) -> None:
     """Publish every interval until the service stops, then whatever is left."""
     context.health.waiting("kernel", "loading the eBPF programs")
     loaded = await asyncio.to_thread(load, settings.max_flows, settings.max_flows)
-    maps = FlowMaps(loaded)
+    namespaces = Namespaces(loaded, settings.network_namespaces)
+    maps = FlowMaps(loaded, namespaces.counted)
     this_run = Run(settings.node, uuid.uuid4().hex[:12], start_ns=time.time_ns())
     for tracepoint, why in loaded.missing.items():
         log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})

@@ -15,6 +15,11 @@ def _parse_node(value: str) -> str:
     return value
 
 
+def _parse_inodes(value: str) -> frozenset[int]:
+    return frozenset(int(each) for each in value.split(",") if each)
+
+
+inode_numbers = Parser("whole numbers separated by commas", _parse_inodes)
 node_name = Parser("letters, digits, '-', '_' and single dots", _parse_node)
 
 
@@ -28,5 +33,11 @@ class CollectorSettings(CommonSettings):
         integer(1024, 1 << 22),
         "65536",
         "capacity of the kernel maps; each flow takes 2 x 160 bytes, each socket 88",
+    )
+    network_namespaces: frozenset[int] = setting(
+        inode_numbers,
+        "",
+        "count only these network namespaces, as inode numbers separated by commas; "
+        "without any, all of this node",
     )
     listen: Address = listen_setting("collector")

@@ -3,7 +3,6 @@
 import os
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,16 +11,15 @@ import numpy as np
 import pytest
 from nats.aio.client import Client
 
-from conftest import NatsServer, eventually
+from conftest import COLLECTOR, Collector, NatsServer, eventually
 from flowverdict_contracts import raw, raw_records
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_lab.live_support import why_not_live
-from flowverdict_lab.pipeline import start_process, stop_process
+from flowverdict_lab.pipeline import stop_process
 
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no eBPF: {REASON}")
-COLLECTOR = str(Path(sys.executable).with_name("flowverdict-collector"))
 
 
 def command(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -70,35 +68,6 @@ def test_without_capabilities_it_says_which_are_missing() -> None:
     )
     assert done.returncode == 1
     assert "needs CAP_PERFMON and CAP_BPF" in done.stdout
-
-
-class Collector:
-    """A collector process and what it has published."""
-
-    def __init__(self, server: NatsServer, folder: Path, **environ: str) -> None:
-        self.log = folder / "collector.log"
-        settings = {
-            "FLOWVERDICT_NATS_URL": server.url,
-            "FLOWVERDICT_NODE": "test",
-            "FLOWVERDICT_LISTEN": "127.0.0.1:0",
-            **environ,
-        }
-        self.process = start_process([COLLECTOR], self.log, settings)
-        self.records: list[np.void] = []
-        self.headers: list[IntervalHeader] = []
-
-    async def listen(self, client: Client) -> None:
-        async def heard(message: object) -> None:
-            headers = message.headers  # type: ignore[attr-defined]
-            self.headers.append(IntervalHeader.decode(headers, raw.SCHEMA))
-            self.records += list(raw_records.decode(message.data))  # type: ignore[attr-defined]
-
-        await client.subscribe("flows.raw.test", cb=heard)
-        await client.flush()
-        await eventually(lambda: self.headers)
-
-    def of_port(self, port: int) -> list[np.void]:
-        return [each for each in self.records if port in (each["src_port"], each["dst_port"])]
 
 
 @pytest.fixture
