@@ -250,6 +250,7 @@ def a_verdict(
         "causes": causes,
         "rules": (),
         "conditions": ("HIGH_RETRANSMISSION_RATIO",),
+        "severity": "critical" if causes else "warning",
         "fail_ratio": 0.05,
         "flows": {"failing": 6, "ok": 6, "undecided": 0},
         "failing_flows": (),

@@ -22,6 +22,7 @@ from flowverdict_contracts.raw import ROLES
 from flowverdict_contracts.raw_records import RECORD
 
 __all__ = [
+    "CONDITIONS",
     "KINDS",
     "MAX_UNPACKED_BYTES",
     "NAMES",
@@ -32,7 +33,7 @@ __all__ = [
     "encode",
 ]
 
-SCHEMA = "flows.enriched/2"
+SCHEMA = "flows.enriched/3"
 
 KINDS = ("pod", "service", "node", "external", "unknown")
 """`kind`: what owns the address. `external` is a public address, `unknown` a private one that
@@ -41,6 +42,13 @@ belongs to nothing in the cluster."""
 NAME_CONFIDENCE = ("certain", "likely", "none")
 """`name_confidence`: `certain` if one owner had the address for the whole interval, `likely` if it
 changed hands during it or its owner had just ended, `none` if no owner is known."""
+
+CONDITIONS = ("", "not_ready", "terminating", "gone", "no_ready_endpoints")
+"""`condition`: what Kubernetes reports about the owner, as known when the row was named.
+
+A pod or a node is `not_ready`. A pod is `terminating` once its deletion has begun, and `gone` once
+it no longer has the address. A service has `no_ready_endpoints` if no endpoint in its slices is
+ready. Empty if nothing of this is reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,7 @@ class Names:
     zone: str = ""
     service: str = ""
     name_confidence: str = "certain"
+    condition: str = ""
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Names))
@@ -83,6 +92,7 @@ _ALLOWED = {"role": set(ROLES)}
 for _end in ENDS:
     _ALLOWED[f"{_end}_kind"] = set(KINDS)
     _ALLOWED[f"{_end}_name_confidence"] = set(NAME_CONFIDENCE)
+    _ALLOWED[f"{_end}_condition"] = set(CONDITIONS)
 
 _WRITE = pa.ipc.IpcWriteOptions(compression="lz4")
 # With threads, reading 2,048 rows takes 1.1 ms of CPU instead of 0.2 ms.

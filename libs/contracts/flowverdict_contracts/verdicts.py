@@ -24,6 +24,7 @@ __all__ = [
     "HalfOpen",
     "Kind",
     "Rule",
+    "Severity",
     "TimeWindow",
     "Verdict",
     "VerdictStatus",
@@ -32,13 +33,21 @@ __all__ = [
     "json_schema",
 ]
 
-SCHEMA = "rca.verdicts/2"
+SCHEMA = "rca.verdicts/3"
 
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
 EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
 Kind = Literal["pod", "workload", "node", "link", "node_link", "service", "external", "unknown"]
 Direction = Literal["sending", "receiving", "both"]
-Condition = Literal["HIGH_RETRANSMISSION_RATIO", "CONNECT_FAILURE", "PACKET_DROPS", "HALF_OPEN"]
+Condition = Literal[
+    "HIGH_RETRANSMISSION_RATIO",
+    "CONNECT_FAILURE",
+    "PACKET_DROPS",
+    "HALF_OPEN",
+    "NODE_SILENT",
+    "NO_READY_ENDPOINTS",
+]
+Severity = Literal["critical", "warning"]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
@@ -99,6 +108,7 @@ class Cause(Component, frozen=True, kw_only=True):
         explains: share of the failing flows that are its own; confidence of the rule FAIL -> cause.
         p_value: probability that so many failing flows are its own by chance (hypergeometric).
         alternatives: components with exactly the same flows, which cannot be told apart from it.
+        reported: what the cluster itself reports about it, in words; empty if nothing.
     """
 
     node: str
@@ -109,6 +119,7 @@ class Cause(Component, frozen=True, kw_only=True):
     explains: float
     p_value: float
     alternatives: tuple[Component, ...] = ()
+    reported: str = ""
 
 
 class Rule(_Record, frozen=True, kw_only=True):
@@ -211,11 +222,12 @@ class Verdict(_Record, frozen=True, kw_only=True):
         enough_evidence: False if flows fail but no cause stands out; `causes` is then empty.
         causes: best first. The first is the verdict, the others fit less well.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
+        severity: `warning` if no cause stands out, or if the cause needs nobody at night.
         fail_ratio: the threshold: a flow fails above this retransmission ratio.
         half_open: endpoints with connection requests that never completed, worst first.
     """
 
-    schema: Literal["rca.verdicts/2"] = "rca.verdicts/2"
+    schema: Literal["rca.verdicts/3"] = "rca.verdicts/3"
     id: str
     incident_id: str
     status: VerdictStatus
@@ -226,6 +238,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
     causes: tuple[Cause, ...]
     rules: tuple[Rule, ...]
     conditions: tuple[Condition, ...]
+    severity: Severity
     fail_ratio: float
     flows: FlowCounts
     failing_flows: tuple[FailingFlow, ...]

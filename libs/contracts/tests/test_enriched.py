@@ -17,6 +17,8 @@ WORDS = {
     "dst_kind": "pod",
     "src_name_confidence": "certain",
     "dst_name_confidence": "certain",
+    "src_condition": "",
+    "dst_condition": "gone",
 }
 
 

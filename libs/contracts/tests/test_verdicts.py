@@ -33,6 +33,7 @@ VERDICT = Verdict(
     window=TimeWindow(start="2026-01-01T00:00:00.000Z", end="2026-01-01T00:00:10.000Z"),
     summary="Pod default/pod-a is behind it.",
     enough_evidence=True,
+    severity="critical",
     causes=(
         Cause(
             kind="pod",
@@ -116,7 +117,7 @@ def test_what_is_no_verdict_is_malformed(body: bytes) -> None:
 
 
 def test_a_verdict_of_a_newer_version_is_malformed() -> None:
-    newer = encode(VERDICT).replace(b"rca.verdicts/2", b"rca.verdicts/3")
+    newer = encode(VERDICT).replace(b"rca.verdicts/3", b"rca.verdicts/4")
     with pytest.raises(MalformedMessage):
         decode(newer)
 

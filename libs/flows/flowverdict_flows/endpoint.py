@@ -9,9 +9,9 @@ import pyarrow as pa
 from flowverdict_contracts.addresses import is_loopback
 from flowverdict_contracts.verdicts import EndKind
 
-__all__ = ["Endpoint", "distinct_ends", "endpoints_of"]
+__all__ = ["Endpoint", "Sighting", "distinct_ends", "endpoints_of"]
 
-_COLUMNS = ("ip", "kind", "namespace", "pod", "workload", "service", "node")
+_COLUMNS = ("ip", "kind", "namespace", "pod", "workload", "service", "node", "condition")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -56,15 +56,36 @@ def distinct_ends(batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[s
     return found
 
 
-def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[tuple[str, Endpoint | None]]:
-    """Address and endpoint for each distinct address at one `end` ("src", "dst") of a batch."""
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """An endpoint as a batch describes it.
+
+    Attributes:
+        endpoint: which.
+        address: its address.
+        service: the service that it is a pod of, in its namespace; empty if none.
+        condition: what Kubernetes reports about it, as in an enriched row.
+    """
+
+    endpoint: Endpoint
+    address: str
+    service: str
+    condition: str
+
+
+def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[Sighting | None]:
+    """The endpoint of each distinct address at one `end` ("src", "dst") of a batch."""
     for values in distinct_ends(batch, [f"{end}_{name}" for name in _COLUMNS]):
-        yield ("", None) if values is None else (values[0], _endpoint(values))
+        if values is None:
+            yield None
+        else:
+            service = values[5] if values[1] == "pod" else ""
+            yield Sighting(_endpoint(values), values[0], service, values[7])
 
 
 def _endpoint(values: tuple[str, ...]) -> Endpoint:
     """The endpoint described by a row's `_COLUMNS`."""
-    address, kind, namespace, pod, workload, service, node = values
+    address, kind, namespace, pod, workload, service, node, _ = values
     if kind == "pod":
         return Endpoint("pod", namespace, pod, workload, node)
     if kind == "service":

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from flowverdict_contracts.addresses import ENDS
 from flowverdict_contracts.signals import PAIR_LABELS
-from flowverdict_flows.endpoint import Endpoint, distinct_ends, endpoints_of
+from flowverdict_flows.endpoint import Endpoint, Sighting, distinct_ends, endpoints_of
 from flowverdict_flows.ratios import Ratio
 
 __all__ = [
@@ -231,23 +231,23 @@ class EndpointPairs(PairIndex[Endpoint]):
     """Pairs of endpoints regardless of their addresses.
 
     Attributes:
-        addresses: those of each endpoint in the batch grouped last.
+        seen: every endpoint in the batch grouped last, once for each of its addresses.
     """
 
     def __init__(self) -> None:
         super().__init__(self._endpoints)
-        self.addresses: dict[Endpoint, set[str]] = {}
+        self.seen: set[Sighting] = set()
 
     def group(self, batch: pa.RecordBatch) -> PairRows:
         """The rows of an enriched batch by pair."""
-        self.addresses = {}
+        self.seen = set()
         return super().group(batch)
 
     def _endpoints(self, batch: pa.RecordBatch, end: str) -> Iterable[Endpoint | None]:
-        for address, endpoint in endpoints_of(batch, end):
-            if endpoint is not None:
-                self.addresses.setdefault(endpoint, set()).add(address)
-            yield endpoint
+        for sighting in endpoints_of(batch, end):
+            if sighting is not None:
+                self.seen.add(sighting)
+            yield sighting.endpoint if sighting is not None else None
 
 
 class PairSums(Generic[N]):

@@ -95,6 +95,9 @@ def test_a_pod_with_two_addresses_is_one_endpoint() -> None:
     assert len(set(grouped.numbers.tolist())) == len(pairs) == 1
     assert grouped.sums("data_segments_sent").sum() == 200
     src, _ = pairs.pair(int(grouped.numbers[0]))
-    assert pairs.addresses[src] == {row["src_ip"], "fd00::1"}
+    assert {each.address for each in pairs.seen if each.endpoint == src} == {
+        row["src_ip"],
+        "fd00::1",
+    }
     pairs.group(enriched_batch(row))
-    assert pairs.addresses[src] == {row["src_ip"]}
+    assert {each.address for each in pairs.seen if each.endpoint == src} == {row["src_ip"]}

@@ -46,6 +46,7 @@ class Metadata(msgspec.Struct, rename="camel"):
     labels: dict[str, str] = {}
     owner_references: list[_Owner] = []
     creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
 
 
 class _PodSpec(msgspec.Struct, rename="camel"):
@@ -53,8 +54,18 @@ class _PodSpec(msgspec.Struct, rename="camel"):
     host_network: bool = False
 
 
+class _Condition(msgspec.Struct):
+    type: str = ""
+    status: str = ""
+
+
+def _is_not_ready(conditions: Iterable[_Condition]) -> bool:
+    return any(each.type == "Ready" and each.status != "True" for each in conditions)
+
+
 class _PodStatus(msgspec.Struct):
     phase: str = ""
+    conditions: list[_Condition] = []
     pod_ips: list[_Ip] = msgspec.field(default_factory=list, name="podIPs")
     start_time: datetime | None = msgspec.field(default=None, name="startTime")
 
@@ -73,6 +84,7 @@ class _NodeAddress(msgspec.Struct):
 
 class _NodeStatus(msgspec.Struct):
     addresses: list[_NodeAddress] = []
+    conditions: list[_Condition] = []
 
 
 class Node(msgspec.Struct):
@@ -101,8 +113,13 @@ class _Target(msgspec.Struct):
     uid: str = ""
 
 
+class _EndpointConditions(msgspec.Struct):
+    ready: bool | None = None
+
+
 class _SliceEndpoint(msgspec.Struct, rename="camel"):
     target_ref: _Target | None = None
+    conditions: _EndpointConditions = msgspec.field(default_factory=_EndpointConditions)
 
 
 class EndpointSlice(msgspec.Struct):
@@ -115,6 +132,10 @@ class EndpointSlice(msgspec.Struct):
         """The uids of its pods."""
         targets = (each.target_ref for each in self.endpoints or ())
         return {each.uid for each in targets if each and each.kind == "Pod"}
+
+    def has_ready(self) -> bool:
+        """Whether any of its endpoints is ready; one that does not say so is (KEP-752)."""
+        return any(each.conditions.ready is not False for each in self.endpoints or ())
 
 
 class Job(msgspec.Struct):
@@ -139,6 +160,12 @@ def _packed(texts: Iterable[str]) -> list[bytes]:
     return found
 
 
+def _pod_condition(pod: Pod) -> str:
+    if pod.metadata.deletion_timestamp is not None:
+        return "terminating"
+    return "not_ready" if _is_not_ready(pod.status.conditions) else ""
+
+
 def _controller(meta: Metadata) -> _Owner | None:
     return next((each for each in meta.owner_references if each.controller), None)
 
@@ -152,6 +179,7 @@ class Cluster:
         self._pods: dict[str, Pod] = {}  # those that have not finished, and so have names
         self._zones: dict[str, str] = {}
         self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
+        self._ready: dict[tuple[str, str], dict[str, bool]] = {}  # by service, by slice
         self._owners: dict[str, tuple[str, str]] = {}  # of a job
         self._pods_by_controller: dict[str, set[str]] = {}  # pod uids, by uid of the controller
         self._changes = threading.Lock()
@@ -185,6 +213,7 @@ class Cluster:
                     self._directory.end(uid, time.time_ns())
                 case EndpointSlice():
                     self._remove_from_slice(uid, thing.pods())
+                    self._set_ready(thing, None)
                 case Job():
                     if uid not in self._pods_by_controller:
                         self._owners.pop(uid, None)
@@ -230,6 +259,7 @@ class Cluster:
             zone=self._zones.get(node, ""),
             # Of several services, the first by name, so that the choice is stable.
             service=min(services.values(), default=""),
+            condition=_pod_condition(pod),
         )
         own = () if pod.spec.host_network else _packed(each.ip for each in pod.status.pod_ips)
         since = _since(pod.status.start_time or meta.creation_timestamp)
@@ -249,7 +279,8 @@ class Cluster:
     def _put_node(self, node: Node) -> None:
         meta = node.metadata
         zone = meta.labels.get(_ZONE, "")
-        names = Names("node", node=meta.name, zone=zone)
+        condition = "not_ready" if _is_not_ready(node.status.conditions) else ""
+        names = Names("node", node=meta.name, zone=zone, condition=condition)
         # Addresses that are names, such as those of type Hostname, are dropped.
         own = _packed(each.address for each in node.status.addresses)
         since = _since(meta.creation_timestamp)
@@ -260,7 +291,15 @@ class Cluster:
 
     def _put_service(self, service: ClusterService) -> None:
         meta = service.metadata
-        names = Names("service", namespace=meta.namespace, service=meta.name)
+        # Without slices it has no selector, and nothing is known about what is behind it.
+        slices = self._ready.get((meta.namespace, meta.name), {})
+        none_ready = bool(slices) and not any(slices.values())
+        names = Names(
+            "service",
+            namespace=meta.namespace,
+            service=meta.name,
+            condition="no_ready_endpoints" if none_ready else "",
+        )
         since = _since(meta.creation_timestamp)
         own = _packed(service.spec.cluster_ips)
         self._directory.put(meta.uid, names, own, since, time.time_ns())
@@ -268,12 +307,31 @@ class Cluster:
     def _put_slice(self, piece: EndpointSlice, before: EndpointSlice | None) -> None:
         uid, service = piece.metadata.uid, piece.metadata.labels.get(_SERVICE_OF_SLICE, "")
         pods = piece.pods() if service else set()
+        self._set_ready(piece, piece.has_ready())
         if before is not None:
             self._remove_from_slice(uid, before.pods() - pods)
         for pod in pods:
             if self._services.setdefault(pod, {}).get(uid) != service:
                 self._services[pod][uid] = service
                 self._name_all(self._known_pods({pod}))
+
+    def _set_ready(self, piece: EndpointSlice, ready: bool | None) -> None:
+        """Note whether a slice has a ready endpoint, None if it is gone, and name its service."""
+        meta = piece.metadata
+        key = meta.namespace, meta.labels.get(_SERVICE_OF_SLICE, "")
+        slices = self._ready.setdefault(key, {})
+        if slices.get(meta.uid) == ready:
+            return
+        if ready is None:
+            del slices[meta.uid]
+        else:
+            slices[meta.uid] = ready
+        if not slices:
+            del self._ready[key]
+        for service in self._known.get(ClusterService, {}).values():
+            if (service.metadata.namespace, service.metadata.name) == key:
+                assert isinstance(service, ClusterService)
+                self._put_service(service)
 
     def _remove_from_slice(self, uid: str, pods: set[str]) -> None:
         for pod in pods & self._services.keys():

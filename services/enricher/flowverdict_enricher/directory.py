@@ -33,8 +33,8 @@ class _Tenure:
 
     - An interval inside a tenure is certain. One that reaches beyond its end, or spans two, has the
       owner of its longest part and is only likely.
-    - Between tenures it is the nearest owner, if it is within 60 s: segments are still exchanged
-      with a pod that has just ended, and the API reports a new pod late.
+    - Between tenures it is the nearest owner: the one before, which is gone, or the one after if it
+      begins within 60 s, since the API reports a new pod late.
     - Updates can arrive out of order. If `a` is reported only after `b` has begun, its tenure
       ends where that of `b` begins; if `b` has already ended as well, `a` begins again after it.
     """
@@ -49,6 +49,12 @@ def unowned(packed: bytes) -> Names:
     """The names of an address that belongs to nothing in the cluster."""
     kind = "external" if addresses.parse(packed).is_global else "unknown"
     return Names(kind, name_confidence="none")
+
+
+def _likely(tenure: _Tenure, end_ns: int) -> Names:
+    ended = tenure.until_ns < end_ns
+    condition = "gone" if ended else tenure.names.condition
+    return replace(tenure.names, name_confidence="likely", condition=condition)
 
 
 class Directory:
@@ -112,17 +118,20 @@ class Directory:
                 best, longest = tenure, overlap
         if best is not None:
             whole = best.from_ns <= start_ns and end_ns <= best.until_ns
-            return best.names if whole else replace(best.names, name_confidence="likely")
+            return best.names if whole else _likely(best, end_ns)
         return self._nearest(address, start_ns, end_ns) or unowned(address)
 
     def _nearest(self, address: bytes, start_ns: int, end_ns: int) -> Names | None:
-        """A pod's last segments come after its end, and its first before the API reports it."""
-        best, nearest = None, GRACE_NS
+        """The next owner, if it begins soon: the API reports it late. Else the last one, for as
+        long as it is remembered: others may dial its address long after its end.
+        """
+        best, nearest = None, KEEP_NS
         for tenure in self._tenures.get(address, ()):
-            distance = max(tenure.from_ns - end_ns, start_ns - tenure.until_ns)
+            early, late = tenure.from_ns - end_ns, start_ns - tenure.until_ns
+            distance = late if early <= 0 else early if early <= GRACE_NS else KEEP_NS + 1
             if distance <= nearest:
                 best, nearest = tenure, distance
-        return replace(best.names, name_confidence="likely") if best else None
+        return _likely(best, end_ns) if best else None
 
     def _begin(self, owner: str, names: Names, address: bytes, from_ns: int) -> None:
         kept: list[_Tenure] = []

@@ -31,19 +31,26 @@ def owned_by(job: str | None) -> list[dict[str, object]]:
 
 
 pods = st.builds(
-    lambda uid, node, phase: built(
+    lambda uid, node, phase, ready, deleted: built(
         Pod,
         uid,
         {
             "spec": {"nodeName": node},
-            "status": {"phase": phase, "podIPs": [{"ip": f"10.0.0.{uid[1]}"}]},
+            "status": {
+                "phase": phase,
+                "podIPs": [{"ip": f"10.0.0.{uid[1]}"}],
+                "conditions": [{"type": "Ready", "status": ready}],
+            },
         },
+        deletionTimestamp=deleted,
         # Who made a pod is as old as the pod, and so is its address here.
         ownerReferences=owned_by({"p0": "j0", "p1": "j1"}.get(uid)),
     ),
     st.sampled_from(PODS),
     st.sampled_from(NODES),
     st.sampled_from(("Pending", "Running", "Succeeded")),
+    st.sampled_from(("True", "False")),
+    st.sampled_from((None, "2026-01-02T00:00:00Z")),
 )
 nodes = st.builds(
     lambda uid, zone: built(
@@ -64,11 +71,17 @@ slices = st.builds(
     lambda uid, within: built(
         EndpointSlice,
         f"{uid}-slice",
-        {"endpoints": [{"targetRef": {"kind": "Pod", "uid": pod}} for pod in within] or None},
+        {
+            "endpoints": [
+                {"targetRef": {"kind": "Pod", "uid": pod}, "conditions": {"ready": ready}}
+                for pod, ready in within.items()
+            ]
+            or None
+        },
         labels={"kubernetes.io/service-name": uid},
     ),
     st.sampled_from(SERVICES),
-    st.sets(st.sampled_from(PODS)),
+    st.dictionaries(st.sampled_from(PODS), st.sampled_from((True, False, None))),
 )
 jobs = st.builds(
     lambda uid: built(
@@ -109,6 +122,7 @@ def test_names_are_those_of_what_is_there_now_and_not_of_the_way_it_came_about(
     left = [(False, thing) for removed, thing in last.values() if not removed]
     left.sort(key=lambda each: type(each[1]).__name__, reverse=True)
     addresses = [f"10.0.0.{pod[1]}" for pod in PODS] + [f"10.1.0.{node[1]}" for node in NODES]
+    addresses.append("10.96.0.1")
     assert names(told(history), addresses) == names(told(left), addresses)
 
 
@@ -121,3 +135,50 @@ def test_a_fresh_list_ends_what_is_not_on_it(history: list[tuple[bool, Object]])
     for kind in (Pod, Node, ClusterService, EndpointSlice, Job):
         cluster.keep_only(kind, [])
     assert len(directory) == 0
+
+
+def condition_of(address: str, *objects: Object) -> str:
+    return told([(False, each) for each in objects]).at(to_bytes(address), LATE, LATE + 1).condition
+
+
+def a_service() -> Object:
+    return built(ClusterService, "s0", {"spec": {"clusterIPs": ["10.96.0.1"]}})
+
+
+def a_slice(uid: str, *ready: bool | None) -> Object:
+    endpoints = [{"conditions": {} if each is None else {"ready": each}} for each in ready]
+    labels = {"kubernetes.io/service-name": "s0"}
+    return built(EndpointSlice, uid, {"endpoints": endpoints}, labels=labels)
+
+
+def test_a_service_has_no_ready_endpoints_if_no_slice_of_it_has_one() -> None:
+    both = a_slice("1", False), a_slice("2")
+    assert condition_of("10.96.0.1", a_service(), *both) == "no_ready_endpoints"
+    assert condition_of("10.96.0.1", *both, a_service()) == "no_ready_endpoints"
+    for third in (True, None):  # one that does not say is ready
+        assert condition_of("10.96.0.1", a_service(), *both, a_slice("3", False, third)) == ""
+
+
+def test_nothing_is_known_about_a_service_without_slices() -> None:
+    assert condition_of("10.96.0.1", a_service()) == ""
+    only = a_slice("1", False)
+    gone = told([(False, a_service()), (False, only), (True, only)])
+    assert gone.at(to_bytes("10.96.0.1"), LATE, LATE + 1).condition == ""
+
+
+def test_pods_and_nodes_say_whether_they_are_ready_or_on_their_way_out() -> None:
+    def pod(ready: str, **meta: object) -> Object:
+        status = {
+            "phase": "Running",
+            "podIPs": [{"ip": "10.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": ready}],
+        }
+        return built(Pod, "p", {"status": status}, **meta)
+
+    assert condition_of("10.0.0.1", pod("True")) == ""
+    assert condition_of("10.0.0.1", pod("False")) == "not_ready"
+    deleted = pod("False", deletionTimestamp="2026-01-02T00:00:00Z")
+    assert condition_of("10.0.0.1", deleted) == "terminating"
+    addresses = [{"type": "InternalIP", "address": "10.1.0.1"}]
+    lost = {"addresses": addresses, "conditions": [{"type": "Ready", "status": "Unknown"}]}
+    assert condition_of("10.1.0.1", built(Node, "n", {"status": lost})) == "not_ready"

@@ -35,14 +35,23 @@ def test_where_it_changed_hands_in_the_interval_the_longer_owner_is_likely() -> 
     assert (named.pod, named.name_confidence) == ("new", "likely")
 
 
-def test_last_segments_after_a_pods_end_are_still_likely_its_and_later_ones_nobodys() -> None:
+def test_segments_after_a_pods_end_are_likely_its_and_say_that_it_is_gone() -> None:
     directory = Directory()
     directory.put("1", pod("gone"), [A], 0, 0)
     directory.end("1", 100 * SECOND)
     soon = directory.at(A, 110 * SECOND, 111 * SECOND)
-    assert (soon.pod, soon.name_confidence) == ("gone", "likely")
-    late = 100 * SECOND + GRACE_NS + SECOND
-    assert directory.at(A, late, late + SECOND).kind == "unknown"
+    assert (soon.pod, soon.name_confidence, soon.condition) == ("gone", "likely", "gone")
+    late = 100 * SECOND + KEEP_NS
+    assert directory.at(A, late - SECOND, late).condition == "gone"
+    assert directory.at(A, late + SECOND, late + 2 * SECOND).kind == "unknown"
+
+
+def test_an_address_is_not_named_after_a_pod_that_gets_it_much_later() -> None:
+    directory = Directory()
+    directory.put("1", pod("later"), [A], 1000 * SECOND, 0)
+    soon = 1000 * SECOND - GRACE_NS
+    assert directory.at(A, soon - SECOND, soon).pod == "later"
+    assert directory.at(A, soon - 2 * SECOND, soon - SECOND).kind == "unknown"
 
 
 def test_a_new_owner_ends_the_old_ones_tenure_though_its_end_was_never_reported() -> None:
@@ -68,7 +77,7 @@ def test_a_pod_that_gets_another_address_gives_the_first_one_up() -> None:
     directory.put("1", pod("p"), [A], 0, 0)
     directory.put("1", pod("p"), [B], 0, 100 * SECOND)
     late = 100 * SECOND + GRACE_NS + SECOND
-    assert directory.at(A, late, late + SECOND).kind == "unknown"
+    assert directory.at(A, late, late + SECOND).condition == "gone"
     assert directory.at(B, late, late + SECOND) == pod("p")
 
 
@@ -101,7 +110,7 @@ def test_what_a_fresh_list_does_not_have_has_ended() -> None:
     directory.put("2", pod("q"), [B], 0, 0)
     directory.keep_only(["2"], 100 * SECOND)
     late = 100 * SECOND + GRACE_NS + SECOND
-    assert directory.at(A, late, late + SECOND).kind == "unknown"
+    assert directory.at(A, late, late + SECOND).condition == "gone"
     assert directory.at(B, late, late + SECOND) == pod("q")
 
 

@@ -99,6 +99,11 @@ _NUMBERS = (
         lambda each: each.cause.score if each.cause else 0.0,
     ),
     _Number(
+        "flowverdict_incident_critical",
+        "1 if the incident is worth waking somebody, 0 if it is a warning.",
+        lambda each: float(each.verdict.severity == "critical"),
+    ),
+    _Number(
         "flowverdict_incident_explains_ratio",
         "Share of the failing flows that the cause explains.",
         lambda each: each.cause.explains if each.cause else 0.0,

@@ -22,7 +22,7 @@ GROUP_INTERVAL_SECONDS = 10
 
 _FILES = ("verdicts.yaml", "pipeline.yaml")
 _LEFT_OUT = ("FlowverdictExplains",)
-_VERDICT = "FlowverdictVerdict"
+_VERDICTS = ("FlowverdictVerdict", "FlowverdictWarning")
 
 
 def alert_rules(paused: bool) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ def _prometheus_rules() -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _grafana_rule(group: str, rule: dict[str, Any], paused: bool) -> dict[str, Any]:
     name, expression, annotations = rule["alert"], rule["expr"], rule["annotations"]
-    if name == _VERDICT:
+    if name in _VERDICTS:
         # The Prometheus template queries for the verdict's summary; Grafana's templates cannot.
         expression = f"{expression} {WITH_SUMMARY}"
         annotations = {**annotations, "summary": "{{ $labels.summary }}"}

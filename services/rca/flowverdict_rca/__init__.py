@@ -5,6 +5,7 @@
 `panes`      groups enriched rows into windows by event time; decides when one is complete.
 `window`     a window as a table: what every pair counted in each pane.
 `decisions`  whether each pair of a window is OK or FAIL.
+`facts`      what the cluster itself knows about a window; `known` the causes that follow from it.
 `roles`      which components take part in which pairs.
 `ranking`    the components that explain the failing pairs.
 `mining`     association rules over pairs (Apriori).

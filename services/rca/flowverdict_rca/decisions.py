@@ -11,6 +11,7 @@ from flowverdict_contracts.verdicts import HalfOpen
 from flowverdict_flows.half_open import half_open
 from flowverdict_flows.pairs import Numbers, ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
+from flowverdict_rca.facts import LEAVING
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Pair, Window, total
 
@@ -107,7 +108,17 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
     delivered = _delivered(evidence)
     went_quiet = _delivered(panes[0]) * len(panes) < delivered / _QUIET
     status[undecided & (delivered >= settings.min_segments) & ~went_quiet] = PairStatus.OK
+    status[(status == PairStatus.FAIL) & _leaving(window)] = PairStatus.UNDECIDED
     return Decisions(window, status, evidence, _half_open(window, settings))
+
+
+def _leaving(window: Window) -> Mask:
+    """Whether an end of each pair is a pod that is being deleted or is gone: that was planned."""
+    leaving = np.array(
+        [window.facts.conditions.get(each) in LEAVING for each in window.endpoints], np.bool_
+    )
+    found: Mask = leaving[window.src] | leaving[window.dst]
+    return found
 
 
 def _delivered(counts: Numbers) -> Numbers:

@@ -11,6 +11,7 @@ from flowverdict_contracts.verdicts import (
     Condition,
     FailingFlow,
     FlowCounts,
+    Severity,
     TimeWindow,
     Verdict,
     VerdictStatus,
@@ -91,7 +92,8 @@ def verdict(
         enough_evidence=bool(causes),
         causes=causes,
         rules=failure_rules(_transactions(decisions)),
-        conditions=_conditions(judgement, explained, pairs),
+        conditions=_conditions(judgement, explained, pairs, causes),
+        severity=_severity(causes),
         fail_ratio=judgement.settings.fail_ratio,
         flows=flows,
         failing_flows=tuple(_failing_flow(pair) for pair in _worst(pairs)),
@@ -122,8 +124,17 @@ def _transactions(decisions: Decisions) -> Transactions:
     return Transactions(list(number_of), code >> 32, code & 0xFFFFFFFF, fails)
 
 
+def _severity(causes: Sequence[Cause]) -> Severity:
+    """Nobody is woken for flows without a cause, or for a service that has no pods to answer."""
+    return "critical" if causes and not _has_no_ready_endpoints(causes) else "warning"
+
+
+def _has_no_ready_endpoints(causes: Sequence[Cause]) -> bool:
+    return bool(causes and causes[0].reported) and causes[0].kind == "service"
+
+
 def _conditions(
-    judgement: Judgement, explained: Numbers, pairs: Sequence[Pair]
+    judgement: Judgement, explained: Numbers, pairs: Sequence[Pair], causes: Sequence[Cause]
 ) -> tuple[Condition, ...]:
     evidence, settings = judgement.decisions.evidence[explained], judgement.settings
     named = {str(end) for pair in pairs for end in (pair.src, pair.dst)}
@@ -132,6 +143,8 @@ def _conditions(
         "CONNECT_FAILURE": bool(cannot_connect(evidence, settings).any()),
         "PACKET_DROPS": any(pair.drops for pair in pairs),
         "HALF_OPEN": any(each.name in named for each in judgement.decisions.half_open),
+        "NODE_SILENT": bool(causes and causes[0].reported) and causes[0].kind == "node",
+        "NO_READY_ENDPOINTS": _has_no_ready_endpoints(causes),
     }
     return tuple(name for name, is_seen in seen.items() if is_seen)
 

@@ -4,7 +4,7 @@ A pane is a fixed length of time; a window is the last few panes. A pane is judg
 that reports has passed its end, or a slow node has been waited for long enough.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,8 +12,9 @@ import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Coverage
-from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.endpoint import Endpoint, Sighting
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairRows, PairSums
+from flowverdict_rca.facts import Facts, SilentNode
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Window
 
@@ -34,13 +35,13 @@ class _Pane:
     sums: PairSums[np.int64] = field(default_factory=lambda: PairSums(len(COUNTS) + 1, np.int64))
     numbers: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
     addresses: dict[Endpoint, set[str]] = field(default_factory=dict)
+    conditions: dict[Endpoint, str] = field(default_factory=dict)
     nodes: set[str] = field(default_factory=set)
+    caught_up: dict[str, int] = field(default_factory=dict)  # node to the start of its interval
     lost_flow_updates: int = 0
     lost_sockets: int = 0
 
-    def add(
-        self, header: IntervalHeader, rows: PairRows, addresses: dict[Endpoint, set[str]]
-    ) -> None:
+    def add(self, header: IntervalHeader, rows: PairRows, seen: Iterable[Sighting]) -> None:
         self.nodes.add(header.node)
         self.lost_flow_updates += header.lost_flow_updates
         self.lost_sockets += header.lost_sockets
@@ -49,8 +50,9 @@ class _Pane:
         sampled = rtt_us > 0
         self.sums.values[rows.numbers[sampled], -1] = rtt_us[sampled]
         self.numbers = np.union1d(self.numbers, rows.numbers)
-        for endpoint, added in addresses.items():
-            self.addresses.setdefault(endpoint, set()).update(added)
+        for each in seen:
+            self.addresses.setdefault(each.endpoint, set()).add(each.address)
+            self.conditions[each.endpoint] = each.condition
 
     def counts(self, numbers: Numbers) -> Numbers:
         """The rows of `sums` for these pairs."""
@@ -84,6 +86,8 @@ class Panes:
         self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
         self._node_watermarks: dict[str, int] = {}
+        # For each service the nodes of its pods, and when they were last seen there.
+        self._backends: dict[Endpoint, dict[str, int]] = {}
         self._rows_late = 0
         self._too_late = set(too_late)
         self._last_sequence = seen_until
@@ -106,7 +110,13 @@ class Panes:
         if pane is None:
             pane = self._panes[index] = _Pane(sequence)
         pane.first_sequence = min(pane.first_sequence, sequence)
-        pane.add(header, self._pairs.group(batch), self._pairs.addresses)
+        pane.add(header, self._pairs.group(batch), self._pairs.seen)
+        if header.end_ns - header.start_ns > 2 * self._length:
+            pane.caught_up[header.node] = header.start_ns
+        for each in self._pairs.seen:
+            if each.service and each.endpoint.node:
+                service = Endpoint("service", each.endpoint.namespace, each.service)
+                self._backends.setdefault(service, {})[each.endpoint.node] = header.end_ns
 
     def windows(self) -> Iterator[Window]:
         """The windows that are complete now, oldest first."""
@@ -201,4 +211,31 @@ class Panes:
                 lost_sockets=sum(pane.lost_sockets for pane in panes),
                 rows_late=self._rows_late,
             ),
+            facts=self._facts(panes, end),
+        )
+
+    def _facts(self, panes: Sequence[_Pane], end_ns: int) -> Facts:
+        """What the cluster knows about the window of these panes, the newest first."""
+        conditions: dict[Endpoint, str] = {}
+        caught_up: dict[str, int] = {}
+        for pane in reversed(panes):
+            # A flow may have failed because of a condition that has ended since.
+            conditions |= {each: text for each, text in pane.conditions.items() if text}
+            caught_up |= pane.caught_up
+        for service, nodes in list(self._backends.items()):
+            kept = {node: at for node, at in nodes.items() if at > end_ns - _KNOWN_NS}
+            if kept:
+                self._backends[service] = kept
+            else:
+                del self._backends[service]
+        silent = [
+            SilentNode(node, at, heard_again=False)
+            for node, at in self._node_watermarks.items()
+            if end_ns - _KNOWN_NS < at <= end_ns - self._length
+        ]
+        silent += [SilentNode(node, at, heard_again=True) for node, at in caught_up.items()]
+        return Facts(
+            conditions=conditions,
+            backends={service: frozenset(nodes) for service, nodes in self._backends.items()},
+            silent=tuple(sorted(silent, key=lambda each: each.name)),
         )

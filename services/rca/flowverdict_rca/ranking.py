@@ -7,6 +7,7 @@ in the same way, so that two simultaneous faults give two findings.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from flowverdict_contracts.verdicts import Cause, Component, Direction
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
+from flowverdict_rca.known import KnownCause, known_causes
 from flowverdict_rca.mining import hypergeometric_p_value
 from flowverdict_rca.roles import Roles, roles_in
 from flowverdict_rca.window import Window
@@ -30,6 +32,7 @@ _RUNNERS_UP = 4
 _PREFERENCE = ("pod", "service", "external", "unknown", "node", "workload", "link", "node_link")
 
 Mask = npt.NDArray[np.bool_]
+Floats = TypeVar("Floats", float, npt.NDArray[np.float64])
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +65,25 @@ class _Suspect:
 
 
 def findings(decisions: Decisions) -> list[Finding]:
-    """What is behind the failing pairs, most convincing first; empty if nothing stands out.
+    """What is behind the failing pairs; empty if nothing stands out.
+
+    First what the cluster itself reports, then what the flows show, most convincing first.
+    """
+    failing = decisions.status == PairStatus.FAIL
+    known = []
+    for each in known_causes(decisions):
+        known.append(_reported(each, int(failing.sum()), decisions))
+        failing[each.explained] = False
+    return [*known, *_by_flows(decisions, failing)]
+
+
+def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
+    """What the flows show about the `remaining` failing pairs.
 
     One fault may affect too few flows to be distinguished from chance while another masks it, so
     the faults found are tested together: those that make chance least likely are kept.
     """
     ok = decisions.status == PairStatus.OK
-    remaining = decisions.status == PairStatus.FAIL
     failing, total = int(remaining.sum()), int(remaining.sum() + ok.sum())
     if failing < 2:
         return []
@@ -96,6 +111,31 @@ def findings(decisions: Decisions) -> list[Finding]:
     return found[: 1 + p_values.index(min(p_values))]
 
 
+def _reported(known: KnownCause, failing: int, decisions: Decisions) -> Finding:
+    window, bad, ok = decisions.window, len(known.explained), len(known.contradicting)
+    component, decided = known.component, failing + int((decisions.status == PairStatus.OK).sum())
+    precision, explains = bad / (bad + ok), bad / failing
+    ends = _endpoints_of(component, known.explained, window)
+    cause = Cause(
+        kind=component.kind,
+        name=component.name,
+        ends=component.ends,
+        node=_node(component, ends),
+        addresses=tuple(sorted(set().union(*(window.addresses[end] for end in ends)))),
+        direction=known.direction,
+        score=round(_score(precision, explains), 4),
+        precision=round(precision, 4),
+        explains=round(explains, 4),
+        p_value=hypergeometric_p_value(decided, failing, bad + ok, bad),
+        reported=known.reported,
+    )
+    return Finding((cause,), known.explained, known.contradicting)
+
+
+def _score(precision: Floats, explains: Floats) -> Floats:
+    return (1 + _BETA_SQUARED) * precision * explains / (_BETA_SQUARED * precision + explains)
+
+
 def _rank_of(component: Component) -> tuple[int, str]:
     return _PREFERENCE.index(component.kind), component.name
 
@@ -106,7 +146,7 @@ def _best_suspects(roles: Roles, failing: Mask, ok: Mask) -> list[_Suspect]:
     involved = np.flatnonzero(bad)
     precision = bad[involved] / (bad[involved] + good[involved])
     explains = bad[involved] / failing.sum()
-    scores = (1 + _BETA_SQUARED) * precision * explains / (_BETA_SQUARED * precision + explains)
+    scores = _score(precision, explains)
     same_bad, same_good = roles.alike(failing), roles.alike(ok)
     groups: dict[tuple[int, int], list[int]] = {}
     for role in involved.tolist():

@@ -31,6 +31,10 @@ _CHECK_REFUSED = {
     "external": "It is outside the cluster: check that the remote side listens on that port.",
     "unknown": "Nothing in the cluster has this address: find out what should listen there.",
 }
+_CHECK_REPORTED = {
+    "node": "Check whether the node is up and what connects it to the others.",
+    "service": "Check why its pods are not ready: kubectl describe and logs of what it selects.",
+}
 _CHECK_UNANSWERED = (
     "Check network policies, firewalls and routes: packets to it are being discarded."
 )
@@ -48,6 +52,8 @@ def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSett
     loses_data = bool(retransmits(sums, settings)[0])
     symptoms = " and ".join(_symptoms(counts, loses_data, settings)) or "they fail"
     others = "flow is" if flows.ok == 1 else "flows are"
+    if cause.reported:
+        symptoms += f"; {cause.reported}"
     parts = [
         f"{_capital(str(cause))}{place} is behind {len(evidence)} of {flows.failing} failing flows"
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
@@ -64,6 +70,12 @@ def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:
     return syns >= settings.min_retransmissions and syns > counts["opens"] + counts["failed_opens"]
 
 
+def _timed_out(counts: dict[str, int]) -> int:
+    """Attempts without an answer: the kernel gave up, or the program after a retransmission."""
+    gave_up = counts["failed_opens"] - counts["refused_opens"] - counts["timed_out_opens"]
+    return counts["timed_out_opens"] + min(gave_up, counts["retransmitted_syns"])
+
+
 def _symptoms(counts: dict[str, int], loses_data: bool, settings: RcaSettings) -> list[str]:
     """What is wrong with flows whose counts add up to `counts`, in words."""
     found = []
@@ -72,14 +84,15 @@ def _symptoms(counts: dict[str, int], loses_data: bool, settings: RcaSettings) -
         found.append(f"{percent(ratio)} of the data segments are retransmitted")
     failed, attempts = counts["failed_opens"], counts["failed_opens"] + counts["opens"]
     if failed >= settings.min_retransmissions:
-        if counts["refused_opens"] == failed:
+        refused, timed_out = counts["refused_opens"], _timed_out(counts)
+        if refused == failed:
             how = "are refused"
-        elif counts["timed_out_opens"] == failed:
+        elif timed_out == failed:
             how = "time out"
         else:
             how = "fail"
-            kinds = {"refused": "refused_opens", "timed out": "timed_out_opens"}
-            some = [f"{counts[field]} {kind}" for kind, field in kinds.items() if counts[field]]
+            kinds = {"refused": refused, "timed out": timed_out}
+            some = [f"{count} {kind}" for kind, count in kinds.items() if count]
             how += f" ({', '.join(some)})" if some else ""
         found.append(f"{failed} of {attempts} connection attempts {how}")
     elif _go_unanswered(counts, settings):
@@ -92,6 +105,8 @@ def _symptoms(counts: dict[str, int], loses_data: bool, settings: RcaSettings) -
 
 
 def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: RcaSettings) -> str:
+    if cause.reported:
+        return _CHECK_REPORTED[cause.kind]
     advice = []
     failed, refused = counts["failed_opens"], counts["refused_opens"]
     if refused >= settings.min_retransmissions and 2 * refused > failed:

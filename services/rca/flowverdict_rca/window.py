@@ -8,6 +8,7 @@ import numpy as np
 from flowverdict_contracts.verdicts import Coverage
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.facts import Facts
 
 __all__ = ["COUNTS", "Pair", "Window", "total"]
 
@@ -40,6 +41,7 @@ class Window:
         rtt_us: for each pair its smoothed RTT as last sampled, 0 if unknown.
         addresses: those seen for each endpoint.
         coverage: how complete it is.
+        facts: what the cluster itself knows about it.
     """
 
     start_ns: int
@@ -51,6 +53,7 @@ class Window:
     rtt_us: Numbers
     addresses: dict[Endpoint, frozenset[str]]
     coverage: Coverage
+    facts: Facts = Facts()  # immutable
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,55 @@
+"""What the cluster itself knows about what takes part in a window.
+
+The API server reports pods that are gone and services without ready endpoints, and a collector's
+silence says something about its node. Both are evidence, and often the explanation.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from flowverdict_contracts.enriched import CONDITIONS
+from flowverdict_flows.endpoint import Endpoint
+
+__all__ = ["LEAVING", "NO_READY_ENDPOINTS", "Facts", "SilentNode"]
+
+LEAVING = frozenset({"terminating", "gone"})
+"""Conditions of a pod whose flows end because somebody wanted it so."""
+
+NO_READY_ENDPOINTS = "no_ready_endpoints"
+assert {*LEAVING, NO_READY_ENDPOINTS} <= set(CONDITIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class SilentNode:
+    """A node whose collector could not be heard in the newest pane, or was just heard again.
+
+    Attributes:
+        name: the node.
+        since_ns: end of the last interval that arrived before.
+        heard_again: whether what it counted in the meantime has arrived.
+    """
+
+    name: str
+    since_ns: int
+    heard_again: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known about a window's endpoints and nodes.
+
+    Attributes:
+        conditions: of endpoints, as in an enriched row, if there is one.
+        backends: the nodes of each service's pods.
+        silent: nodes that could not be heard.
+    """
+
+    conditions: Mapping[Endpoint, str] = field(default_factory=dict)
+    backends: Mapping[Endpoint, frozenset[str]] = field(default_factory=dict)
+    silent: tuple[SilentNode, ...] = ()
+
+    def nodes_of(self, endpoint: Endpoint) -> frozenset[str]:
+        """The node that it is on, or those that its pods are on."""
+        if endpoint.kind == "service":
+            return self.backends.get(endpoint, frozenset())
+        return frozenset({endpoint.node} - {""})

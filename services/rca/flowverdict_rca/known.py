@@ -1,0 +1,106 @@
+"""Causes that the cluster itself reports, found before any are looked for.
+
+- A node that falls silent as flows to it begin to fail is cut off. Callers of a service that has
+  pods on that node fail, too, for part of their connections.
+- A service without ready endpoints refuses or loses every connection.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowverdict_contracts.timestamps import to_rfc3339
+from flowverdict_contracts.verdicts import Component, Direction
+from flowverdict_flows.components import component_of
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.decisions import Decisions, PairStatus
+from flowverdict_rca.facts import NO_READY_ENDPOINTS, SilentNode
+from flowverdict_rca.window import total
+
+__all__ = ["KnownCause", "known_causes"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCause:
+    """A component that is at fault according to the cluster.
+
+    Attributes:
+        component: which.
+        reported: what the cluster reports, as part of a sentence.
+        direction: of its flows.
+        explained, contradicting: positions of the failing and of the OK pairs it takes part in.
+    """
+
+    component: Component
+    reported: str
+    direction: Direction
+    explained: Numbers
+    contradicting: Numbers
+
+
+def known_causes(decisions: Decisions) -> Iterator[KnownCause]:
+    """What the cluster reports that explains failing pairs; each pair is explained once."""
+    remaining = decisions.status == PairStatus.FAIL
+    for node in decisions.window.facts.silent:
+        cause = _cut_off(node, decisions, remaining)
+        if cause is not None:
+            remaining[cause.explained] = False
+            yield cause
+    for endpoint, condition in decisions.window.facts.conditions.items():
+        if condition == NO_READY_ENDPOINTS:
+            to_it = _at(decisions.window.dst, decisions, {endpoint})
+            explained = np.flatnonzero(remaining & to_it)
+            if explained.size:
+                remaining[explained] = False
+                ok = np.flatnonzero(to_it & (decisions.status == PairStatus.OK))
+                yield KnownCause(
+                    component_of(endpoint), "it has no ready endpoint",
+                    "receiving", explained, ok,
+                )  # fmt: skip
+
+
+def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCause | None:
+    window = decisions.window
+    on_it = {each for each in window.endpoints if each.node == node.name}
+    behind = {each for each in window.endpoints if node.name in window.facts.nodes_of(each)}
+    crosses = _at(window.src, decisions, on_it) != _at(window.dst, decisions, on_it)
+    takes_part = _at(window.src, decisions, behind) | _at(window.dst, decisions, behind)
+    inside = _at(window.src, decisions, on_it) & _at(window.dst, decisions, on_it)
+    explained = remaining & takes_part & ~inside
+    ok = crosses & (decisions.status == PairStatus.OK)
+    if not explained.any() or (node.heard_again and ok.any()) or ok.sum() > explained.sum():
+        return None
+    if _may_be_ours(takes_part, decisions, remaining):
+        return None
+    name = next((each for each in on_it if each.kind == "node"), None)
+    component = component_of(name or Endpoint("node", "", node.name, node=node.name))
+    since = to_rfc3339(node.since_ns)[11:19]
+    silent = "was silent" if node.heard_again else "has been silent"
+    return KnownCause(
+        component, f"its collector {silent} since {since} UTC", "both",
+        np.flatnonzero(explained), np.flatnonzero(ok),
+    )  # fmt: skip
+
+
+def _may_be_ours(takes_part: Mask, decisions: Decisions, remaining: Mask) -> bool:
+    """Whether it may be those who still report that are cut off: their flows to others fail, too,
+    and nothing reaches anybody on another node.
+    """
+    window = decisions.window
+    nodes = np.array([each.node for each in window.endpoints], np.str_)
+    crosses = (nodes[window.src] != nodes[window.dst]) & ~takes_part
+    delivered = total(window.panes[0], "data_segments_sent", "opens") > 0
+    works = crosses & delivered & (decisions.status != PairStatus.FAIL)
+    return bool((remaining & crosses).any()) and not works.any()
+
+
+def _at(side: Numbers, decisions: Decisions, endpoints: set[Endpoint]) -> Mask:
+    """Whether the sender or the receiver of each pair is one of the endpoints."""
+    chosen = np.array([each in endpoints for each in decisions.window.endpoints], np.bool_)
+    found: Mask = chosen[side] if len(chosen) else np.zeros(0, np.bool_)
+    return found

@@ -1,0 +1,151 @@
+"""Causes that the cluster itself reports: silent nodes, services without endpoints, deletions."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from conftest import SECOND, enriched_batch, flow_row
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_rca.decisions import PairStatus
+from flowverdict_rca.incidents import Incidents
+from flowverdict_rca.judgement import Judgement, judge
+from flowverdict_rca.panes import Panes
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_runtime.settings import load
+
+SETTINGS = load(RcaSettings, {})
+T = 1_000_000
+Row = dict[str, Any]
+
+
+def flow(src: str, dst: str, bad: bool = False) -> Row:
+    return flow_row(src, dst, retransmitted_segments=50 if bad else 0)
+
+
+def to_service(src: str, name: str, condition: str = "", **numbers: int) -> Row:
+    """A row from a pod to a service's address."""
+    row = flow_row(src, "x", **numbers)
+    return row | {
+        "dst_ip": {"api": "10.96.0.1", "db": "10.96.0.2"}[name],
+        "dst_kind": "service",
+        "dst_pod": "",
+        "dst_service": name,
+        "dst_condition": condition,
+    }
+
+
+def backend(row: Row, service: str) -> Row:
+    """The row, its sender being a pod of that service."""
+    return row | {"src_service": service}
+
+
+class Cluster:
+    """What the nodes report, second by second, and what is made of it."""
+
+    def __init__(self) -> None:
+        self.panes = Panes(SETTINGS)
+        self.second = T
+        self.sequence = 0
+        self.judgements: list[Judgement] = []
+
+    def report(self, node: str, rows: list[Row], since: int | None = None) -> None:
+        """What `node` counted in this second, or in all seconds since."""
+        self.sequence += 1
+        start = self.second if since is None else since
+        times = start * SECOND, (self.second + 1) * SECOND
+        header = IntervalHeader(node, "run", self.sequence, *times)
+        self.panes.add(header, enriched_batch(*rows), self.sequence)
+
+    def passes(self, seconds: int, **rows_of: list[Row]) -> None:
+        """Time passes while these nodes report these rows each second."""
+        for _ in range(seconds):
+            for node, rows in rows_of.items():
+                self.report(node, rows)
+            self.second += 1
+            self.judgements += [judge(window, SETTINGS) for window in self.panes.windows()]
+
+    def blamed(self) -> Iterator[tuple[str, ...]]:
+        """For each window, the causes that it found."""
+        for each in self.judgements:
+            yield tuple(str(finding.causes[0]) for finding in each.findings)
+
+
+N1 = [
+    flow("a@n1", "b@n1"), flow("b@n1", "a@n1"), flow("a@n1", "c@n2"), flow("b@n1", "c@n2"),
+    to_service("a@n1", "api"), flow("a@n1", "e@n3"),
+]  # fmt: skip
+N1_CUT = [
+    flow("a@n1", "b@n1"), flow("b@n1", "a@n1"), flow("a@n1", "c@n2", True),
+    flow("b@n1", "c@n2", True), to_service("a@n1", "api", retransmitted_segments=40),
+    flow("a@n1", "e@n3"),
+]  # fmt: skip
+N2 = [backend(flow("c@n2", "a@n1"), "api"), flow("c@n2", "d@n2"), flow("d@n2", "c@n2")]
+N2_CUT = [backend(flow("c@n2", "a@n1", True), "api"), flow("c@n2", "d@n2"), flow("d@n2", "c@n2")]
+N3 = [flow("e@n3", "a@n1")]
+
+
+def test_a_node_that_falls_silent_as_flows_to_it_fail_is_blamed_alone_until_it_is_heard_again() -> (
+    None
+):
+    cluster = Cluster()
+    cluster.passes(20, n1=N1, n2=N2, n3=N3)
+    cut = cluster.second
+    cluster.passes(40, n1=N1_CUT, n3=N3)
+    cluster.report("n2", N2_CUT, since=cut)
+    cluster.passes(30, n1=N1, n2=N2, n3=N3)
+    found = {each for each in cluster.blamed() if each}
+    assert found == {("node n2",)}
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert len({each.incident_id for each in verdicts}) == 1
+    assert [verdicts[0].status, verdicts[-1].status] == ["opened", "resolved"]
+    assert "its collector has been silent since" in verdicts[0].summary
+    assert "NODE_SILENT" in verdicts[0].conditions
+    assert verdicts[0].severity == "critical"
+
+
+def test_a_silent_collector_alone_is_no_fault_of_its_node() -> None:
+    cluster = Cluster()
+    cluster.passes(20, n1=N1, n2=N2, n3=N3)
+    cluster.passes(40, n1=N1, n3=N3)
+    assert not any(cluster.blamed())
+
+
+def test_a_failing_pod_on_a_silent_node_is_not_the_node_while_its_other_flows_work() -> None:
+    cluster = Cluster()
+    works = [flow("a@n1", f"{pod}@n2") for pod in "dfgh"]
+    fails = [flow("a@n1", "c@n2", True), flow("b@n1", "c@n2", True)]
+    cluster.passes(20, n1=N1 + works, n2=N2, n3=N3)
+    cluster.passes(40, n1=works + fails, n3=N3)
+    found = {each for each in cluster.blamed() if each}
+    assert ("node n2",) not in found
+    assert ("pod default/c",) in found
+
+
+def test_who_may_be_cut_off_itself_blames_nobody_for_being_silent() -> None:
+    cluster = Cluster()
+    outside = flow("c@n2", "api-server@cp")
+    cluster.passes(20, n1=N1, n2=[*N2, outside])
+    cluster.passes(40, n2=[*N2_CUT, flow("c@n2", "api-server@cp", True)])
+    assert not any("node n1" in causes for causes in cluster.blamed())
+
+
+def test_a_service_without_ready_endpoints_is_named_as_that_and_wakes_nobody() -> None:
+    cluster = Cluster()
+    refused = {"opens": 0, "failed_opens": 20, "refused_opens": 20, "data_segments_sent": 0}
+    callers = [to_service(f"{pod}@n1", "db", "no_ready_endpoints", **refused) for pod in ("a", "b")]
+    cluster.passes(20, n1=[*N1, *callers])
+    assert {each for each in cluster.blamed() if each} == {("service default/db",)}
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert {each.severity for each in verdicts} == {"warning"}
+    assert "it has no ready endpoint" in verdicts[0].summary
+    assert "NO_READY_ENDPOINTS" in verdicts[0].conditions
+
+
+def test_a_flow_to_a_pod_that_is_deleted_never_fails() -> None:
+    for condition in ("terminating", "gone"):
+        cluster = Cluster()
+        dialled = flow("a@n1", "old@n1", True) | {"dst_condition": condition}
+        dials = flow("b@n1", "old@n1", True) | {"dst_condition": condition}
+        cluster.passes(20, n1=[*N1, dialled, dials])
+        assert not any(PairStatus.FAIL in each.decisions.status for each in cluster.judgements)
