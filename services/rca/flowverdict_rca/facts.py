@@ -40,16 +40,17 @@ class Facts:
 
     Attributes:
         conditions: of endpoints, as in an enriched row, if there is one.
-        backends: the nodes of each service's pods.
+        backends: each service's pods.
         silent: nodes that could not be heard.
     """
 
     conditions: Mapping[Endpoint, str] = field(default_factory=dict)
-    backends: Mapping[Endpoint, frozenset[str]] = field(default_factory=dict)
+    backends: Mapping[Endpoint, frozenset[Endpoint]] = field(default_factory=dict)
     silent: tuple[SilentNode, ...] = ()
 
     def nodes_of(self, endpoint: Endpoint) -> frozenset[str]:
         """The node that it is on, or those that its pods are on."""
-        if endpoint.kind == "service":
-            return self.backends.get(endpoint, frozenset())
-        return frozenset({endpoint.node} - {""})
+        pods = (
+            self.backends.get(endpoint, frozenset()) if endpoint.kind == "service" else [endpoint]
+        )
+        return frozenset({each.node for each in pods} - {""})

@@ -86,8 +86,8 @@ class Panes:
         self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
         self._node_watermarks: dict[str, int] = {}
-        # For each service the nodes of its pods, and when they were last seen there.
-        self._backends: dict[Endpoint, dict[str, int]] = {}
+        # For each service its pods, and when they were last seen.
+        self._backends: dict[Endpoint, dict[Endpoint, int]] = {}
         self._rows_late = 0
         self._too_late = set(too_late)
         self._last_sequence = seen_until
@@ -114,9 +114,9 @@ class Panes:
         if header.end_ns - header.start_ns > 2 * self._length:
             pane.caught_up[header.node] = header.start_ns
         for each in self._pairs.seen:
-            if each.service and each.endpoint.node:
+            if each.service:
                 service = Endpoint("service", each.endpoint.namespace, each.service)
-                self._backends.setdefault(service, {})[each.endpoint.node] = header.end_ns
+                self._backends.setdefault(service, {})[each.endpoint] = header.end_ns
 
     def windows(self) -> Iterator[Window]:
         """The windows that are complete now, oldest first."""
@@ -222,8 +222,8 @@ class Panes:
             # A flow may have failed because of a condition that has ended since.
             conditions |= {each: text for each, text in pane.conditions.items() if text}
             caught_up |= pane.caught_up
-        for service, nodes in list(self._backends.items()):
-            kept = {node: at for node, at in nodes.items() if at > end_ns - _KNOWN_NS}
+        for service, pods in list(self._backends.items()):
+            kept = {pod: at for pod, at in pods.items() if at > end_ns - _KNOWN_NS}
             if kept:
                 self._backends[service] = kept
             else:
@@ -236,6 +236,6 @@ class Panes:
         silent += [SilentNode(node, at, heard_again=True) for node, at in caught_up.items()]
         return Facts(
             conditions=conditions,
-            backends={service: frozenset(nodes) for service, nodes in self._backends.items()},
+            backends={service: frozenset(pods) for service, pods in self._backends.items()},
             silent=tuple(sorted(silent, key=lambda each: each.name)),
         )

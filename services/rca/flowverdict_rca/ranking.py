@@ -15,6 +15,7 @@ import numpy.typing as npt
 from flowverdict_contracts.verdicts import Cause, Component, Direction
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.backends import attribute_to_backends
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.known import KnownCause, known_causes
 from flowverdict_rca.mining import hypergeometric_p_value
@@ -87,7 +88,7 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
     failing, total = int(remaining.sum()), int(remaining.sum() + ok.sum())
     if failing < 2:
         return []
-    roles = roles_in(decisions.window)
+    roles = attribute_to_backends(decisions.window, roles_in(decisions.window), remaining, ok)
     found: list[Finding] = []
     p_values: list[float] = []
     while remaining.sum() > 1 and len(found) < _MAX_FINDINGS:

@@ -1,4 +1,4 @@
-"""Causes that the cluster itself reports: silent nodes, services without endpoints, deletions."""
+"""What the cluster itself knows: silent nodes, services without endpoints, deletions, backends."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -149,3 +149,21 @@ def test_a_flow_to_a_pod_that_is_deleted_never_fails() -> None:
         dials = flow("b@n1", "old@n1", True) | {"dst_condition": condition}
         cluster.passes(20, n1=[*N1, dialled, dials])
         assert not any(PairStatus.FAIL in each.decisions.status for each in cluster.judgements)
+
+
+def test_one_broken_pod_of_a_service_is_blamed_alone_and_not_its_service_too() -> None:
+    def backends(broken: str) -> list[Row]:
+        rows = []
+        for pod in ("api-1", "api-2", "api-3"):
+            rows.append(backend(flow(f"{pod}@n1", "db@n1"), "api"))
+            rows.append(flow("db@n1", f"{pod}@n1", bad=pod == broken))
+            rows += [backend(flow(f"{pod}@n1", f"front-{each}@n1"), "api") for each in "abc"]
+        return rows
+
+    calls = [to_service(f"front-{each}@n1", "api", retransmitted_segments=10) for each in "abc"]
+    cluster = Cluster()
+    cluster.passes(20, n1=[*backends("api-2"), *calls])
+    assert {each for each in cluster.blamed() if each} == {("pod default/api-2",)}
+    all_well = Cluster()
+    all_well.passes(20, n1=[*backends(""), *calls])
+    assert {each for each in all_well.blamed() if each} == {("service default/api",)}
