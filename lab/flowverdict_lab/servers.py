@@ -5,7 +5,7 @@ cluster on this machine. The versions are those of the images in deploy/k8s.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,20 +60,22 @@ def servers() -> list[Server]:
     ]  # fmt: skip
 
 
-def build_servers(tell: Callable[[str], None]) -> None:
-    """Build those that are missing.
+def build_servers(tell: Callable[[str], None], names: Sequence[str] = ()) -> None:
+    """Build those that are missing, all or those whose images have these names.
 
     Raises:
         BuildError: if one cannot be built.
     """
-    if not all((server.folder / "influxd").exists() for server in servers()[-1:]):
-        _make_flux_tools()
     for server in servers():
+        if names and server.image not in names:
+            continue
+        if server.image == "influxdb" and not (server.folder / "influxd").exists():
+            _make_flux_tools()
         build_programs(server.programs, server.folder, tell)
 
 
-def server_images() -> Path:
-    """An archive with the servers' images, under the names that deploy/k8s has."""
+def server_images(names: Sequence[str] = ()) -> Path:
+    """An archive with the servers' images, all or some, under the names that deploy/k8s has."""
     archive = cache() / "servers" / "images.tar"
     images = [
         Image(
@@ -82,6 +84,7 @@ def server_images() -> Path:
             server.user,
         )
         for server in servers()
+        if not names or server.image in names
     ]
     write_archive(images, archive)
     return archive

@@ -1,9 +1,12 @@
 """The `flowverdict-cluster` command, which script/cluster runs."""
 
 import argparse
+import os
 import re
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 from rich.console import Console
 
@@ -17,6 +20,8 @@ from flowverdict_lab.servers import build_servers, server_images
 
 __all__ = ["main"]
 
+_TESTS = Path(__file__).parents[3] / "tests" / "cluster"
+_TESTED = ("collector", "enricher", "exporter", "rca", "doctor", "experiment")
 OK, USAGE, FAILED, INTERRUPTED = 0, 2, 3, 130
 
 
@@ -64,6 +69,15 @@ def _parser() -> argparse.ArgumentParser:
                    "deploy/k8s names, which it builds first.", _load)  # fmt: skip
     load.add_argument("images", nargs="*", metavar="IMAGE",
                       help="only these images of the Docker engine")  # fmt: skip
+    test = command("test", "Start a cluster of its own, install Flowverdict on it and run "
+                   "tests/cluster.", _test)  # fmt: skip
+    test.set_defaults(name="test")
+    test.add_argument("--use-current", action="store_true",
+                      help="use the cluster that kubectl is configured for, which has the images "
+                      "already (kind, k3d, your own); cuts off no node")  # fmt: skip
+    test.add_argument("--day", action="store_true", help="also run the long tests")
+    test.add_argument("--keep", action="store_true", help="leave the cluster running")
+    test.add_argument("pytest", nargs="*", metavar="PYTEST ARGUMENT")
     return parser
 
 
@@ -143,6 +157,41 @@ def _status(_: argparse.Namespace, console: Console) -> int:
     if not found:
         console.print("no cluster; script/cluster up starts one")
     return OK
+
+
+def _test(options: argparse.Namespace, console: Console) -> int:
+    cluster = Cluster(options.name)
+    environ = {
+        **os.environ,
+        "FLOWVERDICT_CLUSTER": "current" if options.use_current else cluster.name,
+    }
+    argv = [sys.executable, "-m", "pytest", "-q", "-rs", str(_TESTS)]
+    argv += [] if options.day else ["-m", "not day"]
+    try:
+        if not options.use_current:
+            if not cluster.running:
+                options.kubernetes, options.nodes = KUBERNETES, 2
+                _up(options, console)
+            _load_for_test(cluster, console)
+        return subprocess.run([*argv, *options.pytest], env=environ, check=False).returncode
+    finally:
+        if not options.use_current and not options.keep:
+            cluster.down()
+
+
+def _load_for_test(cluster: Cluster, console: Console) -> None:
+    def tell(step: str) -> None:
+        console.print(step, style="dim")
+
+    archive = cluster.folder / "images.tar"
+    with docker.engine():
+        tell("building the images")
+        docker.build_images(_TESTED)
+        docker.save(docker.images_of_this_version(_TESTED), archive)
+    cluster.load(archive, tell)
+    archive.unlink()
+    build_servers(lambda name: tell(f"building {name}"), ["nats"])
+    cluster.load(server_images(["nats"]), tell)
 
 
 def _load(options: argparse.Namespace, console: Console) -> int:

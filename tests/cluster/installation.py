@@ -1,0 +1,225 @@
+"""Flowverdict on a cluster, as the tests see it: objects, verdicts, and what breaks its network."""
+
+import base64
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+
+from flowverdict_contracts import verdicts
+from flowverdict_contracts.subjects import RCA_VERDICTS
+from flowverdict_contracts.verdicts import Verdict
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.kubernetes.cluster import Cluster
+from flowverdict_lab.kubernetes.host import Host
+from flowverdict_runtime.stored_messages import stored_messages
+
+__all__ = ["NAMESPACE", "Incident", "Installation"]
+
+NAMESPACE = "flowverdict"
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """An incident as its verdicts tell it."""
+
+    verdicts: tuple[Verdict, ...]
+
+    @property
+    def blamed(self) -> str:
+        """What the last verdict that names a cause blames; empty if none does."""
+        causes = [each.causes[0] for each in self.verdicts if each.causes]
+        return str(causes[-1]) if causes else ""
+
+    @property
+    def resolved(self) -> bool:
+        return self.verdicts[-1].status == "resolved"
+
+    def __str__(self) -> str:
+        return f"{self.blamed or 'nobody'}: {self.verdicts[0].summary}"
+
+
+class Installation:
+    """Flowverdict on a cluster.
+
+    Args:
+        name: of a cluster that script/cluster has started, or "current" for kubectl's own.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.cluster = None if name == "current" else Cluster(name)
+
+    @property
+    def machines(self) -> Cluster:
+        """The cluster's machines; skips the test if they are not on this one."""
+        if self.cluster is None:
+            pytest.skip("needs the machines of a cluster that script/cluster has started")
+        return self.cluster
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """What tells a program which cluster this is."""
+        return {"KUBECONFIG": str(self.cluster.kubeconfig)} if self.cluster else {}
+
+    def kubectl(self, *argv: str, text: str | None = None) -> str:
+        config = [f"--kubeconfig={self.cluster.kubeconfig}"] if self.cluster else []
+        return run("kubectl", *config, *argv, text=text)
+
+    def get(self, *argv: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.kubectl("get", "-o", "json", *argv))
+        return found
+
+    def pods(self, namespace: str, selector: str = "") -> list[dict[str, Any]]:
+        """The pods that are not on their way out."""
+        found = self.get("pods", "-n", namespace, "-l", selector)["items"]
+        return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+
+    def apply(self) -> None:
+        """Install the pipeline and the shop, and wait until everything is ready."""
+        self.kubectl("apply", "-k", str(FOLDER))
+        self.kubectl("apply", "-f", str(FOLDER / "shop.yaml"))
+        for namespace in (NAMESPACE, "shop"):
+            for workload in self.get("deploy,sts,ds", "-n", namespace)["items"]:
+                name = f"{workload['kind']}/{workload['metadata']['name']}"
+                self.kubectl("-n", namespace, "rollout", "status", name, "--timeout=180s")
+
+    def delete(self) -> None:
+        """Remove it all, and wait until it is gone."""
+        self.kubectl("delete", "-f", str(FOLDER / "shop.yaml"), "--ignore-not-found")
+        self.kubectl("delete", "-k", str(FOLDER), "--ignore-not-found")
+
+    @contextlib.asynccontextmanager
+    async def jetstream(self) -> AsyncIterator[Any]:
+        """A connection as the user who may read."""
+        port = free_port()
+        argv = ["kubectl", "-n", NAMESPACE, "port-forward", "service/nats", f"{port}:4222"]
+        if self.cluster:  # whatever happens to the API server
+            (pod,) = self.pods(NAMESPACE, "app.kubernetes.io/name=nats")
+            argv = [sys.executable, "-m", "flowverdict_lab.kubernetes.relay", str(port)]
+            argv += [str(self.node_of(pod).pid), pod["status"]["podIP"], "4222"]
+        relay = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+        try:
+            secret = self.get("secret", "-n", NAMESPACE, "flowverdict-credentials")["data"]
+            client = await nats.connect(
+                f"nats://127.0.0.1:{port}",
+                user="reader",
+                password=base64.b64decode(secret["nats-reader"]).decode(),
+                max_reconnect_attempts=100,
+                reconnect_time_wait=0.1,
+                error_cb=_quiet,
+            )
+            yield client.jetstream()
+            await client.close()
+        finally:
+            relay.kill()
+            relay.wait()
+
+    async def incidents(self, since: float) -> list[Incident]:
+        """Those of which a verdict was published since that time."""
+        found: dict[str, list[Verdict]] = {}
+        async with self.jetstream() as jetstream:
+            messages = stored_messages(jetstream, RCA_VERDICTS, since_ns=int(since * 1e9))
+            async for message in messages:
+                verdict = verdicts.decode(message.data)
+                found.setdefault(verdict.incident_id, []).append(verdict)
+        return [Incident(tuple(each)) for each in found.values()]
+
+    def node_of(self, pod: dict[str, Any]) -> Host:
+        return self.machines.node(pod["spec"]["nodeName"])
+
+    @contextlib.contextmanager
+    def cut_off(self, node: str) -> Iterator[None]:
+        """Nothing reaches the node, and nothing leaves it."""
+        self._fabric("ip", "link", "set", f"v-{node}", "down")
+        try:
+            yield
+        finally:
+            self._fabric("ip", "link", "set", f"v-{node}", "up")
+
+    @contextlib.contextmanager
+    def loss(self, percent: int, *, node: str) -> Iterator[None]:
+        """Packets are lost on the node's wire, each way."""
+        rules = "".join(
+            f"chain {hook} {{ type filter hook {hook} device v-{node} priority 0; "
+            f"numgen random mod 100 < {percent} drop; }}\n"
+            for hook in ("ingress", "egress")
+        )
+        self._fabric("nft", "-f", "-", text=f"table netdev loss {{\n{rules}}}\n")
+        try:
+            yield
+        finally:
+            self._fabric("nft", "delete", "table", "netdev", "loss")
+
+    @contextlib.contextmanager
+    def pod_loss(self, pod: dict[str, Any], percent: int, *ways: str) -> Iterator[None]:
+        """Packets are lost on the way `to` the pod, `from` it, or both, after they were sent."""
+        inside = ["nsenter", f"--net=/proc/{self.process_in(pod)}/ns/net", "--"]
+        node = ["nsenter", f"--net=/proc/{self.node_of(pod).pid}/ns/net", "--"]
+        (eth0,) = json.loads(run(*inside, "ip", "-j", "link", "show", "eth0"))
+        links = json.loads(run(*node, "ip", "-j", "link"))
+        wire = next(each["ifname"] for each in links if each["ifindex"] == eth0["link_index"])
+        places = {"to": (inside, "eth0"), "from": (node, wire)}
+        for way in ways:
+            enter, device = places[way]
+            rule = f"type filter hook ingress device {device} priority 0;\n"
+            rule += f" numgen random mod 100 < {percent} drop;"
+            text = f"table netdev loss {{\n chain c {{\n {rule}\n }}\n}}\n"
+            run(*enter, "nft", "-f", "-", text=text)
+        try:
+            yield
+        finally:
+            for way in ways:
+                run(*places[way][0], "nft", "delete", "table", "netdev", "loss")
+
+    def processes(self, namespace: str) -> list[int]:
+        """What runs in the pods of a namespace."""
+        uids = [each["metadata"]["uid"] for each in self.pods(namespace)]
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                cgroup = (process / "cgroup").read_text()
+                if any(uid in cgroup for uid in uids):
+                    found.append(int(process.name))
+        return found
+
+    def metrics(self, service: str, port: int) -> str:
+        """A service's metrics, read on its node, which no network policy shuts out."""
+        (pod,) = self.pods(NAMESPACE, f"app.kubernetes.io/name={service}")
+        net = f"--net=/proc/{self.node_of(pod).pid}/ns/net"
+        url = f"http://{pod['status']['podIP']}:{port}/metrics"
+        read = f"import urllib.request as u; print(u.urlopen({url!r}, timeout=10).read().decode())"
+        return run("nsenter", net, "--", sys.executable, "-c", read)
+
+    def _fabric(self, *argv: str, text: str | None = None) -> str:
+        net = f"--net=/proc/{self.machines.fabric.pid}/ns/net"
+        return run("nsenter", net, "--", *argv, text=text)
+
+    def process_in(self, pod: dict[str, Any]) -> int:
+        """A process in the pod's network namespace."""
+        node = Path(f"/proc/{self.node_of(pod).pid}/ns/net").readlink()
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if (
+                    pod["metadata"]["uid"] in (process / "cgroup").read_text()
+                    and (process / "ns/net").readlink() != node
+                ):
+                    return int(process.name)
+        raise AssertionError(f"no process of {pod['metadata']['name']}")
+
+
+async def _quiet(_: Exception) -> None:
+    """The relay may not listen yet at the first attempt."""
+
+
+def run(*argv: str, text: str | None = None) -> str:
+    done = subprocess.run(argv, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (argv, done.stderr)
+    return done.stdout

@@ -1,0 +1,147 @@
+"""A day in the cluster: what happens, and what Flowverdict must say about it.
+
+All but the first take long: `script/cluster test --day` runs them, too.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flowverdict_lab.kubernetes.control_plane import start_api_server
+from tests.cluster.installation import Incident, Installation
+
+Fault = Callable[[], contextlib.AbstractContextManager[None]]
+
+
+async def incidents(
+    installation: Installation, fault: Fault, seconds: float = 45, settle: float = 45
+) -> list[Incident]:
+    """Those of the time in which something happens, and after it until all are resolved."""
+    await quiet(installation)
+    since = time.time()
+    with fault():
+        await asyncio.sleep(seconds)
+    await asyncio.sleep(settle)
+    await quiet(installation)
+    return await installation.incidents(since)
+
+
+async def quiet(installation: Installation) -> None:
+    """Wait until no verdict was published for 15 seconds."""
+    deadline = time.monotonic() + 120
+    while await installation.incidents(time.time() - 15):
+        assert time.monotonic() < deadline, "the cluster does not become quiet"
+        await asyncio.sleep(3)
+
+
+def blamed(found: list[Incident]) -> list[str]:
+    return sorted(each.blamed for each in found)
+
+
+async def test_a_node_that_is_cut_off_is_one_incident(installation: Installation) -> None:
+    (found,) = await incidents(installation, lambda: installation.cut_off("n2"))
+    assert found.blamed == "node n2"
+    assert "its collector has been silent since" in found.verdicts[0].summary
+
+
+@pytest.mark.day
+async def test_a_rollout_is_no_incident(installation: Installation) -> None:
+    @contextlib.contextmanager
+    def rollout() -> Iterator[None]:
+        installation.kubectl("-n", "shop", "rollout", "restart", "deployment")
+        yield
+
+    assert blamed(await incidents(installation, rollout)) == []
+
+
+@pytest.mark.day
+@pytest.mark.parametrize("ways", [("to",), ("from",), ("to", "from")])
+async def test_one_broken_backend_of_a_service_is_that_pod_alone(
+    installation: Installation, ways: tuple[str, ...]
+) -> None:
+    pod = installation.pods("shop", "app=api")[0]
+    found = await incidents(installation, lambda: installation.pod_loss(pod, 30, *ways))
+    assert blamed(found) == [f"pod shop/{pod['metadata']['name']}"]
+
+
+@pytest.mark.day
+async def test_a_service_without_ready_endpoints_is_a_warning_about_that(
+    installation: Installation,
+) -> None:
+    def use(image: str) -> None:
+        template = {"spec": {"containers": [{"name": "pod", "image": image}]}}
+        strategy = {"type": "Recreate", "rollingUpdate": None}
+        patch = json.dumps({"spec": {"strategy": strategy, "template": template}})
+        installation.kubectl("-n", "shop", "patch", "deployment", "db", "-p", patch)
+
+    @contextlib.contextmanager
+    def image_is_missing() -> Iterator[None]:
+        use("flowverdict/nowhere:1")
+        yield
+        use("flowverdict/experiment:0.1.0")
+
+    (found,) = await incidents(installation, image_is_missing)
+    assert found.blamed == "service shop/db"
+    assert {each.severity for each in found.verdicts} == {"warning"}
+    assert "it has no ready endpoint" in found.verdicts[0].summary
+
+
+@pytest.mark.day
+async def test_a_policy_that_shuts_a_service_is_that_service(installation: Installation) -> None:
+    policy = {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {"name": "shut", "namespace": "shop"},
+        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"]},
+    }
+
+    @contextlib.contextmanager
+    def shut() -> Iterator[None]:
+        installation.kubectl("apply", "-f", "-", text=json.dumps(policy))
+        yield
+        installation.kubectl("-n", "shop", "delete", "networkpolicy", "shut")
+
+    (found,) = await incidents(installation, shut)
+    assert found.blamed == "service shop/db"
+    assert any("connection attempts time out" in each.summary for each in found.verdicts)
+
+
+@pytest.mark.day
+async def test_a_node_that_is_drained_is_no_incident(installation: Installation) -> None:
+    @contextlib.contextmanager
+    def drained() -> Iterator[None]:
+        installation.kubectl("drain", "n2", "--ignore-daemonsets", "--delete-emptydir-data",
+                             "--force", "--grace-period=1", "--timeout=60s")  # fmt: skip
+        yield
+        installation.kubectl("uncordon", "n2")
+
+    assert blamed(await incidents(installation, drained)) == []
+
+
+@pytest.mark.day
+async def test_an_api_server_that_is_unavailable_is_at_most_its_service(
+    installation: Installation,
+) -> None:
+    cluster = installation.machines
+
+    @contextlib.contextmanager
+    def unavailable() -> Iterator[None]:
+        cluster.control_plane.stop("apiserver")
+        yield
+        start_api_server(cluster.control_plane, cluster.programs, cluster.keys)
+
+    found = blamed(await incidents(installation, unavailable))
+    assert found in ([], ["service default/kubernetes"])
+
+
+@pytest.mark.day
+@pytest.mark.parametrize("percent", [10, 1])
+async def test_loss_on_a_nodes_wire_is_the_node_or_the_link_between_nodes(
+    installation: Installation, percent: int
+) -> None:
+    found = await incidents(installation, lambda: installation.loss(percent, node="n2"))
+    assert blamed(found) in (["node n2"], ["the link between nodes n1 <-> n2"])
