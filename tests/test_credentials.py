@@ -50,6 +50,15 @@ def test_every_password_is_made_once_and_stays(api: KubernetesStandIn, tmp_path:
     assert passwords(api) == made
 
 
+def test_the_secret_is_created_if_there_is_none(api: KubernetesStandIn, tmp_path: Path) -> None:
+    api.add("/api/v1/namespaces/flowverdict", {"kind": "Namespace"})
+    done = make(api, tmp_path)
+    assert done.returncode == 0, done.stderr
+    created = api.objects[SECRET]["stringData"]
+    assert len(set(created.values())) == 10
+    assert not any(each in done.stdout + done.stderr for each in created.values())
+
+
 def test_what_somebody_set_stays_and_only_what_is_missing_is_made(
     api: KubernetesStandIn, tmp_path: Path
 ) -> None:

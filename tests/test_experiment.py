@@ -30,7 +30,7 @@ class Cluster(KubernetesStandIn):
     def __init__(self) -> None:
         super().__init__()
         self.add("/api/v1/namespaces/flowverdict", {"metadata": {"name": "flowverdict"}})
-        doctor = yaml.safe_load((ROOT / "deploy/k8s/base/doctor.yaml").read_text())
+        _, doctor = yaml.safe_load_all((ROOT / "deploy/k8s/base/doctor.yaml").read_text())
         (self.container,) = doctor["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
         self.container["image"] += ":0.1.0"
         self.doctor = "/apis/batch/v1/namespaces/flowverdict/cronjobs/doctor"

@@ -12,12 +12,14 @@ from pathlib import Path
 from flowverdict_lab.kubernetes.build import Program, build_programs, cache, go_install
 from flowverdict_lab.kubernetes.images import Image, write_archive
 
-__all__ = ["Server", "build_servers", "server_images", "servers"]
+__all__ = ["NATS", "Server", "build_servers", "server_images", "servers"]
 
 _KUBERNETES = Path(__file__).parents[2] / "deploy/k8s"
 _WITH_IMAGES = ("base", "components/influxdb", "components/monitoring")
 _FLUX_PKG_CONFIG = "github.com/influxdata/pkg-config@v0.2.14"
 _FLUX_TOOLS = cache() / "source" / "flux-tools"
+NATS, _INFLUXDB = "docker.io/library/nats", "docker.io/library/influxdb"
+_PROMETHEUS, _ALERTMANAGER = "docker.io/prom/prometheus", "docker.io/prom/alertmanager"
 _IMAGE = re.compile(r"\{name: ([\w./-]+), newTag: ([\w.-]+)\}")
 
 
@@ -40,23 +42,23 @@ def servers() -> list[Server]:
     """The servers, from the manifests."""
     texts = [(_KUBERNETES / each / "kustomization.yaml").read_text() for each in _WITH_IMAGES]
     tags = {found[1]: found[2] for text in texts for found in _IMAGE.finditer(text)}
-    nats, prometheus = tags["nats"], tags["prom/prometheus"]
-    alertmanager, influxdb = tags["prom/alertmanager"], tags["influxdb"]
+    nats, prometheus = tags[NATS], tags[_PROMETHEUS]
+    alertmanager, influxdb = tags[_ALERTMANAGER], tags[_INFLUXDB]
     nats_server = f"github.com/nats-io/nats-server/v2@v{_number(nats)}"
     # Prometheus 3.5.0 is the module's v0.305.0, for a module's version 3 would be named so.
     major, minor, patch = _number(prometheus).split(".")
     prometheus_module = f"github.com/prometheus/prometheus@v0.{major}{int(minor):02}.{patch}"
     alertmanager_module = f"github.com/prometheus/alertmanager@v{_number(alertmanager)}"
     return [
-        Server("nats", nats, 1000, (Program("nats-server", nats_server, "."),)),
-        Server("prom/prometheus", prometheus, 65534, tuple(
+        Server(NATS, nats, 1000, (Program("nats-server", nats_server, "."),)),
+        Server(_PROMETHEUS, prometheus, 65534, tuple(
             Program(name, prometheus_module, f"./cmd/{name}") for name in ("prometheus", "promtool")
         )),
-        Server("prom/alertmanager", alertmanager, 65534, tuple(
+        Server(_ALERTMANAGER, alertmanager, 65534, tuple(
             Program(name, alertmanager_module, f"./cmd/{name}")
             for name in ("alertmanager", "amtool")
         )),
-        Server("influxdb", influxdb, 1000, (_influxd(_number(influxdb)),)),
+        Server(_INFLUXDB, influxdb, 1000, (_influxd(_number(influxdb)),)),
     ]  # fmt: skip
 
 
@@ -69,7 +71,7 @@ def build_servers(tell: Callable[[str], None], names: Sequence[str] = ()) -> Non
     for server in servers():
         if names and server.image not in names:
             continue
-        if server.image == "influxdb" and not (server.folder / "influxd").exists():
+        if server.image == _INFLUXDB and not (server.folder / "influxd").exists():
             _make_flux_tools()
         build_programs(server.programs, server.folder, tell)
 

@@ -80,9 +80,9 @@ async def test_a_service_without_ready_endpoints_is_a_warning_about_that(
 
     @contextlib.contextmanager
     def image_is_missing() -> Iterator[None]:
-        use("flowverdict/nowhere:1")
+        use("ghcr.io/flowverdict/nowhere:1")
         yield
-        use("flowverdict/experiment:0.1.0")
+        use("ghcr.io/flowverdict/experiment:0.1.0")
 
     (found,) = await incidents(installation, image_is_missing)
     assert found.blamed == "service shop/db"

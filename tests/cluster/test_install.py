@@ -119,7 +119,7 @@ def _can_connect(
             "restartPolicy": "Never",
             "containers": [{
                 "name": "probe",
-                "image": "flowverdict/experiment:0.1.0",
+                "image": "ghcr.io/flowverdict/experiment:0.1.0",
                 "command": ["python3", "-c", CONNECT, host, str(port)],
             }],
         },

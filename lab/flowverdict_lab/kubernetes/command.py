@@ -16,7 +16,7 @@ from flowverdict_lab.kubernetes.build import KUBERNETES, BuildError, build, cach
 from flowverdict_lab.kubernetes.cluster import Cluster, clusters
 from flowverdict_lab.kubernetes.machine import what_is_missing
 from flowverdict_lab.kubernetes.processes import ProcessError
-from flowverdict_lab.servers import build_servers, server_images
+from flowverdict_lab.servers import NATS, build_servers, server_images
 
 __all__ = ["main"]
 
@@ -190,8 +190,8 @@ def _load_for_test(cluster: Cluster, console: Console) -> None:
         docker.save(docker.images_of_this_version(_TESTED), archive)
     cluster.load(archive, tell)
     archive.unlink()
-    build_servers(lambda name: tell(f"building {name}"), ["nats"])
-    cluster.load(server_images(["nats"]), tell)
+    build_servers(lambda name: tell(f"building {name}"), [NATS])
+    cluster.load(server_images([NATS]), tell)
 
 
 def _load(options: argparse.Namespace, console: Console) -> int:

@@ -102,6 +102,7 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
         )
         found.append(Finding(causes, best.failing, best.ok))
         remaining[best.failing] = False
+        remaining &= ~_other_way(best, decisions.window)
         explained = sum(len(each.explained) for each in found)
         contradicting = len(np.unique(np.concatenate([each.contradicting for each in found])))
         p_values.append(
@@ -110,6 +111,16 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
     if not p_values or min(p_values) > _MAX_P_VALUE:
         return []
     return found[: 1 + p_values.index(min(p_values))]
+
+
+def _other_way(best: _Suspect, window: Window) -> Mask:
+    """All pairs of a pod that is blamed, whichever way: what else fails at it is the same fault."""
+    named = best.components[0]
+    if named.kind != "pod":
+        return np.zeros(len(window.src), np.bool_)
+    is_it = np.array([_is_part(each, named) for each in window.endpoints], np.bool_)
+    found: Mask = is_it[window.src] | is_it[window.dst]
+    return found
 
 
 def _reported(known: KnownCause, failing: int, decisions: Decisions) -> Finding:

@@ -1,4 +1,4 @@
-"""Generates the missing passwords in the Secret `flowverdict-credentials`; runs as a Job.
+"""Creates the Secret `flowverdict-credentials`, or adds missing passwords to it; runs as a Job.
 
 Existing keys are kept, so it is safe to run any number of times. It never prints a secret.
 """
@@ -41,7 +41,19 @@ def fill(core: client.CoreV1Api, namespace: str) -> list[str]:
     Raises:
         ApiException: if the API returns an error, such as a conflict with a concurrent change.
     """
-    secret = core.read_namespaced_secret(NAME, namespace)
+    try:
+        secret = core.read_namespaced_secret(NAME, namespace)
+    except client.ApiException as error:
+        if error.status != 404:
+            raise
+        core.create_namespaced_secret(
+            namespace,
+            client.V1Secret(
+                metadata=client.V1ObjectMeta(name=NAME),
+                string_data={name: password() for name in PASSWORDS},
+            ),
+        )
+        return list(PASSWORDS)
     missing = [name for name in PASSWORDS if not (secret.data or {}).get(name)]
     if missing:
         assert secret.metadata is not None
