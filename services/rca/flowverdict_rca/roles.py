@@ -87,6 +87,9 @@ def roles_in(window: Window) -> Roles:
 def _links(window: Window, number: Callable[[Component], int]) -> Iterator[Numbers]:
     """For each pair the link between its ends, then the one between their nodes."""
     ends = window.endpoints
+    # A service whose pods are all on one node is there, as far as the path to it is concerned.
+    behind = [window.facts.nodes_of(each) for each in ends]
+    nodes = [next(iter(each)) if len(each) == 1 else "" for each in behind]
     between: dict[tuple[int, int], int] = {}
     between_nodes: dict[tuple[str, str], int] = defaultdict(lambda: _NONE)
     links, node_links = [], []
@@ -95,7 +98,7 @@ def _links(window: Window, number: Callable[[Component], int]) -> Iterator[Numbe
         if key not in between:
             between[key] = number(link_between(ends[src], ends[dst]))
         links.append(between[key])
-        one, other = sorted((ends[src].node, ends[dst].node))
+        one, other = sorted((nodes[src], nodes[dst]))
         if one and one != other and (one, other) not in between_nodes:
             between_nodes[one, other] = number(node_link_between(one, other))
         node_links.append(between_nodes[one, other])

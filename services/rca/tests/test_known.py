@@ -151,6 +151,20 @@ def test_a_flow_to_a_pod_that_is_deleted_never_fails() -> None:
         assert not any(PairStatus.FAIL in each.decisions.status for each in cluster.judgements)
 
 
+def test_a_service_whose_pods_are_on_one_node_is_behind_the_link_to_that_node() -> None:
+    across = [flow(f"{one}@n1", f"{other}@n2", True) for one in "abc" for other in "de"]
+    across += [flow(f"{other}@n2", f"{one}@n1", True) for one in "abc" for other in "de"]
+    within = [flow("a@n1", "b@n1"), flow("b@n1", "c@n1"), flow("d@n2", "e@n2")]
+    nats = backend(flow("nats@n1", "a@n1"), "api")
+    through = to_service("d@n2", "api", retransmitted_segments=10)
+    cluster = Cluster()
+    cluster.passes(20, n1=[*across, *within, nats], n2=[through])
+    assert {each for each in cluster.blamed() if each} == {("the link between nodes n1 <-> n2",)}
+    last = cluster.judgements[-1]
+    (finding,) = last.findings
+    assert len(finding.explained) == len(last.failing)
+
+
 def test_one_broken_pod_of_a_service_is_blamed_alone_and_not_its_service_too() -> None:
     def backends(broken: str) -> list[Row]:
         rows = []
