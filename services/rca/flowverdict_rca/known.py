@@ -68,12 +68,13 @@ def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCa
     window = decisions.window
     on_it = {each for each in window.endpoints if each.node == node.name}
     behind = {each for each in window.endpoints if node.name in window.facts.nodes_of(each)}
-    crosses = _at(window.src, decisions, on_it) != _at(window.dst, decisions, on_it)
+    sends, receives = _at(window.src, decisions, on_it), _at(window.dst, decisions, on_it)
     takes_part = _at(window.src, decisions, behind) | _at(window.dst, decisions, behind)
-    inside = _at(window.src, decisions, on_it) & _at(window.dst, decisions, on_it)
-    explained = remaining & takes_part & ~inside
-    ok = crosses & (decisions.status == PairStatus.OK)
-    if not explained.any() or (node.heard_again and ok.any()) or ok.sum() > explained.sum():
+    explained = remaining & takes_part & ~(sends & receives)
+    ok = (sends != receives) & (decisions.status == PairStatus.OK)
+    if node.heard_again:  # what others sent to it since then works, and says nothing about before
+        ok &= sends
+    if not explained.any() or ok.sum() > (0 if node.heard_again else explained.sum()):
         return None
     if _may_be_ours(takes_part, decisions, remaining):
         return None

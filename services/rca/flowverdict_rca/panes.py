@@ -86,6 +86,8 @@ class Panes:
         self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
         self._node_watermarks: dict[str, int] = {}
+        # The last interval of each node that was longer than a pane: it could not be heard in it.
+        self._gaps: dict[str, tuple[int, int]] = {}
         # For each service its pods, and when they were last seen.
         self._backends: dict[Endpoint, dict[Endpoint, int]] = {}
         self._rows_late = 0
@@ -113,6 +115,7 @@ class Panes:
         pane.add(header, self._pairs.group(batch), self._pairs.seen)
         if header.end_ns - header.start_ns > 2 * self._length:
             pane.caught_up[header.node] = header.start_ns
+            self._gaps[header.node] = header.start_ns, header.end_ns
         for each in self._pairs.seen:
             if each.service:
                 service = Endpoint("service", each.endpoint.namespace, each.service)
@@ -232,6 +235,11 @@ class Panes:
             SilentNode(node, at, heard_again=False)
             for node, at in self._node_watermarks.items()
             if end_ns - _KNOWN_NS < at <= end_ns - self._length
+        ]
+        silent += [
+            SilentNode(node, start_ns, heard_again=False)
+            for node, (start_ns, until_ns) in self._gaps.items()
+            if start_ns <= end_ns - self._length and end_ns < until_ns and node not in caught_up
         ]
         silent += [SilentNode(node, at, heard_again=True) for node, at in caught_up.items()]
         return Facts(
