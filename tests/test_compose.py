@@ -105,3 +105,11 @@ def test_docker_is_asked_through_a_proxy_that_only_reads() -> None:
     assert SERVICES["docker-api"]["environment"]["POST"] == "0"
     assert SERVICES["docker-api"]["networks"] == ["docker-api"]
     assert COMPOSE["networks"]["docker-api"] == {"internal": True}
+
+
+def test_the_second_file_replaces_the_capabilities_that_an_old_engine_does_not_know() -> None:
+    text = (ROOT / "docker-compose.sys-admin.yml").read_text()
+    assert re.findall(r"cap_add: (.*)", text) == ["!override [SYS_ADMIN]"]
+    assert [each for each in SERVICES if "BPF" in SERVICES[each].get("cap_add", [])] == [
+        "collector"
+    ]

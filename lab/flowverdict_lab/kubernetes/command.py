@@ -21,7 +21,7 @@ from flowverdict_lab.servers import NATS, build_servers, server_images
 __all__ = ["main"]
 
 _TESTS = Path(__file__).parents[3] / "tests" / "cluster"
-_TESTED = ("collector", "enricher", "exporter", "rca", "doctor", "experiment")
+_TESTED = ("collector", "enricher", "exporter", "rca", "doctor", "tail", "experiment")
 OK, USAGE, FAILED, INTERRUPTED = 0, 2, 3, 130
 
 
