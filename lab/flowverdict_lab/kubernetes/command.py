@@ -44,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         description="A whole Kubernetes on this machine, without containers around it: each node "
         "is a set of namespaces. Built from Go modules the first time (a quarter of an hour), and "
         "started in seconds after that. Needs root.",
-        epilog="Exit status: 0 done, 2 usage error, 3 failed.",
+        epilog="Exit status: 0 done, 1 a test failed, 2 usage error, 3 cannot run.",
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -173,7 +173,9 @@ def _test(options: argparse.Namespace, console: Console) -> int:
                 options.kubernetes, options.nodes = KUBERNETES, 2
                 _up(options, console)
             _load_for_test(cluster, console)
-        return subprocess.run([*argv, *options.pytest], env=environ, check=False).returncode
+        return int(
+            subprocess.run([*argv, *options.pytest], env=environ, check=False).returncode != 0
+        )
     finally:
         if not options.use_current and not options.keep:
             cluster.down()
