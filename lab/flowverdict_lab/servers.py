@@ -20,6 +20,9 @@ _FLUX_PKG_CONFIG = "github.com/influxdata/pkg-config@v0.2.14"
 _FLUX_TOOLS = cache() / "source" / "flux-tools"
 NATS, _INFLUXDB = "docker.io/library/nats", "docker.io/library/influxdb"
 _PROMETHEUS, _ALERTMANAGER = "docker.io/prom/prometheus", "docker.io/prom/alertmanager"
+_ENTRY = Program("influxdb-entry", "", "./influxdb-entry")
+"""Sets InfluxDB up on its first start, as the official image does."""
+
 _IMAGE = re.compile(r"\{name: ([\w./-]+), newTag: ([\w.-]+)\}")
 
 
@@ -58,7 +61,7 @@ def servers() -> list[Server]:
             Program(name, alertmanager_module, f"./cmd/{name}")
             for name in ("alertmanager", "amtool")
         )),
-        Server(_INFLUXDB, influxdb, 1000, (_influxd(_number(influxdb)),)),
+        Server(_INFLUXDB, influxdb, 1000, (_ENTRY, _influxd(_number(influxdb)))),
     ]  # fmt: skip
 
 

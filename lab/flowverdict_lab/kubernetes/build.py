@@ -148,7 +148,8 @@ def build_programs(wanted: Iterable[Program], folder: Path, tell: Callable[[str]
     for program in wanted:
         if not (folder / program.path).exists():
             tell(program.path)
-            _compile(program, _copy_of(program.module), folder / program.path)
+            source = _copy_of(program.module) if program.module else _modules(KUBERNETES)
+            _compile(program, source, folder / program.path)
 
 
 def go_install(package: str, to: Path) -> None:
