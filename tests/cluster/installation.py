@@ -5,6 +5,7 @@ import contextlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,9 +93,23 @@ class Installation:
                 self.kubectl("-n", namespace, "rollout", "status", name, "--timeout=180s")
 
     def delete(self) -> None:
-        """Remove it all, and wait until it is gone."""
+        """Remove it all; fails if anything of it stays."""
         self.kubectl("delete", "-f", str(FOLDER / "shop.yaml"), "--ignore-not-found")
         self.kubectl("delete", "-k", str(FOLDER), "--ignore-not-found")
+        kinds = "namespace,clusterrole,clusterrolebinding,priorityclass,persistentvolume"
+        deadline = time.monotonic() + 60
+        while left := [each for each in self._named(kinds) if NAMESPACE in each]:
+            assert time.monotonic() < deadline, left
+            time.sleep(1)
+
+    def _named(self, kinds: str) -> list[str]:
+        """Objects of the whole cluster, a volume under the claim that it is for."""
+        found = []
+        for each in self.get(kinds)["items"]:
+            claim = each.get("spec", {}).get("claimRef", {})
+            name = each["metadata"]["name"]
+            found.append(f"{each['kind']} {claim.get('namespace', '')} {name}")
+        return found
 
     @contextlib.asynccontextmanager
     async def jetstream(self) -> AsyncIterator[Any]:

@@ -134,6 +134,8 @@ def test_a_service_without_ready_endpoints_is_named_as_that_and_wakes_nobody() -
     refused = {"opens": 0, "failed_opens": 20, "refused_opens": 20, "data_segments_sent": 0}
     callers = [to_service(f"{pod}@n1", "db", "no_ready_endpoints", **refused) for pod in ("a", "b")]
     cluster.passes(20, n1=[*N1, *callers])
+    ready = [to_service(f"{pod}@n1", "db", opens=5) for pod in ("a", "b")]
+    cluster.passes(20, n1=[*N1, *ready])  # what failed before stays a warning
     assert {each for each in cluster.blamed() if each} == {("service default/db",)}
     incidents = Incidents(SETTINGS)
     verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
