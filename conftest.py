@@ -74,6 +74,8 @@ class Collector:
             "FLOWVERDICT_NATS_URL": server.url,
             "FLOWVERDICT_NODE": "test",
             "FLOWVERDICT_LISTEN": "127.0.0.1:0",
+            # Elsewhere on this kernel, the same ports may be in use.
+            "FLOWVERDICT_NETWORK_NAMESPACES": str(Path("/proc/self/ns/net").stat().st_ino),
             **environ,
         }
         self.process = start_process(list(command), self.log, settings)

@@ -79,7 +79,7 @@ def test_a_wait_that_is_in_vain_says_for_what() -> None:
 
 def test_a_machine_that_lacks_something_gets_one_line_that_says_what(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "flowverdict_lab.kubernetes.command", "up"]
-    environ = {**os.environ, "PATH": str(tmp_path), "XDG_CACHE_HOME": str(ROOT / ".cache" / "none")}
+    environ = {**os.environ, "PATH": str(tmp_path), "XDG_CACHE_HOME": "/nowhere"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     (line,) = done.stderr.strip().splitlines()

@@ -32,7 +32,7 @@ def main() -> int:
     try:
         return int(options.run(options, console))
     except (BuildError, ProcessError) as error:
-        console.print(f"script/cluster: {error}", style="red", markup=False)
+        console.print(f"script/cluster: {error}", style="red", markup=False, soft_wrap=True)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -73,7 +73,9 @@ class NodesCollector(Collector):
         script = folder / "node.sh"
         script.write_text(f"{pod} >/dev/null &\n{' '.join(CONTAINER)} {COLLECTOR}\n")
         script.chmod(0o700)
-        super().__init__(server, folder, command=[*NODE, "sh", str(script)])
+        super().__init__(
+            server, folder, [*NODE, "sh", str(script)], FLOWVERDICT_NETWORK_NAMESPACES=""
+        )
 
 
 async def test_a_collector_counts_its_own_nodes_pods_and_no_other_nodes(
@@ -116,7 +118,9 @@ async def test_a_collector_in_a_container_of_the_only_node_counts_every_namespac
 ) -> None:
     pods.append(anywhere := Pod(20_005))
     anywhere.made(1)
-    collector = Collector(nats_server, tmp_path, command=[*CONTAINER, COLLECTOR])
+    collector = Collector(
+        nats_server, tmp_path, [*CONTAINER, COLLECTOR], FLOWVERDICT_NETWORK_NAMESPACES=""
+    )
     try:
         await collector.listen(nats_client)
         await eventually(lambda: collector.of_port(20_005))
