@@ -40,7 +40,8 @@ class Namespaces:
     def counted(self, records: bytes) -> bytes:
         """Those of the packed `records` that are counted here."""
         if self._only:
-            return _keep(records, self._only.__contains__)
+            # A packet that belongs to no socket, such as a reset, has no namespace.
+            return _keep(records, lambda inode: inode in self._only or not inode)
         if SWITCH not in self._attached:
             return records
         node = self._node()
