@@ -15,6 +15,8 @@ from conftest import eventually
 from tests.cluster.installation import FOLDER, NAMESPACE, Installation
 
 EXPERIMENT = str(Path(sys.executable).with_name("flowverdict-experiment"))
+SKIPPED = 2
+"""Events that the kernel may not show to any program: docs/architecture.md, "Skipped events"."""
 CONNECT = """
 import socket, sys
 socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)
@@ -100,7 +102,8 @@ async def test_on_nodes_that_share_a_kernel_counts_equal_the_kernels(
 
     def agree() -> bool:
         kernels = since(by_kernel(), kernel_before)
-        return sum(kernels.values()) > 0 and since(by_us(), before) == kernels
+        missing = [count - since(by_us(), before)[name] for name, count in kernels.items()]
+        return sum(kernels.values()) > 0 and min(missing) == 0 and sum(missing) <= SKIPPED
 
     before, kernel_before = by_us(), by_kernel()
     with installation.pod_loss(installation.pods("shop", "app=api")[0], 20, "to", "from"):

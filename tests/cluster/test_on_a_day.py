@@ -1,6 +1,6 @@
 """A day in the cluster: what happens, and what Flowverdict must say about it.
 
-All but the first take long: `script/cluster test --day` runs them, too.
+They take long: `script/cluster test --day` runs them.
 """
 
 import asyncio
@@ -42,6 +42,7 @@ def blamed(found: list[Incident]) -> list[str]:
     return sorted(each.blamed for each in found)
 
 
+@pytest.mark.day
 async def test_a_node_that_is_cut_off_is_one_incident(installation: Installation) -> None:
     found = await incidents(installation, lambda: installation.cut_off("n2"))
     assert blamed(found) == ["node n2"], [str(each) for each in found]
