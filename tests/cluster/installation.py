@@ -40,10 +40,6 @@ class Incident:
         causes = [each.causes[0] for each in self.verdicts if each.causes]
         return str(causes[-1]) if causes else ""
 
-    @property
-    def resolved(self) -> bool:
-        return self.verdicts[-1].status == "resolved"
-
     def __str__(self) -> str:
         return f"{self.blamed or 'nobody'}: {self.verdicts[0].summary}"
 
@@ -153,81 +149,82 @@ class Installation:
     @contextlib.contextmanager
     def cut_off(self, node: str) -> Iterator[None]:
         """Nothing reaches the node, and nothing leaves it."""
-        self._fabric("ip", "link", "set", f"v-{node}", "down")
+        fabric = self.machines.fabric.pid
+        in_network(fabric, "ip", "link", "set", f"v-{node}", "down")
         try:
             yield
         finally:
-            self._fabric("ip", "link", "set", f"v-{node}", "up")
+            in_network(fabric, "ip", "link", "set", f"v-{node}", "up")
 
     @contextlib.contextmanager
     def loss(self, percent: int, *, node: str) -> Iterator[None]:
         """Packets are lost on the node's wire, each way."""
-        rules = "".join(
-            f"chain {hook} {{ type filter hook {hook} device v-{node} priority 0; "
-            f"numgen random mod 100 < {percent} drop; }}\n"
-            for hook in ("ingress", "egress")
-        )
-        self._fabric("nft", "-f", "-", text=f"table netdev loss {{\n{rules}}}\n")
-        try:
+        with lossy(self.machines.fabric.pid, f"v-{node}", percent, "ingress", "egress"):
             yield
-        finally:
-            self._fabric("nft", "delete", "table", "netdev", "loss")
 
     @contextlib.contextmanager
     def pod_loss(self, pod: dict[str, Any], percent: int, *ways: str) -> Iterator[None]:
         """Packets are lost on the way `to` the pod, `from` it, or both, after they were sent."""
-        inside = ["nsenter", f"--net=/proc/{self.process_in(pod)}/ns/net", "--"]
-        node = ["nsenter", f"--net=/proc/{self.node_of(pod).pid}/ns/net", "--"]
-        (eth0,) = json.loads(run(*inside, "ip", "-j", "link", "show", "eth0"))
-        links = json.loads(run(*node, "ip", "-j", "link"))
+        inside, node = self.process_in(pod), self.node_of(pod).pid
+        (eth0,) = json.loads(in_network(inside, "ip", "-j", "link", "show", "eth0"))
+        links = json.loads(in_network(node, "ip", "-j", "link"))
         wire = next(each["ifname"] for each in links if each["ifindex"] == eth0["link_index"])
         places = {"to": (inside, "eth0"), "from": (node, wire)}
-        for way in ways:
-            enter, device = places[way]
-            rule = f"type filter hook ingress device {device} priority 0;\n"
-            rule += f" numgen random mod 100 < {percent} drop;"
-            text = f"table netdev loss {{\n chain c {{\n {rule}\n }}\n}}\n"
-            run(*enter, "nft", "-f", "-", text=text)
-        try:
-            yield
-        finally:
+        with contextlib.ExitStack() as losses:
             for way in ways:
-                run(*places[way][0], "nft", "delete", "table", "netdev", "loss")
+                losses.enter_context(lossy(*places[way], percent, "ingress"))
+            yield
 
     def processes(self, namespace: str) -> list[int]:
         """What runs in the pods of a namespace."""
-        uids = [each["metadata"]["uid"] for each in self.pods(namespace)]
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
+        return [each for pod in self.pods(namespace) for each in _processes_of(pod)]
+
+    def process_in(self, pod: dict[str, Any]) -> int:
+        """A process in the pod's network namespace."""
+        node = _network_of(self.node_of(pod).pid)
+        for each in _processes_of(pod):
             with contextlib.suppress(OSError):
-                cgroup = (process / "cgroup").read_text()
-                if any(uid in cgroup for uid in uids):
-                    found.append(int(process.name))
-        return found
+                if _network_of(each) != node:
+                    return each
+        raise AssertionError(f"no process of {pod['metadata']['name']}")
 
     def metrics(self, service: str, port: int) -> str:
         """A service's metrics, read on its node, which no network policy shuts out."""
         (pod,) = self.pods(NAMESPACE, f"app.kubernetes.io/name={service}")
-        net = f"--net=/proc/{self.node_of(pod).pid}/ns/net"
         url = f"http://{pod['status']['podIP']}:{port}/metrics"
         read = f"import urllib.request as u; print(u.urlopen({url!r}, timeout=10).read().decode())"
-        return run("nsenter", net, "--", sys.executable, "-c", read)
+        return in_network(self.node_of(pod).pid, sys.executable, "-c", read)
 
-    def _fabric(self, *argv: str, text: str | None = None) -> str:
-        net = f"--net=/proc/{self.machines.fabric.pid}/ns/net"
-        return run("nsenter", net, "--", *argv, text=text)
 
-    def process_in(self, pod: dict[str, Any]) -> int:
-        """A process in the pod's network namespace."""
-        node = Path(f"/proc/{self.node_of(pod).pid}/ns/net").readlink()
-        for process in Path("/proc").glob("[0-9]*"):
-            with contextlib.suppress(OSError):
-                if (
-                    pod["metadata"]["uid"] in (process / "cgroup").read_text()
-                    and (process / "ns/net").readlink() != node
-                ):
-                    return int(process.name)
-        raise AssertionError(f"no process of {pod['metadata']['name']}")
+def _processes_of(pod: dict[str, Any]) -> Iterator[int]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if pod["metadata"]["uid"] in (process / "cgroup").read_text():
+                yield int(process.name)
+
+
+def _network_of(process: int) -> Path:
+    return Path(f"/proc/{process}/ns/net").readlink()
+
+
+@contextlib.contextmanager
+def lossy(process: int, device: str, percent: int, *hooks: str) -> Iterator[None]:
+    """Packets are dropped at hooks of a device in the network of a process."""
+    rules = "".join(
+        f"chain {hook} {{ type filter hook {hook} device {device} priority 0; "
+        f"numgen random mod 100 < {percent} drop; }}\n"
+        for hook in hooks
+    )
+    in_network(process, "nft", "-f", "-", text=f"table netdev loss {{\n{rules}}}\n")
+    try:
+        yield
+    finally:
+        in_network(process, "nft", "delete", "table", "netdev", "loss")
+
+
+def in_network(process: int, *argv: str, text: str | None = None) -> str:
+    """The output of a command in the network namespace of a process."""
+    return run("nsenter", f"--net=/proc/{process}/ns/net", "--", *argv, text=text)
 
 
 async def _quiet(_: Exception) -> None:

@@ -124,8 +124,7 @@ class Cluster:
 
     def down(self, keep_logs: bool = False) -> None:
         """End all of it and remove what it left; logs stay if `keep_logs`."""
-        for file in (self.folder / "run").glob("relay.pid"):
-            end(file)
+        end(self.folder / "run/relay.pid")
         end(self.folder / f"run/{FABRIC}.pid")
         for host in self.nodes() if (self.folder / "facts.json").exists() else ():
             cgroups.remove(cgroup_of(host))

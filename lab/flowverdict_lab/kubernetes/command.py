@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,7 +23,7 @@ __all__ = ["main"]
 
 _TESTS = Path(__file__).parents[3] / "tests" / "cluster"
 _TESTED = ("collector", "enricher", "exporter", "rca", "doctor", "tail", "experiment")
-OK, USAGE, FAILED, INTERRUPTED = 0, 2, 3, 130
+OK, FAILED, INTERRUPTED = 0, 3, 130
 
 
 def main() -> int:
@@ -182,39 +183,35 @@ def _test(options: argparse.Namespace, console: Console) -> int:
 
 
 def _load_for_test(cluster: Cluster, console: Console) -> None:
-    def tell(step: str) -> None:
-        console.print(step, style="dim")
-
-    archive = cluster.folder / "images.tar"
     with docker.engine():
-        tell("building the images")
+        console.print("building the images", style="dim")
         docker.build_images(_TESTED)
-        docker.save(docker.images_of_this_version(_TESTED), archive)
-    cluster.load(archive, tell)
-    archive.unlink()
-    build_servers(lambda name: tell(f"building {name}"), [NATS])
-    cluster.load(server_images([NATS]), tell)
+        _load_own(cluster, docker.images_of_this_version(_TESTED), console)
+    _load_servers(cluster, [NATS], console)
 
 
 def _load(options: argparse.Namespace, console: Console) -> int:
     cluster = Cluster(options.name)
     if not cluster.running:
         raise ProcessError(f"cluster {cluster.name} does not run; script/cluster up starts it")
+    _load_own(cluster, options.images or docker.images_of_this_version(), console)
+    if not options.images:
+        _load_servers(cluster, [], console)
+    return OK
 
-    def tell(step: str) -> None:
-        console.print(step, style="dim")
 
-    own = options.images or docker.images_of_this_version()
+def _load_own(cluster: Cluster, images: Sequence[str], console: Console) -> None:
     archive = cluster.folder / "images.tar"
     try:
-        docker.save(own, archive)
-        cluster.load(archive, tell)
-        if not options.images:
-            build_servers(lambda name: tell(f"building {name}"))
-            cluster.load(server_images(), tell)
+        docker.save(images, archive)
+        cluster.load(archive, lambda step: console.print(step, style="dim"))
     finally:
         archive.unlink(missing_ok=True)
-    return OK
+
+
+def _load_servers(cluster: Cluster, names: Sequence[str], console: Console) -> None:
+    build_servers(lambda name: console.print(f"building {name}", style="dim"), names)
+    cluster.load(server_images(names), lambda step: console.print(step, style="dim"))
 
 
 if __name__ == "__main__":

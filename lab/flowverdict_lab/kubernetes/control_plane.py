@@ -5,7 +5,14 @@ from pathlib import Path
 from flowverdict_lab.kubernetes.credentials import Credentials
 from flowverdict_lab.kubernetes.host import Host
 
-__all__ = ["ADDRESS", "CONTROL_PLANE", "PODS", "SERVER", "SERVICES", "start_control_plane"]
+__all__ = [
+    "ADDRESS",
+    "CONTROL_PLANE",
+    "PODS",
+    "SERVER",
+    "start_api_server",
+    "start_control_plane",
+]
 
 CONTROL_PLANE, ADDRESS = "control-plane", "10.202.0.10"
 SERVER = f"https://{ADDRESS}:6443"

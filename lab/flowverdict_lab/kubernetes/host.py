@@ -64,8 +64,8 @@ class Host:
         if self.name == FABRIC:
             self._begin(_OWN, setup, ancestors=1)
         else:
-            fabric = alive(self.folder / f"run/{FABRIC}.pid")
-            enter = ["nsenter", "-t", str(fabric), "--pid", "--net", "--mount"]
+            fabric = Host(FABRIC, self.folder)
+            enter = ["nsenter", "-t", str(fabric.pid), "--pid", "--net", "--mount"]
             self._begin([*enter, *_OWN], setup, ancestors=2)
 
     def inside(self, argv: Sequence[str], text: str | None = None) -> str:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from flowverdict_lab.kubernetes import cgroups
-from flowverdict_lab.kubernetes.control_plane import ADDRESS, SERVER
+from flowverdict_lab.kubernetes.control_plane import ADDRESS, PODS, SERVER
 from flowverdict_lab.kubernetes.credentials import Credentials
 from flowverdict_lab.kubernetes.host import Host
 from flowverdict_lab.kubernetes.processes import wait_until
@@ -15,13 +15,13 @@ _SOCKET = "/run/containerd/containerd.sock"
 _TOKEN_FOLDER = "/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 # where a client looks
 # The kernel may lack nftables' "queue", so iptables passes the pods' packets to the policy engine,
 # which decides on the first of each connection. A node may reach its own pods: probes.
-_TO_POLICIES = """
+_TO_POLICIES = f"""
 iptables -t mangle -N POLICY
 iptables -t mangle -A POSTROUTING -j POLICY
 iptables -t mangle -A POLICY -m owner --uid-owner 0 -j RETURN
 iptables -t mangle -A POLICY -m conntrack --ctstate ESTABLISHED,RELATED -j RETURN
-iptables -t mangle -A POLICY -s 10.246.0.0/16 -j NFQUEUE --queue-num 98
-iptables -t mangle -A POLICY -d 10.246.0.0/16 -j NFQUEUE --queue-num 98
+iptables -t mangle -A POLICY -s {PODS} -j NFQUEUE --queue-num 98
+iptables -t mangle -A POLICY -d {PODS} -j NFQUEUE --queue-num 98
 """
 
 
@@ -168,7 +168,7 @@ def _proxy(keys: Credentials, name: str) -> dict[str, object]:
         "kind": "KubeProxyConfiguration",
         "clientConnection": {"kubeconfig": str(keys.path("proxy.kubeconfig"))},
         "mode": "nftables",
-        "clusterCIDR": "10.246.0.0/16",
+        "clusterCIDR": PODS,
         "hostnameOverride": name,
         "conntrack": {"maxPerCore": 0, "min": 0},
     }

@@ -36,6 +36,8 @@ class Namespaces:
         self._maps = loaded.maps
         self._attached = loaded.attached
         self._announced = False
+        if only and SWITCH in self._attached:  # whose namespaces they are does not matter
+            os.close(self._attached.pop(SWITCH))
 
     def counted(self, records: bytes) -> bytes:
         """Those of the packed `records` that are counted here."""

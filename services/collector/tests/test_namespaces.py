@@ -78,21 +78,28 @@ class NodesCollector(Collector):
         )
 
 
+async def counts_only(
+    port: int, collector: Collector, nats_client: Client, *, but_not: Pod
+) -> None:
+    """Fails unless the connections to `port` are counted, and none of another pod."""
+    try:
+        await collector.listen(nats_client)
+        but_not.made(50)
+        before = len(collector.headers)
+        await eventually(lambda: len(collector.headers) >= before + 3)
+        assert collector.of_port(port)
+        assert not collector.of_port(but_not.port)
+    finally:
+        collector.stop()
+
+
 async def test_a_collector_counts_its_own_nodes_pods_and_no_other_nodes(
     nats_server: NatsServer, tmp_path: Path, pods: list[Pod], nats_client: Client
 ) -> None:
     pods.append(other := Pod(20_002, *NODE))
     other.made(5)
     collector = NodesCollector(nats_server, tmp_path, 20_001)
-    try:
-        await collector.listen(nats_client)
-        other.made(50)
-        before = len(collector.headers)
-        await eventually(lambda: len(collector.headers) >= before + 3)
-        assert collector.of_port(20_001)
-        assert not collector.of_port(20_002)
-    finally:
-        collector.stop()
+    await counts_only(20_001, collector, nats_client, but_not=other)
 
 
 async def test_a_collector_that_is_told_namespaces_counts_only_those(
@@ -102,15 +109,7 @@ async def test_a_collector_that_is_told_namespaces_counts_only_those(
     told.made(1)
     other.made(1)
     collector = Collector(nats_server, tmp_path, FLOWVERDICT_NETWORK_NAMESPACES=str(told.inode()))
-    try:
-        await collector.listen(nats_client)
-        other.made(50)
-        before = len(collector.headers)
-        await eventually(lambda: len(collector.headers) >= before + 3)
-        assert collector.of_port(20_003)
-        assert not collector.of_port(20_004)
-    finally:
-        collector.stop()
+    await counts_only(20_003, collector, nats_client, but_not=other)
 
 
 async def test_a_collector_in_a_container_of_the_only_node_counts_every_namespace(

@@ -180,6 +180,7 @@ class Cluster:
         self._zones: dict[str, str] = {}
         self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
         self._ready: dict[tuple[str, str], dict[str, bool]] = {}  # by service, by slice
+        self._by_name: dict[tuple[str, str], ClusterService] = {}
         self._owners: dict[str, tuple[str, str]] = {}  # of a job
         self._pods_by_controller: dict[str, set[str]] = {}  # pod uids, by uid of the controller
         self._changes = threading.Lock()
@@ -208,9 +209,14 @@ class Cluster:
             match thing:
                 case Pod():
                     self._remove_pod(thing)
-                case Node() | ClusterService():
-                    # Keep a node's zone: its pods may outlive it.
+                case Node():
+                    # Keep its zone: its pods may outlive it.
                     self._directory.end(uid, time.time_ns())
+                case ClusterService():
+                    self._directory.end(uid, time.time_ns())
+                    key = thing.metadata.namespace, thing.metadata.name
+                    if self._by_name[key] is thing:  # not another of that name, made since
+                        del self._by_name[key]
                 case EndpointSlice():
                     self._remove_from_slice(uid, thing.pods())
                     self._set_ready(thing, None)
@@ -291,6 +297,7 @@ class Cluster:
 
     def _put_service(self, service: ClusterService) -> None:
         meta = service.metadata
+        self._by_name[meta.namespace, meta.name] = service
         # Without slices it has no selector, and nothing is known about what is behind it.
         slices = self._ready.get((meta.namespace, meta.name), {})
         none_ready = bool(slices) and not any(slices.values())
@@ -328,10 +335,8 @@ class Cluster:
             slices[meta.uid] = ready
         if not slices:
             del self._ready[key]
-        for service in self._known.get(ClusterService, {}).values():
-            if (service.metadata.namespace, service.metadata.name) == key:
-                assert isinstance(service, ClusterService)
-                self._put_service(service)
+        if key in self._by_name:
+            self._put_service(self._by_name[key])
 
     def _remove_from_slice(self, uid: str, pods: set[str]) -> None:
         for pod in pods & self._services.keys():

@@ -29,20 +29,21 @@ def attribute_to_backends(window: Window, roles: Roles, failing: Mask, ok: Mask)
         roles: every role in it.
         failing, ok: which pairs fail, and which are OK.
     """
-    for service, pods in window.facts.backends.items():
-        broken = _only_broken(window, pods, failing, ok)
-        if broken is None or service not in window.endpoints:
-            continue
-        at = window.endpoints.index(service)
-        calls = failing & ((window.src == at) | (window.dst == at))
-        roles = _replaced(roles, service, broken, calls)
+    for at in np.unique(np.concatenate([window.src[failing], window.dst[failing]])).tolist():
+        service = window.endpoints[at]
+        broken = _only_broken(window, window.facts.backends.get(service), failing, ok)
+        if broken is not None:
+            calls = failing & ((window.src == at) | (window.dst == at))
+            roles = _replaced(roles, service, broken, calls)
     return roles
 
 
 def _only_broken(
-    window: Window, pods: frozenset[Endpoint], failing: Mask, ok: Mask
+    window: Window, pods: frozenset[Endpoint] | None, failing: Mask, ok: Mask
 ) -> Endpoint | None:
     """The one of these pods that is broken, if others are seen to work."""
+    if not pods:
+        return None
     broken, work = [], False
     for at, endpoint in enumerate(window.endpoints):
         if endpoint not in pods:

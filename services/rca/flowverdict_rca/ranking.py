@@ -124,23 +124,16 @@ def _other_way(best: _Suspect, window: Window) -> Mask:
 
 
 def _reported(known: KnownCause, failing: int, decisions: Decisions) -> Finding:
-    window, bad, ok = decisions.window, len(known.explained), len(known.contradicting)
-    component, decided = known.component, failing + int((decisions.status == PairStatus.OK).sum())
-    precision, explains = bad / (bad + ok), bad / failing
-    ends = _endpoints_of(component, known.explained, window)
-    cause = Cause(
-        kind=component.kind,
-        name=component.name,
-        ends=component.ends,
-        node=_node(component, ends),
-        addresses=tuple(sorted(set().union(*(window.addresses[end] for end in ends)))),
-        direction=known.direction,
-        score=round(_score(precision, explains), 4),
-        precision=round(precision, 4),
-        explains=round(explains, 4),
-        p_value=hypergeometric_p_value(decided, failing, bad + ok, bad),
-        reported=known.reported,
+    bad, ok = len(known.explained), len(known.contradicting)
+    suspect = _Suspect(
+        (known.component,),
+        {known.component: [known.direction]},
+        _score(bad / (bad + ok), bad / failing),
+        known.explained,
+        known.contradicting,
     )
+    decided = failing + int((decisions.status == PairStatus.OK).sum())
+    cause = _cause(suspect, failing, decided, decisions.window, known.reported)
     return Finding((cause,), known.explained, known.contradicting)
 
 
@@ -205,7 +198,9 @@ def _ordered(components: list[Component]) -> tuple[Component, ...]:
     return tuple(components)
 
 
-def _cause(suspect: _Suspect, failing: int, total: int, window: Window) -> Cause:
+def _cause(
+    suspect: _Suspect, failing: int, total: int, window: Window, reported: str = ""
+) -> Cause:
     named, *others = suspect.components
     bad, involved = len(suspect.failing), len(suspect.failing) + len(suspect.ok)
     ends = _endpoints_of(named, suspect.failing, window)
@@ -221,6 +216,7 @@ def _cause(suspect: _Suspect, failing: int, total: int, window: Window) -> Cause
         explains=round(bad / failing, 4),
         p_value=hypergeometric_p_value(total, failing, involved, bad),
         alternatives=tuple(others),
+        reported=reported,
     )
 
 
