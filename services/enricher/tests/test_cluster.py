@@ -63,9 +63,12 @@ nodes = st.builds(
     st.sampled_from(("", "a", "b")),
 )
 services = st.builds(
-    lambda uid, ip: built(ClusterService, uid, {"spec": {"clusterIPs": [ip]}}),
+    # A cluster address belongs to one service at a time.
+    lambda uid, headless: built(
+        ClusterService, uid, {"spec": {"clusterIPs": ["None" if headless else f"10.96.0.{uid[1]}"]}}
+    ),
     st.sampled_from(SERVICES),
-    st.sampled_from(("None", "10.96.0.1")),
+    st.booleans(),
 )
 slices = st.builds(
     lambda uid, within: built(
@@ -122,7 +125,7 @@ def test_names_are_those_of_what_is_there_now_and_not_of_the_way_it_came_about(
     left = [(False, thing) for removed, thing in last.values() if not removed]
     left.sort(key=lambda each: type(each[1]).__name__, reverse=True)
     addresses = [f"10.0.0.{pod[1]}" for pod in PODS] + [f"10.1.0.{node[1]}" for node in NODES]
-    addresses.append("10.96.0.1")
+    addresses += [f"10.96.0.{service[1]}" for service in SERVICES]
     assert names(told(history), addresses) == names(told(left), addresses)
 
 
