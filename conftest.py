@@ -1,6 +1,7 @@
 """Shared by the tests of several parts: a real NATS server, raw records, deadlines."""
 
 import asyncio
+import importlib.util
 import shutil
 import sys
 import time
@@ -283,3 +284,13 @@ async def eventually(
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
         await asyncio.sleep(0.1)
+
+
+def load_program(path: Path) -> Any:
+    """A program that belongs to no package, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

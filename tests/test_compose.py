@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from conftest import load_program
 from flowverdict_collector.settings import CollectorSettings
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_enricher.settings import EnricherSettings
@@ -17,6 +18,7 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_runtime.settings import load
 
 ROOT = Path(__file__).parents[1]
+SET_UP_INFLUXDB = ROOT / "deploy/k8s/components/influxdb/set_up_influxdb.py"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 SETTINGS: dict[str, Any] = {
@@ -80,7 +82,7 @@ def test_only_what_needs_a_capability_has_it_and_no_password_stands_here() -> No
     assert added == {"collector": ["BPF", "PERFMON"], "chaos": ["NET_ADMIN"]}
     for name, service in SERVICES.items():
         assert "privileged" not in service
-        if service["image"].startswith("flowverdict/"):
+        if service["image"].startswith("ghcr.io/flowverdict/"):
             assert service["cap_drop"] == ["ALL"], name
             assert service["read_only"] is True, name
             assert "no-new-privileges:true" in service["security_opt"], name
@@ -94,7 +96,9 @@ def test_every_password_that_is_read_is_made() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
     (made,) = SERVICES["credentials"]["command"]
     names = set(re.search(r"for name in (.*?); do", made, re.DOTALL)[1].split()) - {"\\"}  # type: ignore[index]
-    assert set(re.findall(r"/run/credentials/([a-z-]+)", text)) - {"nats-"} <= names
+    by_the_job = {f"influxdb-{each}" for each in load_program(SET_UP_INFLUXDB).TOKENS.values()}
+    read = set(re.findall(r"/run/credentials/([a-z-]+)", text)) - {"nats-"}
+    assert read <= names | by_the_job
     users = re.findall(r"user: ([\w-]+)", (ROOT / "deploy/nats/users.conf").read_text())
     assert {f"nats-{user}" for user in users} == {n for n in names if n.startswith("nats-")}
 

@@ -32,8 +32,7 @@ def make(api: KubernetesStandIn, folder: Path) -> subprocess.CompletedProcess[st
 
 
 def passwords(api: KubernetesStandIn) -> dict[str, str]:
-    data = api.objects[SECRET].get("data", {})
-    return {name: base64.b64decode(value).decode() for name, value in data.items()}
+    return api.secret(SECRET)
 
 
 def test_every_password_is_made_once_and_stays(api: KubernetesStandIn, tmp_path: Path) -> None:
@@ -54,7 +53,7 @@ def test_the_secret_is_created_if_there_is_none(api: KubernetesStandIn, tmp_path
     api.add("/api/v1/namespaces/flowverdict", {"kind": "Namespace"})
     done = make(api, tmp_path)
     assert done.returncode == 0, done.stderr
-    created = api.objects[SECRET]["stringData"]
+    created = passwords(api)
     assert len(set(created.values())) == 10
     assert not any(each in done.stdout + done.stderr for each in created.values())
 

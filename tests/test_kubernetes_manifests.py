@@ -1,7 +1,6 @@
 """What deploy/k8s gives to a cluster: valid, complete in itself, and with the least rights."""
 
 import functools
-import importlib.util
 import json
 import re
 import shutil
@@ -15,6 +14,7 @@ import kubernetes_validate.utils
 import pytest
 import yaml
 
+from conftest import load_program
 from flowverdict_contracts import subjects
 from flowverdict_runtime.settings import load
 from tests.test_compose import SETTINGS
@@ -142,37 +142,47 @@ def references(template: Object) -> Iterator[tuple[str, str, str]]:
             yield "ConfigMap", source["configMapRef"]["name"], ""
         for variable in container.get("env", []):
             source = variable.get("valueFrom", {})
-            if "secretKeyRef" in source:
+            if "secretKeyRef" in source and not source["secretKeyRef"].get("optional"):
                 yield "Secret", source["secretKeyRef"]["name"], source["secretKeyRef"]["key"]
     for volume in template["spec"].get("volumes", []):
         if "configMap" in volume:
             yield "ConfigMap", volume["configMap"]["name"], ""
         if "secret" in volume:
-            yield "Secret", volume["secret"]["secretName"], ""
+            for item in volume["secret"].get("items", [{"key": ""}]):
+                yield "Secret", volume["secret"]["secretName"], item["key"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_secrets_and_config_maps_that_pods_name_exist_with_their_keys(overlay: str) -> None:
-    made = set(make_credentials().PASSWORDS)
+    keys = {
+        make_credentials().NAME: set(make_credentials().PASSWORDS),
+        set_up_influxdb().NAME: set(set_up_influxdb().TOKENS.values()),
+    }
     maps = {each["metadata"]["name"] for each in of_kind(overlay, "ConfigMap")}
     given = {each["metadata"]["name"] for each in of_kind(overlay, "Secret")}
     given |= {each["spec"]["target"]["name"] for each in of_kind(overlay, "ExternalSecret")}
     given |= {each["spec"]["secretName"] for each in of_kind(overlay, "Certificate")}
-    if any(name == "Job/make-credentials" for name, _ in pods(overlay)):
-        given.add(make_credentials().NAME)
-    used = set()
+    jobs = {name for name, _ in pods(overlay)}
+    for job, program in (
+        ("Job/make-credentials", make_credentials()),
+        ("Job/set-up-influxdb", set_up_influxdb()),
+    ):
+        if job in jobs:
+            given.add(program.NAME)
+    used: dict[str, set[str]] = {name: set() for name in keys}
     for owner, template in pods(overlay):
         for kind, name, key in references(template):
             assert name in (maps if kind == "ConfigMap" else given), (owner, name)
-            if key:
-                assert name == "flowverdict-credentials"
-                used.add(key)
-    assert used <= made
-    if overlay == "default":
-        assert used == made, "a password that nobody uses"
+            if name in keys:
+                used[name].add(key)
+    for name, made in keys.items():
+        assert used[name] <= made
+        if overlay == "default":
+            assert used[name] == made, "a password or token that nobody uses"
     for each in of_kind(overlay, "ExternalSecret"):
         text = (KUBERNETES / "components/external-secrets/external-secret.yaml").read_text()
-        assert set(re.findall(r"(?:nats|influxdb|grafana)-[a-z-]*[a-z]", text)) >= made, each
+        named = set(re.findall(r"(?:nats|influxdb|grafana)-[a-z-]*[a-z]", text))
+        assert named >= keys[make_credentials().NAME], each
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -272,7 +282,9 @@ def test_every_setting_is_one_and_its_value_is_taken(overlay: str) -> None:
         for source in container.get("envFrom", []):
             environ |= maps[source["configMapRef"]["name"]]
         for variable in container["env"]:
-            environ[variable["name"]] = variable.get("value", "psecret")
+            name = variable["name"].removesuffix("_FILE")
+            given = variable["name"] == name and variable.get("value")
+            environ[name] = given or "psecret"
         known = {f"FLOWVERDICT_{each.upper()}" for each in classes.__dataclass_fields__}
         assert set(environ) <= known, owner
         load(classes, environ)
@@ -332,6 +344,7 @@ def test_only_who_asks_the_api_has_a_token_and_only_for_what_it_reads(overlay: s
         "Deployment/enricher",
         "CronJob/doctor",
         "Job/make-credentials",
+        "Job/set-up-influxdb",
         "StatefulSet/prometheus",
     }
     assert with_token <= expected
@@ -351,6 +364,10 @@ def test_only_who_asks_the_api_has_a_token_and_only_for_what_it_reads(overlay: s
         ],
         "Role/make-credentials": [
             (("secrets",), ("flowverdict-credentials",), ("get", "patch")),
+            (("secrets",), (), ("create",)),
+        ],
+        "Role/set-up-influxdb": [
+            (("secrets",), ("flowverdict-influxdb",), ("patch",)),
             (("secrets",), (), ("create",)),
         ],
         "Role/prometheus": [(("pods",), (), reading)],
@@ -431,13 +448,9 @@ def test_the_overlay_for_kube_prometheus_stack_is_what_its_generator_writes() ->
     assert held == boards
 
 
-def load_program(path: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def set_up_influxdb() -> Any:
+    """The program of the Job `set-up-influxdb`, as a module."""
+    return load_program(KUBERNETES / "components/influxdb/set_up_influxdb.py")
 
 
 def make_credentials() -> Any:
@@ -494,6 +507,7 @@ EDGES = {
     *((name, "nats", 4222) for name in ("collector", "enricher", "exporter", "rca", "doctor")),
     ("influx-writer", "nats", 4222),
     ("influx-writer", "influxdb", 8086),
+    ("set-up-influxdb", "influxdb", 8086),
     ("nats", "nats", 6222),
     ("prometheus", "collector", 9192),
     ("prometheus", "enricher", 9193),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nats
 import pytest
+from influxdb_client.client.write_api import SYNCHRONOUS
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from rich.console import Console, RenderableType
@@ -31,9 +32,10 @@ from flowverdict_provisioner.promql import FAIL_RATIO
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_tail.overview import Overview
 from flowverdict_tail.table import LiveFlows
-from tests.test_prometheus import PROMETHEUS, asked, configure, query
+from tests.real_influxdb import VARIABLES, InfluxDB, needs_influxdb
+from tests.test_prometheus import PROMETHEUS, asked, configure, needs_prometheus, query
 
-pytestmark = pytest.mark.skipif(PROMETHEUS is None, reason="there is no Prometheus here")
+pytestmark = needs_prometheus
 
 COUNTS = {
     "data_segments_sent": 100,
@@ -72,25 +74,29 @@ def test_both_tables_of_tail_show_it() -> None:
     assert overview_text.count("6.0%") == 2, "the rate of all pairs, and the pair's own"
 
 
-def test_influxdbs_board_computes_it_from_the_points() -> None:
-    header = IntervalHeader("n1", "run", 1, 0, 10**9)
+@needs_influxdb
+def test_influxdbs_board_computes_it_from_the_points(tmp_path: Path) -> None:
+    header = IntervalHeader("n1", "run", 1, time.time_ns() - 10**9, time.time_ns())
     lines, _ = FlowPoints().lines(header, BATCH)
-    fields = dict(re.findall(r"(\w+)=(\d+)i", lines))
-    formulas = [
-        re.search(r"float\(v: (.+?)\) / float\(v: (.+?)\)", each.expr)
-        for board in BOARDS
-        for panel in board.panels
-        if panel.store == "influxdb" and panel.red_above_fail_ratio
-        for each in panel.queries
-    ]
-    assert len(formulas) == 2
-    for formula in formulas:
-        assert formula is not None
-        above, below = (
-            sum(int(fields[name]) for name in re.findall(r"r\.(\w+)", part))
-            for part in formula.groups()
-        )
-        assert above / below == pytest.approx(DATA)
+    influxdb = InfluxDB(tmp_path)
+    influxdb.start()
+    try:
+        assert influxdb.set_up(tmp_path).returncode == 0
+        with influxdb.client() as client, client.write_api(SYNCHRONOUS) as api:
+            api.write("flowverdict", record=lines)
+        queries = [
+            each.expr
+            for board in BOARDS
+            for panel in board.panels
+            if panel.store == "influxdb" and panel.red_above_fail_ratio
+            for each in panel.queries
+        ]
+        assert len(queries) == 2
+        for each in queries:
+            (row,) = influxdb.query(VARIABLES + each)
+            assert row["_value"] == pytest.approx(DATA)
+    finally:
+        influxdb.stop()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import shutil
 import subprocess
 import sys
 import urllib.parse
@@ -21,19 +20,22 @@ from flowverdict_lab.free_port import free_port
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
+from flowverdict_lab.servers import server_program
 from flowverdict_provisioner.board import Board
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.dashboard_json import build
 from tests.stand_ins.influx import InfluxStandIn
 
-UNPACKED = Path(__file__).parents[1] / ".cache" / "prometheus" / "usr" / "bin" / "prometheus"
-PROMETHEUS = str(UNPACKED) if UNPACKED.exists() else shutil.which("prometheus")
+PROMETHEUS = server_program("prometheus")
+needs_prometheus = pytest.mark.skipif(
+    not PROMETHEUS.exists(), reason="Prometheus has not been built, which needs Go"
+)
 REASON = why_not_live()
 RCA = str(Path(sys.executable).with_name("flowverdict-rca"))
 
 pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}"),
-    pytest.mark.skipif(PROMETHEUS is None, reason="there is no Prometheus on this machine"),
+    needs_prometheus,
 ]
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -19,21 +18,17 @@ from flowverdict_contracts.signals import PAIR_LABELS
 from flowverdict_exporter.incidents import EXPLAINS_LABELS, explained
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
+from flowverdict_lab.servers import server_program
 
 DEPLOY = Path("deploy")
 RULES = sorted((DEPLOY / "prometheus/rules").glob("*.yaml"))
 TESTS = sorted((DEPLOY / "prometheus/tests").glob("*.yaml"))
-PROMTOOL = ".cache/prometheus/usr/bin/promtool"
-ALERTMANAGER = Path(".cache/prometheus-alertmanager/usr/bin").absolute()
-# Debian's build wants its templates at this place; it gets them there in a mount namespace.
-TEMPLATES_IN_PLACE = """
-mount -t tmpfs none /usr/share && mkdir -p /usr/share/prometheus &&
-ln -s "$0" /usr/share/prometheus/alertmanager && exec "$@"
-"""
+PROMTOOL, AMTOOL = (str(server_program(each)) for each in ("promtool", "amtool"))
+ALERTMANAGER = str(server_program("alertmanager"))
 
 pytestmark = pytest.mark.skipif(
-    not Path(PROMTOOL).exists() or not ALERTMANAGER.exists(),
-    reason="Prometheus and Alertmanager come from Debian's packages",
+    not Path(PROMTOOL).exists() or not Path(ALERTMANAGER).exists(),
+    reason="Prometheus and Alertmanager have not been built, which needs Go",
 )
 
 
@@ -92,7 +87,7 @@ def _by_end(label: str) -> tuple[bool, bool, int]:
 
 
 def test_every_kind_of_explanation_has_an_inhibition_of_its_own() -> None:
-    run(str(ALERTMANAGER / "amtool"), "check-config", str(DEPLOY / "alertmanager/alertmanager.yml"))
+    run(AMTOOL, "check-config", str(DEPLOY / "alertmanager/alertmanager.yml"))
     config = yaml.safe_load((DEPLOY / "alertmanager/alertmanager.yml").read_text())
     equal = {
         rule["source_matchers"][1].removeprefix("by = "): set(rule["equal"])
@@ -116,16 +111,11 @@ def test_every_kind_of_explanation_has_an_inhibition_of_its_own() -> None:
             assert equal[labels["by"]] == {"cluster", *labels} - {"by"}, cause
 
 
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
-
-
 @pytest.fixture
 def alertmanager(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     config = DEPLOY.absolute() / "alertmanager/alertmanager.yml"
-    templates = str(ALERTMANAGER.parent / "share/prometheus/alertmanager")
-    argv = ["unshare", "--mount", "sh", "-c", TEMPLATES_IN_PLACE, templates]
-    argv += [str(ALERTMANAGER / "prometheus-alertmanager"), f"--config.file={config}"]
+    argv = [ALERTMANAGER, f"--config.file={config}"]
     argv += [f"--storage.path={tmp_path}", f"--web.listen-address=127.0.0.1:{port}"]
     argv += ["--cluster.listen-address="]
     process = start_process(argv, tmp_path / "alertmanager.log")
@@ -133,7 +123,6 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
     stop_process(process)
 
 
-@needs_root
 async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_others(
     alertmanager: str,
 ) -> None:

@@ -1,18 +1,27 @@
 """The servers that Flowverdict runs beside, in the versions that its manifests name.
 
 NATS, Prometheus, Alertmanager and InfluxDB are built from their Go modules, for the tests and for a
-cluster on this machine. The versions are those of the images in deploy/k8s.
+cluster on this machine. The versions are those of the images in deploy/k8s. `python -m
+flowverdict_lab.servers` builds those that are missing.
 """
 
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowverdict_lab.kubernetes.build import Program, build_programs, cache, go_install
+from flowverdict_lab.kubernetes.build import (
+    BuildError,
+    Program,
+    build_programs,
+    cache,
+    go_install,
+)
 from flowverdict_lab.kubernetes.images import Image, write_archive
+from flowverdict_lab.kubernetes.machine import missing_for_flux, missing_to_build
 
-__all__ = ["NATS", "Server", "build_servers", "server_images", "servers"]
+__all__ = ["NATS", "Server", "build_servers", "server_images", "server_program", "servers"]
 
 _KUBERNETES = Path(__file__).parents[2] / "deploy/k8s"
 _WITH_IMAGES = ("base", "components/influxdb", "components/monitoring")
@@ -20,8 +29,6 @@ _FLUX_PKG_CONFIG = "github.com/influxdata/pkg-config@v0.2.14"
 _FLUX_TOOLS = cache() / "source" / "flux-tools"
 NATS, _INFLUXDB = "docker.io/library/nats", "docker.io/library/influxdb"
 _PROMETHEUS, _ALERTMANAGER = "docker.io/prom/prometheus", "docker.io/prom/alertmanager"
-_ENTRY = Program("influxdb-entry", "", "./influxdb-entry")
-"""Sets InfluxDB up on its first start, as the official image does."""
 
 _IMAGE = re.compile(r"\{name: ([\w./-]+), newTag: ([\w.-]+)\}")
 
@@ -61,7 +68,7 @@ def servers() -> list[Server]:
             Program(name, alertmanager_module, f"./cmd/{name}")
             for name in ("alertmanager", "amtool")
         )),
-        Server(_INFLUXDB, influxdb, 1000, (_ENTRY, _influxd(_number(influxdb)))),
+        Server(_INFLUXDB, influxdb, 1000, (_influxd(_number(influxdb)),)),
     ]  # fmt: skip
 
 
@@ -77,6 +84,15 @@ def build_servers(tell: Callable[[str], None], names: Sequence[str] = ()) -> Non
         if server.image == _INFLUXDB and not (server.folder / "influxd").exists():
             _make_flux_tools()
         build_programs(server.programs, server.folder, tell)
+
+
+def server_program(name: str) -> Path:
+    """Where the program `name`, such as promtool, is once it has been built."""
+    return next(
+        server.folder / name
+        for server in servers()
+        if name in [program.path for program in server.programs]
+    )
 
 
 def server_images(names: Sequence[str] = ()) -> Path:
@@ -128,3 +144,28 @@ def _make_flux_tools() -> None:
     wrapper.write_text('#!/bin/sh\nrustc=$1\nshift\nexec "$rustc" "$@" --cap-lints warn\n')
     wrapper.chmod(0o755)
     go_install(_FLUX_PKG_CONFIG, _FLUX_TOOLS)
+
+
+def main() -> int:
+    """Build what is missing; returns the exit status."""
+    built = [
+        server
+        for server in servers()
+        if all((server.folder / each.path).exists() for each in server.programs)
+    ]
+    if len(built) == len(servers()):
+        return 0
+    missing = missing_to_build() or missing_for_flux()
+    if missing:
+        print(f"servers: not built, for {missing}", file=sys.stderr)
+        return 1
+    try:
+        build_servers(lambda name: print(f"servers: building {name}, once", file=sys.stderr))
+    except BuildError as error:
+        print(f"servers: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

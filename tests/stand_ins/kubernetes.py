@@ -59,6 +59,8 @@ class KubernetesStandIn(Listening):
 
     def add(self, path: str, thing: Object) -> None:
         self.version += 1
+        for name, value in thing.pop("stringData", {}).items():
+            thing.setdefault("data", {})[name] = base64.b64encode(value.encode()).decode()
         metadata = thing.setdefault("metadata", {})
         metadata.setdefault("uid", str(uuid.uuid4()))
         metadata["resourceVersion"] = str(self.version)
@@ -67,6 +69,11 @@ class KubernetesStandIn(Listening):
     def names(self) -> set[str]:
         """The paths of all objects there are now."""
         return set(self.objects)
+
+    def secret(self, path: str) -> dict[str, str]:
+        """The values of a Secret."""
+        data = self.objects[path].get("data", {})
+        return {name: base64.b64decode(value).decode() for name, value in data.items()}
 
     def create(self, path: str, thing: Object) -> tuple[int, Object]:
         name = thing["metadata"]["name"]
@@ -137,7 +144,7 @@ class KubernetesStandIn(Listening):
         for value in change.get("data", {}).values():
             base64.b64decode(value, validate=True)
         thing.setdefault("data", {}).update(change.get("data", {}))
-        self.add(path, thing)
+        self.add(path, thing | {"stringData": change.get("stringData", {})})
         return 200, thing
 
     def review(self, asked: Object) -> tuple[int, Object]:

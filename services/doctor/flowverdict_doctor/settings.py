@@ -40,7 +40,8 @@ class DoctorSettings(NatsSettings):
     influx_url: str = setting(
         optional_http_url, "", "InfluxDB 2; if empty, port 8086 on this host is tried"
     )
-    influx_token: str = setting(optional_text, "", "a token with read access to the bucket")
+    influx_token: str = setting(optional_text, "", "a token that can read the bucket")
+    influx_org: str = setting(text, "flowverdict", "the bucket's organisation")
     influx_bucket: str = setting(text, "flowverdict", "the influx-writer's bucket")
     grafana_url: str = setting(
         optional_http_url, "", "Grafana; if empty, port 3000 on this host is tried"

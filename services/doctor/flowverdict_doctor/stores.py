@@ -22,8 +22,10 @@ class _NoAnswer(Exception):
     """There was no usable answer; the message says why."""
 
 
-def _get(url: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
-    """Status and parsed JSON.
+def _request(
+    url: str, headers: dict[str, str] | None = None, method: str = "GET"
+) -> tuple[int, Any]:
+    """Status and parsed JSON; an empty object if there is no content.
 
     Raises:
         _NoAnswer: if there is no answer, or it is not JSON.
@@ -32,15 +34,16 @@ def _get(url: str, headers: dict[str, str] | None = None) -> tuple[int, Any]:
         # Do not send credentials from ~/.netrc.
         with requests.Session() as session:
             session.trust_env = False
-            answer = session.get(
-                url, headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True
+            answer = session.request(
+                method, url, headers=headers, timeout=_TIMEOUT, allow_redirects=False, stream=True
             )
             deadline, body = time.monotonic() + _MAX_SECONDS, b""
             for piece in answer.iter_content(1 << 16):
                 body += piece
                 if len(body) > _MAX_BYTES or time.monotonic() > deadline:
                     raise _NoAnswer(f"the answer from {url} is too large or too slow")
-            return answer.status_code, json.loads(body)
+            empty = answer.status_code == requests.codes.no_content
+            return answer.status_code, {} if empty else json.loads(body)
     except (ValueError, RecursionError):
         raise _NoAnswer(f"{url} returned {answer.status_code}, but no JSON") from None
     except requests.Timeout:
@@ -59,7 +62,7 @@ def _unreachable(what: str, given: str, setting: str, why: str) -> Finding:
 def _services(settings: DoctorSettings) -> Iterator[Finding]:
     for name, url in settings.services:
         try:
-            status, answer = _get(f"{url}/readyz")
+            status, answer = _request(f"{url}/readyz")
             waiting = dict(answer["waiting"])
         except _NoAnswer as error:
             yield broken(name, str(error), "is it running? check FLOWVERDICT_SERVICES")
@@ -78,13 +81,13 @@ def _services(settings: DoctorSettings) -> Iterator[Finding]:
 def _prometheus(settings: DoctorSettings) -> Iterator[Finding]:
     what, url = "Prometheus", settings.prometheus_url or "http://127.0.0.1:9090"
     try:
-        _, targets = _get(f"{url}/api/v1/targets?state=active")
+        _, targets = _request(f"{url}/api/v1/targets?state=active")
         found = [
             each
             for each in targets["data"]["activeTargets"]
             if "flowverdict" in each["labels"].get("job", "")
         ]
-        _, rules = _get(f"{url}/api/v1/rules")
+        _, rules = _request(f"{url}/api/v1/rules")
         groups = {each["name"] for each in rules["data"]["groups"]}
     except (_NoAnswer, KeyError, TypeError) as error:
         yield _unreachable(what, settings.prometheus_url, "FLOWVERDICT_PROMETHEUS_URL", str(error))
@@ -107,7 +110,7 @@ def _prometheus(settings: DoctorSettings) -> Iterator[Finding]:
 def _influx(settings: DoctorSettings) -> Iterator[Finding]:
     what, url = "InfluxDB", settings.influx_url or "http://127.0.0.1:8086"
     try:
-        _, health = _get(f"{url}/health")
+        _, health = _request(f"{url}/health")
         if health["status"] != "pass":
             yield broken(what, f"{url}: {health.get('message', health)}", "see its log")
             return
@@ -115,28 +118,42 @@ def _influx(settings: DoctorSettings) -> Iterator[Finding]:
             advice = "set FLOWVERDICT_INFLUX_TOKEN"
             yield warning(what, f"{url} is up; its bucket was not checked", advice)
             return
-        headers = {"Authorization": f"Token {settings.influx_token}"}
-        query = f"{url}/api/v2/buckets?{urlencode({'name': settings.influx_bucket})}"
-        status, answer = _get(query, headers)
+        yield _bucket(url, settings)
     except (_NoAnswer, KeyError, TypeError) as error:
         yield _unreachable(what, settings.influx_url, "FLOWVERDICT_INFLUX_URL", str(error))
-        return
-    if status in (401, 403):
+
+
+def _bucket(url: str, settings: DoctorSettings) -> Finding:
+    """Whether the token can read from the bucket, or write to it.
+
+    Raises:
+        _NoAnswer, KeyError, TypeError: if an answer is not InfluxDB's.
+    """
+    what, bucket = "InfluxDB", settings.influx_bucket
+    headers = {"Authorization": f"Token {settings.influx_token}"}
+    status, answer = _request(f"{url}/api/v2/buckets?limit=100", headers)
+    if status == requests.codes.unauthorized:
+        return broken(what, f"{url} rejects the token", "check FLOWVERDICT_INFLUX_TOKEN")
+    if status != requests.codes.ok:
+        return broken(what, f"{url} returned {status} to a bucket query", "see its log")
+    if bucket in [each["name"] for each in answer["buckets"]]:
+        return ok(what, f"{url} is up, and the token can read the bucket {bucket}")
+    # A token that can only write sees no bucket. Writing nothing shows that it can.
+    where = urlencode({"org": settings.influx_org, "bucket": bucket})
+    status, _ = _request(f"{url}/api/v2/write?{where}", headers, "POST")
+    if status == requests.codes.no_content:
+        return ok(what, f"{url} is up, and the token can write to the bucket {bucket}")
+    if status == requests.codes.forbidden:
         advice = "set FLOWVERDICT_INFLUX_TOKEN to a token that can read the bucket"
-        yield broken(what, f"{url} rejects the token ({status})", advice)
-    elif status not in (requests.codes.ok, requests.codes.not_found):
-        yield broken(what, f"{url} returned {status} to a bucket query", "see its log")
-    elif settings.influx_bucket in [each.get("name") for each in answer.get("buckets") or ()]:
-        yield ok(what, f"{url} is up, and the bucket {settings.influx_bucket} exists")
-    else:
-        advice = "the influx-writer creates it: is it running, and does its token allow that?"
-        yield broken(what, f"{url} has no bucket {settings.influx_bucket}", advice)
+        return broken(what, f"the token can neither read nor write the bucket {bucket}", advice)
+    advice = "in a cluster, apply again: a Job creates it; elsewhere, create it"
+    return broken(what, f"{url} has no bucket {bucket}", advice)
 
 
 def _grafana(settings: DoctorSettings) -> Iterator[Finding]:
     what, url = "Grafana", settings.grafana_url or "http://127.0.0.1:3000"
     try:
-        _, health = _get(f"{url}/api/health")
+        _, health = _request(f"{url}/api/health")
         database, version = health["database"], health.get("version", "")
     except (_NoAnswer, KeyError, TypeError) as error:
         yield _unreachable(what, settings.grafana_url, "FLOWVERDICT_GRAFANA_URL", str(error))

@@ -18,6 +18,7 @@ from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_EN
 from flowverdict_doctor import node
 from flowverdict_doctor.finding import Finding
 from flowverdict_runtime.streams import ensure_streams
+from tests.real_influxdb import InfluxDB, needs_influxdb
 from tests.stand_ins.kubernetes import KubernetesStandIn
 from tests.stand_ins.listening import Listening
 
@@ -33,6 +34,7 @@ class Stores(Listening):
             "/api/v1/rules": (200, {"data": {"groups": [{"name": "flowverdict-verdicts"}]}}),
             "/health": (200, {"status": "pass"}),
             "/api/v2/buckets": (200, {"buckets": [{"name": "flowverdict"}]}),
+            "/api/v2/write": (404, {"code": "not found"}),
             "/api/health": (200, {"database": "ok", "version": "12.1.0"}),
         }
 
@@ -44,6 +46,9 @@ def target(health: str, error: str = "") -> dict[str, Any]:
 
 class Handler(BaseHTTPRequestHandler):
     stand_in: Stores
+
+    def do_POST(self) -> None:
+        self.do_GET()
 
     def do_GET(self) -> None:
         status, answer = self.stand_in.answers[self.path.split("?")[0]]
@@ -115,7 +120,7 @@ WRONG = [
     ),
     ("/api/v1/rules", 200, {"data": {"groups": []}}, "Prometheus", "warning", "not loaded"),
     ("/health", 503, {"status": "fail", "message": "disk"}, "InfluxDB", "broken", "disk"),
-    ("/api/v2/buckets", 401, {"code": "unauthorized"}, "InfluxDB", "broken", "the token (401)"),
+    ("/api/v2/buckets", 401, {"code": "unauthorized"}, "InfluxDB", "broken", "rejects the token"),
     ("/api/v2/buckets", 200, {"buckets": []}, "InfluxDB", "broken", "no bucket flowverdict"),
     ("/api/health", 503, {"database": "failing"}, "Grafana", "broken", "failing"),
     ("/api/health", 302, b"", "Grafana", "broken", "but no JSON"),
@@ -134,6 +139,37 @@ def test_what_is_wrong_with_a_store_is_reported_with_what_to_do(
     assert said in finding.detail
     assert finding.advice
     assert exit_status == (level == "broken")
+
+
+@needs_influxdb
+def test_a_token_is_judged_by_what_it_can_do_with_the_bucket(
+    stores: Stores, tmp_path: Path
+) -> None:
+    influxdb = InfluxDB(tmp_path)
+    influxdb.start()
+    try:
+        assert influxdb.set_up(tmp_path).returncode == 0
+        read, write = (
+            (tmp_path / f"influxdb-{each}-token").read_text() for each in ("read", "write")
+        )
+
+        def found(token: str, **settings: str) -> tuple[str, str]:
+            named = {"INFLUX_URL": influxdb.url, "INFLUX_TOKEN": token, **settings}
+            _, findings = of_stores(stores, **named)
+            (finding,) = [each for each in findings if each.what == "InfluxDB"]
+            return finding.level, finding.detail.removeprefix(f"{influxdb.url} ")
+
+        assert found(read) == ("ok", "is up, and the token can read the bucket flowverdict")
+        assert found(write) == ("ok", "is up, and the token can write to the bucket flowverdict")
+        assert found("wrong") == ("broken", "rejects the token")
+        assert found(write, INFLUX_ORG="x") == ("broken", "has no bucket flowverdict")
+        assert found(read, INFLUX_BUCKET="x") == ("broken", "has no bucket x")
+        other = influxdb.token("read", bucket="_tasks")
+        assert found(other) == (
+            "broken", "the token can neither read nor write the bucket flowverdict",
+        )  # fmt: skip
+    finally:
+        influxdb.stop()
 
 
 def test_a_store_that_nobody_spoke_of_is_only_a_warning(stores: Stores) -> None:

@@ -2,6 +2,6 @@
 
 `server`    the service.
 `points`    messages as lines of the line protocol.
-`database`  InfluxDB: creating its bucket, and writing with retries.
-`check`     `--check`: whether InfluxDB answers.
+`database`  InfluxDB: writing with retries.
+`check`     `--check`: whether InfluxDB would accept points.
 """

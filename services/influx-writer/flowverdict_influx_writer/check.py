@@ -1,30 +1,27 @@
 """The part of `--check` that tests InfluxDB."""
 
-from influxdb_client import InfluxDBClient
 from influxdb_client.rest import ApiException
-from urllib3 import Retry
-from urllib3.exceptions import HTTPError
 
-from flowverdict_influx_writer.database import unreachable
+from flowverdict_influx_writer.database import client_of, post, reason_of, unreachable
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 
 __all__ = ["check_database"]
 
 
 def check_database(settings: InfluxWriterSettings) -> int:
-    """Print whether InfluxDB answers and has the bucket; 0 if it answers, else 1."""
+    """Print whether InfluxDB would accept points; 0 if it would, else 1."""
     url, bucket = settings.influx_url, settings.influx_bucket
-    client = InfluxDBClient(
-        url, settings.influx_token, org=settings.influx_org, timeout=5000, retries=Retry(0)
-    )
-    with client:
+    with client_of(settings, settings.influx_token, 5000) as client:
         try:
-            found = client.buckets_api().find_bucket_by_name(bucket)
+            status = post(client, settings, "")
         except ApiException as error:
-            print(f"broken   InfluxDB at {url} returned {error.status} to a bucket query")
+            print(f"broken   {reason_of(settings, error)}")
             return 1
-        except (HTTPError, OSError, ValueError, TypeError) as error:
+        except Exception as error:  # noqa: BLE001 # the client cannot decode the response
             print(f"broken   {unreachable(settings, error)}; check FLOWVERDICT_INFLUX_URL")
             return 1
-    print(f"ok       InfluxDB at {url}: bucket {bucket} {'exists' if found else 'will be created'}")
+    if status != 204:
+        print(f"broken   {url} returned {status} to a write: not InfluxDB 2")
+        return 1
+    print(f"ok       InfluxDB at {url}: the token allows writing to the bucket {bucket}")
     return 0

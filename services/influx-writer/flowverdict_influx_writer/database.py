@@ -1,4 +1,4 @@
-"""InfluxDB: creating its bucket, and writing with retries."""
+"""InfluxDB: writing with retries."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from influxdb_client import BucketRetentionRules, InfluxDBClient, WriteService
+from influxdb_client import InfluxDBClient, WriteService
 from influxdb_client.rest import ApiException
 from prometheus_client import Counter, Histogram
 from urllib3 import Retry
@@ -18,8 +18,9 @@ from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import Unavailable, retry
+from flowverdict_runtime.settings import SettingsError, load
 
-__all__ = ["Database", "Unwritten", "unreachable"]
+__all__ = ["Database", "Unwritten", "client_of", "post", "reason_of", "unreachable"]
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,12 @@ _WRITTEN_STATUS = 204
 _TIMEOUT_MS = 20_000
 _HINTS = {
     401: "it does not accept the token; check FLOWVERDICT_INFLUX_TOKEN",
-    403: "the token may not write to this bucket; check FLOWVERDICT_INFLUX_TOKEN",
-    404: "no such organisation or bucket",
+    403: "the token does not allow writing to the bucket; check FLOWVERDICT_INFLUX_TOKEN",
+    404: "no such organisation or bucket; "
+    "check FLOWVERDICT_INFLUX_ORG and FLOWVERDICT_INFLUX_BUCKET, or create the bucket",
     429: "it is overloaded",
 }
+_TOKEN_MAY_BE_OLD = (401, 403, 404)
 
 _WRITTEN = Counter("flowverdict_influx_points_total", "Points written.")
 _REFUSED = Counter(
@@ -64,18 +67,15 @@ class Database:
     def __init__(self, settings: InfluxWriterSettings, context: Context) -> None:
         self._settings = settings
         self._context = context
-        self._client = InfluxDBClient(
-            settings.influx_url,
-            settings.influx_token,
-            org=settings.influx_org,
-            timeout=_TIMEOUT_MS,
-            retries=Retry(0, redirect=2),
-        )
-        self._api = WriteService(self._client.api_client)
+        self._connect(settings.influx_token)
         for status in (400, 413, 422):
             _REFUSED.labels(str(status))  # start at 0, so that an increase is visible
         self._pending: deque[_Pending] = deque()
         self._writing: asyncio.Task[None] | None = None
+
+    def _connect(self, token: str) -> None:
+        self._token = token
+        self._client = client_of(self._settings, token, _TIMEOUT_MS)
 
     async def store(self, lines: str, points: int) -> bool:
         """True once InfluxDB has stored the lines, False if the service stops before that."""
@@ -114,7 +114,6 @@ class Database:
         if status is None:
             return False
         if not status:
-            _WRITTEN.inc(points)
             return True
         if points == 1:
             self._refused(status, 1, lines)
@@ -133,29 +132,37 @@ class Database:
         settings = self._settings
         try:
             with _WRITING.time():
-                _, status, _ = self._api.post_write_with_http_info(
-                    settings.influx_org,
-                    settings.influx_bucket,
-                    lines.encode(),
-                    precision="ns",
-                    content_type="text/plain; charset=utf-8",
-                )
+                status = post(self._client, settings, lines)
         except ApiException as error:
             if error.status in (400, 413):
                 return int(error.status)
             if error.status == 422:
                 # The other points of the request are written (docs.influxdata.com, API, 422).
                 dropped = re.search(r"dropped=(\d+)", str(error.body))
-                self._refused(422, int(dropped[1]) if dropped else points, str(error.body))
+                refused = int(dropped[1]) if dropped else points
+                self._refused(422, refused, str(error.body))
+                _WRITTEN.inc(points - refused)
                 return 0
-            if error.status == 404:
-                self._create_bucket()
+            if error.status in _TOKEN_MAY_BE_OLD:
+                self._take_new_token()
             raise Unwritten(*_why(settings, error)) from None
         except Exception as error:  # noqa: BLE001 # the client cannot decode the response
             raise Unwritten(unreachable(settings, error)) from None
         if status != _WRITTEN_STATUS:
             raise Unwritten(f"{settings.influx_url} returned {status} to a write: not InfluxDB 2")
+        _WRITTEN.inc(points)
         return 0
+
+    def _take_new_token(self) -> None:
+        """Read the setting again: the file that it names may have a new token by now."""
+        try:
+            token = load(InfluxWriterSettings).influx_token
+        except SettingsError:
+            return
+        if token != self._token:
+            log.info("the token has changed")
+            self.close()
+            self._connect(token)
 
     def _refused(self, status: int, points: int, what: str) -> None:
         _REFUSED.labels(str(status)).inc(points)
@@ -168,43 +175,40 @@ class Database:
             what=what[:300],
         )
 
-    async def ensure_bucket(self) -> bool:
-        """Create the bucket if it does not exist; if that is forbidden, try to write anyway."""
-
-        async def ensure() -> bool:
-            await asyncio.to_thread(self._create_bucket)
-            return True
-
-        return bool(await retry(self._context, "influxdb", ensure))
-
-    def _create_bucket(self) -> None:
-        settings = self._settings
-        buckets = self._client.buckets_api()
-        try:
-            if buckets.find_bucket_by_name(settings.influx_bucket) is not None:
-                return
-            seconds = int(settings.influx_retention_days * 86400)
-            rules = BucketRetentionRules(type="expire", every_seconds=seconds)
-            buckets.create_bucket(
-                bucket_name=settings.influx_bucket, org=settings.influx_org, retention_rules=rules
-            )
-            log.info(
-                "created bucket %s", settings.influx_bucket, extra={"retention_seconds": seconds}
-            )
-        except ApiException as error:
-            if error.status in (429, *range(500, 600)):
-                raise Unwritten(*_why(settings, error)) from None
-            why, _ = _why(settings, error)
-            _throttle.warn(log, "bucket", "cannot find or create the bucket: %s", why)
-        except (HTTPError, OSError) as error:
-            raise Unwritten(unreachable(settings, error)) from None
-        except Exception as error:  # noqa: BLE001 # a response not from InfluxDB
-            _throttle.warn(log, "bucket", "cannot find or create the bucket: %r", error)
-
     def close(self) -> None:
         """Close the connections."""
         with contextlib.suppress(HTTPError, OSError):
             self._client.close()
+
+
+def client_of(settings: InfluxWriterSettings, token: str, timeout_ms: int) -> InfluxDBClient:
+    """A client that does not retry by itself."""
+    return InfluxDBClient(
+        settings.influx_url,
+        token,
+        org=settings.influx_org,
+        timeout=timeout_ms,
+        retries=Retry(0, redirect=2),
+    )
+
+
+def post(client: InfluxDBClient, settings: InfluxWriterSettings, lines: str) -> int:
+    """Write lines of the line protocol; returns the HTTP status.
+
+    Without any lines, it only finds out whether the token allows writing: InfluxDB looks at
+    organisation, bucket and token first (influxdb/http/write_handler.go).
+
+    Raises:
+        ApiException: if InfluxDB refuses.
+    """
+    _, status, _ = WriteService(client.api_client).post_write_with_http_info(
+        settings.influx_org,
+        settings.influx_bucket,
+        lines.encode(),
+        precision="ns",
+        content_type="text/plain; charset=utf-8",
+    )
+    return int(status)
 
 
 def unreachable(settings: InfluxWriterSettings, error: Exception) -> str:
@@ -213,12 +217,15 @@ def unreachable(settings: InfluxWriterSettings, error: Exception) -> str:
     return f"InfluxDB at {settings.influx_url} cannot be reached: {reason.rpartition(': ')[2]}"
 
 
+def reason_of(settings: InfluxWriterSettings, error: ApiException) -> str:
+    """What InfluxDB's refusal means, and what to do about it."""
+    hint = _HINTS.get(error.status) or str(error.body)[-200:]
+    return f"InfluxDB at {settings.influx_url} returned {error.status}: {hint}"
+
+
 def _why(settings: InfluxWriterSettings, error: ApiException) -> tuple[str, float]:
-    """The reason in words, and how many seconds InfluxDB asks clients to wait."""
+    """The reason, and how many seconds InfluxDB asks clients to wait."""
     headers: Mapping[str, str] = error.headers or {}
     after = headers.get("Retry-After", "")
-    hint = _HINTS.get(error.status) or str(error.body)[:200]
-    return (
-        f"InfluxDB at {settings.influx_url} returned {error.status}: {hint}",
-        min(float(after), 60.0) if after.isascii() and after.isdigit() else 0.0,
-    )
+    seconds = min(float(after), 60.0) if after.isascii() and after.isdigit() else 0.0
+    return reason_of(settings, error), seconds

@@ -43,7 +43,7 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
     try:
         streams = (FLOWS_ENRICHED, RCA_VERDICTS)
         async with connected(settings, _DURABLE, context, streams) as jetstream:
-            if jetstream is None or not await database.ensure_bucket():
+            if jetstream is None:
                 return
             await asyncio.gather(
                 consume_each(jetstream, context, FLOWS_ENRICHED, _DURABLE, write_flows),

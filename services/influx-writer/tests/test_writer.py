@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
@@ -14,12 +13,11 @@ from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row
 from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED, SUBJECT_VERDICTS
 from flowverdict_influx_writer import server
-from flowverdict_influx_writer.check import check_database
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.settings import load
 from flowverdict_runtime.streams import ensure_streams
-from tests.stand_ins.influx import VICTORIA, InfluxStandIn, Victoria
+from tests.stand_ins.influx import InfluxStandIn
 
 
 @pytest.fixture
@@ -28,16 +26,6 @@ def influx() -> Iterator[InfluxStandIn]:
     stand_in.start()
     yield stand_in
     stand_in.stop()
-
-
-@pytest.fixture
-def victoria(tmp_path: Path) -> Iterator[Victoria]:
-    folder = tmp_path / "victoria"
-    folder.mkdir()
-    real = Victoria(folder)
-    real.start()
-    yield real
-    real.stop()
 
 
 def settings_for(nats_url: str, influx_url: str, token: str = "secret") -> InfluxWriterSettings:
@@ -90,7 +78,7 @@ async def acknowledged(client: Client) -> bool:
     return (info.num_pending, info.num_ack_pending) == (0, 0)
 
 
-async def test_the_bucket_is_made_and_flows_and_verdicts_are_written(
+async def test_flows_and_verdicts_are_written(
     nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
 ) -> None:
     async with writing(settings_for(nats_server.url, influx.url)) as context:
@@ -99,7 +87,6 @@ async def test_the_bucket_is_made_and_flows_and_verdicts_are_written(
         await eventually(lambda: len(influx.points) == 6)
         await eventually(lambda: acknowledged(nats_client))
         assert not context.health.reasons()
-    assert influx.buckets == {"flowverdict": 30 * 86400}
 
 
 @pytest.mark.parametrize(
@@ -120,7 +107,6 @@ async def test_a_store_that_refuses_for_now_gets_the_points_later_and_once(
     answers: list[tuple[int, dict[str, str]]],
 ) -> None:
     async with writing(settings_for(nats_server.url, influx.url)) as context:
-        await eventually(lambda: influx.buckets)
         influx.answers.extend(answers)
         await publish(nats_client, 1, 4)
         await eventually(lambda: len(influx.points) == 4)
@@ -156,7 +142,6 @@ async def test_an_outage_longer_than_the_acknowledgements_time_doubles_nothing(
 ) -> None:
     monkeypatch.setattr("flowverdict_runtime.consumer._ACK_WAIT_SECONDS", 1)
     async with writing(settings_for(nats_server.url, influx.url)) as context:
-        await eventually(lambda: influx.buckets)
         influx.stop()
         await publish(nats_client, 1, 80)
         await eventually(lambda: "influxdb" in context.health.reasons())
@@ -194,16 +179,6 @@ async def test_what_was_not_written_when_the_service_ended_is_written_by_the_nex
     assert segments(influx) == sum(range(8))
 
 
-async def test_a_bucket_that_is_removed_is_made_again(
-    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
-) -> None:
-    async with writing(settings_for(nats_server.url, influx.url)):
-        await eventually(lambda: influx.buckets)
-        influx.buckets.clear()
-        await publish(nats_client, 1, 3)
-        await eventually(lambda: len(influx.points) == 3)
-
-
 async def test_what_is_too_large_for_the_store_is_written_in_halves(
     nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
 ) -> None:
@@ -225,57 +200,3 @@ async def test_a_point_that_the_store_never_takes_is_counted_and_holds_up_no_oth
         await eventually(lambda: acknowledged(nats_client))
     assert segments(influx) == sum(range(21)) - 7
     assert refused("400") - before == 1
-
-
-async def test_points_beyond_the_retention_are_counted_and_the_service_goes_on(
-    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
-) -> None:
-    before = refused("422")
-    async with writing(settings_for(nats_server.url, influx.url)):
-        await eventually(lambda: influx.buckets)
-        influx.answers.append((422, {}))
-        await publish(nats_client, 1, 1)
-        await eventually(lambda: acknowledged(nats_client))
-        await publish(nats_client, 2, 1)
-        await eventually(lambda: len(influx.points) == 1)
-    assert refused("422") - before == 1
-
-
-def test_check_says_what_is_wrong(
-    influx: InfluxStandIn, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert check_database(settings_for("nats://127.0.0.1:1", influx.url)) == 0
-    assert "will be created" in capsys.readouterr().out
-    assert check_database(settings_for("nats://127.0.0.1:1", influx.url, token="wrong")) == 1
-    assert "returned 401" in capsys.readouterr().out
-    influx.stop()
-    assert check_database(settings_for("nats://127.0.0.1:1", influx.url)) == 1
-    assert "FLOWVERDICT_INFLUX_URL" in capsys.readouterr().out
-
-
-@pytest.mark.skipif(not VICTORIA.exists(), reason="VictoriaMetrics comes from Debian's package")
-async def test_a_real_store_reads_back_what_was_sent_even_after_an_outage(
-    nats_server: NatsServer, nats_client: Client, victoria: Victoria
-) -> None:
-    odd = 'we"ird, =name'
-    async with writing(settings_for(nats_server.url, victoria.url)) as context:
-        await publish(nats_client, 1, 10)
-        await eventually(lambda: acknowledged(nats_client))
-        victoria.stop()
-        await publish(nats_client, 11, 10)
-        batch = enriched_batch(flow_row("pod-x", "pod-y", segments_sent=5) | {"src_workload": odd})
-        headers = header(1_000_100, 99).encode(enriched.SCHEMA)
-        jetstream = nats_client.jetstream()
-        await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=headers)
-        await eventually(lambda: "influxdb" in context.health.reasons())
-        victoria.start()
-        await eventually(lambda: acknowledged(nats_client))
-    # The same messages once more, as after a lost acknowledgement, change nothing.
-    await nats_client.jetstream().delete_consumer(FLOWS_ENRICHED, "influx-writer")
-    async with writing(settings_for(nats_server.url, victoria.url)):
-        await eventually(lambda: acknowledged(nats_client))
-    found = victoria.read('{__name__="flow_segments_sent"}')
-    by_pod = {(labels["src_pod"], labels["dst_pod"]): values for labels, values, _ in found}
-    assert sum(map(sum, by_pod.values())) == sum(range(21)) + 5
-    assert by_pod["pod-a", "pod-1"] == [1, 4, 7, 10, 13, 16, 19]
-    assert [labels["src_workload"] for labels, *_ in found if labels["src_pod"] == "pod-x"] == [odd]

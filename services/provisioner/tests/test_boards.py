@@ -2,9 +2,7 @@
 
 import json
 import re
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -135,35 +133,6 @@ def test_flux_asks_only_for_fields_and_tags_that_are_written() -> None:
             assert query.expr.count('"') % 2 == 0
             assert set(re.findall(r"\br\.(\w+)", query.expr)) <= written
             assert set(re.findall(r'_field == "(\w+)"', query.expr)) <= written
-
-
-FLUX = Path(".cache/flux/package/flux-lsp-node.js").absolute()
-CHECK_FLUX = """
-const flux = require(process.argv[1]);
-const given = `v = {defaultBucket: "b", timeRangeStart: -1h, timeRangeStop: now(),
-  windowPeriod: 1m}\\n`;
-const queries = JSON.parse(require("fs").readFileSync(0));
-console.log(JSON.stringify(queries.map(query => flux.is_valid_flux(given + query))));
-"""
-
-
-@pytest.mark.skipif(
-    not FLUX.exists(), reason="the checker of Flux comes from npm, which is not here"
-)
-def test_influxdatas_own_checker_takes_every_flux_query_and_its_types() -> None:
-    queries = [q.expr for _, panel in panels() if panel.store == "influxdb" for q in panel.queries]
-    wrong = [
-        queries[0].replace("createEmpty", "crateEmpty"),
-        queries[0].replace("|> pivot(", "|> pivvot("),
-    ]
-    done = subprocess.run(
-        ["node", "-e", CHECK_FLUX, str(FLUX)],
-        input=json.dumps([*queries, *wrong]),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == [True] * len(queries) + [False] * len(wrong)
 
 
 @every_board

@@ -1,0 +1,182 @@
+"""Sets InfluxDB up and gives out tokens that can do only what they must; runs as a Job.
+
+InfluxDB gets its administrator, organisation and bucket, and two tokens for that bucket: one that
+can only write, one that can only read. They go to the Secret `flowverdict-influxdb`, or to files in
+OUTPUT_FOLDER if that is set. What exists is kept, what InfluxDB has lost is made again: it is safe
+to run any number of times. It never prints a secret.
+"""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from kubernetes import client, config
+
+NAME = "flowverdict-influxdb"
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+ORGANISATION = BUCKET = "flowverdict"
+TOKENS = {"write": "write-token", "read": "read-token"}
+WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", "900"))
+
+Json = dict[str, Any]
+
+
+class Refused(RuntimeError):
+    """InfluxDB refuses a request; the message says which and why."""
+
+
+class InfluxDB:
+    """An InfluxDB 2 server and the token of its administrator (docs.influxdata.com, API)."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = f"{url}/api/v2"
+        self._token = token
+        self._session = requests.Session()
+        self._session.headers["Authorization"] = f"Token {token}"
+
+    def _request(self, method: str, path: str, **arguments: Any) -> Json:
+        answer = self._session.request(method, self._url + path, timeout=10, **arguments)
+        if answer.status_code >= 500 or answer.status_code == 429:
+            raise requests.ConnectionError(f"{self._url}{path} returned {answer.status_code}")
+        if not answer.ok:
+            hint = ""
+            if answer.status_code == 401:
+                hint = ": it was set up with another token than flowverdict-credentials has"
+            raise Refused(f"{method} {path} returned {answer.status_code}{hint}")
+        return dict(answer.json()) if answer.content else {}
+
+    def _bucket(self) -> Json | None:
+        """The bucket, if it exists. If asked for by name, a missing one would be an error."""
+        query = {"org": ORGANISATION, "limit": 100}
+        found = self._request("GET", "/buckets", params=query)["buckets"]
+        return next((dict(each) for each in found if each["name"] == BUCKET), None)
+
+    def set_up(self, password: str, keep_days: float) -> bool:
+        """Create administrator, organisation and bucket in a new InfluxDB; False if it has them."""
+        if not self._request("GET", "/setup")["allowed"]:
+            return False
+        first = {
+            "username": "admin",
+            "password": password,
+            "token": self._token,
+            "org": ORGANISATION,
+            "bucket": BUCKET,
+            "retentionPeriodSeconds": int(keep_days * 86400),
+        }
+        self._request("POST", "/setup", json=first)
+        return True
+
+    def bucket(self, keep_days: float) -> Json:
+        """The bucket, created again if somebody has deleted it."""
+        if found := self._bucket():
+            return found
+        (organisation,) = self._request("GET", "/orgs", params={"org": ORGANISATION})["orgs"]
+        rule = {"type": "expire", "everySeconds": int(keep_days * 86400)}
+        wanted = {"orgID": organisation["id"], "name": BUCKET, "retentionRules": [rule]}
+        return self._request("POST", "/buckets", json=wanted)
+
+    def token(self, action: str, bucket: Json) -> tuple[str, bool]:
+        """The token that can only `action` this bucket, and whether it is new."""
+        organisation, description = bucket["orgID"], f"Flowverdict: {action} {BUCKET}"
+        query = {"orgID": organisation}
+        for each in self._request("GET", "/authorizations", params=query)["authorizations"]:
+            if each["description"] != description:
+                continue
+            allowed = [
+                (may["action"], may["resource"]["type"], may["resource"].get("id"))
+                for may in each["permissions"]
+            ]
+            right = allowed == [(action, "buckets", bucket["id"])] and each["status"] == "active"
+            # Later versions of InfluxDB show a token only once.
+            if right and each.get("token"):
+                return str(each["token"]), False
+            self._request("DELETE", f"/authorizations/{each['id']}")
+        resource = {"type": "buckets", "id": bucket["id"], "orgID": organisation}
+        wanted = {
+            "orgID": organisation,
+            "description": description,
+            "permissions": [{"action": action, "resource": resource}],
+        }
+        return str(self._request("POST", "/authorizations", json=wanted)["token"]), True
+
+
+def set_up(influxdb: InfluxDB, password: str, keep_days: float) -> dict[str, str]:
+    """Set InfluxDB up as far as it is not; returns the tokens by the names of their keys."""
+    if influxdb.set_up(password, keep_days):
+        print("InfluxDB was new and has been set up")
+    bucket = influxdb.bucket(keep_days)
+    tokens = {}
+    for action, key in TOKENS.items():
+        tokens[key], new = influxdb.token(action, bucket)
+        print(f"bucket {BUCKET}, token that can only {action}: {'created' if new else 'kept'}")
+    return tokens
+
+
+def write_files(tokens: dict[str, str], folder: Path) -> None:
+    """Write each token to its own file, which is never seen half-written."""
+    for key, token in tokens.items():
+        path = folder / f"influxdb-{key}"
+        new = path.with_suffix(".new")
+        new.write_text(token)
+        new.chmod(0o444)  # in a volume that only the services mount, each with a user of its own
+        new.rename(path)
+
+
+def write_secret(tokens: dict[str, str]) -> None:
+    """Create or update the Secret in this pod's own namespace."""
+    config.load_config()
+    namespace = NAMESPACE_FILE.read_text() if NAMESPACE_FILE.exists() else "flowverdict"
+    core = client.CoreV1Api()
+    secret = client.V1Secret(metadata=client.V1ObjectMeta(name=NAME), string_data=tokens)
+    try:
+        core.create_namespaced_secret(namespace, secret)
+    except client.ApiException as error:
+        if error.status != 409:
+            raise
+        core.patch_namespaced_secret(NAME, namespace, {"stringData": tokens})
+
+
+def main() -> int:
+    """Wait for InfluxDB and set it up; returns the exit status."""
+    url, folder = os.environ["INFLUXDB_URL"], os.environ.get("OUTPUT_FOLDER")
+    influxdb = InfluxDB(url, secret_of("INFLUXDB_ADMIN_TOKEN"))
+    password = secret_of("INFLUXDB_ADMIN_PASSWORD")
+    keep_days = float(os.environ.get("RETENTION_DAYS", "30"))
+    deadline, reason = time.monotonic() + WAIT_SECONDS, ""
+    while True:
+        try:
+            tokens = set_up(influxdb, password, keep_days)
+            if folder:
+                write_files(tokens, Path(folder))
+            else:
+                write_secret(tokens)
+        except requests.RequestException as error:
+            why = f"InfluxDB at {url} does not answer ({type(error).__name__})"
+            if time.monotonic() > deadline:
+                print(why, file=sys.stderr)
+                return 1
+            if why != reason:
+                print(f"{why}, waiting", flush=True)
+            reason = why
+            time.sleep(1)
+        except Refused as error:
+            print(f"InfluxDB at {url}: {error}", file=sys.stderr)
+            return 1
+        except client.ApiException as error:
+            print(f"secret {NAME}: {error.status} {error.reason}", file=sys.stderr)
+            return 1
+        else:
+            return 0
+
+
+def secret_of(name: str) -> str:
+    """The variable `name`, or the content of the file that `name`_FILE names."""
+    file = os.environ.get(f"{name}_FILE")
+    return Path(file).read_text().strip() if file else os.environ[name]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

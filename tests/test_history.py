@@ -1,0 +1,64 @@
+"""The dashboard *History*: its queries, run by a real InfluxDB on what the writer writes."""
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from influxdb_client.client.write_api import SYNCHRONOUS
+
+from conftest import a_verdict, enriched_batch, flow_row, header
+from flowverdict_influx_writer.points import FlowPoints, verdict_point
+from flowverdict_provisioner.board import Panel
+from flowverdict_provisioner.boards.history import HISTORY
+from tests.real_influxdb import VARIABLES, InfluxDB, needs_influxdb
+
+pytestmark = needs_influxdb
+PANELS = {panel.title: panel for panel in HISTORY.panels}
+
+
+@pytest.fixture(scope="module")
+def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDB]:
+    """Ten seconds of two flows, one of which retransmits, and a verdict on it."""
+    folder = tmp_path_factory.mktemp("history")
+    database = InfluxDB(folder)
+    database.start()
+    try:
+        assert database.set_up(folder).returncode == 0
+        rows = [
+            flow_row("pod-a@n1", "pod-b@n1", retransmitted_segments=5, rtt_us=700),
+            flow_row("pod-b@n1", "pod-a@n1", rtt_us=700),
+        ]
+        points, now = FlowPoints(), time.time()
+        lines = [
+            points.lines(header(now - second), enriched_batch(*rows))[0] for second in range(10)
+        ]
+        lines.append(verdict_point(a_verdict(second=int(now))))
+        with database.client() as client, client.write_api(SYNCHRONOUS) as api:
+            api.write("flowverdict", record="".join(lines))
+        yield database
+    finally:
+        database.stop()
+
+
+@pytest.mark.parametrize("title", PANELS)
+def test_every_panel_has_something_to_show(influxdb: InfluxDB, title: str) -> None:
+    panel: Panel = PANELS[title]
+    token = (influxdb.folder / "influxdb-read-token").read_text()
+    for query in panel.queries:
+        rows = influxdb.query(VARIABLES + query.expr, token)
+        assert rows
+        wanted = {column.name for column in panel.columns} or {"_time", "_value"}
+        assert wanted <= set(rows[0])
+
+
+def test_the_panels_show_what_was_written(influxdb: InfluxDB) -> None:
+    def values(title: str) -> list[dict[str, object]]:
+        (query,) = PANELS[title].queries
+        return influxdb.query(VARIABLES + query.expr)
+
+    by_node = {row["src_node"]: row["_value"] for row in values("Retransmission ratio by node")}
+    assert by_node == {"n1": pytest.approx(0.025)}
+    worst = values("Pairs with the most retransmissions")
+    assert [(row["src_pod"], row["_value"]) for row in worst] == [("pod-a", 50), ("pod-b", 0)]
+    (verdict,) = values("Verdicts")
+    assert verdict["_value"] == a_verdict().summary
