@@ -7,7 +7,7 @@ flowverdict_lab.servers` builds those that are missing.
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,13 +21,13 @@ from flowverdict_lab.kubernetes.build import (
 from flowverdict_lab.kubernetes.images import Image, write_archive
 from flowverdict_lab.kubernetes.machine import missing_for_flux, missing_to_build
 
-__all__ = ["NATS", "Server", "build_servers", "server_images", "server_program", "servers"]
+__all__ = ["Server", "build_servers", "server_images", "server_program", "servers"]
 
 _KUBERNETES = Path(__file__).parents[2] / "deploy/k8s"
 _WITH_IMAGES = ("base", "components/influxdb", "components/monitoring")
 _FLUX_PKG_CONFIG = "github.com/influxdata/pkg-config@v0.2.14"
 _FLUX_TOOLS = cache() / "source" / "flux-tools"
-NATS, _INFLUXDB = "docker.io/library/nats", "docker.io/library/influxdb"
+_NATS, _INFLUXDB = "docker.io/library/nats", "docker.io/library/influxdb"
 _PROMETHEUS, _ALERTMANAGER = "docker.io/prom/prometheus", "docker.io/prom/alertmanager"
 
 _IMAGE = re.compile(r"\{name: ([\w./-]+), newTag: ([\w.-]+)\}")
@@ -52,7 +52,7 @@ def servers() -> list[Server]:
     """The servers, from the manifests."""
     texts = [(_KUBERNETES / each / "kustomization.yaml").read_text() for each in _WITH_IMAGES]
     tags = {found[1]: found[2] for text in texts for found in _IMAGE.finditer(text)}
-    nats, prometheus = tags[NATS], tags[_PROMETHEUS]
+    nats, prometheus = tags[_NATS], tags[_PROMETHEUS]
     alertmanager, influxdb = tags[_ALERTMANAGER], tags[_INFLUXDB]
     nats_server = f"github.com/nats-io/nats-server/v2@v{_number(nats)}"
     # Prometheus 3.5.0 is the module's v0.305.0, for a module's version 3 would be named so.
@@ -60,7 +60,7 @@ def servers() -> list[Server]:
     prometheus_module = f"github.com/prometheus/prometheus@v0.{major}{int(minor):02}.{patch}"
     alertmanager_module = f"github.com/prometheus/alertmanager@v{_number(alertmanager)}"
     return [
-        Server(NATS, nats, 1000, (Program("nats-server", nats_server, "."),)),
+        Server(_NATS, nats, 1000, (Program("nats-server", nats_server, "."),)),
         Server(_PROMETHEUS, prometheus, 65534, tuple(
             Program(name, prometheus_module, f"./cmd/{name}") for name in ("prometheus", "promtool")
         )),
@@ -72,15 +72,13 @@ def servers() -> list[Server]:
     ]  # fmt: skip
 
 
-def build_servers(tell: Callable[[str], None], names: Sequence[str] = ()) -> None:
-    """Build those that are missing, all or those whose images have these names.
+def build_servers(tell: Callable[[str], None]) -> None:
+    """Build those that are missing.
 
     Raises:
         BuildError: if one cannot be built.
     """
     for server in servers():
-        if names and server.image not in names:
-            continue
         if server.image == _INFLUXDB and not (server.folder / "influxd").exists():
             _make_flux_tools()
         build_programs(server.programs, server.folder, tell)
@@ -95,8 +93,8 @@ def server_program(name: str) -> Path:
     )
 
 
-def server_images(names: Sequence[str] = ()) -> Path:
-    """An archive with the servers' images, all or some, under the names that deploy/k8s has."""
+def server_images() -> Path:
+    """An archive with the servers' images, under the names that deploy/k8s has."""
     archive = cache() / "servers" / "images.tar"
     images = [
         Image(
@@ -105,7 +103,6 @@ def server_images(names: Sequence[str] = ()) -> Path:
             server.user,
         )
         for server in servers()
-        if not names or server.image in names
     ]
     write_archive(images, archive)
     return archive

@@ -17,12 +17,12 @@ from flowverdict_lab.kubernetes.build import KUBERNETES, BuildError, build, cach
 from flowverdict_lab.kubernetes.cluster import Cluster, clusters
 from flowverdict_lab.kubernetes.machine import what_is_missing
 from flowverdict_lab.kubernetes.processes import ProcessError
-from flowverdict_lab.servers import NATS, build_servers, server_images
+from flowverdict_lab.servers import build_servers, server_images
 
 __all__ = ["main"]
 
 _TESTS = Path(__file__).parents[3] / "tests" / "cluster"
-_TESTED = ("collector", "enricher", "exporter", "rca", "doctor", "tail", "experiment")
+_TESTED = ("collector", "enricher", "exporter", "influx-writer", "rca", "doctor", "experiment")
 OK, FAILED, INTERRUPTED = 0, 3, 130
 
 
@@ -187,7 +187,7 @@ def _load_for_test(cluster: Cluster, console: Console) -> None:
         console.print("building the images", style="dim")
         docker.build_images(_TESTED)
         _load_own(cluster, docker.images_of_this_version(_TESTED), console)
-    _load_servers(cluster, [NATS], console)
+    _load_servers(cluster, console)
 
 
 def _load(options: argparse.Namespace, console: Console) -> int:
@@ -196,7 +196,7 @@ def _load(options: argparse.Namespace, console: Console) -> int:
         raise ProcessError(f"cluster {cluster.name} does not run; script/cluster up starts it")
     _load_own(cluster, options.images or docker.images_of_this_version(), console)
     if not options.images:
-        _load_servers(cluster, [], console)
+        _load_servers(cluster, console)
     return OK
 
 
@@ -209,9 +209,9 @@ def _load_own(cluster: Cluster, images: Sequence[str], console: Console) -> None
         archive.unlink(missing_ok=True)
 
 
-def _load_servers(cluster: Cluster, names: Sequence[str], console: Console) -> None:
-    build_servers(lambda name: console.print(f"building {name}", style="dim"), names)
-    cluster.load(server_images(names), lambda step: console.print(step, style="dim"))
+def _load_servers(cluster: Cluster, console: Console) -> None:
+    build_servers(lambda name: console.print(f"building {name}", style="dim"))
+    cluster.load(server_images(), lambda step: console.print(step, style="dim"))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,7 @@ class Namespaces:
     def counted(self, records: bytes) -> bytes:
         """Those of the packed `records` that are counted here."""
         if self._only:
-            # A packet that belongs to no socket, such as a reset, has no namespace.
+            # Of some packets without a socket, the namespace is not known.
             return _keep(records, lambda inode: inode in self._only or not inode)
         if SWITCH not in self._attached:
             return records

@@ -17,11 +17,14 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no eBPF: {REASON}")
 
 NODE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child"]
-CALLS = textwrap.dedent("""
+SHUT = 100
+CALLS = f"SHUT = {SHUT}\n" + textwrap.dedent("""
     import socket, subprocess, sys, time
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
     server = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+    closed = "127.0.0.1", int(sys.argv[1]) + SHUT
     for number in range(10**9):
+        socket.socket().connect_ex(closed)  # refused by the kernel, with no socket
         with socket.create_connection(server.getsockname()) as client, server.accept()[0] as peer:
             client.sendall(b"hello")
             peer.recv(5)
@@ -87,8 +90,9 @@ async def counts_only(
         but_not.made(50)
         before = len(collector.headers)
         await eventually(lambda: len(collector.headers) >= before + 3)
-        assert collector.of_port(port)
-        assert not collector.of_port(but_not.port)
+        for each in (0, SHUT):
+            assert collector.of_port(port + each)
+            assert not collector.of_port(but_not.port + each)
     finally:
         collector.stop()
 

@@ -18,9 +18,8 @@ from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import Unavailable, retry
-from flowverdict_runtime.settings import SettingsError, load
 
-__all__ = ["Database", "Unwritten", "client_of", "post", "reason_of", "unreachable"]
+__all__ = ["Database", "TokenRefused", "Unwritten", "client_of", "post", "reason_of", "unreachable"]
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ _HINTS = {
     "check FLOWVERDICT_INFLUX_ORG and FLOWVERDICT_INFLUX_BUCKET, or create the bucket",
     429: "it is overloaded",
 }
-_TOKEN_MAY_BE_OLD = (401, 403, 404)
+_TOKEN_PATIENCE_SECONDS = 60
 
 _WRITTEN = Counter("flowverdict_influx_points_total", "Points written.")
 _REFUSED = Counter(
@@ -47,6 +46,10 @@ _throttle = Throttle()
 
 class Unwritten(Unavailable):
     """InfluxDB did not accept the points now, but may later."""
+
+
+class TokenRefused(Unwritten):
+    """InfluxDB does not accept the token."""
 
 
 @dataclass(slots=True)
@@ -67,15 +70,12 @@ class Database:
     def __init__(self, settings: InfluxWriterSettings, context: Context) -> None:
         self._settings = settings
         self._context = context
-        self._connect(settings.influx_token)
+        self._client = client_of(settings, settings.influx_token, _TIMEOUT_MS)
+        self._token_refused_at: float | None = None
         for status in (400, 413, 422):
             _REFUSED.labels(str(status))  # start at 0, so that an increase is visible
         self._pending: deque[_Pending] = deque()
         self._writing: asyncio.Task[None] | None = None
-
-    def _connect(self, token: str) -> None:
-        self._token = token
-        self._client = client_of(self._settings, token, _TIMEOUT_MS)
 
     async def store(self, lines: str, points: int) -> bool:
         """True once InfluxDB has stored the lines, False if the service stops before that."""
@@ -108,7 +108,13 @@ class Database:
         """Write with retries; split what is too large or has a rejected line into halves."""
 
         async def write() -> int:
-            return await asyncio.to_thread(self._request, lines, points)
+            try:
+                status = await asyncio.to_thread(self._request, lines, points)
+            except TokenRefused as error:
+                self._stop_if_still_refused(error)
+                raise
+            self._token_refused_at = None
+            return status
 
         status = await retry(self._context, "influxdb", write, give_up_seconds=5)
         if status is None:
@@ -122,6 +128,14 @@ class Database:
         parts = lines.split("\n")
         first, second = "\n".join(parts[:half]), "\n".join(parts[half:])
         return await self._write(first, half) and await self._write(second, points - half)
+
+    def _stop_if_still_refused(self, error: TokenRefused) -> None:
+        """Stop the service if the token stays refused: the next start reads it again."""
+        now = asyncio.get_running_loop().time()
+        if self._token_refused_at is None:
+            self._token_refused_at = now
+        elif now - self._token_refused_at > _TOKEN_PATIENCE_SECONDS:
+            self._context.fail(str(error))
 
     def _request(self, lines: str, points: int) -> int:
         """One write. Returns 0, or the HTTP status if the lines themselves are the problem.
@@ -143,8 +157,8 @@ class Database:
                 self._refused(422, refused, str(error.body))
                 _WRITTEN.inc(points - refused)
                 return 0
-            if error.status in _TOKEN_MAY_BE_OLD:
-                self._take_new_token()
+            if error.status in (401, 403):
+                raise TokenRefused(reason_of(settings, error)) from None
             raise Unwritten(*_why(settings, error)) from None
         except Exception as error:  # noqa: BLE001 # the client cannot decode the response
             raise Unwritten(unreachable(settings, error)) from None
@@ -152,17 +166,6 @@ class Database:
             raise Unwritten(f"{settings.influx_url} returned {status} to a write: not InfluxDB 2")
         _WRITTEN.inc(points)
         return 0
-
-    def _take_new_token(self) -> None:
-        """Read the setting again: the file that it names may have a new token by now."""
-        try:
-            token = load(InfluxWriterSettings).influx_token
-        except SettingsError:
-            return
-        if token != self._token:
-            log.info("the token has changed")
-            self.close()
-            self._connect(token)
 
     def _refused(self, status: int, points: int, what: str) -> None:
         _REFUSED.labels(str(status)).inc(points)

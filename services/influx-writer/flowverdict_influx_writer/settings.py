@@ -13,9 +13,7 @@ class InfluxWriterSettings(CommonSettings):
     """What the influx-writer reads from its environment."""
 
     influx_url: str = setting(http_url, "http://127.0.0.1:8086", "the InfluxDB 2 server")
-    influx_token: str = setting(
-        text, None, "a token that can write to the bucket; its file is read again if refused"
-    )
+    influx_token: str = setting(text, None, "a token that can write to the bucket")
     influx_org: str = setting(text, "flowverdict", "the organisation that owns the bucket")
     influx_bucket: str = setting(text, "flowverdict", "the bucket")
     listen: Address = listen_setting("influx-writer")

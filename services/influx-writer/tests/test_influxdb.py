@@ -166,9 +166,10 @@ async def test_a_field_of_another_type_costs_its_own_points_only(
 
 
 @pytest.mark.usefixtures("environ")
-async def test_a_bucket_and_a_token_that_are_made_again_are_used_without_a_restart(
-    nats_client: Client, influxdb: InfluxDB, tmp_path: Path
+async def test_a_token_that_stays_refused_ends_the_service_and_the_next_start_reads_the_new_one(
+    nats_client: Client, influxdb: InfluxDB, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("flowverdict_influx_writer.database._TOKEN_PATIENCE_SECONDS", 1)
     async with writing() as context:
         await publish(nats_client, 1, 2)
         await eventually(lambda: acknowledged(nats_client))
@@ -177,10 +178,12 @@ async def test_a_bucket_and_a_token_that_are_made_again_are_used_without_a_resta
             buckets.delete_bucket(buckets.find_bucket_by_name("flowverdict"))
         await publish(nats_client, 3, 3)
         await waits_because(context, "returned 404: no such organisation or bucket")
+        assert influxdb.set_up(tmp_path).returncode == 0  # another bucket, another token
+        await eventually(context.stopping.is_set)
+        assert "returned 401: it does not accept the token" in context.failure
         assert not await acknowledged(nats_client)
-        assert influxdb.set_up(tmp_path).returncode == 0
+    async with writing():
         await eventually(lambda: acknowledged(nats_client))
-        assert not context.health.reasons()
     assert sorted(influxdb.field("segments_sent")) == [3, 4, 5]
 
 

@@ -42,11 +42,14 @@ class Facts:
         conditions: of endpoints, as in an enriched row, if there is one.
         backends: each service's pods.
         silent: nodes that could not be heard.
+        recovering: nodes that were heard again, alone among the nodes, so recently that their
+            connections may still wait for their next retransmission.
     """
 
     conditions: Mapping[Endpoint, str] = field(default_factory=dict)
     backends: Mapping[Endpoint, frozenset[Endpoint]] = field(default_factory=dict)
     silent: tuple[SilentNode, ...] = ()
+    recovering: frozenset[str] = frozenset()
 
     def nodes_of(self, endpoint: Endpoint) -> frozenset[str]:
         """The node that it is on, or those that its pods are on."""

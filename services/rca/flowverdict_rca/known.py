@@ -5,8 +5,8 @@
 - A service without ready endpoints refuses or loses every connection.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.facts import NO_READY_ENDPOINTS, SilentNode
 from flowverdict_rca.window import total
 
-__all__ = ["KnownCause", "known_causes"]
+__all__ = ["KnownCause", "known_causes", "without_aftermath"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -62,6 +62,23 @@ def known_causes(decisions: Decisions) -> Iterator[KnownCause]:
                     component_of(endpoint), "it has no ready endpoint",
                     "receiving", explained, ok,
                 )  # fmt: skip
+
+
+def without_aftermath(decisions: Decisions, known: Iterable[KnownCause]) -> Decisions:
+    """The decisions, with pairs undecided that fail because a node has just been cut off.
+
+    These are the failing pairs of nodes whose connections still recover; those that a known cause
+    explains still fail.
+    """
+    facts, window = decisions.window.facts, decisions.window
+    still = {each for each in window.endpoints if facts.nodes_of(each) & facts.recovering}
+    late = (decisions.status == PairStatus.FAIL) & (
+        _at(window.src, decisions, still) | _at(window.dst, decisions, still)
+    )
+    for each in known:
+        late[each.explained] = False
+    status = np.where(late, PairStatus.UNDECIDED, decisions.status)
+    return replace(decisions, status=status)
 
 
 def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCause | None:

@@ -24,6 +24,7 @@ _SECOND = 1_000_000_000
 _SLACK_NS = _SECOND // 2
 _ACTIVE_NS = 30 * _SECOND
 _KNOWN_NS = 600 * _SECOND
+_RTO_MAX_NS = 120 * _SECOND
 _SPARE_PAIRS = 1000
 
 
@@ -246,4 +247,23 @@ class Panes:
             conditions=conditions,
             backends={service: frozenset(pods) for service, pods in self._backends.items()},
             silent=tuple(sorted(silent, key=lambda each: each.name)),
+            recovering=frozenset(self._recovering(end_ns)),
         )
+
+    def _recovering(self, end_ns: int) -> Iterator[str]:
+        """Nodes whose connections may still wait for their next retransmission.
+
+        TCP doubles its timeout with each retransmission (RFC 6298, 5.5), so after a gap a
+        connection can stay silent for as long as the gap was, up to TCP_RTO_MAX
+        (include/net/tcp.h). If all nodes had a gap, it was NATS that could not be reached.
+        """
+        known = {node for node, at in self._node_watermarks.items() if at > end_ns - _KNOWN_NS}
+        for node, (start_ns, until_ns) in self._gaps.items():
+            longest = min(until_ns - start_ns, _RTO_MAX_NS) + self._per_window * self._length
+            too = {
+                other
+                for other, (other_start_ns, other_until_ns) in self._gaps.items()
+                if other_start_ns < until_ns and start_ns < other_until_ns
+            }
+            if until_ns <= end_ns <= until_ns + longest and known - too:
+                yield node

@@ -5,7 +5,7 @@ that it takes part in. The best one is chosen, its pairs are set aside, and the 
 in the same way, so that two simultaneous faults give two findings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.backends import attribute_to_backends
 from flowverdict_rca.decisions import Decisions, PairStatus
-from flowverdict_rca.known import KnownCause, known_causes
+from flowverdict_rca.known import KnownCause
 from flowverdict_rca.mining import hypergeometric_p_value
 from flowverdict_rca.roles import Roles, roles_in
 from flowverdict_rca.window import Window
@@ -65,17 +65,17 @@ class _Suspect:
     ok: Numbers
 
 
-def findings(decisions: Decisions) -> list[Finding]:
+def findings(decisions: Decisions, known: Iterable[KnownCause] = ()) -> list[Finding]:
     """What is behind the failing pairs; empty if nothing stands out.
 
-    First what the cluster itself reports, then what the flows show, most convincing first.
+    First what is `known` from the cluster itself, then what the flows show, most convincing first.
     """
     failing = decisions.status == PairStatus.FAIL
-    known = []
-    for each in known_causes(decisions):
-        known.append(_reported(each, int(failing.sum()), decisions))
+    found = []
+    for each in known:
+        found.append(_reported(each, int(failing.sum()), decisions))
         failing[each.explained] = False
-    return [*known, *_by_flows(decisions, failing)]
+    return [*found, *_by_flows(decisions, failing)]
 
 
 def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:

@@ -103,6 +103,44 @@ def test_a_node_that_falls_silent_as_flows_to_it_fail_is_blamed_alone_until_it_i
     assert verdicts[0].severity == "critical"
 
 
+def test_flows_that_recover_late_after_a_node_was_cut_off_are_no_incident_of_their_own() -> None:
+    cluster = Cluster()
+    cluster.passes(20, n1=N1, n2=N2, n3=N3)
+    cut = cluster.second
+    cluster.passes(40, n1=N1_CUT, n3=N3)
+    cluster.report("n2", N2_CUT, since=cut)
+    late = [flow("f@n2", "api-server@cp", True), flow("g@n2", "api-server@cp", True)]
+    cluster.passes(35, n1=N1, n2=[*N2, *late], n3=N3)
+    cluster.passes(30, n1=N1, n2=N2, n3=N3)
+    assert {each for each in cluster.blamed() if each} == {("node n2",)}
+    assert not cluster.judgements[-1].failing.size
+
+
+def test_what_fails_long_after_a_node_was_heard_again_is_judged() -> None:
+    cluster = Cluster()
+    cluster.passes(20, n1=N1, n2=N2, n3=N3)
+    cut = cluster.second
+    cluster.passes(20, n1=N1_CUT, n3=N3)
+    cluster.report("n2", N2_CUT, since=cut)
+    cluster.passes(60, n1=N1, n2=N2, n3=N3)
+    before = len(cluster.judgements)
+    fails = [flow("f@n2", f"{pod}@n1", True) for pod in "abcd"]
+    cluster.passes(20, n1=N1, n2=[*N2, *fails], n3=N3)
+    assert ("pod default/f",) in list(cluster.blamed())[before:]
+
+
+def test_while_nats_could_not_be_reached_by_any_node_what_fails_is_judged_at_once() -> None:
+    cluster = Cluster()
+    cluster.passes(20, n1=N1, n2=N2, n3=N3)
+    away = cluster.second
+    cluster.second += 40
+    fails = [flow("f@n2", f"{pod}@n1", True) for pod in "abcd"]
+    for node, rows in {"n1": N1, "n2": [*N2, *fails], "n3": N3}.items():
+        cluster.report(node, rows, since=away)
+    cluster.passes(20, n1=N1, n2=[*N2, *fails], n3=N3)
+    assert {each for each in cluster.blamed() if each} == {("pod default/f",)}
+
+
 def test_a_silent_collector_alone_is_no_fault_of_its_node() -> None:
     cluster = Cluster()
     cluster.passes(20, n1=N1, n2=N2, n3=N3)

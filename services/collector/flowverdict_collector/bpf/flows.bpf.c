@@ -147,6 +147,27 @@ static __always_inline int read_socket_key(void *sk, struct flow_key *key)
 	return 1;
 }
 
+/*
+ * The network namespace of a packet: its socket's, if it has one, else its device's. The kernel
+ * keeps other things in place of the device while a packet is queued at a socket.
+ */
+static __always_inline u32 namespace_of(void *skb)
+{
+	void *sk = 0, *dev = 0, *net = 0;
+	u32 inode = 0;
+
+	READ(sk, skb, SK_BUFF_SK);
+	if (sk)
+		READ(net, sk, SOCK_COMMON_NET);
+	else
+		READ(dev, skb, SK_BUFF_DEV);
+	if (dev)
+		READ(net, dev, NET_DEVICE_NET);
+	if (net)
+		READ(inode, net, NET_INUM);
+	return inode;
+}
+
 /* The flow of a packet, from its sender's point of view. */
 static __always_inline int read_packet_key(void *skb, struct flow_key *key)
 {
@@ -182,6 +203,7 @@ static __always_inline int read_packet_key(void *skb, struct flow_key *key)
 	READ(ports, ip, length);
 	key->src_port = swap16(ports[0]);
 	key->dst_port = swap16(ports[1]);
+	key->netns = namespace_of(skb);
 	return 1;
 }
 
@@ -574,6 +596,7 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 		__builtin_memcpy(key.dst, answered.src, 16);
 		key.src_port = answered.dst_port;
 		key.dst_port = answered.src_port;
+		key.netns = answered.netns;
 	}
 	record = record_of(&key);
 	if (record)
