@@ -22,7 +22,16 @@ from flowverdict_lab.servers import build_servers, server_images
 __all__ = ["main"]
 
 _TESTS = Path(__file__).parents[3] / "tests" / "cluster"
-_TESTED = ("collector", "enricher", "exporter", "influx-writer", "rca", "doctor", "experiment")
+_TESTED = (
+    "collector",
+    "enricher",
+    "exporter",
+    "influx-writer",
+    "rca",
+    "doctor",
+    "tail",
+    "experiment",
+)
 OK, FAILED, INTERRUPTED = 0, 3, 130
 
 
