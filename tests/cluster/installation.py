@@ -3,6 +3,8 @@
 import base64
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -178,6 +180,14 @@ class Installation:
     def processes(self, namespace: str) -> list[int]:
         """What runs in the pods of a namespace."""
         return [each for pod in self.pods(namespace) for each in _processes_of(pod)]
+
+    def kill(self, name: str) -> None:
+        """As `kill -9` does, the processes of a workload's containers."""
+        for pod in self.pods(NAMESPACE, f"app.kubernetes.io/name={name}"):
+            for process in _processes_of(pod):
+                with contextlib.suppress(OSError):
+                    if Path(f"/proc/{process}/comm").read_text() != "pause\n":
+                        os.kill(process, signal.SIGKILL)
 
     def process_in(self, pod: dict[str, Any]) -> int:
         """A process in the pod's network namespace."""

@@ -50,6 +50,14 @@ async def test_a_node_that_is_cut_off_is_one_incident(installation: Installation
 
 
 @pytest.mark.day
+async def test_a_node_that_is_cut_off_with_the_pipeline_on_it_is_one_incident(
+    installation: Installation,
+) -> None:
+    found = await incidents(installation, lambda: installation.cut_off("n1"))
+    assert blamed(found) == ["node n1"], [str(each) for each in found]
+
+
+@pytest.mark.day
 async def test_a_rollout_is_no_incident(installation: Installation) -> None:
     @contextlib.contextmanager
     def rollout() -> Iterator[None]:

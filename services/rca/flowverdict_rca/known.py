@@ -47,7 +47,7 @@ def known_causes(decisions: Decisions) -> Iterator[KnownCause]:
     """What the cluster reports that explains failing pairs; each pair is explained once."""
     remaining = decisions.status == PairStatus.FAIL
     for node in decisions.window.facts.silent:
-        cause = _cut_off(node, decisions, remaining)
+        cause = _cut_off(node, decisions, remaining) or _heard_alone(node, decisions, remaining)
         if cause is not None:
             remaining[cause.explained] = False
             yield cause
@@ -95,14 +95,48 @@ def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCa
         return None
     if _may_be_ours(takes_part, decisions, remaining):
         return None
-    name = next((each for each in on_it if each.kind == "node"), None)
-    component = component_of(name or Endpoint("node", "", node.name, node=node.name))
-    since = to_rfc3339(node.since_ns)[11:19]
     silent = "was silent" if node.heard_again else "has been silent"
     return KnownCause(
-        component, f"its collector {silent} since {since} UTC", "both",
+        _node(node.name, on_it), f"its collector {silent} since {_time(node.since_ns)} UTC", "both",
         np.flatnonzero(explained), np.flatnonzero(ok),
     )  # fmt: skip
+
+
+def _heard_alone(silent: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCause | None:
+    """The only node that is still heard, if its flows to all others fail: it is cut off."""
+    window = decisions.window
+    quiet = {each.name for each in window.facts.silent if not each.heard_again}
+    heard = set(window.coverage.nodes_reporting) - quiet
+    if len(heard) != 1 or silent.name not in quiet:
+        return None
+    (name,) = heard
+    on_it = {each for each in window.endpoints if each.node == name}
+    crosses = _at(window.src, decisions, on_it) != _at(window.dst, decisions, on_it)
+    others = {each for each in window.endpoints if each.node not in quiet}
+    elsewhere = crosses & _at(window.src, decisions, others) & _at(window.dst, decisions, others)
+    explained = remaining & crosses
+    ok = crosses & (decisions.status == PairStatus.OK) & _delivers(decisions)
+    if not (remaining & elsewhere).any() or ok.any():
+        return None
+    return KnownCause(
+        _node(name, on_it), f"no other node has been heard since {_time(silent.since_ns)} UTC",
+        "both", np.flatnonzero(explained), np.flatnonzero(ok),
+    )  # fmt: skip
+
+
+def _node(name: str, on_it: set[Endpoint]) -> Component:
+    found = next((each for each in on_it if each.kind == "node"), None)
+    return component_of(found or Endpoint("node", "", name, node=name))
+
+
+def _time(at_ns: int) -> str:
+    return to_rfc3339(at_ns)[11:19]
+
+
+def _delivers(decisions: Decisions) -> Mask:
+    """Whether something was delivered in the newest pane."""
+    found: Mask = total(decisions.window.panes[0], "data_segments_sent", "opens") > 0
+    return found
 
 
 def _may_be_ours(takes_part: Mask, decisions: Decisions, remaining: Mask) -> bool:
@@ -112,8 +146,7 @@ def _may_be_ours(takes_part: Mask, decisions: Decisions, remaining: Mask) -> boo
     window = decisions.window
     nodes = np.array([each.node for each in window.endpoints], np.str_)
     crosses = (nodes[window.src] != nodes[window.dst]) & ~takes_part
-    delivered = total(window.panes[0], "data_segments_sent", "opens") > 0
-    works = crosses & delivered & (decisions.status != PairStatus.FAIL)
+    works = crosses & _delivers(decisions) & (decisions.status != PairStatus.FAIL)
     return bool((remaining & crosses).any()) and not works.any()
 
 

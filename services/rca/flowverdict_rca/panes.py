@@ -265,5 +265,8 @@ class Panes:
                 for other, (other_start_ns, other_until_ns) in self._gaps.items()
                 if other_start_ns < until_ns and start_ns < other_until_ns
             }
-            if until_ns <= end_ns <= until_ns + longest and known - too:
+            others = known - too
+            if until_ns <= end_ns <= until_ns + longest and others:
                 yield node
+                if len(others) == 1:  # it may have been the one that was cut off
+                    yield from others

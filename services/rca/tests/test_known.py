@@ -167,6 +167,26 @@ def test_who_may_be_cut_off_itself_blames_nobody_for_being_silent() -> None:
     assert not any("node n1" in causes for causes in cluster.blamed())
 
 
+def test_a_node_that_is_cut_off_with_us_on_it_is_one_incident() -> None:
+    cluster = Cluster()
+    to_api = [flow(f"{pod}@n1", "api-server@cp") for pod in "ab"]
+    to_api_cut = [flow(f"{pod}@n1", "api-server@cp", True) for pod in "ab"]
+    cluster.passes(20, n1=[*N1, *to_api], n2=[*N2, flow("c@n2", "api-server@cp")])
+    cut = cluster.second
+    inside = [flow("a@n1", "b@n1"), flow("b@n1", "a@n1")]
+    to_n2 = [flow("a@n1", "c@n2", True), flow("b@n1", "c@n2", True)]
+    cluster.passes(40, n1=[*inside, *to_n2, *to_api_cut])
+    cluster.report("n2", [*N2_CUT, flow("c@n2", "api-server@cp")], since=cut)
+    cluster.passes(30, n1=[*N1[:4], *to_api_cut], n2=N2)
+    cluster.passes(30, n1=[*N1[:4], *to_api], n2=N2)
+    assert {each for each in cluster.blamed() if each} == {("node n1",)}
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert len({each.incident_id for each in verdicts}) == 1
+    assert verdicts[-1].status == "resolved"
+    assert "no other node has been heard since" in verdicts[0].summary
+
+
 def test_a_service_without_ready_endpoints_is_named_as_that_and_wakes_nobody() -> None:
     cluster = Cluster()
     refused = {"opens": 0, "failed_opens": 20, "refused_opens": 20, "data_segments_sent": 0}
