@@ -4,7 +4,7 @@ A pane is a fixed length of time; a window is the last few panes. A pane is judg
 that reports has passed its end, or a slow node has been waited for long enough.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,17 +14,15 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Coverage
 from flowverdict_flows.endpoint import Endpoint, Sighting
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairRows, PairSums
-from flowverdict_rca.facts import Facts, SilentNode
+from flowverdict_rca.facts import Facts
+from flowverdict_rca.nodes import Nodes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Window
 
 __all__ = ["Panes"]
 
 _SECOND = 1_000_000_000
-_SLACK_NS = _SECOND // 2
-_ACTIVE_NS = 30 * _SECOND
 _KNOWN_NS = 600 * _SECOND
-_RTO_MAX_NS = 120 * _SECOND
 _SPARE_PAIRS = 1000
 
 
@@ -70,6 +68,7 @@ class Panes:
             again, they are not late.
         seen_until: stream sequence up to which messages were read before.
         too_late: those of them that arrived after their window was judged.
+        heard, gaps: as they were before a restart, so that a silent node stays one.
     """
 
     def __init__(
@@ -78,17 +77,17 @@ class Panes:
         watermark_ns: int = 0,
         seen_until: int = 0,
         too_late: Iterable[int] = (),
+        *,
+        heard: Mapping[str, int] | None = None,
+        gaps: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
         self._length = int(settings.pane_seconds * _SECOND)
         self._per_window = settings.window_panes
-        self._lateness = int(settings.lateness_seconds * _SECOND)
         self._pairs = EndpointPairs()
         self._panes: dict[int, _Pane] = {}
         self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
-        self._node_watermarks: dict[str, int] = {}
-        # The last interval of each node that was longer than a pane: it could not be heard in it.
-        self._gaps: dict[str, tuple[int, int]] = {}
+        self._nodes = Nodes(settings, heard, gaps)
         # For each service its pods, and when they were last seen.
         self._backends: dict[Endpoint, dict[Endpoint, int]] = {}
         self._rows_late = 0
@@ -98,9 +97,7 @@ class Panes:
     def add(self, header: IntervalHeader, batch: pa.RecordBatch, sequence: int) -> None:
         """Add the rows of one enriched message; `sequence` is its position in the stream."""
         self._last_sequence = max(self._last_sequence, sequence)
-        self._node_watermarks[header.node] = max(
-            self._node_watermarks.get(header.node, 0), header.end_ns
-        )
+        is_gap = self._nodes.add(header)
         index = self._pane_of(header)
         if self._next is None:
             self._next = index
@@ -114,9 +111,8 @@ class Panes:
             pane = self._panes[index] = _Pane(sequence)
         pane.first_sequence = min(pane.first_sequence, sequence)
         pane.add(header, self._pairs.group(batch), self._pairs.seen)
-        if header.end_ns - header.start_ns > 2 * self._length:
+        if is_gap:
             pane.caught_up[header.node] = header.start_ns
-            self._gaps[header.node] = header.start_ns, header.end_ns
         for each in self._pairs.seen:
             if each.service:
                 service = Endpoint("service", each.endpoint.namespace, each.service)
@@ -124,7 +120,7 @@ class Panes:
 
     def windows(self) -> Iterator[Window]:
         """The windows that are complete now, oldest first."""
-        while self._next is not None and self._is_complete(self._next):
+        while self._next is not None and self._nodes.have_passed((self._next + 1) * self._length):
             window = self._window(self._next)
             self._next += 1
             self._rows_late = 0
@@ -152,6 +148,16 @@ class Panes:
         return tuple(sorted(each for each in self._too_late if each >= self.resume_from))
 
     @property
+    def heard(self) -> dict[str, int]:
+        """To be given to the next worker."""
+        return self._nodes.heard(self.watermark_ns)
+
+    @property
+    def gaps(self) -> dict[str, tuple[int, int]]:
+        """To be given to the next worker."""
+        return self._nodes.gaps(self.watermark_ns)
+
+    @property
     def last_sequence(self) -> int:
         """Last stream sequence read."""
         return self._last_sequence
@@ -162,14 +168,6 @@ class Panes:
         if header.end_ns - header.start_ns <= self._length:
             return (header.start_ns + header.end_ns) // 2 // self._length
         return (header.end_ns - 1) // self._length
-
-    def _is_complete(self, index: int) -> bool:
-        end = (index + 1) * self._length
-        latest = max(self._node_watermarks.values(), default=0)
-        if latest >= end + self._lateness + _SLACK_NS:
-            return True
-        active = [at for at in self._node_watermarks.values() if at > latest - _ACTIVE_NS]
-        return bool(active) and min(active) >= end + _SLACK_NS
 
     def _skip_empty(self) -> None:
         """After a gap of hours, do not judge every empty pane in it."""
@@ -195,7 +193,7 @@ class Panes:
         endpoints, src, dst = self._pairs.ends(numbers)
         end = (last + 1) * self._length
         reporting = set().union(*(pane.nodes for pane in panes))
-        known = {node for node, at in self._node_watermarks.items() if at > end - _KNOWN_NS}
+        known = set(self._nodes.heard(end))
         return Window(
             start_ns=end - self._per_window * self._length,
             end_ns=end,
@@ -232,41 +230,9 @@ class Panes:
                 self._backends[service] = kept
             else:
                 del self._backends[service]
-        silent = [
-            SilentNode(node, at, heard_again=False)
-            for node, at in self._node_watermarks.items()
-            if end_ns - _KNOWN_NS < at <= end_ns - self._length
-        ]
-        silent += [
-            SilentNode(node, start_ns, heard_again=False)
-            for node, (start_ns, until_ns) in self._gaps.items()
-            if start_ns <= end_ns - self._length and end_ns < until_ns and node not in caught_up
-        ]
-        silent += [SilentNode(node, at, heard_again=True) for node, at in caught_up.items()]
         return Facts(
             conditions=conditions,
             backends={service: frozenset(pods) for service, pods in self._backends.items()},
-            silent=tuple(sorted(silent, key=lambda each: each.name)),
-            recovering=frozenset(self._recovering(end_ns)),
+            silent=self._nodes.silent(end_ns, caught_up),
+            recovering=frozenset(self._nodes.recovering(end_ns)),
         )
-
-    def _recovering(self, end_ns: int) -> Iterator[str]:
-        """Nodes whose connections may still wait for their next retransmission.
-
-        TCP doubles its timeout with each retransmission (RFC 6298, 5.5), so after a gap a
-        connection can stay silent for as long as the gap was, up to TCP_RTO_MAX
-        (include/net/tcp.h). If all nodes had a gap, it was NATS that could not be reached.
-        """
-        known = {node for node, at in self._node_watermarks.items() if at > end_ns - _KNOWN_NS}
-        for node, (start_ns, until_ns) in self._gaps.items():
-            longest = min(until_ns - start_ns, _RTO_MAX_NS) + self._per_window * self._length
-            too = {
-                other
-                for other, (other_start_ns, other_until_ns) in self._gaps.items()
-                if other_start_ns < until_ns and start_ns < other_until_ns
-            }
-            others = known - too
-            if until_ns <= end_ns <= until_ns + longest and others:
-                yield node
-                if len(others) == 1:  # it may have been the one that was cut off
-                    yield from others

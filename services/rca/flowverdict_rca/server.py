@@ -75,7 +75,10 @@ class Judging:
         self._store = store
         self._stream_created = state.stream_created
         self._incidents = Incidents(settings, state.incidents)
-        self._panes = Panes(settings, state.watermark_ns, state.seen_until, state.too_late)
+        self._panes = Panes(
+            settings, state.watermark_ns, state.seen_until, state.too_late,
+            heard=state.heard, gaps=state.gaps,
+        )  # fmt: skip
         self._held: list[tuple[int, Msg]] = []
 
     @classmethod
@@ -157,6 +160,8 @@ class Judging:
             watermark_ns=self._panes.watermark_ns,
             incidents=self._incidents.known,
             stream_created=self._stream_created,
+            heard=self._panes.heard,
+            gaps=self._panes.gaps,
         )
         if not await retry(self._context, "state", lambda: self._save(state), give_up_seconds=5):
             return

@@ -30,6 +30,8 @@ class State(msgspec.Struct, frozen=True):
         watermark_ns: end of the last window judged, UTC nanoseconds.
         incidents: those open or about to be.
         stream_created: which FLOWS_ENRICHED the sequences belong to.
+        heard: for each node, the end of its last interval.
+        gaps: for each node, start and end of its last interval that was longer than a pane.
     """
 
     resume_from: int
@@ -38,6 +40,8 @@ class State(msgspec.Struct, frozen=True):
     watermark_ns: int
     incidents: tuple[Incident, ...]
     stream_created: str
+    heard: dict[str, int] = {}
+    gaps: dict[str, tuple[int, int]] = {}
 
 
 class StateStore:

@@ -46,6 +46,7 @@ class Cluster:
         self.second = T
         self.sequence = 0
         self.judgements: list[Judgement] = []
+        self.messages: list[tuple[int, IntervalHeader, list[Row]]] = []
 
     def report(self, node: str, rows: list[Row], since: int | None = None) -> None:
         """What `node` counted in this second, or in all seconds since."""
@@ -53,6 +54,7 @@ class Cluster:
         start = self.second if since is None else since
         times = start * SECOND, (self.second + 1) * SECOND
         header = IntervalHeader(node, "run", self.sequence, *times)
+        self.messages.append((self.sequence, header, rows))
         self.panes.add(header, enriched_batch(*rows), self.sequence)
 
     def passes(self, seconds: int, **rows_of: list[Row]) -> None:
@@ -62,6 +64,17 @@ class Cluster:
                 self.report(node, rows)
             self.second += 1
             self.judgements += [judge(window, SETTINGS) for window in self.panes.windows()]
+
+    def restart(self) -> None:
+        """The worker is killed, and the next one reads again what it must."""
+        panes = self.panes
+        self.panes = Panes(
+            SETTINGS, panes.watermark_ns, panes.last_sequence, panes.too_late,
+            heard=panes.heard, gaps=panes.gaps,
+        )  # fmt: skip
+        for sequence, header, rows in self.messages:
+            if sequence >= panes.resume_from:
+                self.panes.add(header, enriched_batch(*rows), sequence)
 
     def blamed(self) -> Iterator[tuple[str, ...]]:
         """For each window, the causes that it found."""
@@ -101,6 +114,22 @@ def test_a_node_that_falls_silent_as_flows_to_it_fail_is_blamed_alone_until_it_i
     assert "its collector has been silent since" in verdicts[0].summary
     assert "NODE_SILENT" in verdicts[0].conditions
     assert verdicts[0].severity == "critical"
+
+
+def test_a_node_that_is_silent_stays_so_over_a_restart() -> None:
+    cluster = Cluster()
+    cluster.passes(20, n1=N1, n2=N2, n3=N3)
+    cut = cluster.second
+    cluster.passes(30, n1=N1_CUT, n3=N3)
+    cluster.restart()
+    cluster.passes(20, n1=N1_CUT, n3=N3)
+    assert list(cluster.blamed())[-1] == ("node n2",)
+    cluster.report("n2", N2_CUT, since=cut)
+    cluster.passes(20, n1=N1, n2=N2, n3=N3)
+    cluster.restart()
+    late = [flow("f@n2", "api-server@cp", True), flow("g@n2", "api-server@cp", True)]
+    cluster.passes(30, n1=N1, n2=[*N2, *late], n3=N3)
+    assert {each for each in cluster.blamed() if each} == {("node n2",)}
 
 
 def test_flows_that_recover_late_after_a_node_was_cut_off_are_no_incident_of_their_own() -> None:
