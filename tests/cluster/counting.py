@@ -1,5 +1,6 @@
 """Our counts of the shop's retransmissions beside those of the pods' own kernels."""
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -11,12 +12,29 @@ from tests.cluster.installation import Installation
 
 __all__ = ["Retransmissions"]
 
+_ARRIVAL_SECONDS = 5
 SKIPPED = 2
 """Events that the kernel may not show to any program: docs/architecture.md, "Skipped events"."""
 
 
 class Retransmissions:
-    """Retransmitted segments by pod of the shop, since this was created."""
+    """Retransmitted segments by pod of the shop, since they were `begun`."""
+
+    @classmethod
+    async def begun(cls, installation: Installation) -> "Retransmissions":
+        """Begin with nothing on its way to the exporter: the shop stands still for a moment."""
+        with _no_traffic(installation):
+            settled: Retransmissions = await eventually(lambda: cls._settled(installation), 60)
+            return settled
+
+    @classmethod
+    async def _settled(cls, installation: Installation) -> "Retransmissions | None":
+        """None if something has been counted within the time that a count takes to arrive."""
+        before = cls(installation)
+        await asyncio.sleep(_ARRIVAL_SECONDS)
+        after = cls(installation)
+        same = (before._before, before._kernel_before) == (after._before, after._kernel_before)
+        return after if same else None
 
     def __init__(self, installation: Installation) -> None:
         pods = installation.pods("shop")
@@ -50,22 +68,23 @@ class Retransmissions:
             missing = self._missing().values()
             return bool(missing) and min(missing) == 0 and sum(missing) <= SKIPPED
 
-        with self._no_traffic():
+        with _no_traffic(self._installation):
             try:
                 await eventually(agree, 90)
             except AssertionError:
                 raise AssertionError(f"missing by pod: {self._missing()}") from None
 
-    @contextlib.contextmanager
-    def _no_traffic(self) -> Iterator[None]:
-        processes = self._installation.processes("shop")
+
+@contextlib.contextmanager
+def _no_traffic(installation: Installation) -> Iterator[None]:
+    processes = installation.processes("shop")
+    for process in processes:
+        os.kill(process, signal.SIGSTOP)
+    try:
+        yield
+    finally:
         for process in processes:
-            os.kill(process, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for process in processes:
-                os.kill(process, signal.SIGCONT)
+            os.kill(process, signal.SIGCONT)
 
 
 def _tcp(process: int, name: str) -> int:

@@ -77,7 +77,7 @@ def test_the_experiment_names_the_pod(installation: Installation) -> None:
 async def test_on_nodes_that_share_a_kernel_counts_equal_the_kernels(
     installation: Installation,
 ) -> None:
-    counts = Retransmissions(installation)
+    counts = await Retransmissions.begun(installation)
     with installation.pod_loss(installation.pods("shop", "app=api")[0], 20, "to", "from"):
         await asyncio.sleep(15)
     await counts.are_exact()
@@ -87,7 +87,7 @@ async def test_whatever_is_killed_no_count_is_lost_and_nothing_else_is_blamed(
     installation: Installation,
 ) -> None:
     cluster, since = installation.machines, time.time()
-    counts = Retransmissions(installation)
+    counts = await Retransmissions.begun(installation)
     broken = installation.pods("shop", "app=api")[0]
     with installation.pod_loss(broken, 20, "to", "from"):
         await asyncio.sleep(10)

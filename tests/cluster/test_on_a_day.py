@@ -148,10 +148,8 @@ async def test_an_api_server_that_is_unavailable_is_at_most_its_service(
 
 
 @pytest.mark.day
-@pytest.mark.parametrize(
-    "percent",
-    [10, pytest.param(1, marks=pytest.mark.xfail(reason="Verdict engine: losses below 5%"))],
-)
+@pytest.mark.xfail(reason="Verdict engine: losses below 5%, and what follows from a cause")
+@pytest.mark.parametrize("percent", [10, 1])
 async def test_loss_on_a_nodes_wire_is_the_node_or_the_link_between_nodes(
     installation: Installation, percent: int
 ) -> None:

@@ -10,6 +10,10 @@ from pathlib import Path
 __all__ = ["ProcessError", "alive", "end", "innermost", "remember", "spawn", "wait_until"]
 
 
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Kept, for Python warns of processes that are forgotten while they run."""
+
+
 class ProcessError(RuntimeError):
     """A process did not start, or ended too early; the message says where its log is."""
 
@@ -17,9 +21,11 @@ class ProcessError(RuntimeError):
 def spawn(argv: Sequence[str], log: Path) -> int:
     """Start a process in a session of its own, writing to `log`; returns its id."""
     with log.open("ab") as to:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=to, stderr=to, start_new_session=True
-        ).pid
+        )
+    _STARTED.append(process)
+    return process.pid
 
 
 def innermost(pid: int, ancestors: int, seconds: float = 10.0) -> int:

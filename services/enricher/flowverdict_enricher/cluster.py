@@ -5,6 +5,7 @@ and its CronJob from the Job that owns it. They arrive in any order.
 """
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ _ZONE = "topology.kubernetes.io/zone"
 _SERVICE_OF_SLICE = "kubernetes.io/service-name"
 # Deployments and Argo Rollouts name their ReplicaSets after themselves and this pod label
 # (kubernetes: pkg/controller/deployment/sync.go; argo-rollouts: rollout/sync.go).
+_OWNERS = ("pod", "node")
 _TEMPLATE_HASH = {"pod-template-hash": "Deployment", "rollouts-pod-template-hash": "Rollout"}
 
 
@@ -118,6 +120,7 @@ class _EndpointConditions(msgspec.Struct):
 
 
 class _SliceEndpoint(msgspec.Struct, rename="camel"):
+    addresses: list[str] = []
     target_ref: _Target | None = None
     conditions: _EndpointConditions = msgspec.field(default_factory=_EndpointConditions)
 
@@ -132,6 +135,11 @@ class EndpointSlice(msgspec.Struct):
         """The uids of its pods."""
         targets = (each.target_ref for each in self.endpoints or ())
         return {each.uid for each in targets if each and each.kind == "Pod"}
+
+    def addresses(self) -> frozenset[bytes]:
+        """The addresses that somebody entered: those of nothing that the cluster knows."""
+        entered = (each.addresses for each in self.endpoints or () if each.target_ref is None)
+        return frozenset(_packed(itertools.chain.from_iterable(entered)))
 
     def has_ready(self) -> bool:
         """Whether any of its endpoints is ready; one that does not say so is (KEP-752)."""
@@ -181,6 +189,8 @@ class Cluster:
         self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
         self._ready: dict[tuple[str, str], dict[str, bool]] = {}  # by service, by slice
         self._by_name: dict[tuple[str, str], ClusterService] = {}
+        self._entered: dict[tuple[str, str], dict[str, frozenset[bytes]]] = {}  # likewise
+        self._taken: set[bytes] = set()  # entered, but those of a pod or a node
         self._owners: dict[str, tuple[str, str]] = {}  # of a job
         self._pods_by_controller: dict[str, set[str]] = {}  # pod uids, by uid of the controller
         self._changes = threading.Lock()
@@ -220,6 +230,7 @@ class Cluster:
                 case EndpointSlice():
                     self._remove_from_slice(uid, thing.pods())
                     self._set_ready(thing, None)
+                    self._set_entered(thing, frozenset())
                 case Job():
                     if uid not in self._pods_by_controller:
                         self._owners.pop(uid, None)
@@ -269,6 +280,7 @@ class Cluster:
         )
         own = () if pod.spec.host_network else _packed(each.ip for each in pod.status.pod_ips)
         since = _since(pod.status.start_time or meta.creation_timestamp)
+        self._take(own)
         self._directory.put(meta.uid, names, own, since, time.time_ns())
 
     def _workload(self, meta: Metadata) -> tuple[str, str]:
@@ -290,6 +302,7 @@ class Cluster:
         # Addresses that are names, such as those of type Hostname, are dropped.
         own = _packed(each.address for each in node.status.addresses)
         since = _since(meta.creation_timestamp)
+        self._take(own)
         self._directory.put(meta.uid, names, own, since, time.time_ns())
         if self._zones.get(meta.name, "") != zone:
             self._zones[meta.name] = zone
@@ -308,13 +321,14 @@ class Cluster:
             condition="no_ready_endpoints" if none_ready else "",
         )
         since = _since(meta.creation_timestamp)
-        own = _packed(service.spec.cluster_ips)
+        own = [*_packed(service.spec.cluster_ips), *self._entered_for(service)]
         self._directory.put(meta.uid, names, own, since, time.time_ns())
 
     def _put_slice(self, piece: EndpointSlice, before: EndpointSlice | None) -> None:
         uid, service = piece.metadata.uid, piece.metadata.labels.get(_SERVICE_OF_SLICE, "")
         pods = piece.pods() if service else set()
         self._set_ready(piece, piece.has_ready())
+        self._set_entered(piece, piece.addresses())
         if before is not None:
             self._remove_from_slice(uid, before.pods() - pods)
         for pod in pods:
@@ -337,6 +351,48 @@ class Cluster:
             del self._ready[key]
         if key in self._by_name:
             self._put_service(self._by_name[key])
+
+    def _entered_for(self, service: ClusterService) -> list[bytes]:
+        """Addresses that somebody entered as those behind a service, such as the API server's.
+
+        One that a pod or a node has is theirs. If several services have an address, it is that of
+        the first by name, so that the choice is stable.
+        """
+        key = service.metadata.namespace, service.metadata.name
+        others = (self._all_entered(each) for each in self._entered if each < key)
+        return sorted(self._all_entered(key).difference(self._taken, *others))
+
+    def _all_entered(self, key: tuple[str, str]) -> frozenset[bytes]:
+        return frozenset().union(*self._entered.get(key, {}).values())
+
+    def _set_entered(self, piece: EndpointSlice, addresses: frozenset[bytes]) -> None:
+        meta = piece.metadata
+        key = meta.namespace, meta.labels.get(_SERVICE_OF_SLICE, "")
+        slices = self._entered.setdefault(key, {})
+        before = slices.pop(meta.uid, frozenset())
+        if addresses:
+            slices[meta.uid] = addresses
+        if before != addresses:
+            now = time.time_ns()
+            owned = (a for a in addresses if self._directory.at(a, now, now).kind in _OWNERS)
+            self._taken |= set(owned)
+            self._name_entered()
+        if not slices:
+            del self._entered[key]
+
+    def _take(self, addresses: Iterable[bytes]) -> None:
+        """A pod or a node has these addresses, whatever service they were entered for."""
+        if self._entered:
+            entered = frozenset().union(*map(self._all_entered, self._entered))
+            taken = entered.intersection(addresses) - self._taken
+            if taken:
+                self._taken |= taken
+                self._name_entered()
+
+    def _name_entered(self) -> None:
+        for key in self._entered:
+            if key in self._by_name:
+                self._put_service(self._by_name[key])
 
     def _remove_from_slice(self, uid: str, pods: set[str]) -> None:
         for pod in pods & self._services.keys():

@@ -185,3 +185,40 @@ def test_pods_and_nodes_say_whether_they_are_ready_or_on_their_way_out() -> None
     addresses = [{"type": "InternalIP", "address": "10.1.0.1"}]
     lost = {"addresses": addresses, "conditions": [{"type": "Ready", "status": "Unknown"}]}
     assert condition_of("10.1.0.1", built(Node, "n", {"status": lost})) == "not_ready"
+
+
+def entered(service: str, *addresses: str) -> Object:
+    """A slice that somebody wrote by hand, or the API server for itself."""
+    labels = {"kubernetes.io/service-name": service}
+    endpoints = [{"addresses": [each]} for each in addresses]
+    return built(EndpointSlice, f"{service}-entered", {"endpoints": endpoints}, labels=labels)
+
+
+@given(
+    st.permutations([
+        built(ClusterService, "s0", {"spec": {"clusterIPs": ["10.96.0.0"]}}),
+        built(ClusterService, "s1", {"spec": {"clusterIPs": ["10.96.0.1"]}}),
+        entered("s0", "10.9.0.1", "10.1.0.0", "10.0.0.0"),
+        entered("s1", "10.9.0.1", "10.9.0.2"),
+        built(Node, "n0", {"status": {"addresses": [{"address": "10.1.0.0"}]}}),
+        built(Pod, "p0", {"status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.0"}]}}),
+    ])
+)  # fmt: skip
+def test_an_address_that_somebody_entered_is_the_services_unless_a_pod_or_a_node_has_it(
+    order: list[Object],
+) -> None:
+    directory = told([(False, each) for each in order])
+    first, second, node, pod = names(directory, ["10.9.0.1", "10.9.0.2", "10.1.0.0", "10.0.0.0"])
+    assert (first.kind, first.service) == ("service", "s0")
+    assert (second.kind, second.service) == ("service", "s1")
+    assert (node.kind, node.node) == ("node", "n0")
+    assert (pod.kind, pod.pod) == ("pod", "p0")
+
+
+def test_an_address_that_is_no_longer_entered_is_nobodys() -> None:
+    service, slice_ = a_service(), entered("s0", "10.9.0.1")
+    directory = told([(False, service), (False, slice_), (True, slice_)])
+    (found,) = names(directory, ["10.9.0.1"])
+    assert found.kind == "unknown"
+    (kept,) = names(told([(False, service), (False, slice_)]), ["10.9.0.1"])
+    assert (kept.kind, kept.condition) == ("service", "")
