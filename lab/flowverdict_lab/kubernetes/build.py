@@ -5,6 +5,7 @@ Kubernetes, CoreDNS, etcd, the CNI plugins and the engine that enforces network 
 copy of their own module, with the go.sum that their authors published.
 """
 
+import functools
 import json
 import os
 import re
@@ -118,22 +119,14 @@ def build(kubernetes: str, tell: Callable[[str], None]) -> Path:
     """
     folder = cache() / "kubernetes" / kubernetes
     folder.mkdir(parents=True, exist_ok=True)
-    own: Path | None = None
     for program in programs(kubernetes):
-        to = folder / program.path
-        if to.exists():
-            continue
-        tell(program.path)
-        if program.module:
-            source = _copy_of(program.module)
-        else:
-            source = own = own or _modules(kubernetes)
-        _compile(program, source, to)
+        if not (folder / program.path).exists():
+            tell(program.path)
+            _compile(program, _source_of(program, kubernetes), folder / program.path)
     pause = folder / "pause"
     if not pause.exists():
-        found = _go(
-            ["list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"], own or _modules(kubernetes)
-        )
+        source = _kubernetes(kubernetes)
+        found = _go(["list", "-m", "-f", "{{.Dir}}", "k8s.io/kubernetes"], source)
         _run(["gcc", "-Os", "-static", "-DVERSION=3.10", "-o", str(pause),
               f"{found.strip()}/build/pause/linux/pause.c"], folder, {})  # fmt: skip
     return folder
@@ -148,8 +141,7 @@ def build_programs(wanted: Iterable[Program], folder: Path, tell: Callable[[str]
     for program in wanted:
         if not (folder / program.path).exists():
             tell(program.path)
-            source = _copy_of(program.module) if program.module else _modules(KUBERNETES)
-            _compile(program, source, folder / program.path)
+            _compile(program, _source_of(program, KUBERNETES), folder / program.path)
 
 
 def go_install(package: str, to: Path) -> None:
@@ -161,18 +153,41 @@ def go_install(package: str, to: Path) -> None:
     _go(["install", package], to, {"GOBIN": str(to), "GOFLAGS": "-buildvcs=false"})
 
 
-def _modules(kubernetes: str) -> Path:
-    """A copy of `modules`, resolved anew if it is for another version than the locked one."""
-    copy = cache() / "source" / f"kubernetes-{kubernetes}"
-    shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(_MODULES, copy)
-    if kubernetes != KUBERNETES:
-        other = _GO_MOD.replace(f"kubernetes v{KUBERNETES}", f"kubernetes v{kubernetes}")
-        other = other.replace(f" v0.{KUBERNETES[2:]}\n", f" v0.{kubernetes[2:]}\n")
-        (copy / "go.mod").write_text(other)
-        (copy / "go.sum").unlink()
-        _go(["mod", "tidy"], copy)
-    return copy
+def _source_of(program: Program, kubernetes: str) -> Path:
+    """The module that a program is built in."""
+    if program.module:
+        return _copy_of(program.module)
+    if program.package.startswith("k8s.io/kubernetes/"):
+        return _kubernetes(kubernetes)
+    return _kubernetes(KUBERNETES)
+
+
+@functools.cache
+def _kubernetes(version: str) -> Path:
+    """The module for Kubernetes: ours, which locks everything, or one for another version."""
+    folder = cache() / "source" / f"kubernetes-{version}"
+    shutil.rmtree(folder, ignore_errors=True)
+    if version == KUBERNETES:
+        shutil.copytree(_MODULES, folder)
+        return folder
+    folder.mkdir(parents=True)
+    found = json.loads(_go(["mod", "download", "-json", f"k8s.io/kubernetes@v{version}"], _MODULES))
+    published = Path(found["GoMod"]).read_text()
+    language = re.findall(r"^(?:go|godebug) .*$", published, re.MULTILINE)
+    # It names the modules that it is made of by path.
+    parts = re.findall(r"^\s*(\S+) => \./staging/", published, re.MULTILINE)
+    replaced = [f"replace {part} => {part} v0.{version.partition('.')[2]}" for part in parts]
+    needed = f"require k8s.io/kubernetes v{version}"
+    lines = ["module kubernetes", *language, needed, *replaced]
+    (folder / "go.mod").write_text("\n".join(lines) + "\n")
+    imports = "".join(
+        f'import _ "{each.package}"\n'
+        for each in programs(version)
+        if each.package.startswith("k8s.io/kubernetes/")
+    )
+    (folder / "tools.go").write_text(f"//go:build tools\n\npackage tools\n\n{imports}")
+    _go(["mod", "tidy"], folder)
+    return folder
 
 
 def _copy_of(module: str) -> Path:

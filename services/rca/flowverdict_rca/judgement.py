@@ -165,7 +165,8 @@ def _rounded(ratio: Ratio, pair: Pair) -> float | None:
 
 
 def _failing_flow(pair: Pair) -> FailingFlow:
-    counts = {name: n for name, n in pair.counts.items() if not name.startswith("drops_")}
+    shown = FailingFlow.__struct_fields__
+    counts = {name: count for name, count in pair.counts.items() if name in shown}
     return FailingFlow(
         src=str(pair.src),
         dst=str(pair.dst),

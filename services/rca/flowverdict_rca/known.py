@@ -46,8 +46,16 @@ class KnownCause:
 def known_causes(decisions: Decisions) -> Iterator[KnownCause]:
     """What the cluster reports that explains failing pairs; each pair is explained once."""
     remaining = decisions.status == PairStatus.FAIL
+    alone = _heard_alone(decisions)
+    if alone is not None:
+        cause = _cut_off_with_us(alone, decisions, remaining)
+        if cause is not None:
+            remaining[cause.explained] = False
+            yield cause
+        elif _is_uncertain(alone, decisions):
+            return
     for node in decisions.window.facts.silent:
-        cause = _cut_off(node, decisions, remaining) or _heard_alone(node, decisions, remaining)
+        cause = _cut_off(node, decisions, remaining)
         if cause is not None:
             remaining[cause.explained] = False
             yield cause
@@ -67,17 +75,19 @@ def known_causes(decisions: Decisions) -> Iterator[KnownCause]:
 def without_aftermath(decisions: Decisions, known: Iterable[KnownCause]) -> Decisions:
     """The decisions, with pairs undecided that fail because a node has just been cut off.
 
-    These are the failing pairs of nodes whose connections still recover; those that a known cause
-    explains still fail.
+    These are the failing pairs of nodes whose connections still recover, and of the only node that
+    is heard until it is known whether that one is cut off or the others are. Those that a known
+    cause explains still fail.
     """
-    facts, window = decisions.window.facts, decisions.window
+    facts, window, alone = decisions.window.facts, decisions.window, _heard_alone(decisions)
     still = {each for each in window.endpoints if facts.nodes_of(each) & facts.recovering}
-    late = (decisions.status == PairStatus.FAIL) & (
-        _at(window.src, decisions, still) | _at(window.dst, decisions, still)
-    )
+    undecided = _at(window.src, decisions, still) | _at(window.dst, decisions, still)
+    if alone is not None and _is_uncertain(alone, decisions):
+        undecided |= alone.crossing
+    undecided &= decisions.status == PairStatus.FAIL
     for each in known:
-        late[each.explained] = False
-    status = np.where(late, PairStatus.UNDECIDED, decisions.status)
+        undecided[each.explained] = False
+    status = np.where(undecided, PairStatus.UNDECIDED, decisions.status)
     return replace(decisions, status=status)
 
 
@@ -102,26 +112,66 @@ def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCa
     )  # fmt: skip
 
 
-def _heard_alone(silent: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCause | None:
-    """The only node that is still heard, if its flows to all others fail: it is cut off."""
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """The only node that is still heard.
+
+    Attributes:
+        name: which.
+        since_ns: when the first of the others fell silent.
+        crossing: its pairs with other nodes and with what is outside.
+        elsewhere: those of them with what is not on a silent node.
+        reaches: whether something has been acknowledged from elsewhere since.
+        fails: whether a pair with elsewhere fails.
+    """
+
+    name: str
+    since_ns: int
+    crossing: Mask
+    elsewhere: Mask
+    reaches: bool
+    fails: bool
+
+
+def _heard_alone(decisions: Decisions) -> _Alone | None:
     window = decisions.window
-    quiet = {each.name for each in window.facts.silent if not each.heard_again}
-    heard = set(window.coverage.nodes_reporting) - quiet
-    if len(heard) != 1 or silent.name not in quiet:
+    quiet = {each.name: each.since_ns for each in window.facts.silent if not each.heard_again}
+    heard = set(window.coverage.nodes_reporting) - set(quiet)
+    if len(heard) != 1 or not quiet:
         return None
     (name,) = heard
     on_it = {each for each in window.endpoints if each.node == name}
-    crosses = _at(window.src, decisions, on_it) != _at(window.dst, decisions, on_it)
-    others = {each for each in window.endpoints if each.node not in quiet}
-    elsewhere = crosses & _at(window.src, decisions, others) & _at(window.dst, decisions, others)
-    explained = remaining & crosses
-    ok = crosses & (decisions.status == PairStatus.OK) & _delivers(decisions)
-    if not (remaining & elsewhere).any() or ok.any():
-        return None
-    return KnownCause(
-        _node(name, on_it), f"no other node has been heard since {_time(silent.since_ns)} UTC",
-        "both", np.flatnonzero(explained), np.flatnonzero(ok),
+    not_silent = {each for each in window.endpoints if each.node not in quiet}
+    crossing = _at(window.src, decisions, on_it) != _at(window.dst, decisions, on_it)
+    elsewhere = (
+        crossing & _at(window.src, decisions, not_silent) & _at(window.dst, decisions, not_silent)
+    )
+    since_ns = min(quiet.values())
+    pane_ns = (window.end_ns - window.start_ns) // len(window.panes)
+    panes = window.panes[: max(1, (window.end_ns - since_ns) // pane_ns)]
+    acknowledged = total(panes.sum(axis=0), "bytes_acked") > 0
+    return _Alone(
+        name, since_ns, crossing, elsewhere, bool((elsewhere & acknowledged).any()),
+        bool((elsewhere & (decisions.status == PairStatus.FAIL)).any()),
     )  # fmt: skip
+
+
+def _cut_off_with_us(alone: _Alone, decisions: Decisions, remaining: Mask) -> KnownCause | None:
+    explained = np.flatnonzero(remaining & alone.crossing)
+    if alone.reaches or not alone.fails or not explained.size:
+        return None
+    on_it = {each for each in decisions.window.endpoints if each.node == alone.name}
+    return KnownCause(
+        _node(alone.name, on_it), f"no other node has been heard since {_time(alone.since_ns)} UTC",
+        "both", explained, np.zeros(0, np.int64),
+    )  # fmt: skip
+
+
+def _is_uncertain(alone: _Alone, decisions: Decisions) -> bool:
+    """Whether it is too early to say which side is cut off: nothing elsewhere says so yet."""
+    window = decisions.window
+    early = window.end_ns - alone.since_ns < 2 * (window.end_ns - window.start_ns)
+    return early and not alone.reaches and not alone.fails
 
 
 def _node(name: str, on_it: set[Endpoint]) -> Component:
@@ -133,12 +183,6 @@ def _time(at_ns: int) -> str:
     return to_rfc3339(at_ns)[11:19]
 
 
-def _delivers(decisions: Decisions) -> Mask:
-    """Whether something was delivered in the newest pane."""
-    found: Mask = total(decisions.window.panes[0], "data_segments_sent", "opens") > 0
-    return found
-
-
 def _may_be_ours(takes_part: Mask, decisions: Decisions, remaining: Mask) -> bool:
     """Whether it may be those who still report that are cut off: their flows to others fail, too,
     and nothing reaches anybody on another node.
@@ -146,7 +190,8 @@ def _may_be_ours(takes_part: Mask, decisions: Decisions, remaining: Mask) -> boo
     window = decisions.window
     nodes = np.array([each.node for each in window.endpoints], np.str_)
     crosses = (nodes[window.src] != nodes[window.dst]) & ~takes_part
-    works = crosses & _delivers(decisions) & (decisions.status != PairStatus.FAIL)
+    acknowledged = total(window.panes[0], "bytes_acked") > 0
+    works = crosses & acknowledged & (decisions.status != PairStatus.FAIL)
     return bool((remaining & crosses).any()) and not works.any()
 
 

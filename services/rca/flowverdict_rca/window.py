@@ -14,6 +14,7 @@ __all__ = ["COUNTS", "Pair", "Window", "total"]
 
 COUNTS = (
     "data_segments_sent",
+    "bytes_acked",
     "retransmitted_data_segments",
     "retransmitted_syns",
     "retransmitted_synacks",

@@ -18,12 +18,14 @@ Row = dict[str, Any]
 
 
 def flow(src: str, dst: str, bad: bool = False) -> Row:
-    return flow_row(src, dst, retransmitted_segments=50 if bad else 0)
+    return flow_row(
+        src, dst, retransmitted_segments=50 if bad else 0, bytes_acked=0 if bad else 1000
+    )
 
 
 def to_service(src: str, name: str, condition: str = "", **numbers: int) -> Row:
     """A row from a pod to a service's address."""
-    row = flow_row(src, "x", **numbers)
+    row = flow_row(src, "x", **({"bytes_acked": 1000} | numbers))
     return row | {
         "dst_ip": {"api": "10.96.0.1", "db": "10.96.0.2"}[name],
         "dst_kind": "service",
@@ -214,6 +216,19 @@ def test_a_node_that_is_cut_off_with_us_on_it_is_one_incident() -> None:
     assert len({each.incident_id for each in verdicts}) == 1
     assert verdicts[-1].status == "resolved"
     assert "no other node has been heard since" in verdicts[0].summary
+
+
+def test_which_of_two_nodes_is_cut_off_is_said_once_a_third_party_has_answered_or_not() -> None:
+    silent_flows = [flow("a@n1", "c@n2", True), flow("b@n1", "c@n2", True)]
+    inside = [flow("a@n1", "b@n1"), flow("b@n1", "a@n1")]
+    for fails, node in ((True, "node n1"), (False, "node n2")):
+        cluster = Cluster()
+        cluster.passes(20, n1=N1[:4], n2=N2)
+        cluster.passes(8, n1=[*inside, *silent_flows])
+        assert not any(cluster.blamed())
+        to_api = [flow(f"{pod}@n1", "api-server@cp", fails) for pod in "ab"]
+        cluster.passes(30, n1=[*inside, *silent_flows, *to_api])
+        assert {each for each in cluster.blamed() if each} == {(node,)}
 
 
 def test_a_service_without_ready_endpoints_is_named_as_that_and_wakes_nobody() -> None:
