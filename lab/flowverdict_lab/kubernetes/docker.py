@@ -16,6 +16,7 @@ __all__ = ["build_images", "engine", "images_of_this_version", "save"]
 
 _ROOT = Path(__file__).parents[3]
 _BASE = "debian:bookworm-slim"
+_KEPT_BUILD_CACHE = "4GB"
 
 
 @contextlib.contextmanager
@@ -48,6 +49,9 @@ def engine() -> Iterator[None]:
     try:
         wait_until(_responds, 60, f"dockerd to answer; its log is {folder}/log")
         yield
+        # What earlier builds left would grow without end.
+        _docker("image", "prune", "--force")
+        _docker("builder", "prune", "--force", "--keep-storage", _KEPT_BUILD_CACHE)
     finally:
         os.environ.pop("DOCKER_HOST")
         with contextlib.suppress(ProcessError):
