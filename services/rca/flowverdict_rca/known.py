@@ -59,8 +59,11 @@ def known_causes(decisions: Decisions) -> Iterator[KnownCause]:
         if cause is not None:
             remaining[cause.explained] = False
             yield cause
-    for endpoint, condition in decisions.window.facts.conditions.items():
-        if condition == NO_READY_ENDPOINTS:
+    facts = decisions.window.facts
+    away = facts.recovering | {each.name for each in facts.silent}
+    for endpoint, condition in facts.conditions.items():
+        # A node that cannot be heard takes its pods out of their services.
+        if condition == NO_READY_ENDPOINTS and not facts.nodes_of(endpoint) & away:
             to_it = _at(decisions.window.dst, decisions, {endpoint})
             explained = np.flatnonzero(remaining & to_it)
             if explained.size:
@@ -120,15 +123,15 @@ class _Alone:
         name: which.
         since_ns: when the first of the others fell silent.
         crossing: its pairs with other nodes and with what is outside.
-        elsewhere: those of them with what is not on a silent node.
-        reaches: whether something has been acknowledged from elsewhere since.
+        reaches: whether something has been acknowledged from elsewhere since. Elsewhere is what is
+            neither on a node that reports or is silent, nor a service with pods there, nor an
+            address without a name, which may be one of this node's own.
         fails: whether a pair with elsewhere fails.
     """
 
     name: str
     since_ns: int
     crossing: Mask
-    elsewhere: Mask
     reaches: bool
     fails: bool
 
@@ -141,17 +144,21 @@ def _heard_alone(decisions: Decisions) -> _Alone | None:
         return None
     (name,) = heard
     on_it = {each for each in window.endpoints if each.node == name}
-    not_silent = {each for each in window.endpoints if each.node not in quiet}
     crossing = _at(window.src, decisions, on_it) != _at(window.dst, decisions, on_it)
-    elsewhere = (
-        crossing & _at(window.src, decisions, not_silent) & _at(window.dst, decisions, not_silent)
-    )
+    near = {name, *quiet}
+    far = {
+        each
+        for each in window.endpoints
+        if each.kind != "unknown" and not window.facts.nodes_of(each) & near
+    }
+    elsewhere = crossing & (_at(window.src, decisions, far) | _at(window.dst, decisions, far))
     since_ns = min(quiet.values())
+    # The others may have been heard for the last time before they fell silent, by up to a pane.
     pane_ns = (window.end_ns - window.start_ns) // len(window.panes)
-    panes = window.panes[: max(1, (window.end_ns - since_ns) // pane_ns)]
+    panes = window.panes[: max(0, (window.end_ns - since_ns) // pane_ns - 1)]
     acknowledged = total(panes.sum(axis=0), "bytes_acked") > 0
     return _Alone(
-        name, since_ns, crossing, elsewhere, bool((elsewhere & acknowledged).any()),
+        name, since_ns, crossing, bool((elsewhere & acknowledged).any()),
         bool((elsewhere & (decisions.status == PairStatus.FAIL)).any()),
     )  # fmt: skip
 

@@ -231,6 +231,41 @@ def test_which_of_two_nodes_is_cut_off_is_said_once_a_third_party_has_answered_o
         assert {each for each in cluster.blamed() if each} == {(node,)}
 
 
+def test_what_is_on_the_only_node_that_is_heard_does_not_say_that_it_reaches_others() -> None:
+    cluster = Cluster()
+    probe = flow("x@", "a@n1") | {"src_kind": "unknown", "src_pod": "", "src_ip": "10.244.1.1"}
+    inside = [
+        flow("a@n1", "b@n1"), backend(flow("b@n1", "a@n1"), "db"), to_service("a@n1", "db"), probe,
+    ]  # fmt: skip
+    to_api = [flow(f"{pod}@n1", "api-server@cp") for pod in "ab"]
+    to_api_cut = [flow(f"{pod}@n1", "api-server@cp", True) for pod in "ab"]
+    cluster.passes(20, n1=[*inside, *N1[:4], *to_api], n2=N2)
+    cluster.passes(1, n1=[*inside, *N1[:4], *to_api])  # n2's last interval does not arrive
+    to_n2 = [flow("a@n1", "c@n2", True), flow("b@n1", "c@n2", True)]
+    cluster.passes(4, n1=[*inside, *to_n2])
+    cluster.passes(40, n1=[*inside, *to_n2, *to_api_cut])
+    assert {each for each in cluster.blamed() if each} == {("node n1",)}
+
+
+def test_a_service_whose_pods_are_on_a_node_that_is_away_is_not_the_cause() -> None:
+    cluster = Cluster()
+    on_n2 = [backend(flow("c@n2", "a@n1"), "db"), *N2]
+    works = [to_service("a@n1", "db"), to_service("b@n1", "db")]
+    cluster.passes(20, n1=[*N1, *works], n2=on_n2, n3=N3)
+    cut = cluster.second
+    fails = [
+        to_service(
+            f"{pod}@n1", "db", "no_ready_endpoints", retransmitted_segments=50, bytes_acked=0
+        )
+        for pod in "ab"
+    ]
+    cluster.passes(40, n1=[*N1_CUT, *fails], n3=N3)
+    cluster.report("n2", N2_CUT, since=cut)
+    cluster.passes(20, n1=[*N1, *fails], n2=on_n2, n3=N3)
+    cluster.passes(30, n1=[*N1, *works], n2=on_n2, n3=N3)
+    assert {each for each in cluster.blamed() if each} == {("node n2",)}
+
+
 def test_a_service_without_ready_endpoints_is_named_as_that_and_wakes_nobody() -> None:
     cluster = Cluster()
     refused = {"opens": 0, "failed_opens": 20, "refused_opens": 20, "data_segments_sent": 0}
