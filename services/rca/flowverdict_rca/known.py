@@ -79,13 +79,13 @@ def without_aftermath(decisions: Decisions, known: Iterable[KnownCause]) -> Deci
     """The decisions, with pairs undecided that fail because a node has just been cut off.
 
     These are the failing pairs of nodes whose connections still recover, and of the only node that
-    is heard until it is known whether that one is cut off or the others are. Those that a known
-    cause explains still fail.
+    is heard: until it is known whether that one is cut off or the others are, and when some of its
+    flows to elsewhere work again. Those that a known cause explains still fail.
     """
     facts, window, alone = decisions.window.facts, decisions.window, _heard_alone(decisions)
     still = {each for each in window.endpoints if facts.nodes_of(each) & facts.recovering}
     undecided = _at(window.src, decisions, still) | _at(window.dst, decisions, still)
-    if alone is not None and _is_uncertain(alone, decisions):
+    if alone is not None and (_is_uncertain(alone, decisions) or (alone.reaches and alone.fails)):
         undecided |= alone.crossing
     undecided &= decisions.status == PairStatus.FAIL
     for each in known:

@@ -231,6 +231,27 @@ def test_which_of_two_nodes_is_cut_off_is_said_once_a_third_party_has_answered_o
         assert {each for each in cluster.blamed() if each} == {(node,)}
 
 
+def test_a_node_that_is_reconnected_before_the_others_are_heard_opens_no_second_incident() -> None:
+    cluster = Cluster()
+    inside = [flow("a@n1", "b@n1"), flow("b@n1", "a@n1")]
+    api = [to_service(f"{pod}@n1", "api") for pod in "ab"]
+    api_cut = [
+        to_service(f"{pod}@n1", "api", retransmitted_segments=50, bytes_acked=0) for pod in "abd"
+    ]
+    cluster.passes(20, n1=[*N1[:4], *api], n2=N2[1:])
+    cut = cluster.second
+    to_n2 = [flow("a@n1", "c@n2", True), flow("b@n1", "c@n2", True)]
+    cluster.passes(40, n1=[*inside, *to_n2, *api_cut])
+    late = [flow(f"{pod}@n1", "api-server@cp", True) for pod in "efgh"]
+    cluster.passes(12, n1=[*N1[:4], *api, *late])  # n2's collector has not reconnected
+    cluster.report("n2", N2_CUT[1:], since=cut)
+    cluster.passes(30, n1=[*N1[:4], *api], n2=N2[1:])
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert {str(each.causes[0]) for each in verdicts if each.causes} == {"node n1"}
+    assert len({each.incident_id for each in verdicts}) == 1
+
+
 def test_what_is_on_the_only_node_that_is_heard_does_not_say_that_it_reaches_others() -> None:
     cluster = Cluster()
     probe = flow("x@", "a@n1") | {"src_kind": "unknown", "src_pod": "", "src_ip": "10.244.1.1"}
