@@ -21,7 +21,7 @@ from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
 from flowverdict_rca import summary
 from flowverdict_rca.decisions import Decisions, PairStatus, cannot_connect, decide, retransmits
-from flowverdict_rca.known import known_causes, without_aftermath
+from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
 from flowverdict_rca.mining import Transactions, failure_rules
 from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
@@ -54,8 +54,9 @@ class Judgement:
 def judge(window: Window, settings: RcaSettings) -> Judgement:
     """Decide which pairs fail, and what is behind it."""
     decisions = decide(window, settings)
-    known = tuple(known_causes(decisions))
-    decisions = without_aftermath(decisions, known)
+    alone = heard_alone(decisions)
+    known = tuple(known_causes(decisions, alone))
+    decisions = without_aftermath(decisions, known, alone)
     return Judgement(decisions, tuple(findings(decisions, known)), settings)
 
 

@@ -20,7 +20,7 @@ from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.facts import NO_READY_ENDPOINTS, SilentNode
 from flowverdict_rca.window import total
 
-__all__ = ["KnownCause", "known_causes", "without_aftermath"]
+__all__ = ["Alone", "KnownCause", "heard_alone", "known_causes", "without_aftermath"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -43,16 +43,42 @@ class KnownCause:
     contradicting: Numbers
 
 
-def known_causes(decisions: Decisions) -> Iterator[KnownCause]:
-    """What the cluster reports that explains failing pairs; each pair is explained once."""
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """The only node that is still heard.
+
+    Attributes:
+        name: which.
+        since_ns: when the first of the others fell silent.
+        crossing: its pairs with other nodes and with what is outside.
+        reaches: whether something has been acknowledged from elsewhere since. Elsewhere is what is
+            neither on a node that reports or is silent, nor a service with pods there, nor an
+            address without a name, which may be one of this node's own.
+        fails: whether a pair with elsewhere fails.
+        uncertain: whether it is too early to say which side is cut off: nothing elsewhere has
+            shown it yet.
+    """
+
+    name: str
+    since_ns: int
+    crossing: Mask
+    reaches: bool
+    fails: bool
+    uncertain: bool
+
+
+def known_causes(decisions: Decisions, alone: Alone | None) -> Iterator[KnownCause]:
+    """What the cluster reports that explains failing pairs; each pair is explained once.
+
+    `alone` is the node that `heard_alone` has found.
+    """
     remaining = decisions.status == PairStatus.FAIL
-    alone = _heard_alone(decisions)
     if alone is not None:
         cause = _cut_off_with_us(alone, decisions, remaining)
         if cause is not None:
             remaining[cause.explained] = False
             yield cause
-        elif _is_uncertain(alone, decisions):
+        elif alone.uncertain:
             return
     for node in decisions.window.facts.silent:
         cause = _cut_off(node, decisions, remaining)
@@ -75,17 +101,19 @@ def known_causes(decisions: Decisions) -> Iterator[KnownCause]:
                 )  # fmt: skip
 
 
-def without_aftermath(decisions: Decisions, known: Iterable[KnownCause]) -> Decisions:
+def without_aftermath(
+    decisions: Decisions, known: Iterable[KnownCause], alone: Alone | None
+) -> Decisions:
     """The decisions, with pairs undecided that fail because a node has just been cut off.
 
     These are the failing pairs of nodes whose connections still recover, and of the only node that
     is heard: until it is known whether that one is cut off or the others are, and when some of its
     flows to elsewhere work again. Those that a known cause explains still fail.
     """
-    facts, window, alone = decisions.window.facts, decisions.window, _heard_alone(decisions)
+    facts, window = decisions.window.facts, decisions.window
     still = {each for each in window.endpoints if facts.nodes_of(each) & facts.recovering}
     undecided = _at(window.src, decisions, still) | _at(window.dst, decisions, still)
-    if alone is not None and (_is_uncertain(alone, decisions) or (alone.reaches and alone.fails)):
+    if alone is not None and (alone.uncertain or (alone.reaches and alone.fails)):
         undecided |= alone.crossing
     undecided &= decisions.status == PairStatus.FAIL
     for each in known:
@@ -115,28 +143,8 @@ def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCa
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Alone:
-    """The only node that is still heard.
-
-    Attributes:
-        name: which.
-        since_ns: when the first of the others fell silent.
-        crossing: its pairs with other nodes and with what is outside.
-        reaches: whether something has been acknowledged from elsewhere since. Elsewhere is what is
-            neither on a node that reports or is silent, nor a service with pods there, nor an
-            address without a name, which may be one of this node's own.
-        fails: whether a pair with elsewhere fails.
-    """
-
-    name: str
-    since_ns: int
-    crossing: Mask
-    reaches: bool
-    fails: bool
-
-
-def _heard_alone(decisions: Decisions) -> _Alone | None:
+def heard_alone(decisions: Decisions) -> Alone | None:
+    """The only node that is still heard, if there is only one and others are silent."""
     window = decisions.window
     quiet = {each.name: each.since_ns for each in window.facts.silent if not each.heard_again}
     heard = set(window.coverage.nodes_reporting) - set(quiet)
@@ -157,13 +165,13 @@ def _heard_alone(decisions: Decisions) -> _Alone | None:
     pane_ns = (window.end_ns - window.start_ns) // len(window.panes)
     panes = window.panes[: max(0, (window.end_ns - since_ns) // pane_ns - 1)]
     acknowledged = total(panes.sum(axis=0), "bytes_acked") > 0
-    return _Alone(
-        name, since_ns, crossing, bool((elsewhere & acknowledged).any()),
-        bool((elsewhere & (decisions.status == PairStatus.FAIL)).any()),
-    )  # fmt: skip
+    reaches = bool((elsewhere & acknowledged).any())
+    fails = bool((elsewhere & (decisions.status == PairStatus.FAIL)).any())
+    early = window.end_ns - since_ns < 2 * (window.end_ns - window.start_ns)
+    return Alone(name, since_ns, crossing, reaches, fails, early and not reaches and not fails)
 
 
-def _cut_off_with_us(alone: _Alone, decisions: Decisions, remaining: Mask) -> KnownCause | None:
+def _cut_off_with_us(alone: Alone, decisions: Decisions, remaining: Mask) -> KnownCause | None:
     explained = np.flatnonzero(remaining & alone.crossing)
     if alone.reaches or not alone.fails or not explained.size:
         return None
@@ -172,13 +180,6 @@ def _cut_off_with_us(alone: _Alone, decisions: Decisions, remaining: Mask) -> Kn
         _node(alone.name, on_it), f"no other node has been heard since {_time(alone.since_ns)} UTC",
         "both", explained, np.zeros(0, np.int64),
     )  # fmt: skip
-
-
-def _is_uncertain(alone: _Alone, decisions: Decisions) -> bool:
-    """Whether it is too early to say which side is cut off: nothing elsewhere says so yet."""
-    window = decisions.window
-    early = window.end_ns - alone.since_ns < 2 * (window.end_ns - window.start_ns)
-    return early and not alone.reaches and not alone.fails
 
 
 def _node(name: str, on_it: set[Endpoint]) -> Component:

@@ -12,12 +12,13 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_rca.facts import SilentNode
 from flowverdict_rca.settings import RcaSettings
 
-__all__ = ["Nodes"]
+__all__ = ["KNOWN_NS", "Nodes"]
 
 _SECOND = 1_000_000_000
 _SLACK_NS = _SECOND // 2
 _ACTIVE_NS = 30 * _SECOND
-_KNOWN_NS = 600 * _SECOND
+KNOWN_NS = 600 * _SECOND
+"""What was seen last longer ago than this is forgotten."""
 _RTO_MAX_NS = 120 * _SECOND
 
 
@@ -53,11 +54,11 @@ class Nodes:
 
     def heard(self, now_ns: int) -> dict[str, int]:
         """For each known node, the end of its last interval."""
-        return {node: at for node, at in self._heard.items() if at > now_ns - _KNOWN_NS}
+        return {node: at for node, at in self._heard.items() if at > now_ns - KNOWN_NS}
 
     def gaps(self, now_ns: int) -> dict[str, tuple[int, int]]:
         """For each known node, its last gap, if it had one."""
-        return {node: gap for node, gap in self._gaps.items() if gap[1] > now_ns - _KNOWN_NS}
+        return {node: gap for node, gap in self._gaps.items() if gap[1] > now_ns - KNOWN_NS}
 
     def have_passed(self, end_ns: int) -> bool:
         """Whether every active node has, or a slow one has been waited for long enough."""

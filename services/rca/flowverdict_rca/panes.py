@@ -15,14 +15,13 @@ from flowverdict_contracts.verdicts import Coverage
 from flowverdict_flows.endpoint import Endpoint, Sighting
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairRows, PairSums
 from flowverdict_rca.facts import Facts
-from flowverdict_rca.nodes import Nodes
+from flowverdict_rca.nodes import KNOWN_NS, Nodes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Window
 
 __all__ = ["Panes"]
 
 _SECOND = 1_000_000_000
-_KNOWN_NS = 600 * _SECOND
 _SPARE_PAIRS = 1000
 
 
@@ -225,7 +224,7 @@ class Panes:
             conditions |= {each: text for each, text in pane.conditions.items() if text}
             caught_up |= pane.caught_up
         for service, pods in list(self._backends.items()):
-            kept = {pod: at for pod, at in pods.items() if at > end_ns - _KNOWN_NS}
+            kept = {pod: at for pod, at in pods.items() if at > end_ns - KNOWN_NS}
             if kept:
                 self._backends[service] = kept
             else:
