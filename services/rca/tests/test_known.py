@@ -98,14 +98,20 @@ N2_CUT = [backend(flow("c@n2", "a@n1", True), "api"), flow("c@n2", "d@n2"), flow
 N3 = [flow("e@n3", "a@n1")]
 
 
-def test_a_node_that_falls_silent_as_flows_to_it_fail_is_blamed_alone_until_it_is_heard_again() -> (
-    None
-):
+def cluster_after_n2_was_cut_off(seconds: int) -> Cluster:
+    """All was well, then n2 was cut off for so long, and what it counted has just arrived."""
     cluster = Cluster()
     cluster.passes(20, n1=N1, n2=N2, n3=N3)
     cut = cluster.second
-    cluster.passes(40, n1=N1_CUT, n3=N3)
+    cluster.passes(seconds, n1=N1_CUT, n3=N3)
     cluster.report("n2", N2_CUT, since=cut)
+    return cluster
+
+
+def test_a_node_that_falls_silent_as_flows_to_it_fail_is_blamed_alone_until_it_is_heard_again() -> (
+    None
+):
+    cluster = cluster_after_n2_was_cut_off(40)
     cluster.passes(30, n1=N1, n2=N2, n3=N3)
     found = {each for each in cluster.blamed() if each}
     assert found == {("node n2",)}
@@ -135,11 +141,7 @@ def test_a_node_that_is_silent_stays_so_over_a_restart() -> None:
 
 
 def test_flows_that_recover_late_after_a_node_was_cut_off_are_no_incident_of_their_own() -> None:
-    cluster = Cluster()
-    cluster.passes(20, n1=N1, n2=N2, n3=N3)
-    cut = cluster.second
-    cluster.passes(40, n1=N1_CUT, n3=N3)
-    cluster.report("n2", N2_CUT, since=cut)
+    cluster = cluster_after_n2_was_cut_off(40)
     late = [flow("f@n2", "api-server@cp", True), flow("g@n2", "api-server@cp", True)]
     cluster.passes(35, n1=N1, n2=[*N2, *late], n3=N3)
     cluster.passes(30, n1=N1, n2=N2, n3=N3)
@@ -148,11 +150,7 @@ def test_flows_that_recover_late_after_a_node_was_cut_off_are_no_incident_of_the
 
 
 def test_what_fails_long_after_a_node_was_heard_again_is_judged() -> None:
-    cluster = Cluster()
-    cluster.passes(20, n1=N1, n2=N2, n3=N3)
-    cut = cluster.second
-    cluster.passes(20, n1=N1_CUT, n3=N3)
-    cluster.report("n2", N2_CUT, since=cut)
+    cluster = cluster_after_n2_was_cut_off(20)
     cluster.passes(60, n1=N1, n2=N2, n3=N3)
     before = len(cluster.judgements)
     fails = [flow("f@n2", f"{pod}@n1", True) for pod in "abcd"]
