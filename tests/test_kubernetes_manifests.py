@@ -124,6 +124,7 @@ def test_the_validator_refuses_what_kubernetes_would() -> None:
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_everything_is_in_one_namespace_and_named_once(overlay: str) -> None:
     cluster_wide = {"Namespace", "ClusterRole", "ClusterRoleBinding", "PriorityClass"}
+    cluster_wide |= {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}
     cluster_wide.add("SecurityContextConstraints")
     names = []
     for thing in built(overlay):
@@ -416,6 +417,17 @@ def test_production_has_three_nats_servers_apart_and_speaks_tls() -> None:
         if labels(template).get("flowverdict.io/uses-nats"):
             mounts = [m["mountPath"] for c in containers(template) for m in c["volumeMounts"]]
             assert "/etc/nats-ca" in mounts, owner
+
+
+def test_an_installation_with_one_nats_server_refuses_each_object_of_production() -> None:
+    for overlay in OVERLAYS:
+        servers = find(overlay, "StatefulSet", "nats")["spec"]["replicas"]
+        policies = of_kind(overlay, "ValidatingAdmissionPolicy")
+        assert len(policies) == (servers == 1), overlay
+        for policy in policies:
+            refused = policy["spec"]["matchConstraints"]["objectSelector"]["matchLabels"]
+            for thing in built("production"):
+                assert refused.items() <= thing["metadata"]["labels"].items(), name_of(thing)
 
 
 def test_the_nats_volume_holds_the_streams() -> None:

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from flowverdict_runtime.stored_messages import stored_messages
 __all__ = ["NAMESPACE", "Incident", "Installation"]
 
 NAMESPACE = "flowverdict"
+VERSION = "0.1.0"
 FOLDER = Path(__file__).parent
 
 
@@ -86,15 +88,32 @@ class Installation:
         self.kubectl("apply", "-k", str(FOLDER))
         self.kubectl("apply", "-f", str(FOLDER / "shop.yaml"))
         for namespace in (NAMESPACE, "shop"):
-            for workload in self.get("deploy,sts,ds", "-n", namespace)["items"]:
-                name = f"{workload['kind']}/{workload['metadata']['name']}"
-                self.kubectl("-n", namespace, "rollout", "status", name, "--timeout=180s")
+            self.await_ready(namespace)
+
+    def await_ready(self, namespace: str) -> None:
+        for workload in self.get("deploy,sts,ds", "-n", namespace)["items"]:
+            name = f"{workload['kind']}/{workload['metadata']['name']}"
+            self.kubectl("-n", namespace, "rollout", "status", name, "--timeout=180s")
+
+    def upgrade(self, version: str) -> None:
+        """Install a version over this one: the same images under another tag."""
+        ours = self.kubectl("kustomize", str(FOLDER))
+        images = sorted(set(re.findall(r"image: (ghcr.io/flowverdict/[a-z-]+):", ours)))
+        for node in self.machines.nodes():
+            for image in images:
+                node.inside([f"{self.machines.programs}/ctr", "--namespace=k8s.io", "images", "tag",
+                             "--force", f"{image}:{VERSION}", f"{image}:{version}"])  # fmt: skip
+        newer = re.sub(rf"(image: ghcr.io/flowverdict/[a-z-]+):{VERSION}", rf"\1:{version}", ours)
+        assert newer != ours
+        self.kubectl("apply", "-f", "-", text=newer)
+        self.await_ready(NAMESPACE)
 
     def delete(self) -> None:
         """Remove it all; fails if anything of it stays."""
         self.kubectl("delete", "-f", str(FOLDER / "shop.yaml"), "--ignore-not-found")
         self.kubectl("delete", "-k", str(FOLDER), "--ignore-not-found")
-        kinds = "namespace,clusterrole,clusterrolebinding,priorityclass,persistentvolume"
+        kinds = "namespace,clusterrole,clusterrolebinding,priorityclass,persistentvolume,"
+        kinds += "validatingadmissionpolicy,validatingadmissionpolicybinding"
         deadline = time.monotonic() + 60
         while left := [each for each in self._named(kinds) if NAMESPACE in each]:
             assert time.monotonic() < deadline, left

@@ -45,6 +45,18 @@ def test_a_second_apply_changes_nothing(installation: Installation) -> None:
     assert _generations(installation) == before
 
 
+def test_production_over_it_is_refused_before_anything_is_changed(
+    installation: Installation,
+) -> None:
+    before = _generations(installation)
+    production = FOLDER.parents[1] / "deploy/k8s/overlays/production"
+    with pytest.raises(AssertionError, match="installed here with one NATS server"):
+        installation.kubectl("apply", "-k", str(production))
+    assert _generations(installation) == before
+    secrets = installation.get("secret", "-n", NAMESPACE)["items"]
+    assert "nats-tls" not in {each["metadata"]["name"] for each in secrets}
+
+
 def test_the_doctor_finds_nothing_broken(installation: Installation) -> None:
     inside, job = ("-n", NAMESPACE), "job/doctor-1"
     deadline = time.monotonic() + 240

@@ -6,14 +6,36 @@ They take long: `script/cluster test --day` runs them.
 import asyncio
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from conftest import eventually
+from flowverdict_lab.kubernetes.cluster import Cluster
 from flowverdict_lab.kubernetes.control_plane import start_api_server
-from tests.cluster.installation import Incident, Installation
+from tests.cluster.installation import NAMESPACE, Incident, Installation, in_network
 
+CALL = """
+import socket, sys, time
+while True:
+    try:
+        with socket.create_connection((sys.argv[1], int(sys.argv[2])), 1) as connection:
+            connection.sendall(b"x" * 10_000)
+    except OSError:
+        pass
+    time.sleep(0.2)
+"""
+SERVE = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 9000))
+while True:
+    with server.accept()[0] as connection:
+        while connection.recv(65536):
+            pass
+"""
 Fault = Callable[[], contextlib.AbstractContextManager[None]]
 
 
@@ -42,6 +64,32 @@ def blamed(found: list[Incident]) -> list[str]:
     return sorted(each.blamed for each in found)
 
 
+@contextlib.contextmanager
+def calling(process: int, address: str, port: int) -> Iterator[None]:
+    """From the network of a process, connections to an address are tried, whether it answers."""
+    inside = ["nsenter", f"--net=/proc/{process}/ns/net", "--", sys.executable, "-c"]
+    caller = subprocess.Popen([*inside, CALL, address, str(port)])
+    try:
+        yield
+    finally:
+        caller.kill()
+        caller.wait()
+
+
+@contextlib.contextmanager
+def serving(process: int, address: str) -> Iterator[None]:
+    """In the network of a node's first process, a server listens on port 9000 of a new address."""
+    in_network(process, "ip", "address", "add", f"{address}/24", "dev", "eth0")
+    inside = ["nsenter", f"--net=/proc/{process}/ns/net", "--", sys.executable, "-c"]
+    server = subprocess.Popen([*inside, SERVE, address])
+    try:
+        yield
+    finally:
+        server.kill()
+        server.wait()
+        in_network(process, "ip", "address", "delete", f"{address}/24", "dev", "eth0")
+
+
 @pytest.mark.day
 async def test_a_node_that_is_cut_off_is_one_incident(installation: Installation) -> None:
     found = await incidents(installation, lambda: installation.cut_off("n2"))
@@ -65,6 +113,62 @@ async def test_a_rollout_is_no_incident(installation: Installation) -> None:
         yield
 
     assert blamed(await incidents(installation, rollout)) == []
+
+
+@pytest.mark.day
+async def test_scaling_to_one_and_back_and_a_forced_deletion_are_no_incident(
+    installation: Installation,
+) -> None:
+    @contextlib.contextmanager
+    def scaled_and_deleted() -> Iterator[None]:
+        installation.kubectl("-n", "shop", "scale", "deployment/api", "--replicas=1")
+        time.sleep(10)
+        installation.kubectl("-n", "shop", "scale", "deployment/api", "--replicas=4")
+        pod = f"pod/{installation.pods('shop', 'app=front')[0]['metadata']['name']}"
+        installation.kubectl("-n", "shop", "delete", pod, "--force", "--grace-period=0")
+        yield
+
+    assert blamed(await incidents(installation, scaled_and_deleted)) == []
+
+
+@pytest.mark.day
+async def test_a_deleted_pod_that_others_still_call_is_no_incident(
+    installation: Installation,
+) -> None:
+    deleted = installation.pods("shop", "app=api")[0]
+    address = deleted["status"]["podIP"]
+
+    @contextlib.contextmanager
+    def deleted_and_called() -> Iterator[None]:
+        name = f"pod/{deleted['metadata']['name']}"
+        installation.kubectl("-n", "shop", "delete", name, "--wait=false")
+        with contextlib.ExitStack() as callers:
+            for caller in installation.pods("shop", "app=front"):
+                process = installation.process_in(caller)
+                callers.enter_context(calling(process, address, 8080))
+            yield
+
+    assert blamed(await incidents(installation, deleted_and_called)) == []
+
+
+@pytest.mark.day
+async def test_a_second_cluster_on_the_same_kernel_is_not_in_the_counts(
+    installation: Installation,
+) -> None:
+    first = installation.machines
+    second = Cluster(f"{first.name}-2")
+    shared = "10.202.0.77"  # each has it, on its own first node
+    try:
+        second.up(first.programs, 1, print)
+        with serving(second.node("n1").pid, "10.202.0.78"), serving(first.node("n1").pid, shared):
+            with (
+                calling(second.control_plane.pid, "10.202.0.78", 9000),
+                calling(first.control_plane.pid, shared, 9000),
+            ):
+                await eventually(lambda: shared in installation.metrics("exporter", 9191), 60)
+            assert "10.202.0.78" not in installation.metrics("exporter", 9191)
+    finally:
+        second.down()
 
 
 @pytest.mark.day
@@ -155,3 +259,19 @@ async def test_loss_on_a_nodes_wire_is_the_node_or_the_link_between_nodes(
 ) -> None:
     found = await incidents(installation, lambda: installation.loss(percent, node="n2"))
     assert blamed(found) in (["node n2"], ["the link between nodes n1 <-> n2"])
+
+
+@pytest.mark.day
+async def test_a_new_version_over_this_one_is_ready_and_blames_nobody(
+    installation: Installation,
+) -> None:
+    @contextlib.contextmanager
+    def upgraded() -> Iterator[None]:
+        installation.upgrade("0.1.1")
+        yield
+
+    assert blamed(await incidents(installation, upgraded)) == []
+    for pod in installation.pods(NAMESPACE):
+        for container in pod["spec"]["containers"]:
+            if container["image"].startswith("ghcr.io/flowverdict/"):
+                assert container["image"].endswith(":0.1.1"), pod["metadata"]["name"]

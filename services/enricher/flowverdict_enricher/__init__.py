@@ -4,6 +4,7 @@
 `directory`   who had an address, and when.
 `enrich`      raw records and a directory to an enriched batch.
 `inventory`   names from a file.
-`kubernetes`  lists and watches a cluster's API; `cluster` turns its objects into names.
+`kubernetes`  lists and watches a cluster's API; `cluster` turns its `objects` into names, and
+              `entered_addresses` says which service a hand-made endpoint slice names.
 `containers`  names from Docker.
 """

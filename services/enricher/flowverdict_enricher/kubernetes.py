@@ -18,7 +18,7 @@ import msgspec
 import urllib3
 from kubernetes import client, config
 
-from flowverdict_enricher import cluster
+from flowverdict_enricher import objects
 from flowverdict_enricher.cluster import Cluster
 from flowverdict_enricher.directory import Directory
 from flowverdict_runtime.context import CannotRun, Context
@@ -45,15 +45,15 @@ class _Resource:
 
     name: str
     path: str
-    kind: type[cluster.Object]
+    kind: type[objects.Object]
 
 
-_KINDS: dict[str, type[cluster.Object]] = {
-    "nodes": cluster.Node,
-    "services": cluster.ClusterService,
-    "endpointslices": cluster.EndpointSlice,
-    "jobs": cluster.Job,
-    "pods": cluster.Pod,
+_KINDS: dict[str, type[objects.Object]] = {
+    "nodes": objects.Node,
+    "services": objects.ClusterService,
+    "endpointslices": objects.EndpointSlice,
+    "jobs": objects.Job,
+    "pods": objects.Pod,
 }
 _RESOURCES = tuple(_Resource(each.name, each.path, _KINDS[each.name]) for each in WATCHED)
 
@@ -173,7 +173,7 @@ def _why(error: Exception) -> str:
     return str(getattr(error, "reason", "") or error) or type(error).__name__
 
 
-def _decoded(raw: msgspec.Raw, resource: _Resource) -> cluster.Object | None:
+def _decoded(raw: msgspec.Raw, resource: _Resource) -> objects.Object | None:
     """The object, or None if it is malformed, so that the others still get their names."""
     try:
         return msgspec.json.decode(raw, type=resource.kind)

@@ -6,16 +6,9 @@ from hypothesis import strategies as st
 
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import Names
-from flowverdict_enricher.cluster import (
-    Cluster,
-    ClusterService,
-    EndpointSlice,
-    Job,
-    Node,
-    Object,
-    Pod,
-)
+from flowverdict_enricher.cluster import Cluster
 from flowverdict_enricher.directory import Directory
+from flowverdict_enricher.objects import ClusterService, EndpointSlice, Job, Node, Object, Pod
 
 PODS, NODES, SERVICES, JOBS = ("p0", "p1", "p2"), ("n0", "n1"), ("s0", "s1"), ("j0", "j1")
 LATE = 1 << 62

@@ -1,0 +1,220 @@
+"""The objects of the Kubernetes API that names come from, with the fields that are read."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Iterable
+from datetime import datetime
+
+import msgspec
+
+from flowverdict_contracts.addresses import to_bytes
+
+__all__ = [
+    "ClusterService",
+    "EndpointSlice",
+    "Job",
+    "Metadata",
+    "Node",
+    "Object",
+    "Owner",
+    "Pod",
+    "Service",
+]
+
+Service = tuple[str, str]
+"""Namespace and name of a service."""
+
+
+class Owner(msgspec.Struct):
+    """Another object that an object belongs to."""
+
+    kind: str
+    name: str
+    uid: str = ""
+    controller: bool = False
+
+
+class Metadata(msgspec.Struct, rename="camel"):
+    """The metadata of every object."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    labels: dict[str, str] = {}
+    owner_references: list[Owner] = []
+    creation_timestamp: datetime | None = None
+    deletion_timestamp: datetime | None = None
+
+    def controller(self) -> Owner | None:
+        """The one owner that manages the object."""
+        return next((each for each in self.owner_references if each.controller), None)
+
+    def created_ns(self) -> int:
+        """When it was created, in nanoseconds since 1970; now if it does not say."""
+        return _nanoseconds(self.creation_timestamp)
+
+
+class _Condition(msgspec.Struct):
+    type: str = ""
+    status: str = ""
+
+
+def _is_not_ready(conditions: Iterable[_Condition]) -> bool:
+    return any(each.type == "Ready" and each.status != "True" for each in conditions)
+
+
+class _Ip(msgspec.Struct):
+    ip: str = ""
+
+
+class _PodSpec(msgspec.Struct, rename="camel"):
+    node_name: str = ""
+    host_network: bool = False
+
+
+class _PodStatus(msgspec.Struct):
+    phase: str = ""
+    conditions: list[_Condition] = []
+    pod_ips: list[_Ip] = msgspec.field(default_factory=list, name="podIPs")
+    start_time: datetime | None = msgspec.field(default=None, name="startTime")
+
+
+class Pod(msgspec.Struct):
+    """A v1 Pod."""
+
+    metadata: Metadata
+    spec: _PodSpec = msgspec.field(default_factory=_PodSpec)
+    status: _PodStatus = msgspec.field(default_factory=_PodStatus)
+
+    def has_finished(self) -> bool:
+        """Whether its addresses may be reused, although the object remains."""
+        return self.status.phase in ("Succeeded", "Failed")
+
+    def addresses(self) -> list[bytes]:
+        """Its own; it has none on the network of its node."""
+        return [] if self.spec.host_network else _packed(each.ip for each in self.status.pod_ips)
+
+    def started_ns(self) -> int:
+        """When it was started, or else created, in nanoseconds since 1970."""
+        return _nanoseconds(self.status.start_time or self.metadata.creation_timestamp)
+
+    def condition(self) -> str:
+        """As in an enriched row."""
+        if self.metadata.deletion_timestamp is not None:
+            return "terminating"
+        return "not_ready" if _is_not_ready(self.status.conditions) else ""
+
+
+class _NodeAddress(msgspec.Struct):
+    address: str = ""
+
+
+class _NodeStatus(msgspec.Struct):
+    addresses: list[_NodeAddress] = []
+    conditions: list[_Condition] = []
+
+
+class Node(msgspec.Struct):
+    """A v1 Node."""
+
+    metadata: Metadata
+    status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
+
+    def addresses(self) -> list[bytes]:
+        """Its addresses, without those that are names, such as one of type Hostname."""
+        return _packed(each.address for each in self.status.addresses)
+
+    def zone(self) -> str:
+        """The zone it is in; empty if it does not say."""
+        return self.metadata.labels.get("topology.kubernetes.io/zone", "")
+
+    def condition(self) -> str:
+        """As in an enriched row."""
+        return "not_ready" if _is_not_ready(self.status.conditions) else ""
+
+
+class _ServiceSpec(msgspec.Struct):
+    cluster_ips: list[str] = msgspec.field(default_factory=list, name="clusterIPs")
+
+
+class ClusterService(msgspec.Struct):
+    """A v1 Service."""
+
+    metadata: Metadata
+    spec: _ServiceSpec = msgspec.field(default_factory=_ServiceSpec)
+
+    def key(self) -> Service:
+        """Its namespace and name."""
+        return self.metadata.namespace, self.metadata.name
+
+    def addresses(self) -> list[bytes]:
+        """Its cluster addresses.
+
+        Load balancer addresses are left out: some load balancers use the addresses of the nodes.
+        """
+        return _packed(self.spec.cluster_ips)
+
+
+class _Target(msgspec.Struct):
+    kind: str = ""
+    uid: str = ""
+
+
+class _EndpointConditions(msgspec.Struct):
+    ready: bool | None = None
+
+
+class _SliceEndpoint(msgspec.Struct, rename="camel"):
+    addresses: list[str] = []
+    target_ref: _Target | None = None
+    conditions: _EndpointConditions = msgspec.field(default_factory=_EndpointConditions)
+
+
+class EndpointSlice(msgspec.Struct):
+    """A discovery.k8s.io/v1 EndpointSlice: a part of what is behind a service."""
+
+    metadata: Metadata
+    endpoints: list[_SliceEndpoint] | None = None
+
+    def service(self) -> Service:
+        """Namespace and name of the service; the name is empty if it belongs to none."""
+        name = self.metadata.labels.get("kubernetes.io/service-name", "")
+        return self.metadata.namespace, name
+
+    def pods(self) -> set[str]:
+        """The uids of its pods."""
+        targets = (each.target_ref for each in self.endpoints or ())
+        return {each.uid for each in targets if each and each.kind == "Pod"}
+
+    def entered(self) -> frozenset[bytes]:
+        """The addresses that somebody entered: those of no object of the cluster."""
+        entered = (each.addresses for each in self.endpoints or () if each.target_ref is None)
+        return frozenset(_packed(itertools.chain.from_iterable(entered)))
+
+    def has_ready(self) -> bool:
+        """Whether any of its endpoints is ready; one that does not say so is (KEP-752)."""
+        return any(each.conditions.ready is not False for each in self.endpoints or ())
+
+
+class Job(msgspec.Struct):
+    """A batch/v1 Job, read for its owner."""
+
+    metadata: Metadata
+
+
+Object = Pod | Node | ClusterService | EndpointSlice | Job
+
+
+def _nanoseconds(time_: datetime | None) -> int:
+    return int(time_.timestamp() * 1e9) if time_ else time.time_ns()
+
+
+def _packed(texts: Iterable[str]) -> list[bytes]:
+    """Those of `texts` that are addresses; a headless service, for example, has "None"."""
+    found = []
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            found.append(to_bytes(text))
+    return found
