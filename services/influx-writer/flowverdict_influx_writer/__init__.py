@@ -2,6 +2,7 @@
 
 `server`    the service.
 `points`    messages as lines of the line protocol.
-`database`  InfluxDB: writing with retries.
+`database`  lines of many messages in one request, repeated until InfluxDB has stored them.
+`client`    write requests to InfluxDB, and what its refusals mean.
 `check`     `--check`: whether InfluxDB would accept points.
 """

@@ -1,6 +1,5 @@
 """The influx-writer with a real InfluxDB: whatever happens, nothing is lost and nothing twice."""
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -13,18 +12,18 @@ from pathlib import Path
 import pytest
 from influxdb_client.client.write_api import SYNCHRONOUS
 from nats.aio.client import Client
-from nats.js.errors import NotFoundError
 from prometheus_client import REGISTRY
 
 from conftest import NatsServer, enriched_batch, eventually, flow_row, header
 from flowverdict_contracts import enriched
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
-from flowverdict_influx_writer import server
 from flowverdict_influx_writer.check import check_database
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.settings import load
 from flowverdict_runtime.streams import ensure_streams
+from tests import influx_writing
+from tests.influx_writing import acknowledged
 from tests.real_influxdb import InfluxDB, needs_influxdb
 
 pytestmark = needs_influxdb
@@ -61,34 +60,12 @@ def environ(
 
 @contextlib.asynccontextmanager
 async def writing() -> AsyncIterator[Context]:
-    """The service, until the block ends; then it must end, too."""
-    context = Context()
-    context.health.ready("start")
-    task = asyncio.create_task(server.run(load(InfluxWriterSettings), context))
-    try:
+    async with influx_writing.writing(load(InfluxWriterSettings)) as context:
         yield context
-    finally:
-        context.stopping.set()
-        await asyncio.wait_for(task, 20)
 
 
 async def publish(client: Client, first: int, count: int, second: float | None = None) -> None:
-    """Messages with one pair each; the n-th has n segments."""
-    jetstream = client.jetstream()
-    await ensure_streams(jetstream)
-    for number in range(first, first + count):
-        batch = enriched_batch(flow_row("pod-a", f"pod-{number % 3}", segments_sent=number))
-        time_of = (time.time() if second is None else second) + number
-        headers = header(time_of, number).encode(enriched.SCHEMA)
-        await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=headers)
-
-
-async def acknowledged(client: Client) -> bool:
-    try:
-        info = await client.jetstream().consumer_info(FLOWS_ENRICHED, "influx-writer")
-    except NotFoundError:
-        return False
-    return (info.num_pending, info.num_ack_pending) == (0, 0)
+    await influx_writing.publish(client, first, count, time.time() if second is None else second)
 
 
 def counted(name: str, **labels: str) -> float:

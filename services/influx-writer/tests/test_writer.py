@@ -1,22 +1,17 @@
 """Messages in, points in the store: whatever the store answers, nothing lost and nothing twice."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from nats.aio.client import Client
-from nats.js.errors import NotFoundError
 from prometheus_client import REGISTRY
 
-from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row, header
-from flowverdict_contracts import enriched, verdicts
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED, SUBJECT_VERDICTS
-from flowverdict_influx_writer import server
+from conftest import NatsServer, a_verdict, eventually
+from flowverdict_contracts import verdicts
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_VERDICTS
 from flowverdict_influx_writer.settings import InfluxWriterSettings
-from flowverdict_runtime.context import Context
 from flowverdict_runtime.settings import load
-from flowverdict_runtime.streams import ensure_streams
+from tests.influx_writing import acknowledged, publish, writing
 from tests.stand_ins.influx import InfluxStandIn
 
 
@@ -37,29 +32,6 @@ def settings_for(nats_url: str, influx_url: str, token: str = "secret") -> Influ
     return load(InfluxWriterSettings, environ)
 
 
-@contextlib.asynccontextmanager
-async def writing(settings: InfluxWriterSettings) -> AsyncIterator[Context]:
-    """The service, until the block ends; then it must end, too."""
-    context = Context()
-    context.health.ready("start")
-    task = asyncio.create_task(server.run(settings, context))
-    try:
-        yield context
-    finally:
-        context.stopping.set()
-        await asyncio.wait_for(task, 20)
-
-
-async def publish(client: Client, first: int, count: int) -> None:
-    """Messages with one pair each; the n-th has n segments."""
-    jetstream = client.jetstream()
-    await ensure_streams(jetstream)
-    for number in range(first, first + count):
-        batch = enriched_batch(flow_row("pod-a", f"pod-{number % 3}", segments_sent=number))
-        headers = header(1_000_000 + number, number).encode(enriched.SCHEMA)
-        await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=headers)
-
-
 def segments(influx: InfluxStandIn) -> int:
     fields = [dict(f.split("=") for f in each.split(",")) for each in influx.points.values()]
     return sum(int(each["segments_sent"].rstrip("i")) for each in fields)
@@ -68,14 +40,6 @@ def segments(influx: InfluxStandIn) -> int:
 def refused(status: str) -> float:
     name, labels = "flowverdict_influx_points_refused_total", {"status": status}
     return REGISTRY.get_sample_value(name, labels) or 0.0
-
-
-async def acknowledged(client: Client) -> bool:
-    try:
-        info = await client.jetstream().consumer_info(FLOWS_ENRICHED, "influx-writer")
-    except NotFoundError:
-        return False
-    return (info.num_pending, info.num_ack_pending) == (0, 0)
 
 
 async def test_flows_and_verdicts_are_written(
