@@ -20,9 +20,7 @@ PANELS = {panel.title: panel for panel in HISTORY.panels}
 def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDB]:
     """Ten seconds of two flows, one of which retransmits, and a verdict on it."""
     folder = tmp_path_factory.mktemp("history")
-    database = InfluxDB(folder)
-    database.start()
-    try:
+    with InfluxDB(folder) as database:
         assert database.set_up(folder).returncode == 0
         rows = [
             flow_row("pod-a@n1", "pod-b@n1", retransmitted_segments=5, rtt_us=700),
@@ -36,8 +34,6 @@ def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDB]:
         with database.client() as client, client.write_api(SYNCHRONOUS) as api:
             api.write("flowverdict", record="".join(lines))
         yield database
-    finally:
-        database.stop()
 
 
 @pytest.mark.parametrize("title", PANELS)

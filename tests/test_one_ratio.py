@@ -78,9 +78,7 @@ def test_both_tables_of_tail_show_it() -> None:
 def test_influxdbs_board_computes_it_from_the_points(tmp_path: Path) -> None:
     header = IntervalHeader("n1", "run", 1, time.time_ns() - 10**9, time.time_ns())
     lines, _ = FlowPoints().lines(header, BATCH)
-    influxdb = InfluxDB(tmp_path)
-    influxdb.start()
-    try:
+    with InfluxDB(tmp_path) as influxdb:
         assert influxdb.set_up(tmp_path).returncode == 0
         with influxdb.client() as client, client.write_api(SYNCHRONOUS) as api:
             api.write("flowverdict", record=lines)
@@ -95,8 +93,6 @@ def test_influxdbs_board_computes_it_from_the_points(tmp_path: Path) -> None:
         for each in queries:
             (row,) = influxdb.query(VARIABLES + each)
             assert row["_value"] == pytest.approx(DATA)
-    finally:
-        influxdb.stop()
 
 
 @pytest.fixture

@@ -18,10 +18,8 @@ FROM_BUCKET = 'from(bucket: "flowverdict") |> range(start: -1h)'
 
 @pytest.fixture
 def influxdb(tmp_path: Path) -> Iterator[InfluxDB]:
-    database = InfluxDB(tmp_path)
-    database.start()
-    yield database
-    database.stop()
+    with InfluxDB(tmp_path) as database:
+        yield database
 
 
 @pytest.fixture

@@ -145,9 +145,7 @@ def test_what_is_wrong_with_a_store_is_reported_with_what_to_do(
 def test_a_token_is_judged_by_what_it_can_do_with_the_bucket(
     stores: Stores, tmp_path: Path
 ) -> None:
-    influxdb = InfluxDB(tmp_path)
-    influxdb.start()
-    try:
+    with InfluxDB(tmp_path) as influxdb:
         assert influxdb.set_up(tmp_path).returncode == 0
         read, write = (
             (tmp_path / f"influxdb-{each}-token").read_text() for each in ("read", "write")
@@ -168,8 +166,6 @@ def test_a_token_is_judged_by_what_it_can_do_with_the_bucket(
         assert found(other) == (
             "broken", "the token can neither read nor write the bucket flowverdict",
         )  # fmt: skip
-    finally:
-        influxdb.stop()
 
 
 def test_a_store_that_nobody_spoke_of_is_only_a_warning(stores: Stores) -> None:

@@ -32,12 +32,10 @@ DAY = 86_400
 
 @pytest.fixture
 def influxdb(tmp_path: Path) -> Iterator[InfluxDB]:
-    database = InfluxDB(tmp_path)
-    database.start()
-    done = database.set_up(tmp_path)
-    assert done.returncode == 0, done.stderr
-    yield database
-    database.stop()
+    with InfluxDB(tmp_path) as database:
+        done = database.set_up(tmp_path)
+        assert done.returncode == 0, done.stderr
+        yield database
 
 
 @pytest.fixture
@@ -235,9 +233,7 @@ async def test_a_full_disk_loses_nothing_once_there_is_room_and_influxdb_has_bee
     disk: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    influxdb = InfluxDB(tmp_path, disk)
-    influxdb.start()
-    try:
+    with InfluxDB(tmp_path, disk) as influxdb:
         assert influxdb.set_up(tmp_path).returncode == 0
         monkeypatch.setenv("FLOWVERDICT_NATS_URL", nats_server.url)
         monkeypatch.setenv("FLOWVERDICT_INFLUX_URL", influxdb.url)
@@ -256,5 +252,3 @@ async def test_a_full_disk_loses_nothing_once_there_is_room_and_influxdb_has_bee
             influxdb.start()
             await eventually(lambda: acknowledged(nats_client))
         assert sorted(influxdb.field("segments_sent")) == list(range(1, 306))
-    finally:
-        influxdb.stop()
