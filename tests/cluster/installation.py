@@ -90,10 +90,11 @@ class Installation:
         for namespace in (NAMESPACE, "shop"):
             self.await_ready(namespace)
 
-    def await_ready(self, namespace: str) -> None:
+    def await_ready(self, namespace: str, seconds: int = 180) -> None:
         for workload in self.get("deploy,sts,ds", "-n", namespace)["items"]:
             name = f"{workload['kind']}/{workload['metadata']['name']}"
-            self.kubectl("-n", namespace, "rollout", "status", name, "--timeout=180s")
+            self.kubectl("-n", namespace, "rollout", "status", name,
+                         f"--timeout={seconds}s")  # fmt: skip
 
     def upgrade(self, version: str) -> None:
         """Install a version over this one: the same images under another tag."""

@@ -53,6 +53,7 @@ _NAMESPACE_OFFSETS = {
     "TASK_STRUCT_NSPROXY": ("task_struct", "nsproxy"),
     "TASK_STRUCT_THREAD_PID": ("task_struct", "thread_pid"),
     "NSPROXY_NET_NS": ("nsproxy", "net_ns"),
+    "NET_COOKIE": ("net", "net_cookie"),
     "PID_LEVEL": ("pid", "level"),
     "PID_NUMBERS": ("pid", "numbers"),
     "UPID_NS": ("upid", "ns"),

@@ -19,7 +19,7 @@ __all__ = ["Namespaces"]
 
 log = logging.getLogger(__name__)
 
-_OF_ANOTHER = 2
+_OF_ANOTHER, _OWNER_BITS = 2, 3
 _OFFSET = next(field.offset for field in FIELDS if field.name == "netns")
 
 
@@ -60,12 +60,12 @@ class Namespaces:
 
     def _belongs_to_another(self, inode: int) -> bool:
         try:
-            owner = lookup(self._maps[OWNERS_MAP], ctypes.c_uint32(inode), ctypes.c_uint8)
+            found = lookup(self._maps[OWNERS_MAP], ctypes.c_uint32(inode), ctypes.c_uint64)
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
             return False  # nothing has run in it yet; better counted twice than not at all
-        return owner == _OF_ANOTHER
+        return found & _OWNER_BITS == _OF_ANOTHER
 
 
 def _keep(records: bytes, is_counted: Callable[[int], bool]) -> bytes:

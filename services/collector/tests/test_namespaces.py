@@ -1,9 +1,15 @@
 """Which network namespaces a collector counts on a kernel that several nodes share."""
 
+import contextlib
+import ctypes
+import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -33,12 +39,24 @@ CALLS = f"SHUT = {SHUT}\n" + textwrap.dedent("""
 """)
 
 
+def process_of(port: int) -> int:
+    """The process of a pod that connects to that port."""
+    found = subprocess.run(
+        ["pgrep", "-f", f"^{sys.executable} .*{port}$"], capture_output=True, text=True, check=True
+    )
+    return int(found.stdout.split()[0])
+
+
+def network_of(process: int) -> int:
+    return Path(f"/proc/{process}/ns/net").stat().st_ino
+
+
 class Pod:
     """Connections in a network namespace of its own, by a process of a node of its own."""
 
-    def __init__(self, port: int, *node: str) -> None:
+    def __init__(self, port: int, *node: str, network: tuple[str, ...] = ("--net",)) -> None:
         self.port = port
-        argv = [*node, *CONTAINER, "--net", sys.executable, "-c", CALLS, str(port)]
+        argv = [*node, *CONTAINER, *network, sys.executable, "-c", CALLS, str(port)]
         self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
 
     def made(self, more: int) -> None:
@@ -48,15 +66,49 @@ class Pod:
             assert self.process.stdout.readline()
 
     def inode(self) -> int:
-        children = subprocess.run(
-            ["pgrep", "-f", f"^{sys.executable} .*{self.port}$"],
-            capture_output=True, text=True, check=True,
-        ).stdout.split()  # fmt: skip
-        return Path(f"/proc/{children[0]}/ns/net").stat().st_ino
+        return network_of(process_of(self.port))
 
     def end(self) -> None:
         self.process.kill()
         self.process.communicate()
+
+
+def new_namespace(kind: str) -> int:
+    """Move this thread into a new namespace; returns a file that keeps it."""
+    flags = {"net": 0x40000000, "uts": 0x04000000}  # include/uapi/linux/sched.h
+    if ctypes.CDLL(None, use_errno=True).unshare(flags[kind]) != 0:
+        raise OSError(ctypes.get_errno(), f"unshare {kind}")
+    return os.open(f"/proc/thread-self/ns/{kind}", os.O_RDONLY)
+
+
+@contextlib.contextmanager
+def network_with_number(number: int) -> Iterator[str]:
+    """A new network namespace with the inode number of one that is being deleted.
+
+    The kernel gives each new one the lowest number that is free, so all below are taken first.
+    """
+    files: list[int] = []
+
+    def made() -> str:
+        deadline = time.monotonic() + 30
+        while True:
+            files.append(new_namespace("uts"))
+            if (inode := os.fstat(files[-1]).st_ino) == number:
+                files.append(new_namespace("uts"))  # leave the one with the number
+                os.close(files.pop(-2))
+                files.append(new_namespace("net"))
+                if os.fstat(files[-1]).st_ino == number:
+                    return f"/proc/{os.getpid()}/fd/{files[-1]}"
+            elif inode > number:
+                time.sleep(0.05)
+            assert time.monotonic() < deadline, f"number {number} is still in use"
+
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            yield thread.submit(made).result()
+    finally:
+        for file in files:
+            os.close(file)
 
 
 @pytest.fixture
@@ -104,6 +156,26 @@ async def test_a_collector_counts_its_own_nodes_pods_and_no_other_nodes(
     other.made(5)
     collector = NodesCollector(nats_server, tmp_path, 20_001)
     await counts_only(20_001, collector, nats_client, but_not=other)
+
+
+async def test_a_namespace_that_gets_the_number_of_a_deleted_pods_is_told_from_it(
+    nats_server: NatsServer, tmp_path: Path, pods: list[Pod], nats_client: Client
+) -> None:
+    collector = NodesCollector(nats_server, tmp_path, 20_006)
+    try:
+        await collector.listen(nats_client)
+        await eventually(lambda: collector.of_port(20_006))
+        deleted = process_of(20_006)
+        number = network_of(deleted)
+        os.kill(deleted, signal.SIGKILL)
+        with network_with_number(number) as network:
+            pods.append(other := Pod(20_007, "nsenter", f"--net={network}", *NODE, network=()))
+            other.made(50)
+            before = len(collector.headers)
+            await eventually(lambda: len(collector.headers) >= before + 3)
+            assert not collector.of_port(20_007)
+    finally:
+        collector.stop()
 
 
 async def test_a_collector_that_is_told_namespaces_counts_only_those(

@@ -92,7 +92,7 @@ class Judging:
         """Load the saved state and continue reading from its position.
 
         Raises:
-            CannotRun: if another worker has taken over from `before`.
+            CannotRun: if another worker has taken over from `before`, or starts at the same time.
         """
         await ensure_streams(jetstream, _STREAMS, context.stream_replicas)
         created = str((await jetstream.stream_info(FLOWS_ENRICHED)).created)
@@ -105,6 +105,7 @@ class Judging:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
             state = State(1, 0, (), state.watermark_ns, state.incidents, created)
         await store.announce(settings.fail_ratio)
+        await store.save(state)  # whoever else is running stops now, at its next save
         log.info("reading from sequence %d", state.resume_from)
         pull = await _subscribe(jetstream, state.resume_from)
         return cls(jetstream, context, settings, pull, store, state)

@@ -14,7 +14,12 @@
 #define OF_ANOTHER 2
 #define MAX_DEPTH 8 /* of process namespaces; a container on kind is 2 below the first */
 
-BPF_TABLE("lru_hash", u32, u8, network_namespaces, 16384);
+/*
+ * By inode number, which the kernel gives to another namespace when this one is
+ * gone: its address and cookie, which together do not come back, above two bits
+ * for its owner.
+ */
+BPF_TABLE("lru_hash", u32, u64, network_namespaces, 16384);
 /* Inode number of the node's process namespace, once it is known. */
 BPF_ARRAY(node_process_namespace, u32, 1);
 
@@ -61,7 +66,7 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 	void *task = (void *)ctx->args[2], *namespaces = 0, *net = 0;
 	u32 zero = 0, inode = 0;
 	u32 *node = node_process_namespace.lookup(&zero);
-	u8 *known, owner;
+	u64 cookie = 0, identity, found, *known;
 
 	READ(namespaces, task, TASK_STRUCT_NSPROXY);
 	if (!namespaces || !node)
@@ -70,12 +75,14 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 	if (!net)
 		return 0;
 	READ(inode, net, NET_INUM);
+	READ(cookie, net, NET_COOKIE);
+	identity = ((u64)net + cookie) << 2;
 	known = network_namespaces.lookup(&inode);
-	if (known && *known == OF_THIS_NODE)
+	if (known && *known == (identity | OF_THIS_NODE))
 		return 0;
-	owner = runs_on_this_node(task, node) ? OF_THIS_NODE : OF_ANOTHER;
+	found = identity | (runs_on_this_node(task, node) ? OF_THIS_NODE : OF_ANOTHER);
 	/* A process from outside may enter a namespace of this node, so only "this node" is final. */
-	if (*node && (!known || owner == OF_THIS_NODE))
-		network_namespaces.update(&inode, &owner);
+	if (*node && (!known || *known != found))
+		network_namespaces.update(&inode, &found);
 	return 0;
 }
