@@ -4,7 +4,8 @@
 `directory`   who had an address, and when.
 `enrich`      raw records and a directory to an enriched batch.
 `inventory`   names from a file.
-`kubernetes`  lists and watches a cluster's API; `cluster` turns its `objects` into names, and
-              `entered_addresses` says which service a hand-made endpoint slice names.
+`kubernetes`  lists and watches a cluster's API; `cluster` turns its `objects` into names.
+`objects`     the objects of that API, with the fields that are read.
+`entered_addresses`  which service an address stands for that somebody entered in a slice.
 `containers`  names from Docker.
 """

@@ -4,6 +4,7 @@
 `server`     the service; `state` what it saves in NATS so that a restart loses nothing.
 `panes`      groups enriched rows into windows by event time; decides when one is complete.
 `nodes`      which nodes report, which are silent, which have just been heard again.
+`unready`    for how long services have been without a ready endpoint.
 `window`     a window as a table: what every pair counted in each pane.
 `decisions`  whether each pair of a window is OK or FAIL.
 `facts`      what the cluster itself knows about a window; `known` the causes that follow from it.

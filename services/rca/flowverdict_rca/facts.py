@@ -40,6 +40,7 @@ class Facts:
 
     Attributes:
         conditions: of endpoints, as in an enriched row, if there is one.
+        briefly_unready: services without ready endpoints whose pods may just be moving.
         backends: each service's pods.
         silent: nodes that could not be heard.
         recovering: nodes that were heard again, alone among the nodes, so recently that their
@@ -47,6 +48,7 @@ class Facts:
     """
 
     conditions: Mapping[Endpoint, str] = field(default_factory=dict)
+    briefly_unready: frozenset[Endpoint] = frozenset()
     backends: Mapping[Endpoint, frozenset[Endpoint]] = field(default_factory=dict)
     silent: tuple[SilentNode, ...] = ()
     recovering: frozenset[str] = frozenset()

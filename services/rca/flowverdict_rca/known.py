@@ -89,6 +89,8 @@ def known_causes(decisions: Decisions, alone: Alone | None) -> Iterator[KnownCau
     away = facts.recovering | {each.name for each in facts.silent}
     for endpoint, condition in facts.conditions.items():
         # A node that cannot be heard takes its pods out of their services.
+        if endpoint in facts.briefly_unready:
+            continue
         if condition == NO_READY_ENDPOINTS and not facts.nodes_of(endpoint) & away:
             to_it = _at(decisions.window.dst, decisions, {endpoint})
             explained = np.flatnonzero(remaining & to_it)
@@ -104,14 +106,16 @@ def known_causes(decisions: Decisions, alone: Alone | None) -> Iterator[KnownCau
 def without_aftermath(
     decisions: Decisions, known: Iterable[KnownCause], alone: Alone | None
 ) -> Decisions:
-    """The decisions, with pairs undecided that fail because a node has just been cut off.
+    """The decisions, with pairs undecided that fail because of what has just changed.
 
-    These are the failing pairs of nodes whose connections still recover, and of the only node that
-    is heard: until it is known whether that one is cut off or the others are, and when some of its
-    flows to elsewhere work again. Those that a known cause explains still fail.
+    These are the failing pairs of services whose pods are moving, of nodes whose connections still
+    recover, and of the only node that is heard: until it is known whether that one is cut off or
+    the others are, and when some of its flows to elsewhere work again. Those that a known cause
+    explains still fail.
     """
     facts, window = decisions.window.facts, decisions.window
     still = {each for each in window.endpoints if facts.nodes_of(each) & facts.recovering}
+    still |= facts.briefly_unready
     undecided = _at(window.src, decisions, still) | _at(window.dst, decisions, still)
     if alone is not None and (alone.uncertain or (alone.reaches and alone.fails)):
         undecided |= alone.crossing

@@ -17,6 +17,7 @@ from flowverdict_flows.pairs import EndpointPairs, Numbers, PairRows, PairSums
 from flowverdict_rca.facts import Facts
 from flowverdict_rca.nodes import KNOWN_NS, Nodes
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.unready import UnreadyServices
 from flowverdict_rca.window import COUNTS, Window
 
 __all__ = ["Panes"]
@@ -87,6 +88,7 @@ class Panes:
         self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
         self._nodes = Nodes(settings, heard, gaps)
+        self._unready = UnreadyServices(self._per_window * self._length)
         # For each service its pods, and when they were last seen.
         self._backends: dict[Endpoint, dict[Endpoint, int]] = {}
         self._rows_late = 0
@@ -217,6 +219,7 @@ class Panes:
 
     def _facts(self, panes: Sequence[_Pane], end_ns: int) -> Facts:
         """What the cluster knows about the window of these panes, the newest first."""
+        self._unready.add(panes[0].conditions, end_ns - self._length, end_ns)
         conditions: dict[Endpoint, str] = {}
         caught_up: dict[str, int] = {}
         for pane in reversed(panes):
@@ -231,6 +234,7 @@ class Panes:
                 del self._backends[service]
         return Facts(
             conditions=conditions,
+            briefly_unready=self._unready.brief(),
             backends={service: frozenset(pods) for service, pods in self._backends.items()},
             silent=self._nodes.silent(end_ns, caught_up),
             recovering=frozenset(self._nodes.recovering(end_ns)),

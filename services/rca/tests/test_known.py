@@ -300,6 +300,20 @@ def test_a_service_without_ready_endpoints_is_named_as_that_and_wakes_nobody() -
     assert "NO_READY_ENDPOINTS" in verdicts[0].conditions
 
 
+def test_a_service_whose_only_pod_moves_is_no_incident() -> None:
+    refused = {"opens": 0, "failed_opens": 20, "refused_opens": 20, "data_segments_sent": 0}
+    callers = [to_service(f"{pod}@n1", "db", "no_ready_endpoints", **refused) for pod in ("a", "b")]
+    ready = [to_service(f"{pod}@n1", "db", opens=5) for pod in ("a", "b")]
+    cluster = Cluster()
+    for _ in range(3):
+        cluster.passes(20, n1=[*N1, *ready])
+        cluster.passes(10, n1=[*N1, *callers])
+    cluster.passes(20, n1=[*N1, *ready])
+    assert not any(cluster.blamed())
+    cluster.passes(40, n1=[*N1, *callers])  # its image cannot be pulled
+    assert {each for each in cluster.blamed() if each} == {("service default/db",)}
+
+
 def test_a_flow_to_a_pod_that_is_deleted_never_fails() -> None:
     for condition in ("terminating", "gone"):
         cluster = Cluster()

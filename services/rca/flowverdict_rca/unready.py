@@ -1,0 +1,45 @@
+"""For how long services have been without a ready endpoint."""
+
+from collections.abc import Mapping
+
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_rca.facts import NO_READY_ENDPOINTS
+
+__all__ = ["UnreadyServices"]
+
+_PATIENCE_NS = 20_000_000_000
+
+
+class UnreadyServices:
+    """Services without a ready endpoint: for less than 20 seconds, that is no incident.
+
+    A node that is drained, a restart or a rollout leaves a service with a single pod without one
+    for a moment.
+
+    Args:
+        window_ns: length of a window. Two reports further apart than this are two occasions.
+    """
+
+    def __init__(self, window_ns: int) -> None:
+        self._window_ns = window_ns
+        self._known: dict[Endpoint, tuple[int, int]] = {}  # since when, and until when
+        self._end_ns = 0
+
+    def add(self, conditions: Mapping[Endpoint, str], start_ns: int, end_ns: int) -> None:
+        """Take note of a pane's conditions; panes come in order.
+
+        What has no ready endpoint in the first pane may have had none for long, and counts as that.
+        """
+        for endpoint, condition in conditions.items():
+            if condition == NO_READY_ENDPOINTS:
+                since, _ = self._known.get(endpoint, (start_ns if self._end_ns else 0, 0))
+                self._known[endpoint] = since, end_ns
+        self._end_ns = end_ns
+        oldest = end_ns - self._window_ns
+        self._known = {each: run for each, run in self._known.items() if run[1] > oldest}
+
+    def brief(self) -> frozenset[Endpoint]:
+        """Those that have not been without one for long, or were for a moment and have one now."""
+        return frozenset(
+            each for each, (since, until) in self._known.items() if until - since < _PATIENCE_NS
+        )
