@@ -1,5 +1,6 @@
 """The collector as a process, on this machine's kernel."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -124,6 +125,35 @@ async def test_a_connection_is_two_records_one_for_each_end(
     assert sources == {to_bytes(host)}
     ours = Path("/proc/self/ns/net").stat().st_ino
     assert {int(each["netns"]) for each in collector.of_port(port)} == {ours}
+
+
+@live
+@pytest.mark.parametrize("before", [b"", b"sent before it started" * 10_000])
+async def test_a_connection_older_than_the_collector_has_its_roles(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path, before: bytes
+) -> None:
+    with contextlib.ExitStack() as open_:
+        server = open_.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = server.getsockname()[1]
+        client = open_.enter_context(socket.create_connection(("127.0.0.1", port)))
+        accepted = open_.enter_context(server.accept()[0])
+        for sender, receiver in ((client, accepted), (accepted, client)):
+            sender.sendall(before)
+            receiver.recv(len(before), socket.MSG_WAITALL)
+        running = Collector(nats_server, tmp_path)
+        try:
+            await running.listen(nats_client)
+            for sender, receiver in ((client, accepted), (accepted, client)) * 3:
+                sender.sendall(b"hello")
+                receiver.recv(5, socket.MSG_WAITALL)
+            await eventually(lambda: len(running.of_port(port)) >= 2)
+            roles = {
+                "server" if each["src_port"] == port else "client": raw.ROLES[each["role"]]
+                for each in running.of_port(port)
+            }
+            assert roles == {"server": "server", "client": "client"}
+        finally:
+            running.stop()
 
 
 @live

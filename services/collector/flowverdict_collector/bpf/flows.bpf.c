@@ -79,8 +79,6 @@ BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
 BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
 BPF_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS);
 BPF_ARRAY(lost, u64, 2);
-/* Ports that accepted a connection, by network namespace (high) and port. */
-BPF_TABLE("lru_hash", u64, u8, server_ports, 4096);
 /* Jiffies at the first hook. */
 BPF_ARRAY(started, u64, 1);
 /* Drop reason to the byte offset of its counter in a record; 0 if it is not counted. */
@@ -240,10 +238,15 @@ static __always_inline void read_totals(void *sk, struct totals *now)
 /* tcp_disconnect() resets the totals of a socket that is reused. */
 #define GREW(field) (now.field >= tracked->seen.field ? now.field - tracked->seen.field : now.field)
 
+static __always_inline int is_closing(u8 state)
+{
+	return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_LAST_ACK ||
+	       state == TCP_CLOSING;
+}
+
 static __always_inline int is_connected(u8 state)
 {
-	return state == TCP_ESTABLISHED || state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 ||
-	       state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING;
+	return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || is_closing(state);
 }
 
 /*
@@ -336,9 +339,30 @@ static __always_inline void note_start(void)
 		*start = bpf_jiffies64();
 }
 
-static __always_inline u64 server_port(struct flow_key *key)
+/*
+ * Who opened a connection whose opening no hook saw. What was acknowledged and what
+ * is in flight is what was sent once, plus one for the SYN, but only the client's
+ * SYN: a server's socket begins after its SYN-ACK was acknowledged
+ * (tcp_create_openreq_child, net/ipv4/tcp_minisocks.c). A FIN counts one, too. After
+ * a segment that could not be handed to the device, the sum is off.
+ */
+static __always_inline u32 role_of(void *sk)
 {
-	return (u64)key->netns << 16 | key->src_port;
+	u8 state = 0;
+	u32 next = 0, unacked = 0, written = 0;
+	u64 sent = 0, retransmitted = 0, acked = 0, extra;
+
+	READ(state, sk, SOCK_COMMON_STATE);
+	READ(next, sk, TCP_SOCK_SND_NXT);
+	READ(unacked, sk, TCP_SOCK_SND_UNA);
+	READ(written, sk, TCP_SOCK_WRITE_SEQ);
+	READ(sent, sk, TCP_SOCK_BYTES_SENT);
+	READ(retransmitted, sk, TCP_SOCK_BYTES_RETRANS);
+	READ(acked, sk, TCP_SOCK_BYTES_ACKED);
+	extra = acked + (u32)(next - unacked) - (sent - retransmitted);
+	if (is_closing(state) && next == written)
+		extra--; /* the FIN */
+	return extra == 1 ? ROLE_CLIENT : extra == 0 ? ROLE_SERVER : ROLE_UNKNOWN;
 }
 
 static __always_inline struct tracked_socket *track(void *sk, u32 role, int from)
@@ -346,16 +370,8 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 	u64 id = (u64)sk;
 	struct tracked_socket fresh = {};
 
-	u64 port;
-	u8 one = 1;
-
 	if (!read_socket_key(sk, &fresh.key))
 		return 0;
-	port = server_port(&fresh.key);
-	if (role == ROLE_UNKNOWN && server_ports.lookup(&port))
-		role = ROLE_SERVER;
-	else if (role == ROLE_SERVER && !server_ports.lookup(&port))
-		server_ports.update(&port, &one);
 	note_start();
 	if (from == FROM_NOW) {
 		read_totals(sk, &fresh.seen);
@@ -451,7 +467,7 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 	struct tracked_socket *tracked = sockets.lookup(&id);
 
 	if (!tracked)
-		tracked = track(sk, ROLE_UNKNOWN, was_skipped(sk) ? FROM_ZERO : FROM_NOW);
+		tracked = track(sk, role_of(sk), was_skipped(sk) ? FROM_ZERO : FROM_NOW);
 	if (tracked)
 		sample(sk, tracked, 0, 0);
 	return 0;
@@ -496,9 +512,9 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	if (!tracked && state == TCP_SYN_SENT) {
 		tracked = track(sk, ROLE_CLIENT, FROM_ZERO);
 	} else if (!tracked && was_skipped(sk)) {
-		tracked = track(sk, ROLE_UNKNOWN, FROM_ZERO);
+		tracked = track(sk, role_of(sk), FROM_ZERO);
 	} else if (!tracked) {
-		tracked = track(sk, ROLE_UNKNOWN, FROM_NOW);
+		tracked = track(sk, role_of(sk), FROM_NOW);
 		if (!tracked)
 			return 0;
 		READ(segments, skb, SK_BUFF_CB + TCP_SKB_CB_GSO_SEGS);
