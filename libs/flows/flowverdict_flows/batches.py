@@ -16,13 +16,18 @@ _ROLES = pa.array(ROLES, pa.string())
 _NUMBERS = [field.name for field in ARROW_SCHEMA if not pa.types.is_dictionary(field.type)]
 
 
-def batch_of(records: npt.NDArray[np.void], names_of: Callable[[bytes], Names]) -> pa.RecordBatch:
+def batch_of(
+    records: npt.NDArray[np.void], names_of: Callable[[bytes, bool], Names]
+) -> pa.RecordBatch:
     """`records` (dtype `raw_records.RECORD`) as a batch of `enriched.ARROW_SCHEMA`, in their order.
 
-    `names_of` is called once for each distinct address, given as 16 bytes.
+    `names_of` is called once for each distinct address, given as 16 bytes, and whether it is the
+    local end of a flow.
     """
     codes, addresses = _distinct(records)
-    names = [names_of(address) for address in addresses]
+    local = np.zeros(len(addresses), np.bool_)
+    local[codes[: len(records)]] = True
+    names = [names_of(*each) for each in zip(addresses, local.tolist(), strict=True)]
     columns: dict[str, pa.Array] = {}
     texts = pa.array([to_text(address) for address in addresses], pa.string())
     halves = dict(zip(ENDS, np.split(codes, 2), strict=True))

@@ -30,6 +30,8 @@ _OFFSETS = {
     "TCP_SOCK_BYTES_ACKED": ("tcp_sock", "bytes_acked"),
     "TCP_SOCK_BYTES_RECEIVED": ("tcp_sock", "bytes_received"),
     "TCP_SOCK_BYTES_RETRANS": ("tcp_sock", "bytes_retrans"),
+    "TCP_SOCK_LSNDTIME": ("tcp_sock", "lsndtime"),
+    "TCP_SOCK_PACKETS_OUT": ("tcp_sock", "packets_out"),
     "TCP_SOCK_SND_NXT": ("tcp_sock", "snd_nxt"),
     "TCP_SOCK_SND_UNA": ("tcp_sock", "snd_una"),
     "TCP_SOCK_WRITE_SEQ": ("tcp_sock", "write_seq"),

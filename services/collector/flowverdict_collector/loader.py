@@ -23,7 +23,7 @@ from flowverdict_collector.btf import KernelTypes, NoKernelTypes
 from flowverdict_collector.definitions import compiler_flags, drop_offsets, namespace_flags
 from flowverdict_collector.hooks import HOOKS, NAMESPACE_HOOK, SWITCH, Hook
 from flowverdict_runtime.context import CannotRun
-from flowverdict_runtime.ebpf import missing_capabilities
+from flowverdict_runtime.ebpf import bpf, missing_capabilities
 
 __all__ = ["FIRST_PROCESS_NAMESPACE", "NODE_MAP", "OWNERS_MAP", "LoadError", "Loaded", "load"]
 
@@ -34,6 +34,15 @@ OWNERS_MAP, NODE_MAP = "network_namespaces", "node_process_namespace"
 """The maps of namespaces.bpf.c, loaded in a container only."""
 FIRST_PROCESS_NAMESPACE = 0xEFFFFFFC
 """The inode number of the kernel's first one (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
+
+
+_TEST_RUN = 10
+
+
+class _TestRun(ctypes.Structure):
+    """The part of union bpf_attr that BPF_PROG_TEST_RUN reads, without any input."""
+
+    _fields_ = (("program", ctypes.c_uint32), ("zero", ctypes.c_uint32 * 19))
 
 
 class LoadError(CannotRun):
@@ -119,6 +128,15 @@ def _attach(
     return attached, missing
 
 
+def _run_once(descriptor: int) -> None:
+    """Run a raw tracepoint's program without its tracepoint; Linux can since 5.10.
+
+    Raises:
+        OSError: if the kernel refuses.
+    """
+    bpf(_TEST_RUN, _TestRun(descriptor))
+
+
 def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[int]]:
     missing = missing_capabilities()
     if missing:
@@ -146,6 +164,7 @@ def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[i
     program["active_flows"][ctypes.c_int(0)] = ctypes.c_int(program["flows_even"].map_fd)
     hooks = [*HOOKS, NAMESPACE_HOOK] if in_container else HOOKS
     attached, not_attached = _attach(bcc.BPF, program, hooks)
+    _run_once(program.load_func("mark_start", bcc.BPF.RAW_TRACEPOINT).fd)
     if not reasons:
         not_attached["kfree_skb"] = "this kernel has no drop reasons (before Linux 5.17)"
     if no_namespaces:

@@ -157,6 +157,38 @@ async def test_a_connection_older_than_the_collector_has_its_roles(
 
 
 @live
+async def test_an_idle_connection_older_than_the_collector_is_counted_from_its_next_byte(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    with contextlib.ExitStack() as open_:
+        server = open_.enter_context(socket.create_server(("127.0.0.1", 0)))
+        port = server.getsockname()[1]
+        client = open_.enter_context(socket.create_connection(("127.0.0.1", port)))
+        accepted = open_.enter_context(server.accept()[0])
+        accepted.sendall(b"x" * 777)
+        client.recv(777, socket.MSG_WAITALL)
+        running = Collector(nats_server, tmp_path)
+        try:
+            await running.listen(nats_client)
+            accepted.sendall(b"x" * 13_345)
+            client.recv(13_345, socket.MSG_WAITALL)
+            accepted.close()
+            assert client.recv(1) == b""
+            client.close()
+
+            def total(role: str, field: str) -> int:
+                number = raw.ROLES.index(role)
+                found = running.of_port(port)
+                return sum(int(each[field]) for each in found if each["role"] == number)
+
+            await eventually(lambda: total("client", "bytes_received") == 13_345 + 1)  # the FIN
+            await eventually(lambda: total("server", "bytes_sent") == 13_345)
+            assert total("server", "data_segments_sent") > 0
+        finally:
+            running.stop()
+
+
+@live
 async def test_a_refused_connection_is_a_failed_open_and_a_reset(
     collector: Collector, nats_client: Client
 ) -> None:

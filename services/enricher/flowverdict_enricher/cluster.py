@@ -71,7 +71,7 @@ class Cluster:
                 case Pod():
                     self._remove_pod(thing)
                 case Node():
-                    # Keep its zone: its pods may outlive it.
+                    # Keep its zone and its networks: its pods may outlive it.
                     self._directory.end(uid, time.time_ns())
                 case ClusterService():
                     self._directory.end(uid, time.time_ns())
@@ -147,6 +147,7 @@ class Cluster:
         names = Names("node", node=meta.name, zone=zone, condition=node.condition())
         own = node.addresses()
         self._take(own)
+        self._directory.pod_networks.put(meta.name, node.pod_networks())
         self._directory.put(meta.uid, names, own, meta.created_ns(), time.time_ns())
         if self._zones.get(meta.name, "") != zone:
             self._zones[meta.name] = zone

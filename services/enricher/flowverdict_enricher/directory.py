@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from flowverdict_contracts import addresses
 from flowverdict_contracts.enriched import Names
+from flowverdict_enricher.pod_networks import PodNetworks
 
 __all__ = ["ALWAYS", "Directory", "unowned"]
 
@@ -61,6 +62,7 @@ class Directory:
     """Addresses and their owners over time. One thread may change it while others read."""
 
     def __init__(self) -> None:
+        self.pod_networks = PodNetworks()
         self._tenures: dict[bytes, tuple[_Tenure, ...]] = {}
         self._addresses: dict[str, frozenset[bytes]] = {}
         self._changes = threading.Lock()
@@ -109,8 +111,12 @@ class Directory:
         """The number of owners that currently have an address."""
         return len(self._addresses)
 
-    def at(self, address: bytes, start_ns: int, end_ns: int) -> Names:
-        """Who had `address` in the interval; for the longest part of it if it changed hands."""
+    def at(self, address: bytes, start_ns: int, end_ns: int, *, is_in_use: bool = False) -> Names:
+        """Who had `address` in the interval; for the longest part of it if it changed hands.
+
+        An address for pods that nobody has, nor had as far as is known, was a deleted pod's, unless
+        it `is_in_use`.
+        """
         best, longest = None, -1
         for tenure in self._tenures.get(address, ()):
             overlap = min(end_ns, tenure.until_ns) - max(start_ns, tenure.from_ns)
@@ -119,7 +125,10 @@ class Directory:
         if best is not None:
             whole = best.from_ns <= start_ns and end_ns <= best.until_ns
             return best.names if whole else _likely(best, end_ns)
-        return self._nearest(address, start_ns, end_ns) or unowned(address)
+        found = self._nearest(address, start_ns, end_ns)
+        if found is None and not is_in_use and (node := self.pod_networks.node_of(address)):
+            return Names("unknown", node=node, name_confidence="none", condition="gone")
+        return found or unowned(address)
 
     def _nearest(self, address: bytes, start_ns: int, end_ns: int) -> Names | None:
         """The next owner, if it begins soon: the API reports it late. Else the last one, for as

@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flowverdict_contracts.addresses import ENDS
+from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import Directory
 from flowverdict_flows.batches import batch_of
 
@@ -21,7 +22,11 @@ def enrich(
     Returns the batch (`enriched.ARROW_SCHEMA`, rows in the order of `records`) and the number of
     ends of each kind.
     """
-    batch = batch_of(records, lambda address: directory.at(address, start_ns, end_ns))
+
+    def names_of(address: bytes, is_local: bool) -> Names:
+        return directory.at(address, start_ns, end_ns, is_in_use=is_local)
+
+    batch = batch_of(records, names_of)
     kinds: Counter[str] = Counter()
     for end in ENDS:
         for count in batch.column(f"{end}_kind").value_counts().to_pylist():

@@ -1,6 +1,7 @@
 """The objects of the Kubernetes API that names come from, with the fields that are read."""
 
 import contextlib
+import ipaddress
 import itertools
 import time
 from collections.abc import Iterable
@@ -22,6 +23,7 @@ __all__ = [
     "Service",
 ]
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Service = tuple[str, str]
 """Namespace and name of a service."""
 
@@ -111,6 +113,10 @@ class _NodeAddress(msgspec.Struct):
     address: str = ""
 
 
+class _NodeSpec(msgspec.Struct):
+    pod_networks: list[str] = msgspec.field(default_factory=list, name="podCIDRs")
+
+
 class _NodeStatus(msgspec.Struct):
     addresses: list[_NodeAddress] = []
     conditions: list[_Condition] = []
@@ -120,11 +126,20 @@ class Node(msgspec.Struct):
     """A v1 Node."""
 
     metadata: Metadata
+    spec: _NodeSpec = msgspec.field(default_factory=_NodeSpec)
     status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
 
     def addresses(self) -> list[bytes]:
         """Its addresses, without those that are names, such as one of type Hostname."""
         return _packed(each.address for each in self.status.addresses)
+
+    def pod_networks(self) -> list[Network]:
+        """The networks that its pods' addresses are from; some network plugins use others."""
+        found = []
+        for text in self.spec.pod_networks:
+            with contextlib.suppress(ValueError):
+                found.append(ipaddress.ip_network(text))
+        return found
 
     def zone(self) -> str:
         """The zone it is in; empty if it does not say."""

@@ -180,6 +180,18 @@ def test_pods_and_nodes_say_whether_they_are_ready_or_on_their_way_out() -> None
     assert condition_of("10.1.0.1", built(Node, "n", {"status": lost})) == "not_ready"
 
 
+def test_an_address_for_pods_that_nobody_has_was_a_deleted_pods_unless_it_is_in_use() -> None:
+    spec: dict[str, object] = {"spec": {"podCIDRs": ["10.246.2.0/24", "fd00:2::/64", "nonsense"]}}
+    directory = told([(False, built(Node, "n2", spec))])
+    for text in ("10.246.2.7", "fd00:2::7"):
+        address = to_bytes(text)
+        found = directory.at(address, LATE, LATE + 1)
+        assert (found.kind, found.node, found.condition) == ("unknown", "n2", "gone")
+        assert directory.at(address, LATE, LATE + 1, is_in_use=True).condition == ""
+    for text in ("10.246.3.7", "192.168.1.1", "fd00:3::7"):
+        assert directory.at(to_bytes(text), LATE, LATE + 1).condition == ""
+
+
 def entered(service: str, *addresses: str) -> Object:
     """A slice that somebody wrote by hand, or the API server for itself."""
     labels = {"kubernetes.io/service-name": service}

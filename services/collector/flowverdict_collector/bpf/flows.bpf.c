@@ -79,7 +79,7 @@ BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
 BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
 BPF_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS);
 BPF_ARRAY(lost, u64, 2);
-/* Jiffies at the first hook. */
+/* Jiffies when all hooks were attached. */
 BPF_ARRAY(started, u64, 1);
 /* Drop reason to the byte offset of its counter in a record; 0 if it is not counted. */
 BPF_ARRAY(drop_offsets, u32, 512);
@@ -306,6 +306,15 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	return record;
 }
 
+/* A time in jiffies. Their difference has 32 bits, since the start may be 2^32 jiffies ago. */
+static __always_inline int is_after_start(u32 jiffies)
+{
+	int slot = 0;
+	u64 *start = started.lookup(&slot), now = bpf_jiffies64();
+
+	return start && *start && (u32)((u32)now - jiffies) < now - *start;
+}
+
 /*
  * Whether a socket that no hook has seen was opened after counting began, rather
  * than idle since before that. The kernel occasionally skips the programs for a whole
@@ -315,28 +324,45 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
  */
 static __always_inline int was_skipped(void *sk)
 {
-	int slot = 0;
 	u8 state = 0;
 	u32 received = 0, segs_in = 0, segs_out = 0;
-	u64 *start = started.lookup(&slot), now = bpf_jiffies64();
 
 	READ(state, sk, SOCK_COMMON_STATE);
 	READ(received, sk, TCP_SOCK_RCV_TSTAMP);
 	READ(segs_in, sk, TCP_SOCK_SEGS_IN);
 	READ(segs_out, sk, TCP_SOCK_SEGS_OUT);
-	/* The difference of two 32-bit times, since the start may be 2^32 jiffies ago. */
-	return state == TCP_ESTABLISHED && start && *start &&
-	       (u32)((u32)now - received) < now - *start &&
+	return state == TCP_ESTABLISHED && is_after_start(received) &&
 	       segs_in + segs_out < FEW_SEGMENTS;
 }
 
-static __always_inline void note_start(void)
+/*
+ * What an idle socket has sent after the start until something comes back is all in
+ * flight, so it is not part of what was before.
+ */
+static __always_inline void leave_out_what_is_in_flight(void *sk, struct totals *seen)
+{
+	u32 last_sent = 0, next = 0, unacked = 0, segments = 0;
+
+	READ(last_sent, sk, TCP_SOCK_LSNDTIME);
+	if (!is_after_start(last_sent))
+		return;
+	READ(next, sk, TCP_SOCK_SND_NXT);
+	READ(unacked, sk, TCP_SOCK_SND_UNA);
+	READ(segments, sk, TCP_SOCK_PACKETS_OUT);
+	seen->bytes_sent -= next - unacked;
+	seen->segs_out -= segments;
+	seen->data_segs_out -= segments;
+}
+
+/* Run once, when all hooks are attached. */
+int mark_start(struct bpf_raw_tracepoint_args *ctx)
 {
 	int slot = 0;
 	u64 *start = started.lookup(&slot);
 
-	if (start && !*start)
+	if (start)
 		*start = bpf_jiffies64();
+	return 0;
 }
 
 /*
@@ -372,7 +398,6 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 
 	if (!read_socket_key(sk, &fresh.key))
 		return 0;
-	note_start();
 	if (from == FROM_NOW) {
 		read_totals(sk, &fresh.seen);
 		fresh.seen.opened = 1;
@@ -466,8 +491,13 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
 
-	if (!tracked)
-		tracked = track(sk, role_of(sk), was_skipped(sk) ? FROM_ZERO : FROM_NOW);
+	if (!tracked) {
+		int from = was_skipped(sk) ? FROM_ZERO : FROM_NOW;
+
+		tracked = track(sk, role_of(sk), from);
+		if (tracked && from == FROM_NOW)
+			leave_out_what_is_in_flight(sk, &tracked->seen);
+	}
 	if (tracked)
 		sample(sk, tracked, 0, 0);
 	return 0;
