@@ -2,7 +2,7 @@
 
 `server`      the service: a source of names, then one enriched message per raw message.
 `directory`   who had an address, and when.
-`pod_networks`  which node an address for pods is from.
+`pod_networks`  the networks that pods get their addresses from.
 `enrich`      raw records and a directory to an enriched batch.
 `inventory`   names from a file.
 `kubernetes`  lists and watches a cluster's API; `cluster` turns its `objects` into names.

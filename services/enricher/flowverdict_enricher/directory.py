@@ -126,8 +126,8 @@ class Directory:
             whole = best.from_ns <= start_ns and end_ns <= best.until_ns
             return best.names if whole else _likely(best, end_ns)
         found = self._nearest(address, start_ns, end_ns)
-        if found is None and not is_in_use and (node := self.pod_networks.node_of(address)):
-            return Names("unknown", node=node, name_confidence="none", condition="gone")
+        if found is None and not is_in_use and address in self.pod_networks:
+            return Names("unknown", name_confidence="none", condition="gone")
         return found or unowned(address)
 
     def _nearest(self, address: bytes, start_ns: int, end_ns: int) -> Names | None:

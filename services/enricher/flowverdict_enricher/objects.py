@@ -130,11 +130,17 @@ class Node(msgspec.Struct):
     status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
 
     def addresses(self) -> list[bytes]:
-        """Its addresses, without those that are names, such as one of type Hostname."""
-        return _packed(each.address for each in self.status.addresses)
+        """Its addresses: those it reports, and that of its pods' gateway.
+
+        One of type Hostname is a name. The gateway has the first address of the pods' network
+        (host-local, the usual way to give out addresses, keeps it: containernetworking/plugins).
+        """
+        networks = (each for each in self.pod_networks() if each.num_addresses > 1)
+        gateways = (str(each.network_address + 1) for each in networks)
+        return _packed(itertools.chain((each.address for each in self.status.addresses), gateways))
 
     def pod_networks(self) -> list[Network]:
-        """The networks that its pods' addresses are from; some network plugins use others."""
+        """The networks for its pods; some network plugins use others."""
         found = []
         for text in self.spec.pod_networks:
             with contextlib.suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The networks that the nodes' pods get their addresses from."""
+"""The networks that pods get their addresses from."""
 
 from collections.abc import Iterable
 from ipaddress import IPv4Network
@@ -8,33 +8,37 @@ from flowverdict_enricher.objects import Network
 
 __all__ = ["PodNetworks"]
 
-_BITS = 128
-_IPV4_BITS = 32
+_BITS, _IPV4_BITS = 128, 32
 
 
 class PodNetworks:
-    """Which node a pod's address is from, if the cluster gives each node a network for its pods."""
+    """The pod networks of all nodes.
+
+    Some network plugins give pods of any node addresses from them, so the network that an address
+    is in does not tell its node.
+    """
 
     def __init__(self) -> None:
-        self._of_node: dict[str, set[tuple[int, int]]] = {}  # bits after the prefix, and the prefix
-        self._nodes: dict[int, dict[int, str]] = {}  # by the same
+        self._of_node: dict[str, frozenset[tuple[int, int]]] = {}
+        self._prefixes: dict[int, frozenset[int]] = {}  # by the number of bits after them
 
     def put(self, node: str, networks: Iterable[Network]) -> None:
-        """Set a node's networks; none if it is gone."""
-        for shift, prefix in self._of_node.pop(node, ()):
-            if self._nodes[shift].get(prefix) == node:  # not another's since
-                del self._nodes[shift][prefix]
-        for each in networks:
-            of_family = _IPV4_BITS if isinstance(each, IPv4Network) else _BITS
-            shift = of_family - each.prefixlen
-            prefix = int.from_bytes(to_bytes(str(each.network_address))) >> shift
-            self._nodes.setdefault(shift, {})[prefix] = node
-            self._of_node.setdefault(node, set()).add((shift, prefix))
+        """Set the networks of a node."""
+        prefixes = frozenset(_prefix(each) for each in networks)
+        if self._of_node.get(node) == prefixes:
+            return
+        self._of_node[node] = prefixes
+        found: dict[int, set[int]] = {}
+        for shift, prefix in frozenset().union(*self._of_node.values()):
+            found.setdefault(shift, set()).add(prefix)
+        self._prefixes = {shift: frozenset(each) for shift, each in found.items()}
 
-    def node_of(self, address: bytes) -> str:
-        """The node whose network an address (16 bytes) is in; empty if it is in none."""
+    def __contains__(self, address: bytes) -> bool:
         number = int.from_bytes(address)
-        for shift, nodes in self._nodes.items():
-            if node := nodes.get(number >> shift):
-                return node
-        return ""
+        return any(number >> shift in prefixes for shift, prefixes in self._prefixes.items())
+
+
+def _prefix(network: Network) -> tuple[int, int]:
+    """How many bits follow the prefix, and the prefix, of addresses of 16 bytes."""
+    shift = (_IPV4_BITS if isinstance(network, IPv4Network) else _BITS) - network.prefixlen
+    return shift, int.from_bytes(to_bytes(str(network.network_address))) >> shift

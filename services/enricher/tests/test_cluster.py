@@ -186,10 +186,22 @@ def test_an_address_for_pods_that_nobody_has_was_a_deleted_pods_unless_it_is_in_
     for text in ("10.246.2.7", "fd00:2::7"):
         address = to_bytes(text)
         found = directory.at(address, LATE, LATE + 1)
-        assert (found.kind, found.node, found.condition) == ("unknown", "n2", "gone")
+        assert (found.kind, found.node, found.condition) == ("unknown", "", "gone")
         assert directory.at(address, LATE, LATE + 1, is_in_use=True).condition == ""
     for text in ("10.246.3.7", "192.168.1.1", "fd00:3::7"):
         assert directory.at(to_bytes(text), LATE, LATE + 1).condition == ""
+
+
+def test_the_gateway_of_a_nodes_pods_is_the_node_unless_a_pod_has_its_address() -> None:
+    node = built(Node, "n2", {"spec": {"podCIDRs": ["10.246.2.0/24", "fd00:2::/64"]}})
+    for text in ("10.246.2.1", "fd00:2::1"):
+        (found,) = names(told([(False, node)]), [text])
+        assert (found.kind, found.node) == ("node", "n2")
+        status = {"podIPs": [{"ip": text}], "phase": "Running", "startTime": "2026-01-02T00:00:00Z"}
+        pod = built(Pod, "p9", {"spec": {"nodeName": "n2"}, "status": status})
+        for order in ([node, pod, node], [pod, node]):
+            (found,) = names(told([(False, each) for each in order]), [text])
+            assert (found.kind, found.pod) == ("pod", "p9")
 
 
 def entered(service: str, *addresses: str) -> Object:
