@@ -56,9 +56,12 @@ class Cluster(UsersPipeline):
             mine = mine.replace("0.0.0.0:8222", f"127.0.0.1:{free_port()}")
             mine = mine.replace("store_dir: /data", f"store_dir: {self.folder / name}")
             (self.folder / f"{name}.conf").write_text(mine)
-            argv = [str(Path(sys.executable).with_name("nats-server"))]
-            argv += ["--config", str(self.folder / f"{name}.conf"), "--name", name]
-            self._processes[name] = start_process(argv, self.logs / f"{name}.log")
+            self.start_server(name)
+
+    def start_server(self, name: str) -> None:
+        argv = [str(Path(sys.executable).with_name("nats-server"))]
+        argv += ["--config", str(self.folder / f"{name}.conf"), "--name", name]
+        self._processes[name] = start_process(argv, self.logs / f"{name}.log")
 
 
 async def test_with_three_servers_and_tls_a_verdict_comes_though_one_is_killed(
@@ -100,6 +103,38 @@ async def test_with_three_servers_and_tls_a_verdict_comes_though_one_is_killed(
 
             await eventually(named, 90)
             assert named() == {"pod default/pod-a"}
+
+
+async def test_what_starts_while_nats_has_no_quorum_is_ready_soon_after_it_has_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    give_passwords(monkeypatch)
+    cluster = Cluster(tmp_path, "{}")
+    cluster.logs.mkdir()
+    (tmp_path / "inventory.json").write_text("{}")
+    try:
+        cluster.start_nats()
+        for name in SERVERS[1:]:
+            cluster.kill(name)
+        for service in cluster.services:
+            cluster.start(service)
+
+        def attempts_fail() -> bool:
+            try:
+                counts = [
+                    cluster.metric(service, "flowverdict_retries_total")
+                    for service in cluster.services
+                ]
+            except OSError:  # it does not listen yet
+                return False
+            return min(counts) > 2
+
+        await eventually(attempts_fail, 60)
+        for name in SERVERS[1:]:
+            cluster.start_server(name)
+        cluster.wait_ready(30)
+    finally:
+        cluster.close()
 
 
 async def test_a_server_that_no_known_authority_vouches_for_is_not_spoken_to(
