@@ -2,9 +2,11 @@
 
 import asyncio
 import importlib.util
+import json
 import shutil
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +94,11 @@ class Collector:
         await client.subscribe("flows.raw.test", cb=heard)
         await client.flush()
         await eventually(lambda: self.headers)
+
+    def metrics(self) -> str:
+        started = json.loads(self.log.read_text().splitlines()[0])
+        with urllib.request.urlopen(f"http://{started['listen']}/metrics") as answer:  # our own
+            return str(answer.read().decode())
 
     def of_port(self, port: int) -> list[np.void]:
         return [each for each in self.records if port in (each["src_port"], each["dst_port"])]

@@ -5,7 +5,6 @@ BPF_ENABLE_STATS); they are read from /proc/self/fdinfo of each program's descri
 the lab's, with a fifth of pod-a's packets dropped.
 """
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from bench.figure import CannotMeasure, Figure
 from flowverdict_collector.hooks import HOOKS
-from flowverdict_collector.kernel import FlowMaps, program_descriptor
+from flowverdict_collector.kernel import FlowMaps, statistics
 from flowverdict_collector.loader import LoadError, load
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
@@ -38,23 +37,6 @@ def _statistics() -> Iterator[None]:
         _SWITCH.write_text(before)
 
 
-def _fields(descriptor: int) -> dict[str, int]:
-    """What the kernel reports about a descriptor."""
-    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
-    found = dict(line.split(":", 1) for line in lines)
-    return {name: int(value) for name, value in found.items() if value.strip().isdigit()}
-
-
-def _run_time_and_count(link: int) -> tuple[int, int]:
-    """Nanoseconds and runs of the program behind a raw tracepoint link."""
-    program = program_descriptor(_fields(link)["prog_id"])
-    try:
-        fields = _fields(program)
-    finally:
-        os.close(program)
-    return fields["run_time_ns"], fields["run_cnt"]
-
-
 def measure() -> list[Figure]:
     """Nanoseconds per event and events per second of each program, over ten seconds."""
     if why := why_not_live():
@@ -68,14 +50,14 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as logs, Network(cluster, Path(logs)) as network:
         network.start_traffic(30)
         parse_fault("pod-loss", "pod-a", 20, cluster).inject(network)
-        before = {name: _run_time_and_count(fd) for name, fd in loaded.attached.items()}
+        before = {name: statistics(program) for name, program in loaded.programs.items()}
         with _statistics():
             time.sleep(_SECONDS)
         for hook in HOOKS:
-            if hook.tracepoint not in loaded.attached:
+            if hook.tracepoint not in loaded.programs:
                 continue
-            run_ns, count = _run_time_and_count(loaded.attached[hook.tracepoint])
-            run_ns, count = run_ns - before[hook.tracepoint][0], count - before[hook.tracepoint][1]
+            then, now = before[hook.tracepoint], statistics(loaded.programs[hook.tracepoint])
+            run_ns, count = (now[name] - then[name] for name in ("run_time_ns", "run_cnt"))
             total += run_ns
             if count:
                 figures.append(Figure("kernel", hook.tracepoint, run_ns / count, "ns per event"))

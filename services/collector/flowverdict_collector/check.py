@@ -1,6 +1,5 @@
 """`flowverdict-collector --check`: what this machine provides and what is missing."""
 
-import os
 import platform
 
 from flowverdict_collector.hooks import HOOKS
@@ -27,6 +26,5 @@ async def check(settings: CollectorSettings) -> int:
                 print(f"warning  {hook.tracepoint}: {why}; not counted: {hook.counts}")
             else:
                 print(f"ok       {hook.tracepoint}: {hook.counts}")
-        for descriptor in (*loaded.maps.values(), *loaded.attached.values()):
-            os.close(descriptor)
+        loaded.close()
     return max(broken, await check_nats(settings))

@@ -56,12 +56,20 @@ class Loaded:
     Attributes:
         maps: map name to descriptor.
         attached: tracepoint to the descriptor that keeps its program attached.
+        programs: tracepoint to its program.
         missing: tracepoint to why it is not attached.
     """
 
     maps: dict[str, int]
     attached: dict[str, int]
+    programs: dict[str, int]
     missing: dict[str, str]
+
+    def close(self) -> None:
+        """Detach everything."""
+        for each in (self.maps, self.attached, self.programs):
+            for descriptor in each.values():
+                os.close(descriptor)
 
 
 def load(max_flows: int, max_sockets: int) -> Loaded:
@@ -85,11 +93,12 @@ def load(max_flows: int, max_sockets: int) -> Loaded:
     answer = json.loads(message)
     if "error" in answer:
         raise LoadError(answer["error"] + (f"\n{printed[-2000:]}" if printed else ""))
-    names = [*answer["maps"], *answer["attached"]]
-    found = dict(zip(names, descriptors, strict=True))
+    of_maps = len(answer["maps"])
+    of_hooks = of_maps + len(answer["attached"])
     return Loaded(
-        maps={name: found[name] for name in answer["maps"]},
-        attached={name: found[name] for name in answer["attached"]},
+        maps=dict(zip(answer["maps"], descriptors[:of_maps], strict=True)),
+        attached=dict(zip(answer["attached"], descriptors[of_maps:of_hooks], strict=True)),
+        programs=dict(zip(answer["attached"], descriptors[of_hooks:], strict=True)),
         missing=answer["missing"],
     )
 
@@ -170,7 +179,9 @@ def _load_here(max_flows: int, max_sockets: int) -> tuple[dict[str, Any], list[i
     if no_namespaces:
         not_attached[SWITCH] = no_namespaces
     maps = [*_MAPS, OWNERS_MAP, NODE_MAP] if in_container else list(_MAPS)
-    descriptors = [program[name].map_fd for name in maps] + list(attached.values())
+    programs = [program.funcs[each.function.encode()].fd for each in hooks
+                if each.tracepoint in attached]  # fmt: skip
+    descriptors = [*(program[name].map_fd for name in maps), *attached.values(), *programs]
     return {"attached": list(attached), "missing": not_attached, "maps": maps}, descriptors
 
 

@@ -4,13 +4,13 @@ import asyncio
 import logging
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge
 
 from flowverdict_collector.check import check
-from flowverdict_collector.kernel import FlowMaps, Lost
+from flowverdict_collector.kernel import FlowMaps, Lost, statistics
 from flowverdict_collector.loader import load
 from flowverdict_collector.namespaces import Namespaces
 from flowverdict_collector.settings import CollectorSettings
@@ -34,6 +34,12 @@ _INTERVALS = Counter("flowverdict_collector_intervals_total", "Intervals publish
 _LOST = Counter(
     "flowverdict_collector_lost_total", "Items that did not fit in the kernel maps.", ["what"]
 )
+_SKIPPED = Counter(
+    "flowverdict_collector_skipped_runs_total",
+    "Runs of a program that the kernel skipped because it was already running on that CPU, known"
+    " since Linux 5.12. The next event of the same connection usually makes up for it.",
+    ["tracepoint"],
+)
 _INTERVAL = Gauge(
     "flowverdict_collector_interval_seconds",
     "Length of the last interval; grows while NATS is unavailable and the kernel keeps counting.",
@@ -50,6 +56,7 @@ class Run:
     sequence: int = 0
     start_ns: int = 0
     lost: Lost = Lost(0, 0)
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 async def run(settings: CollectorSettings, context: Context) -> None:
@@ -77,6 +84,14 @@ async def run(settings: CollectorSettings, context: Context) -> None:
             last = context.stopping.is_set()
             # While NATS is unavailable this does not return, and the kernel map keeps counting.
             stored = await _publish_interval(jetstream, context, maps, this_run)
+            _count_skipped(loaded.programs, this_run)
+
+
+def _count_skipped(programs: dict[str, int], this_run: Run) -> None:
+    for tracepoint, program in programs.items():
+        skipped = statistics(program).get("recursion_misses", 0)
+        _SKIPPED.labels(tracepoint).inc(skipped - this_run.skipped.get(tracepoint, 0))
+        this_run.skipped[tracepoint] = skipped
 
 
 def _until_next(interval_seconds: float) -> float:

@@ -206,6 +206,17 @@ async def test_a_refused_connection_is_a_failed_open_and_a_reset(
 
 
 @live
+async def test_runs_that_the_kernel_skipped_are_a_metric_of_each_program(
+    collector: Collector, nats_client: Client
+) -> None:
+    await collector.listen(nats_client)
+    await eventually(lambda: collector.headers)
+    name = "flowverdict_collector_skipped_runs_total"
+    for tracepoint in ("tcp_probe", "tcp_retransmit_skb", "tcp_destroy_sock"):
+        assert f'{name}{{tracepoint="{tracepoint}"}}' in collector.metrics()
+
+
+@live
 async def test_intervals_follow_each_other_without_a_gap_and_a_stop_publishes_the_last(
     collector: Collector, nats_client: Client
 ) -> None:
