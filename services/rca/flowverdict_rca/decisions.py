@@ -19,7 +19,7 @@ __all__ = ["Decisions", "PairStatus", "cannot_connect", "decide", "retransmits"]
 
 _SHOWN_HALF_OPEN = 20
 _QUIET = 4
-"""A pair that sends less than a quarter of its mean rate has gone quiet."""
+"""A pair that sends less than a quarter of its mean rate has gone quiet, unless all do."""
 
 Mask = npt.NDArray[np.bool_]
 
@@ -90,7 +90,7 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
 
     No more past panes are used than necessary: a failing flow sends less, so a healthy past would
     outweigh it. A pair fails as soon as the newest panes show it. It is OK if the newest pane alone
-    has enough segments, or if the whole window does and the pair has not just gone quiet.
+    has enough segments, or if the whole window does and the pair has not just gone quiet alone.
     """
     panes = window.panes
     status = np.full(panes.shape[1], PairStatus.UNDECIDED, np.int64)
@@ -105,11 +105,24 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
             is_ok = undecided & (_delivered(evidence) >= settings.min_segments)
             status[is_ok] = PairStatus.OK
             undecided &= ~is_ok
-    delivered = _delivered(evidence)
-    went_quiet = _delivered(panes[0]) * len(panes) < delivered / _QUIET
-    status[undecided & (delivered >= settings.min_segments) & ~went_quiet] = PairStatus.OK
+    enough = _delivered(evidence) >= settings.min_segments
+    status[undecided & enough & ~_went_quiet(panes, undecided)] = PairStatus.OK
     status[(status == PairStatus.FAIL) & _leaving(window)] = PairStatus.UNDECIDED
     return Decisions(window, status, evidence, _half_open(window, settings))
+
+
+def _went_quiet(panes: Numbers, healthy: Mask) -> Mask:
+    """Whether each pair sends much less in the newest pane than before, and the others do not.
+
+    Something may keep it from sending. But if all healthy pairs pause, as they do between bursts
+    when everyone sends in step, that is how they are.
+    """
+    newest, mean = _delivered(panes[0]), _delivered(panes.sum(axis=0)) / len(panes)
+    others_newest = newest[healthy].sum() - np.where(healthy, newest, 0)
+    others_mean = mean[healthy].sum() - np.where(healthy, mean, 0)
+    usual = np.where(others_mean > 0, others_newest / np.maximum(others_mean, 1e-9), 1.0)
+    quiet: Mask = newest < np.minimum(usual, 1.0) * mean / _QUIET
+    return quiet
 
 
 def _leaving(window: Window) -> Mask:

@@ -1,6 +1,9 @@
 """Whether a pair is OK or FAIL."""
 
+from collections import Counter
 from typing import Any
+
+import pytest
 
 from conftest import flow_row, window_of
 from flowverdict_rca.decisions import Decisions, PairStatus, decide
@@ -49,6 +52,20 @@ def test_a_failing_present_is_not_outweighed_by_a_healthy_past() -> None:
 
 def test_a_healthy_present_is_not_outweighed_by_a_failing_past() -> None:
     assert status(pane(1000), pane(100, 50)) is PairStatus.OK
+
+
+@pytest.mark.parametrize("since_the_burst", range(SETTINGS.window_panes))
+def test_pairs_that_all_pause_since_a_burst_stay_ok(since_the_burst: int) -> None:
+    pods = [f"pod-{each}@w{each % 4}" for each in range(12)]
+    pairs = [(src, dst) for src in pods for dst in pods if src != dst]
+    broken = [pair for pair in pairs if pods[0] in pair]
+    burst = [
+        flow_row(*pair, data_segments_sent=50, retransmitted_segments=12 * (pair in broken))
+        for pair in pairs
+    ]
+    after = [flow_row(*each, data_segments_sent=2, retransmitted_segments=2) for each in broken]
+    found = Counter(decided(*[after] * since_the_burst, burst).status.tolist())
+    assert found == {PairStatus.FAIL: len(broken), PairStatus.OK: len(pairs) - len(broken)}
 
 
 def test_a_pair_that_fell_silent_is_not_called_ok_for_its_past() -> None:
