@@ -14,14 +14,14 @@ from nats.js import JetStreamContext
 
 from flowverdict_contracts.subjects import SUBJECT_VERDICTS
 from flowverdict_contracts.timestamps import to_rfc3339
-from flowverdict_contracts.verdicts import Component, Verdict
+from flowverdict_contracts.verdicts import Verdict
 from flowverdict_contracts.verdicts import decode as decode_verdict
 from flowverdict_lab import recording
 from flowverdict_lab.cluster import Cluster
 from flowverdict_lab.faults import Fault
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline, PipelineError, start_process
-from flowverdict_lab.recording import About
+from flowverdict_lab.recording import About, Expected
 
 __all__ = [
     "METRICS_FILE",
@@ -60,7 +60,7 @@ class Outcome:
     """
 
     fault: str
-    expected: tuple[Component, ...]
+    expected: tuple[Expected, ...]
     verdicts: list[Verdict] = field(default_factory=list)
     phases: dict[str, tuple[int, int]] = field(default_factory=dict)
     metrics_url: str = ""
@@ -132,7 +132,8 @@ async def run_live(
     Raises:
         LabError, PipelineError: if the lab or a service does not start or ends early.
     """
-    outcome = Outcome(fault.words, fault.expected)
+    expected = tuple(Expected(each.kind, each.name) for each in fault.expected)
+    outcome = Outcome(fault.words, expected)
     logs = folder / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     tell("building the lab", 0)

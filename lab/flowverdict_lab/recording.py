@@ -17,16 +17,26 @@ import msgspec
 from nats.js import JetStreamContext
 
 from flowverdict_contracts.subjects import FLOWS_RAW
-from flowverdict_contracts.verdicts import Component
+from flowverdict_contracts.verdicts import Kind, in_words
 from flowverdict_runtime.stored_messages import stored_messages
 
-__all__ = ["About", "RawMessage", "RecordingError", "read", "replay", "save"]
+__all__ = ["About", "Expected", "RawMessage", "RecordingError", "read", "replay", "save"]
 
 FORMAT = "flowverdict-recording/1"
 
 
 class RecordingError(RuntimeError):
     """The file is missing or is not a recording; the message says which."""
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """A component that a right verdict may name, by kind and name as in its cause."""
+
+    kind: Kind
+    name: str
+
+    def __str__(self) -> str:
+        return in_words(self.kind, self.name)
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +51,7 @@ class About(msgspec.Struct, frozen=True, kw_only=True):
 
     format: str = FORMAT
     fault: str
-    expected: tuple[Component, ...]
+    expected: tuple[Expected, ...]
     inventory: str
     phases: dict[str, tuple[int, int]]
 

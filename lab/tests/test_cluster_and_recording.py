@@ -16,7 +16,7 @@ from flowverdict_enricher import inventory
 from flowverdict_lab import recording
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.demo import SHIPPED_RECORDING
-from flowverdict_lab.recording import About
+from flowverdict_lab.recording import About, Expected
 from flowverdict_runtime.streams import ensure_streams
 
 
@@ -48,7 +48,8 @@ async def test_a_stream_is_recorded_and_replayed_as_it_was(
     for number in range(300):
         headers = {"Nats-Msg-Id": f"n/b/{number}", "Flowverdict-Interval": f"{number}-{number + 1}"}
         await jetstream.publish("flows.raw.n", bytes([number % 256]), headers=headers)
-    about = About(fault="f", expected=(), inventory="{}", phases={"before": (0, 1)})
+    expected = (Expected("pod", "default/pod-a"),)
+    about = About(fault="f", expected=expected, inventory="{}", phases={"before": (0, 1)})
     path = tmp_path / "deep" / "recording.jsonl.gz"
     await recording.save(jetstream, about, path)
     read, messages = recording.read(path)

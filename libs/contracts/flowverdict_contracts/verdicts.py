@@ -30,6 +30,7 @@ __all__ = [
     "VerdictStatus",
     "decode",
     "encode",
+    "in_words",
     "json_schema",
 ]
 
@@ -56,6 +57,12 @@ _FIRST_YEAR, _LAST_YEAR = 1970, 2261
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
+
+
+def in_words(kind: Kind, name: str) -> str:
+    """A component as it is called in a sentence."""
+    words = {"link": "the link", "node_link": "the link between nodes", "unknown": "address"}
+    return f"{words.get(kind, kind)} {name}"
 
 
 class ComponentEnd(_Record, frozen=True, kw_only=True):
@@ -92,8 +99,7 @@ class Component(_Record, frozen=True, kw_only=True):
             raise ValueError(f"a {self.kind} has {len(self.ends)} ends")
 
     def __str__(self) -> str:
-        words = {"link": "the link", "node_link": "the link between nodes", "unknown": "address"}
-        return f"{words.get(self.kind, self.kind)} {self.name}"
+        return in_words(self.kind, self.name)
 
 
 class Cause(Component, frozen=True, kw_only=True):
