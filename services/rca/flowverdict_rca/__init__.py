@@ -14,6 +14,7 @@
 `mining`     association rules over pairs (Apriori).
 `judgement`  the judgement of a window, and the verdict document; `summary` its summary.
 `incidents`  turns judgements over time into verdicts: opened, ongoing, resolved.
-`offline`    the commands `fetch` and `analyse`.
+`offline`    the command `analyse`; `series` reads the file.
+`prometheus` the command `fetch`.
 `report`     the command `report`: one HTML file about one incident.
 """

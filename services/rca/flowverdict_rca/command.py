@@ -3,8 +3,10 @@
 import sys
 from pathlib import Path
 
-from flowverdict_rca import offline
+from flowverdict_rca.offline import analyse
+from flowverdict_rca.prometheus import fetch
 from flowverdict_rca.report.command import ReportError, report
+from flowverdict_rca.series import OfflineError
 from flowverdict_rca.server import SERVICE
 from flowverdict_runtime.lifecycle import parser_of, run_service
 from flowverdict_runtime.service_settings import nats_settings
@@ -30,24 +32,48 @@ def _minutes(text: str) -> float:
     return value
 
 
+def _headers(token_file: Path | None, tenant: str | None) -> dict[str, str]:
+    """What a request to Prometheus carries."""
+    headers = {"X-Scope-OrgID": tenant} if tenant else {}
+    if token_file is not None:
+        try:
+            token = token_file.read_text().strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise OfflineError(f"{token_file}: {error}") from None
+        headers["Authorization"] = f"Bearer {token}"
+    return headers
+
+
 def run() -> int:
     """Parse the command line and do what it says; returns the exit status."""
     parser = parser_of(SERVICE)
     commands = parser.add_subparsers(dest="command", title="commands (default: run the service)")
-    fetch = commands.add_parser(
+    fetches = commands.add_parser(
         "fetch", help="save retransmission counters from Prometheus to a file"
     )
-    fetch.add_argument("url", metavar="PROMETHEUS_URL", help="for example http://localhost:9090")
-    fetch.add_argument("--minutes", type=_minutes, default=120, help="how far back (default: 120)")
-    fetch.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")
-    analyse = commands.add_parser(
+    fetches.add_argument(
+        "url",
+        metavar="PROMETHEUS_URL",
+        help="for example http://localhost:9090; it may contain a user name and password",
+    )
+    fetches.add_argument(
+        "--minutes", type=_minutes, default=120, help="how far back (default: 120)"
+    )
+    fetches.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")
+    fetches.add_argument("--token-file", type=Path, metavar="FILE", help="holds a bearer token")
+    fetches.add_argument("--tenant", help="sent as X-Scope-OrgID (Mimir, Cortex, Thanos)")
+    analyses = commands.add_parser(
         "analyse",
         help="print itemsets and rules from a fetched file; a pair with any retransmission FAILs",
     )
-    analyse.add_argument("file", type=Path, metavar="FILE")
-    analyse.add_argument("--min-support", type=fraction, default=0.2, help="default: 0.2")
-    analyse.add_argument("--min-confidence", type=fraction, default=0.7, help="default: 0.7")
-    analyse.add_argument("--json", action="store_true", help="one JSON document")
+    analyses.add_argument(
+        "file", type=Path, metavar="FILE", help="from fetch, or JSON of Prometheus' API or promtool"
+    )
+    analyses.add_argument(
+        "--min-support", type=fraction, help="default: 0.2, and 1/n for more than 5 addresses"
+    )
+    analyses.add_argument("--min-confidence", type=fraction, default=0.7, help="default: 0.7")
+    analyses.add_argument("--json", action="store_true", help="one JSON document")
     report_ = commands.add_parser("report", help="write one HTML file about an incident")
     report_.add_argument("--incident", metavar="ID", help="default: the newest")
     report_.add_argument("--out", type=Path, default=REPORT_FILE, help=f"default: {REPORT_FILE}")
@@ -59,19 +85,22 @@ def run() -> int:
     arguments = parser.parse_args()
     try:
         if arguments.command == "fetch":
-            count = offline.fetch(arguments.url, arguments.out, arguments.minutes)
+            headers = _headers(arguments.token_file, arguments.tenant)
+            count = fetch(arguments.url, arguments.out, arguments.minutes, headers)
             print(f"{count} series saved to {arguments.out}")
             return 0
         if arguments.command == "analyse":
-            offline.analyse(
+            rules = analyse(
                 arguments.file, arguments.min_support, arguments.min_confidence, arguments.json
             )
+            if not rules:
+                raise OfflineError("no rule: lower --min-support or --min-confidence")
             return 0
         if arguments.command == "report":
             incident_id = report(nats_settings(arguments.nats), arguments.incident, arguments.out)
             print(f"incident {incident_id}: {arguments.out}")
             return 0
-    except (offline.OfflineError, ReportError, SettingsError) as error:
+    except (OfflineError, ReportError, SettingsError) as error:
         print(f"flowverdict-rca: {error}", file=sys.stderr)
         return 1
     return run_service(SERVICE, arguments.check)

@@ -1,5 +1,6 @@
 """The commands `fetch` and `analyse`."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -12,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowverdict_rca.offline import OfflineError, read_pairs, transactions
+from flowverdict_rca.mining import itemsets_and_rules, itemsets_and_rules_of_pairs
+from flowverdict_rca.offline import transactions
+from flowverdict_rca.series import OfflineError, read_pairs
 
 RCA = str(Path(sys.executable).with_name("flowverdict-rca"))
 BROKEN = "10.244.92.159"
@@ -70,6 +73,108 @@ def test_every_directed_pair_of_addresses_is_one_transaction(
     assert sum("FAIL" in flow for flow in flows) == sum(pairs.values())
 
 
+@given(
+    st.sets(st.permutations("abcdef").map(lambda each: (each[0], each[1])), min_size=1),
+    st.sampled_from((0.1, 0.15, 0.2, 0.3)),
+    st.sampled_from((0.3, 0.7, 1.0)),
+)
+def test_counting_finds_what_apriori_finds(
+    failing: set[tuple[str, str]], min_support: float, min_confidence: float
+) -> None:
+    pairs = dict.fromkeys(itertools.permutations("abcdef", 2), False) | dict.fromkeys(failing, True)
+    mined, rules = itemsets_and_rules(transactions(pairs), min_support, min_confidence)
+    counted, same_rules = itemsets_and_rules_of_pairs(
+        "abcdef", sorted(failing), min_support, min_confidence
+    )
+    assert mined.to_dict("records") == counted.to_dict("records")
+    assert rules == same_rules
+
+
+@pytest.mark.parametrize(
+    ("values", "fails"),
+    [
+        (["7", "7", "7"], False),  # it counted these before
+        (["0", "3"], True),
+        (["9", "9", "2"], True),  # restarted
+        (["4"], True),
+        (["0"], False),
+        (["NaN", "5", "+Inf", "5"], False),
+    ],
+)
+def test_a_pair_fails_if_its_counter_grew(values: list[str], fails: bool) -> None:
+    assert read_pairs([series("a", "b", *values)]) == {("a", "b"): fails}
+
+
+def test_a_counter_that_began_after_others_grew_from_zero() -> None:
+    late = {"metric": {"src_ip": "b", "dst_ip": "a"}, "values": [[1774000030, "5"]] * 2}
+    pairs = read_pairs([series("a", "b", "5", "5", "5"), json.dumps(late)])
+    assert pairs == {("a", "b"): False, ("b", "a"): True}
+
+
+@pytest.mark.parametrize(
+    ("metric", "samples", "why"),
+    [
+        (
+            {"src_ip": "a", "dst_ip": "c"},
+            {"values": []},
+            "without a sample that a counter can have",
+        ),
+        (
+            {"src_ip": "a", "dst_ip": "c"},
+            {"histograms": [[1, {"count": "0"}]]},
+            "without a sample that a counter can have",
+        ),
+        ({"dst_ip": "c"}, {"values": [[1, "5"]]}, "without src_ip and dst_ip"),
+        (
+            {"src_ip": "other", "dst_ip": "other"},
+            {"values": [[1, "5"]]},
+            "of the pairs that the exporter had no series left for",
+        ),
+    ],
+)
+def test_what_says_nothing_about_a_pair_is_left_out_with_a_word(
+    tmp_path: Path, metric: dict[str, str], samples: dict[str, object], why: str
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text(series("a", "b", "0", "1") + "\n" + json.dumps({"metric": metric, **samples}))
+    done = run("analyse", str(path), "--json")
+    assert done.returncode == 0
+    assert done.stderr == f"left out 1 series {why}\n"
+    assert json.loads(done.stdout)["flows"] == 2
+
+
+def test_answers_of_the_api_and_of_promtool_are_read(tmp_path: Path) -> None:
+    result = [json.loads(series("a", "b", "0", "1"))]
+    path = tmp_path / "x.json"
+    for document in ({"status": "success", "data": {"result": result}}, result):
+        path.write_text(json.dumps(document, indent=2))
+        assert json.loads(run("analyse", str(path), "--json").stdout)["failing"] == 1
+    path.write_text('{"status": "error", "error": "query timed out"}')
+    assert "query timed out" in run("analyse", str(path)).stderr
+
+
+@pytest.mark.parametrize("count", [11, 300, 2000])
+def test_one_broken_address_of_many_is_the_first_rule(tmp_path: Path, count: int) -> None:
+    addresses = [f"10.1.{each // 250}.{each % 250}" for each in range(count)]
+    broken = addresses[count // 2]
+    lines = [series(broken, each, "0", "9") for each in addresses if each != broken]
+    lines += [series(each, broken, "0", "9") for each in addresses if each != broken]
+    path = tmp_path / "x.jsonl"
+    path.write_text("\n".join(lines))
+    document = json.loads(run("analyse", str(path), "--json").stdout)
+    assert document["flows"] == count * (count - 1)
+    about_failure = [rule for rule in document["rules"] if rule["consequents"] == ["FAIL"]]
+    assert [(rule["antecedents"], rule["confidence"]) for rule in about_failure] == [
+        ([broken], 1.0)
+    ]
+
+
+def test_without_any_rule_it_fails_with_a_hint(seed_file: Path) -> None:
+    done = run("analyse", str(seed_file), "--min-support", "0.9")
+    assert done.returncode == 1
+    assert "no rule: lower --min-support or --min-confidence" in done.stderr
+
+
 def test_a_line_that_is_no_series_is_named_by_its_number() -> None:
     with pytest.raises(OfflineError, match="line 2"):
         read_pairs([series("a", "b", "1"), "{"])
@@ -97,6 +202,9 @@ def server() -> Iterator[tuple[str, list[bytes]]]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            request = [self.path.partition("?")[0]]
+            request += [self.headers.get(each, "") for each in ("Authorization", "X-Scope-OrgID")]
+            body.append(" ".join(request).encode())
             self.send_response(200)
             self.end_headers()
             self.wfile.write(body[0])
@@ -128,6 +236,39 @@ def test_what_is_no_prometheus_is_reported(
     assert done.returncode == 1
     assert words in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("", "/api/v1/query_range"),
+        ("/", "/api/v1/query_range"),
+        ("/api/v1/query", "/api/v1/query_range"),
+        (
+            "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy",
+            "/api/v1/namespaces/monitoring/services/prometheus:9090/proxy/api/v1/query_range",
+        ),
+    ],
+)
+def test_any_base_address_with_any_credentials_is_asked(
+    tmp_path: Path, server: tuple[str, list[bytes]], path: str, asked: str
+) -> None:
+    url, body = server
+    body[0] = json.dumps({"data": {"result": [json.loads(series("a", "b", "1"))]}}).encode()
+    (tmp_path / "token").write_text("secret-token\n")
+    out = ("--out", str(tmp_path / "x"))
+    options = ("--token-file", str(tmp_path / "token"), "--tenant", "shop", "--minutes", "50000")
+    assert run("fetch", url + path, *out, *options).returncode == 0
+    assert body[-1].decode() == f"{asked} Bearer secret-token shop"
+    assert run("fetch", url.replace("//", "//us%40er:pass@") + path, *out).returncode == 0
+    assert body[-1].decode() == f"{asked} Basic dXNAZXI6cGFzcw== "
+
+
+def test_a_password_in_the_address_is_never_printed() -> None:
+    for url in ("http://user:pa55word@127.0.0.1:1", "ftp://user:pa55word@127.0.0.1:1"):
+        done = run("fetch", url)
+        assert done.returncode == 1
+        assert "pa55word" not in done.stdout + done.stderr
 
 
 def test_a_prometheus_that_is_away_is_reported() -> None:

@@ -1,0 +1,88 @@
+"""The command `fetch`: retransmission counters from a Prometheus server, as a file."""
+
+import base64
+import http.client
+import json
+import math
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+from flowverdict_rca.series import OfflineError
+from flowverdict_runtime.nats_connection import redact
+
+__all__ = ["fetch"]
+
+QUERY = "sum(tcp_retransmissions_total) by (src_ip, dst_ip)"
+_STEP_SECONDS = 30
+_MOST_POINTS = 10_000
+"""Prometheus refuses more than 11,000 for one series (web/api/v1/api.go)."""
+_QUERY_PATHS = ("/api/v1/query_range", "/api/v1/query")
+
+
+def fetch(url: str, out: Path, minutes: float, headers: Mapping[str, str] | None = None) -> int:
+    """Save the last `minutes` of retransmission counters to `out`.
+
+    One JSON object per line, in the format of a range query's series: `metric` with `src_ip` and
+    `dst_ip`, and `values`. Returns how many were written.
+
+    Args:
+        url: of the server, or of what forwards to it, with a user name and password if it wants
+            them; a query address works, too.
+        headers: added to the request, such as a token or a tenant.
+
+    Raises:
+        OfflineError: if Prometheus does not answer, returns an error, or has no such series.
+    """
+    address, own = _request_of(url)
+    end, seconds = time.time(), 60 * minutes
+    step = max(_STEP_SECONDS, math.ceil(seconds / _MOST_POINTS))
+    query = {"query": QUERY, "start": end - seconds, "end": end, "step": step}
+    request = urllib.request.Request(  # noqa: S310 # checked in _request_of
+        f"{address}?{urllib.parse.urlencode(query)}", headers={**own, **(headers or {})}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 # likewise
+            answer = json.load(response)
+        series = [dict(each) for each in answer["data"]["result"]]
+    except urllib.error.HTTPError as error:
+        raise OfflineError(
+            f"{address} returned {error.code}: {error.read(500).decode(errors='replace')}"
+        ) from None
+    except (OSError, http.client.HTTPException) as error:
+        raise OfflineError(f"{address} cannot be reached: {error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise OfflineError(f"{address} does not answer like a Prometheus server") from None
+    if not series:
+        raise OfflineError(f"the Prometheus at {address} has no tcp_retransmissions_total")
+    try:
+        out.write_text("".join(json.dumps(each) + "\n" for each in series))
+    except OSError as error:
+        raise OfflineError(f"{out} cannot be written: {error.strerror}") from None
+    return len(series)
+
+
+def _request_of(url: str) -> tuple[str, dict[str, str]]:
+    """The address for range queries, without credentials, and the header that carries those."""
+    if not url.startswith(("http://", "https://")):
+        raise OfflineError(f"{redact(url)} is not an http:// or https:// address")
+    try:
+        parts = urllib.parse.urlsplit(url)
+        user, password = (
+            urllib.parse.unquote(each or "") for each in (parts.username, parts.password)
+        )
+    except ValueError as error:
+        raise OfflineError(f"{redact(url)}: {error}") from None
+    path = parts.path.rstrip("/")
+    for each in _QUERY_PATHS:
+        path = path.removesuffix(each)
+    address = parts._replace(
+        netloc=parts.netloc.rpartition("@")[2], path=path + _QUERY_PATHS[0], query="", fragment=""
+    )
+    if not user:
+        return address.geturl(), {}
+    credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return address.geturl(), {"Authorization": f"Basic {credentials}"}
