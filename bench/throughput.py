@@ -66,7 +66,7 @@ def measure() -> list[Figure]:
     body, directory, series = _records(1).tobytes(), _directory(), PairSeries(100_000, 3600)
 
     def through_enricher() -> bytes:
-        return enriched.encode(enrich(raw_records.decode(body), directory, 0, 1)[0])
+        return enriched.encode(enrich(raw_records.decode(body), directory, 0, 1, "n1")[0])
 
     named = through_enricher()
     return [

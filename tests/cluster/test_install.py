@@ -85,6 +85,24 @@ async def test_the_doctor_finds_nothing_broken(installation: Installation) -> No
     assert printed.count("ok ") > 5, printed
 
 
+@pytest.mark.day
+async def test_the_doctor_names_what_is_down_and_nothing_else(installation: Installation) -> None:
+    down = ("deployment/enricher", "statefulset/influxdb")
+    replicas = {each: installation.get(each, "-n", NAMESPACE)["spec"]["replicas"] for each in down}
+    await _doctor_finds_nothing_broken(installation)
+    for each in down:
+        installation.kubectl("-n", NAMESPACE, "scale", each, "--replicas=0")
+    try:
+        await asyncio.sleep(75)  # what an enricher wrote last is a minute old
+        printed = _doctor(installation)
+    finally:
+        for each, count in replicas.items():
+            installation.kubectl("-n", NAMESPACE, "scale", each, f"--replicas={count}")
+    broken = [line.split("  ")[0] for line in printed.splitlines() if "broken" in line]
+    assert len(broken) == 5, printed
+    await _doctor_finds_nothing_broken(installation)
+
+
 def test_the_experiment_names_the_pod(installation: Installation) -> None:
     done = subprocess.run(
         [EXPERIMENT, "run"],

@@ -1,5 +1,6 @@
 """Checks NATS: does it answer, do the streams exist, who reads them, and how far behind?"""
 
+import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
@@ -20,6 +21,7 @@ _READERS = {FLOWS_RAW: ["enricher"], FLOWS_ENRICHED: ["exporter", "rca"]}
 _WRITERS = {FLOWS_RAW: "a collector", FLOWS_ENRICHED: "an enricher"}
 _CONNECT_SECONDS = 5.0
 _LAG_WARNING = 1000
+_LONGEST_BATCH_SECONDS = 3.0
 _SILENT_SECONDS = 60.0
 _FULL_RATIO = 0.9
 
@@ -42,7 +44,9 @@ def _stream(name: str, info: StreamInfo, ages: dict[str, float]) -> Iterator[Fin
         yield ok(what, size)
 
 
-def _readers(name: str, consumers: list[ConsumerInfo], with_influx: bool) -> Iterator[Finding]:
+def _readers(
+    name: str, consumers: list[ConsumerInfo], idle: frozenset[str], with_influx: bool
+) -> Iterator[Finding]:
     found = {each.name: each for each in consumers}
     expected = _READERS.get(name, [])
     if with_influx and name in (FLOWS_ENRICHED, RCA_VERDICTS):
@@ -57,11 +61,34 @@ def _readers(name: str, consumers: list[ConsumerInfo], with_influx: bool) -> Ite
             continue  # temporary, while a report is generated
         behind = info.num_pending or 0
         what, detail = f"consumer {reader}", f"{behind} messages behind on {name}"
-        if behind > _LAG_WARNING:
+        if reader in idle:
+            yield broken(what, f"{detail}, and nobody is reading", "is it running? see its log")
+        elif behind > _LAG_WARNING:
             advice = "if this does not fall: scale the enricher or influx-writer, or see the log"
             yield warning(what, detail, advice)
         else:
             yield ok(what, detail)
+
+
+def _seems_idle(info: ConsumerInfo) -> bool:
+    """Whether messages are waiting, and nobody is waiting for messages."""
+    return bool(info.num_pending) and not info.num_waiting
+
+
+async def _idle(jetstream: JetStreamContext, consumers: list[ConsumerInfo]) -> frozenset[str]:
+    """The consumers that nobody reads: a reader asks for more, or at least gets something."""
+    suspects = {each.name: each for each in consumers if _seems_idle(each)}
+    if suspects:
+        await asyncio.sleep(_LONGEST_BATCH_SECONDS)
+    found = set()
+    for name, before in suspects.items():
+        try:
+            now = await jetstream.consumer_info(before.stream_name, name)
+        except NotFoundError:  # created anew in the meantime
+            continue
+        if _seems_idle(now) and now.delivered == before.delivered:
+            found.add(name)
+    return frozenset(found)
 
 
 async def _age_seconds(jetstream: JetStreamContext, name: str, info: StreamInfo) -> float | None:
@@ -88,7 +115,8 @@ async def _streams(jetstream: JetStreamContext, with_influx: bool) -> list[Findi
             continue
         age = await _age_seconds(jetstream, name, info)
         lines += _stream(name, info, {} if age is None else {name: age})
-        lines += _readers(name, await jetstream.consumers_info(name), with_influx)
+        consumers = await jetstream.consumers_info(name)
+        lines += _readers(name, consumers, await _idle(jetstream, consumers), with_influx)
     return lines
 
 

@@ -1,5 +1,7 @@
 """The doctor: what is well, what is not, and what to do."""
 
+import asyncio
+import contextlib
 import json
 import os
 import subprocess
@@ -213,6 +215,28 @@ async def test_streams_without_readers_and_without_messages_are_broken(
     for message in await subscription.fetch(10):
         await message.ack()
     status, found = of_nats(nats_server.url)
+    assert status == 1
+    for reader in ("enricher", "exporter", "rca"):
+        (line,) = [each for each in found if each.what == f"consumer {reader}"]
+        assert line.level == "broken"
+        assert line.detail.endswith("and nobody is reading")
+
+    async def read(stream: str, reader: str, seconds_each: float, stays_behind: bool) -> None:
+        subscription = await jetstream.pull_subscribe_bind(reader, stream)
+        while True:
+            with contextlib.suppress(TimeoutError):
+                for message in await subscription.fetch(1 if stays_behind else 500, timeout=1):
+                    await message.ack()
+            await asyncio.sleep(seconds_each)
+
+    reading = [
+        asyncio.create_task(read(FLOWS_RAW, "enricher", 0, False)),
+        asyncio.create_task(read(FLOWS_ENRICHED, "exporter", 1, True)),
+        asyncio.create_task(read(FLOWS_ENRICHED, "rca", 0, False)),
+    ]
+    status, found = await asyncio.to_thread(of_nats, nats_server.url)
+    for task in reading:
+        task.cancel()
     assert status == 0
     assert level_of(found, "stream FLOWS_RAW") == level_of(found, "consumer enricher") == "ok"
     assert level_of(found, "consumer exporter") == "warning"

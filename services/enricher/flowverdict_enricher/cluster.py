@@ -41,6 +41,7 @@ class Cluster:
         self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
         self._ready: dict[Service, dict[str, bool]] = {}  # by slice
         self._by_name: dict[Service, ClusterService] = {}
+        self._cluster_addresses: dict[bytes, Service] = {}
         self._entered = EnteredAddresses()
         self._owners: dict[str, tuple[str, str]] = {}  # of a job
         self._pods_by_controller: dict[str, set[str]] = {}  # pod uids, by uid of the controller
@@ -58,6 +59,7 @@ class Cluster:
                     self._put_node(thing)
                 case ClusterService():
                     self._put_service(thing)
+                    self._enter(thing.key(), thing.metadata.uid, thing.outside_addresses())
                 case EndpointSlice():
                     self._put_slice(thing, before if isinstance(before, EndpointSlice) else None)
                 case Job():
@@ -74,13 +76,16 @@ class Cluster:
                     # Keep its zone and its networks: its pods may outlive it.
                     self._directory.end(uid, time.time_ns())
                 case ClusterService():
-                    self._directory.end(uid, time.time_ns())
                     if self._by_name[thing.key()] is thing:  # not another of that name, made since
                         del self._by_name[thing.key()]
+                    for each in thing.addresses():
+                        self._cluster_addresses.pop(each, None)
+                    self._enter(thing.key(), uid, frozenset())
+                    self._directory.end(uid, time.time_ns())
                 case EndpointSlice():
                     self._remove_from_slice(uid, thing.pods())
                     self._set_ready(thing, None)
-                    self._enter(thing, frozenset())
+                    self._enter(thing.service(), uid, frozenset())
                 case Job():
                     if uid not in self._pods_by_controller:
                         self._owners.pop(uid, None)
@@ -129,7 +134,15 @@ class Cluster:
         )
         own = pod.addresses()
         self._take(own)
+        own += [each for each in pod.further_addresses() if self._is_free(each, names)]
         self._directory.put(meta.uid, names, own, pod.started_ns(), time.time_ns())
+
+    def _is_free(self, address: bytes, names: Names) -> bool:
+        """Whether nothing but this pod has the address, as far as is known."""
+        now = time.time_ns()
+        found = self._directory.at(address, now, now)
+        same = (found.namespace, found.pod) == (names.namespace, names.pod)
+        return found.kind in ("unknown", "external") or found.condition == "gone" or same
 
     def _workload(self, meta: Metadata) -> tuple[str, str]:
         """Name and kind of a pod's workload: its controller, or the controller of that."""
@@ -156,6 +169,8 @@ class Cluster:
     def _put_service(self, service: ClusterService) -> None:
         meta = service.metadata
         self._by_name[service.key()] = service
+        self._cluster_addresses |= dict.fromkeys(service.addresses(), service.key())
+        self._take(service.addresses())
         # Without slices it has no selector, and nothing is known about what is behind it.
         slices = self._ready.get(service.key(), {})
         none_ready = bool(slices) and not any(slices.values())
@@ -172,7 +187,7 @@ class Cluster:
         uid, (_, service) = piece.metadata.uid, piece.service()
         pods = piece.pods() if service else set()
         self._set_ready(piece, piece.has_ready())
-        self._enter(piece, piece.entered())
+        self._enter(piece.service(), uid, piece.entered())
         if before is not None:
             self._remove_from_slice(uid, before.pods() - pods)
         for pod in pods:
@@ -194,16 +209,19 @@ class Cluster:
             del self._ready[service]
         self._name_services([service])
 
-    def _enter(self, piece: EndpointSlice, addresses: frozenset[bytes]) -> None:
+    def _enter(self, service: Service, uid: str, addresses: frozenset[bytes]) -> None:
         now = time.time_ns()
-        concerned = self._entered.enter(piece.service(), piece.metadata.uid, addresses)
+        concerned = self._entered.enter(service, uid, addresses)
         self._entered.take(
-            each for each in addresses if self._directory.at(each, now, now).kind in _OWNERS
+            each
+            for each in addresses
+            if self._directory.at(each, now, now).kind in _OWNERS
+            or self._cluster_addresses.get(each, service) != service
         )
         self._name_services(concerned)
 
     def _take(self, addresses: Iterable[bytes]) -> None:
-        """A pod or a node has these addresses, whatever service they were entered for."""
+        """A pod, a node or a service has these addresses, whatever they were entered for."""
         self._name_services(self._entered.take(addresses))
 
     def _name_services(self, services: Iterable[Service]) -> None:

@@ -91,6 +91,8 @@ class Directory:
         with self._changes:
             for address in self._addresses.pop(owner, frozenset()):
                 self._end(owner, address, at_ns)
+                for other in self._holders(address)[-1:]:  # it still has what both had
+                    self._begin(other.owner, other.names, address, at_ns)
 
     def keep_only(self, owners: Iterable[str], now_ns: int) -> None:
         """End every owner that is not among `owners`, as after a fresh list."""
@@ -111,14 +113,23 @@ class Directory:
         """The number of owners that currently have an address."""
         return len(self._addresses)
 
-    def at(self, address: bytes, start_ns: int, end_ns: int, *, is_in_use: bool = False) -> Names:
+    def at(self, address: bytes, start_ns: int, end_ns: int, used_on: str = "") -> Names:
         """Who had `address` in the interval; for the longest part of it if it changed hands.
 
-        An address for pods that nobody has, nor had as far as is known, was a deleted pod's, unless
-        it `is_in_use`.
+        If several pods have it at once, it is only likely which one is meant. An address for pods
+        that nobody has, nor had as far as is known, was a deleted pod's, unless it is in use.
+
+        Args:
+            address: 16 bytes.
+            start_ns, end_ns: the interval, UTC nanoseconds.
+            used_on: the node that reports it as its own end of a flow.
         """
+        tenures = self._tenures.get(address, ())
+        if twins := self._twins(address, tenures, end_ns):
+            here = (each for each in twins if used_on and each.names.node == used_on)
+            return replace(next(here, twins[-1]).names, name_confidence="likely")
         best, longest = None, -1
-        for tenure in self._tenures.get(address, ()):
+        for tenure in tenures:
             overlap = min(end_ns, tenure.until_ns) - max(start_ns, tenure.from_ns)
             if overlap > longest:
                 best, longest = tenure, overlap
@@ -126,9 +137,28 @@ class Directory:
             whole = best.from_ns <= start_ns and end_ns <= best.until_ns
             return best.names if whole else _likely(best, end_ns)
         found = self._nearest(address, start_ns, end_ns)
-        if found is None and not is_in_use and address in self.pod_networks:
+        if found is None and not used_on and address in self.pod_networks:
             return Names("unknown", name_confidence="none", condition="gone")
         return found or unowned(address)
+
+    def _twins(self, address: bytes, tenures: tuple[_Tenure, ...], end_ns: int) -> list[_Tenure]:
+        """The latest tenure of each pod that has the address, if they are on several nodes.
+
+        On one node, the newer pod shows that the older one is gone, though nobody has reported it.
+        """
+        if len(tenures) < 2:
+            return []
+        pods = [
+            each
+            for each in self._holders(address)
+            if each.names.kind == "pod" and each.names.node and each.from_ns < end_ns
+        ]
+        return pods if len({each.names.node for each in pods}) > 1 else []
+
+    def _holders(self, address: bytes) -> list[_Tenure]:
+        """The latest tenure of each owner whose address it is, as far as has been reported."""
+        latest = {each.owner: each for each in self._tenures.get(address, ())}
+        return [each for owner, each in latest.items() if address in self._addresses.get(owner, ())]
 
     def _nearest(self, address: bytes, start_ns: int, end_ns: int) -> Names | None:
         """The next owner, if it begins soon: the API reports it late. Else the last one, for as

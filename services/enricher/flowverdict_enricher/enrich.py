@@ -15,16 +15,16 @@ __all__ = ["enrich"]
 
 
 def enrich(
-    records: npt.NDArray[np.void], directory: Directory, start_ns: int, end_ns: int
+    records: npt.NDArray[np.void], directory: Directory, start_ns: int, end_ns: int, node: str
 ) -> tuple[pa.RecordBatch, Counter[str]]:
-    """`records` (dtype `raw_records.RECORD`) with the names that applied in their interval.
+    """A node's `records` (dtype `raw_records.RECORD`) with the names of their interval.
 
     Returns the batch (`enriched.ARROW_SCHEMA`, rows in the order of `records`) and the number of
     ends of each kind.
     """
 
     def names_of(address: bytes, is_local: bool) -> Names:
-        return directory.at(address, start_ns, end_ns, is_in_use=is_local)
+        return directory.at(address, start_ns, end_ns, node if is_local else "")
 
     batch = batch_of(records, names_of)
     kinds: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Addresses that somebody entered as what is behind a service, such as the API server's."""
+"""Addresses that somebody entered for a service, such as the API server's."""
 
 import itertools
 from collections.abc import Iterable
@@ -11,16 +11,16 @@ _NONE: frozenset[bytes] = frozenset()
 
 
 class EnteredAddresses:
-    """Which service each address stands for that is entered in an endpoint slice.
+    """Which service each address stands for that is entered in a service or its endpoint slices.
 
-    One that a pod or a node has is theirs. If several services have an address, it is that of the
-    first by name, so that the choice is stable.
+    One that a pod or a node has is theirs, as is a service's own. If several services have an
+    address, it is that of the first by name, so that the choice is stable.
     """
 
     def __init__(self) -> None:
-        self._of_slice: dict[str, tuple[Service, frozenset[bytes]]] = {}  # by uid
-        self._of_service: dict[Service, set[str]] = {}  # uids of its slices
-        self._entries: dict[bytes, set[tuple[Service, str]]] = {}  # services and slices
+        self._of_object: dict[str, tuple[Service, frozenset[bytes]]] = {}  # by uid
+        self._of_service: dict[Service, set[str]] = {}  # uids of it and its slices
+        self._entries: dict[bytes, set[tuple[Service, str]]] = {}  # services and objects
         self._taken: set[bytes] = set()  # those of a pod or a node
 
     def __contains__(self, address: bytes) -> bool:
@@ -28,17 +28,17 @@ class EnteredAddresses:
 
     def of(self, service: Service) -> list[bytes]:
         """The addresses that stand for a service, in order."""
-        slices = (self._of_slice[uid][1] for uid in self._of_service.get(service, ()))
-        entered = set(itertools.chain.from_iterable(slices)) - self._taken
+        entered_in = (self._of_object[uid][1] for uid in self._of_service.get(service, ()))
+        entered = set(itertools.chain.from_iterable(entered_in)) - self._taken
         return sorted(each for each in entered if min(self._entries[each])[0] == service)
 
     def enter(self, service: Service, uid: str, addresses: frozenset[bytes]) -> set[Service]:
-        """Replace the addresses of a slice; returns the services that may have others now."""
-        _, before = self._of_slice.get(uid, (service, _NONE))
+        """Replace the addresses in an object; returns the services that may have others now."""
+        _, before = self._of_object.get(uid, (service, _NONE))
         concerned = self._services(before)
         self._leave(uid)
         if addresses:
-            self._of_slice[uid] = service, addresses
+            self._of_object[uid] = service, addresses
             self._of_service.setdefault(service, set()).add(uid)
             for each in addresses:
                 self._entries.setdefault(each, set()).add((service, uid))
@@ -51,7 +51,7 @@ class EnteredAddresses:
         return self._services(taken)
 
     def _leave(self, uid: str) -> None:
-        service, addresses = self._of_slice.pop(uid, (("", ""), _NONE))
+        service, addresses = self._of_object.pop(uid, (("", ""), _NONE))
         for each in addresses:
             self._entries[each].discard((service, uid))
             if not self._entries[each]:

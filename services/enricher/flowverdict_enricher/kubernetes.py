@@ -191,9 +191,21 @@ def _decoded(raw: msgspec.Raw, resource: _Resource) -> objects.Object | None:
 def _list(api: Any, resource: _Resource, state: Cluster) -> str:
     """Read all of a resource into `state`; returns the version to watch from."""
     uids: set[str] = set()
-    following = ""
+    limit, following = PAGE, ""
     while True:
-        response = _get(api, resource, {"limit": PAGE, "continue": following}, 30)
+        try:
+            response = _get(api, resource, {"limit": limit, "continue": following}, 30)
+        except _Gone:
+            if not following:
+                raise
+            # Reading the pages took longer than the API server remembers; all at once cannot.
+            log.info(
+                "a page of the list has expired, reading it whole",
+                extra={"resource": resource.name},
+            )
+            limit, following = 0, ""
+            uids.clear()
+            continue
         page = msgspec.json.decode(response.read(), type=_List)
         for raw in page.items or ():
             if (thing := _decoded(raw, resource)) is not None:

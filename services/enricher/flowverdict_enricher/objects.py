@@ -23,6 +23,16 @@ __all__ = [
     "Service",
 ]
 
+_NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
+_NODE_ADDRESSES = (
+    "projectcalico.org/IPv4IPIPTunnelAddr",
+    "projectcalico.org/IPv4VXLANTunnelAddr",
+    "projectcalico.org/IPv6VXLANTunnelAddr",
+    "projectcalico.org/IPv4WireguardInterfaceAddr",
+    "projectcalico.org/IPv6WireguardInterfaceAddr",
+    "network.cilium.io/ipv4-cilium-host",
+    "network.cilium.io/ipv6-cilium-host",
+)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Service = tuple[str, str]
 """Namespace and name of a service."""
@@ -45,6 +55,7 @@ class Metadata(msgspec.Struct, rename="camel"):
     uid: str = ""
     resource_version: str = ""
     labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
     owner_references: list[Owner] = []
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
@@ -69,6 +80,11 @@ def _is_not_ready(conditions: Iterable[_Condition]) -> bool:
 
 class _Ip(msgspec.Struct):
     ip: str = ""
+
+
+class _PodNetwork(msgspec.Struct):
+    ips: list[str] = []
+    default: bool = False
 
 
 class _PodSpec(msgspec.Struct, rename="camel"):
@@ -97,6 +113,20 @@ class Pod(msgspec.Struct):
     def addresses(self) -> list[bytes]:
         """Its own; it has none on the network of its node."""
         return [] if self.spec.host_network else _packed(each.ip for each in self.status.pod_ips)
+
+    def further_addresses(self) -> list[bytes]:
+        """Those on further networks, as the plugin says that connected it to them.
+
+        Source: "Kubernetes Network Custom Resource Definition De-facto Standard", version 1.3,
+        5.3. Whoever creates a pod can write this annotation, too, so it proves nothing.
+        """
+        try:
+            networks = msgspec.json.decode(
+                self.metadata.annotations.get(_NETWORK_STATUS, "[]"), type=list[_PodNetwork]
+            )
+        except (msgspec.MsgspecError, RecursionError):
+            return []
+        return _packed(ip for each in networks if not each.default for ip in each.ips)
 
     def started_ns(self) -> int:
         """When it was started, or else created, in nanoseconds since 1970."""
@@ -130,14 +160,17 @@ class Node(msgspec.Struct):
     status: _NodeStatus = msgspec.field(default_factory=_NodeStatus)
 
     def addresses(self) -> list[bytes]:
-        """Its addresses: those it reports, and that of its pods' gateway.
+        """Its addresses: those it reports, and those on the network of its pods.
 
-        One of type Hostname is a name. The gateway has the first address of the pods' network
+        One of type Hostname is a name. Its pods' gateway has the first address of their network
         (host-local, the usual way to give out addresses, keeps it: containernetworking/plugins).
+        Calico and Cilium write their tunnel's and router's into annotations.
         """
+        reported = (each.address for each in self.status.addresses)
         networks = (each for each in self.pod_networks() if each.num_addresses > 1)
         gateways = (str(each.network_address + 1) for each in networks)
-        return _packed(itertools.chain((each.address for each in self.status.addresses), gateways))
+        annotated = (self.metadata.annotations.get(each, "") for each in _NODE_ADDRESSES)
+        return _packed(itertools.chain(reported, gateways, annotated))
 
     def pod_networks(self) -> list[Network]:
         """The networks for its pods; some network plugins use others."""
@@ -158,6 +191,15 @@ class Node(msgspec.Struct):
 
 class _ServiceSpec(msgspec.Struct):
     cluster_ips: list[str] = msgspec.field(default_factory=list, name="clusterIPs")
+    external_ips: list[str] = msgspec.field(default_factory=list, name="externalIPs")
+
+
+class _LoadBalancer(msgspec.Struct):
+    ingress: list[_Ip] = []
+
+
+class _ServiceStatus(msgspec.Struct, rename="camel"):
+    load_balancer: _LoadBalancer = msgspec.field(default_factory=_LoadBalancer)
 
 
 class ClusterService(msgspec.Struct):
@@ -165,17 +207,20 @@ class ClusterService(msgspec.Struct):
 
     metadata: Metadata
     spec: _ServiceSpec = msgspec.field(default_factory=_ServiceSpec)
+    status: _ServiceStatus = msgspec.field(default_factory=_ServiceStatus)
 
     def key(self) -> Service:
         """Its namespace and name."""
         return self.metadata.namespace, self.metadata.name
 
     def addresses(self) -> list[bytes]:
-        """Its cluster addresses.
-
-        Load balancer addresses are left out: some load balancers use the addresses of the nodes.
-        """
+        """Its cluster addresses."""
         return _packed(self.spec.cluster_ips)
+
+    def outside_addresses(self) -> frozenset[bytes]:
+        """Its external addresses, and its load balancer's, which may be those of nodes."""
+        balanced = (each.ip for each in self.status.load_balancer.ingress)
+        return frozenset(_packed(itertools.chain(self.spec.external_ips, balanced)))
 
 
 class _Target(msgspec.Struct):

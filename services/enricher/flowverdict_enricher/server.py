@@ -81,7 +81,7 @@ async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: 
         header, records = raw_records.read(message.headers, message.data)
         if message.subject != f"flows.raw.{header.node}":
             raise MalformedMessage(f"a message from node {header.node} on {message.subject}")
-        batch, kinds = enrich(records, directory, header.start_ns, header.end_ns)
+        batch, kinds = enrich(records, directory, header.start_ns, header.end_ns, header.node)
         headers = header.encode(enriched.SCHEMA)
         body = enriched.encode(batch)
         if not await publish_until_stored(jetstream, context, SUBJECT_ENRICHED, body, headers):

@@ -1,5 +1,8 @@
 """What a cluster's objects name, whatever happened on the way there."""
 
+import itertools
+import json
+
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
@@ -187,7 +190,7 @@ def test_an_address_for_pods_that_nobody_has_was_a_deleted_pods_unless_it_is_in_
         address = to_bytes(text)
         found = directory.at(address, LATE, LATE + 1)
         assert (found.kind, found.node, found.condition) == ("unknown", "", "gone")
-        assert directory.at(address, LATE, LATE + 1, is_in_use=True).condition == ""
+        assert directory.at(address, LATE, LATE + 1, "n2").condition == ""
     for text in ("10.246.3.7", "192.168.1.1", "fd00:3::7"):
         assert directory.at(to_bytes(text), LATE, LATE + 1).condition == ""
 
@@ -202,6 +205,86 @@ def test_the_gateway_of_a_nodes_pods_is_the_node_unless_a_pod_has_its_address() 
         for order in ([node, pod, node], [pod, node]):
             (found,) = names(told([(False, each) for each in order]), [text])
             assert (found.kind, found.pod) == ("pod", "p9")
+
+
+def test_the_addresses_of_tunnels_and_routers_are_the_nodes() -> None:
+    annotations = {
+        "projectcalico.org/IPv4VXLANTunnelAddr": "10.244.1.64",
+        "network.cilium.io/ipv4-cilium-host": "10.244.1.33",
+    }
+    directory = told([(False, built(Node, "n1", {}, annotations=annotations))])
+    for found in names(directory, ["10.244.1.64", "10.244.1.33"]):
+        assert (found.kind, found.node) == ("node", "n1")
+
+
+def multus(uid: str, *ips: str) -> Object:
+    status = [{"name": "cbr0", "ips": ["10.9.9.9"], "default": True}, {"name": "x", "ips": ips}]
+    annotations = {"k8s.v1.cni.cncf.io/network-status": json.dumps(status)}
+    return built(
+        Pod,
+        uid,
+        {"status": {"phase": "Running", "podIPs": [{"ip": f"10.0.0.{uid[1]}"}]}},
+        annotations=annotations,
+    )
+
+
+def test_a_pods_further_networks_are_its_own_unless_somebody_else_has_the_address() -> None:
+    victim = built(Pod, "p2", {"status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.2"}]}})
+    claims = multus("p1", "192.168.77.5", "10.0.0.2", "10.96.0.1", "10.1.0.0", "nonsense")
+    node = built(Node, "n0", {"status": {"addresses": [{"address": "10.1.0.0"}]}})
+    directory = told([(False, each) for each in (victim, node, a_service(), claims, claims)])
+    addresses = ["192.168.77.5", "10.0.0.2", "10.96.0.1", "10.1.0.0", "10.9.9.9"]
+    found = names(directory, addresses)
+    assert [each.pod for each in found] == ["p1", "p2", "", "", ""]
+    assert [each.kind for each in found] == ["pod", "pod", "service", "node", "unknown"]
+    broken = built(Pod, "p3", {}, annotations={"k8s.v1.cni.cncf.io/network-status": "{"})
+    assert len(told([(False, broken)])) == 1
+
+
+def outside(uid: str, external: list[str], balanced: list[str], own: str) -> Object:
+    status = {"loadBalancer": {"ingress": [{"ip": each} for each in balanced]}}
+    spec = {"clusterIPs": [own], "externalIPs": external}
+    return built(ClusterService, uid, {"spec": spec, "status": status})
+
+
+def test_a_services_outside_addresses_are_its_own_unless_somebody_else_has_them() -> None:
+    node = built(Node, "n0", {"status": {"addresses": [{"address": "10.1.0.0"}]}})
+    hostile = outside("s0", ["10.50.0.7", "10.96.0.1"], ["10.1.0.0"], "10.96.0.0")
+    other = outside("s1", ["10.50.0.7"], ["10.50.0.8"], "10.96.0.1")
+    for order in itertools.permutations((hostile, other, node)):
+        directory = told([(False, each) for each in order])
+        found = names(directory, ["10.50.0.7", "10.50.0.8", "10.96.0.1", "10.1.0.0"])
+        assert [each.service for each in found] == ["s0", "s1", "s1", ""]
+        assert found[3].kind == "node"
+        gone = told([*((False, each) for each in order), (True, hostile)])
+        (found_again,) = names(gone, ["10.50.0.7"])
+        assert found_again.service == "s1"
+
+
+def test_an_address_of_two_pods_is_likely_that_of_the_node_which_uses_it() -> None:
+    twins = [
+        built(
+            Pod,
+            uid,
+            {
+                "spec": {"nodeName": node},
+                "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.8"}], "startTime": since},
+            },
+        )
+        for uid, node, since in (
+            ("p0", "n0", "2026-01-01T00:00:00Z"),
+            ("p1", "n1", "2026-01-01T01:00:00Z"),
+        )
+    ]
+    address = to_bytes("10.0.0.8")
+    for order in (twins, twins[::-1]):
+        directory = told([(False, each) for each in order])
+        for node, pod in (("n0", "p0"), ("n1", "p1")):
+            found = directory.at(address, LATE, LATE + 1, node)
+            assert (found.pod, found.name_confidence, found.condition) == (pod, "likely", "")
+        assert directory.at(address, LATE, LATE + 1).name_confidence == "likely"
+    one_left = told([*((False, each) for each in twins), (True, twins[1])])
+    assert one_left.at(address, LATE, LATE + 1).pod == "p0"
 
 
 def entered(service: str, *addresses: str) -> Object:

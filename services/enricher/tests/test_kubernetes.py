@@ -103,6 +103,7 @@ class Api:
         self.lists = 0
         self.watched_from: list[str] = []
         self.page = 2
+        self.pages_expire = False
 
     @property
     def pods(self) -> list[dict[str, Any]]:
@@ -135,9 +136,12 @@ class Handler(BaseHTTPRequestHandler):
             self._list(resource, query)
 
     def _list(self, resource: str, query: dict[str, str]) -> None:
+        if "continue" in query and self.api.pages_expire:
+            self._json(410, {"kind": "Status", "metadata": {"continue": "2"}, "reason": "Expired"})
+            return
         begin = int(query.get("continue", 0))
         objects = self.api.objects[resource]
-        more = begin + self.api.page
+        more = begin + self.api.page if query["limit"] != "0" else len(objects)
         metadata = {"resourceVersion": str(100 + self.api.lists)}
         if more < len(objects):
             metadata["continue"] = str(more)
@@ -230,6 +234,17 @@ async def test_pods_are_listed_page_by_page_and_then_watched(api: tuple[Api, str
         await eventually(lambda: now(directory, "10.0.0.9") == ("pod", "new"))
         server.tell("DELETED", "pods", pod("new", "10.0.0.9"))
         await eventually(lambda: now(directory, "10.0.0.9")[0] == "unknown")
+
+
+async def test_a_list_whose_pages_expire_is_read_whole(api: tuple[Api, str]) -> None:
+    server, kubeconfig = api
+    server.pages_expire = True
+    server.pods = [pod(f"p{number}", f"10.0.0.{number}") for number in range(1, 6)]
+    async with following(kubeconfig) as (directory, context):
+        await eventually(lambda: "names" not in context.health.reasons())
+        assert [now(directory, f"10.0.0.{n}") for n in range(1, 6)] == [
+            ("pod", f"p{n}") for n in range(1, 6)
+        ]
 
 
 async def test_a_completed_pod_gives_its_address_to_the_next(api: tuple[Api, str]) -> None:
