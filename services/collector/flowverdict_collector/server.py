@@ -10,6 +10,7 @@ from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge
 
 from flowverdict_collector.check import check
+from flowverdict_collector.intervals import Intervals
 from flowverdict_collector.kernel import FlowMaps, Lost, statistics
 from flowverdict_collector.loader import load
 from flowverdict_collector.namespaces import Namespaces
@@ -49,12 +50,12 @@ _DRAIN = Gauge("flowverdict_collector_drain_seconds", "Time the last drain of th
 
 @dataclass(slots=True)
 class Run:
-    """One run of the collector: its id, and the number of its last message."""
+    """One run of the collector: its id, its intervals, and the number of its last message."""
 
     node: str
     id: str
     sequence: int = 0
-    start_ns: int = 0
+    intervals: Intervals = field(default_factory=Intervals)
     lost: Lost = Lost(0, 0)
     skipped: dict[str, int] = field(default_factory=dict)
 
@@ -65,7 +66,7 @@ async def run(settings: CollectorSettings, context: Context) -> None:
     loaded = await asyncio.to_thread(load, settings.max_flows, settings.max_flows)
     namespaces = Namespaces(loaded, settings.network_namespaces)
     maps = FlowMaps(loaded, namespaces.counted)
-    this_run = Run(settings.node, uuid.uuid4().hex[:12], start_ns=time.time_ns())
+    this_run = Run(settings.node, uuid.uuid4().hex[:12])
     for tracepoint, why in loaded.missing.items():
         log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})
     log.info(
@@ -105,7 +106,7 @@ async def _publish_interval(
     """Drain and publish; False if the service is stopping and NATS has not stored it."""
     began = time.monotonic()
     body = await asyncio.to_thread(maps.drain)
-    end_ns = time.time_ns()
+    start_ns, end_ns = this_run.intervals.next()
     lost = maps.lost()
     newly_lost, this_run.lost = lost - this_run.lost, lost
     _DRAIN.set(time.monotonic() - began)
@@ -120,8 +121,8 @@ async def _publish_interval(
             node=this_run.node,
             run_id=this_run.id,
             sequence=this_run.sequence,
-            start_ns=this_run.start_ns,
-            end_ns=max(end_ns, this_run.start_ns),
+            start_ns=start_ns,
+            end_ns=end_ns,
             part=number,
             parts=len(bodies),
             lost_flow_updates=newly_lost.flow_updates if number == 1 else 0,
@@ -138,8 +139,7 @@ async def _publish_interval(
             return False
         _FLOWS.inc(len(part) // RECORD_BYTES)
     _INTERVALS.inc()
-    _INTERVAL.set((end_ns - this_run.start_ns) / 1e9)
-    this_run.start_ns = max(end_ns, this_run.start_ns)
+    _INTERVAL.set((end_ns - start_ns) / 1e9)
     return True
 
 

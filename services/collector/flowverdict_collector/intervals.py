@@ -1,0 +1,40 @@
+"""Intervals that follow each other, though the wall clock may be set meanwhile."""
+
+import time
+from collections.abc import Callable
+
+__all__ = ["Intervals"]
+
+_STEP_NS = 500_000_000
+"""A difference between the clocks that is a step rather than a correction in passing."""
+
+
+class Intervals:
+    """The times of successive intervals, the first of which begins now.
+
+    An interval is as long as the monotonic clock says, and begins where the one before ended. Once
+    the wall clock has been set, forward or back, intervals go on at the new time, still as long as
+    they were. So no two have the same end, and what was counted is never told of no time at all.
+
+    Args:
+        wall, monotonic: clocks, in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        wall: Callable[[], int] = time.time_ns,
+        monotonic: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._end_ns, self._at_ns = wall(), monotonic()
+
+    def next(self) -> tuple[int, int]:
+        """Start and end of the interval that ends now, UTC nanoseconds."""
+        now_ns, at_ns = self._wall(), self._monotonic()
+        length_ns = max(1, at_ns - self._at_ns)
+        start_ns = before_ns = self._end_ns
+        if abs(now_ns - start_ns - length_ns) > _STEP_NS:
+            start_ns = now_ns - length_ns
+        end_ns = max(now_ns, start_ns + 1)
+        self._at_ns, self._end_ns = at_ns, end_ns + (end_ns == before_ns)
+        return start_ns, self._end_ns
