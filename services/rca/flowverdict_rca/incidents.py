@@ -200,15 +200,14 @@ class Incidents:
         """
         if match.state == "pending":
             return 1
-        fades = bool(match.causes) and all(
-            match.blamed in {(each.kind, each.name) for each in components_of(pair.src, pair.dst)}
-            for pair in found.pairs
-        )
-        return self._settings.open_after + (self._settings.window_panes if fades else 0)
+        longer = self._settings.window_panes if _fades(match, found) else 0
+        return self._settings.open_after + longer
 
 
 def _match(known: Sequence[Incident], found: _Found) -> Incident | None:
-    """The incident with the same cause, or else with mostly the same flows."""
+    """The incident with the same cause, or else with mostly the same flows, or else the one of
+    which these flows, without a cause of their own, may be the rest.
+    """
     for incident in known:
         if incident.blamed == _key(found.causes):
             return incident
@@ -216,4 +215,15 @@ def _match(known: Sequence[Incident], found: _Found) -> Incident | None:
         shared = len(incident.flows & found.flows)
         if 2 * shared >= min(len(incident.flows), len(found.flows)) > 0:
             return incident
+    for incident in known:
+        if not found.causes and incident.state != "pending" and _fades(incident, found):
+            return incident
     return None
+
+
+def _fades(incident: Incident, found: _Found) -> bool:
+    """Whether the component that the incident blames still takes part in everything that fails."""
+    return bool(incident.causes) and all(
+        incident.blamed in {(each.kind, each.name) for each in components_of(pair.src, pair.dst)}
+        for pair in found.pairs
+    )

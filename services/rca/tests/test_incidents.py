@@ -101,6 +101,15 @@ def test_while_a_fault_fades_what_is_left_of_it_is_not_blamed() -> None:
     assert {name for _, name in statuses(verdicts)} == {"default/pod-a"}
 
 
+def test_the_last_flow_of_a_fault_that_fades_is_no_incident_of_its_own() -> None:
+    fades = [{"a->b", "b->a"}, {"a->c"}, {"a->c"}, {"a->c"}, {"a->c"}]
+    verdicts = play([A, A, A, *fades, FINE, FINE, FINE])
+    assert {name for _, name in statuses(verdicts)} == {"default/pod-a"}
+    assert len({each.incident_id for each in verdicts}) == 1
+    elsewhere = play([A, A, A, *fades[:1], *[{"c->d"}] * 4])
+    assert statuses(elsewhere)[-1] == ("ongoing", "")
+
+
 def test_what_stays_long_after_the_rest_recovered_is_blamed_in_the_end() -> None:
     link = {"a->c", "c->a"}
     verdicts = play([A, A, A, *[link] * (SETTINGS.open_after + SETTINGS.window_panes)])
