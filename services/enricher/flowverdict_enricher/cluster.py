@@ -76,10 +76,13 @@ class Cluster:
                     # Keep its zone and its networks: its pods may outlive it.
                     self._directory.end(uid, time.time_ns())
                 case ClusterService():
-                    if self._by_name[thing.key()] is thing:  # not another of that name, made since
+                    if (
+                        self._by_name.get(thing.key()) is thing
+                    ):  # not another of that name, made since
                         del self._by_name[thing.key()]
-                    for each in thing.addresses():
-                        self._cluster_addresses.pop(each, None)
+                        for each in thing.addresses():
+                            if self._cluster_addresses.get(each) == thing.key():
+                                del self._cluster_addresses[each]
                     self._enter(thing.key(), uid, frozenset())
                     self._directory.end(uid, time.time_ns())
                 case EndpointSlice():

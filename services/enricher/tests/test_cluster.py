@@ -261,6 +261,15 @@ def test_a_services_outside_addresses_are_its_own_unless_somebody_else_has_them(
         assert found_again.service == "s1"
 
 
+def test_a_service_that_was_made_again_under_its_name_may_go_before_the_first() -> None:
+    one, again = (
+        built(ClusterService, uid, {"spec": {"clusterIPs": ["10.96.0.1"]}}, name="s0")
+        for uid in ("first", "second")
+    )
+    history = [(False, one), (False, again), (True, again), (True, one)]
+    assert len(told(history)) == 0
+
+
 def test_an_address_of_two_pods_is_likely_that_of_the_node_which_uses_it() -> None:
     twins = [
         built(
