@@ -206,7 +206,7 @@ async def test_streams_without_readers_and_without_messages_are_broken(
 
     await jetstream.publish(raw_subject("n1"), raw_body())
     batch = enriched.encode(enriched_batch(flow_row("pod-a@n1", "pod-b@n1")))
-    for number in range(1002):
+    for number in range(1200):
         headers = header(sequence=number + 1).encode(enriched.SCHEMA)
         await jetstream.publish(SUBJECT_ENRICHED, batch, headers=headers)
     await jetstream.pull_subscribe("", durable="enricher", stream=FLOWS_RAW)
