@@ -99,8 +99,9 @@ async def test_the_doctor_names_what_is_down_and_nothing_else(installation: Inst
         for each, count in replicas.items():
             installation.kubectl("-n", NAMESPACE, "scale", each, f"--replicas={count}")
     lines = (line.partition(":")[0].split(maxsplit=1) for line in printed.splitlines())
-    broken = sorted(words[1] for words in lines if words[0] == "broken")
-    assert broken == ["InfluxDB", "consumer enricher", "stream FLOWS_ENRICHED"], printed
+    broken = {words[1] for words in lines if words[0] == "broken"}
+    broken.discard("influx-writer")  # only if it still had something to write
+    assert broken == {"InfluxDB", "consumer enricher", "stream FLOWS_ENRICHED"}, printed
     await _doctor_finds_nothing_broken(installation)
 
 
