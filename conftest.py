@@ -103,6 +103,11 @@ class Collector:
     def of_port(self, port: int) -> list[np.void]:
         return [each for each in self.records if port in (each["src_port"], each["dst_port"])]
 
+    def total(self, port: int, role: str, field: str) -> int:
+        """The sum of a field at one end of the connections with that port."""
+        number = raw.ROLES.index(role)
+        return sum(int(each[field]) for each in self.of_port(port) if each["role"] == number)
+
     def stop(self) -> None:
         stop_process(self.process)
 

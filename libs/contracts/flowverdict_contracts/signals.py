@@ -10,7 +10,7 @@ from typing import Literal
 
 from flowverdict_contracts.addresses import ADDRESSES, ENDS
 
-__all__ = ["MEASUREMENT", "METRICS", "PAIR_LABELS", "SIGNALS", "Signal"]
+__all__ = ["MEASUREMENT", "METRICS", "OVER_BUDGET", "PAIR_LABELS", "SIGNALS", "Signal"]
 
 _NAMES = ("namespace", "pod", "workload", "node")
 
@@ -19,6 +19,9 @@ PAIR_LABELS = (*ADDRESSES, *(f"{end}_{name}" for end in ENDS for name in _NAMES)
 
 Ports are not included, since each connection would be a new series.
 """
+
+OVER_BUDGET = "other"
+"""The value of every label of the series that sums the pairs beyond the exporter's budget."""
 
 MEASUREMENT = "flow"
 """The InfluxDB measurement for pairs."""

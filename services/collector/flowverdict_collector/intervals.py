@@ -6,15 +6,15 @@ from collections.abc import Callable
 __all__ = ["Intervals"]
 
 _STEP_NS = 500_000_000
-"""A difference between the clocks that is a step rather than a correction in passing."""
+"""If the clocks differ by more than this, the wall clock has been set."""
 
 
 class Intervals:
     """The times of successive intervals, the first of which begins now.
 
     An interval is as long as the monotonic clock says, and begins where the one before ended. Once
-    the wall clock has been set, forward or back, intervals go on at the new time, still as long as
-    they were. So no two have the same end, and what was counted is never told of no time at all.
+    the wall clock has been set, forward or back, intervals continue at the new time with their full
+    length. So none is empty, and none has the same end as the one before.
 
     Args:
         wall, monotonic: clocks, in nanoseconds.

@@ -53,7 +53,7 @@ def statistics(program: int) -> dict[str, int]:
 def lookup(
     map_descriptor: int,
     key: ctypes.c_uint32,
-    value: type[ctypes.c_uint64 | ctypes.c_uint32 | ctypes.c_uint8],
+    value: type[ctypes.c_uint64 | ctypes.c_uint32],
 ) -> int:
     """A value of a kernel map.
 

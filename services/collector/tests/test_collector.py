@@ -110,8 +110,7 @@ async def test_a_connection_is_two_records_one_for_each_end(
     port = exchange(family, host, 1_000_000)
 
     def total(role: str, field: str) -> int:
-        number = raw.ROLES.index(role)
-        return sum(int(each[field]) for each in collector.of_port(port) if each["role"] == number)
+        return collector.total(port, role, field)
 
     # The kernel counts SYN and FIN as bytes, too, and what is retransmitted as sent once more.
     await eventually(lambda: total("server", "bytes_received") == 1_000_001)
@@ -127,16 +126,23 @@ async def test_a_connection_is_two_records_one_for_each_end(
     assert {int(each["netns"]) for each in collector.of_port(port)} == {ours}
 
 
+@contextlib.contextmanager
+def connected() -> Iterator[tuple[socket.socket, socket.socket, int]]:
+    """Both ends of a connection of this machine, the client's first, and the server's port."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as accepted,
+    ):
+        yield client, accepted, server.getsockname()[1]
+
+
 @live
 @pytest.mark.parametrize("before", [b"", b"sent before it started" * 10_000])
 async def test_a_connection_older_than_the_collector_has_its_roles(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path, before: bytes
 ) -> None:
-    with contextlib.ExitStack() as open_:
-        server = open_.enter_context(socket.create_server(("127.0.0.1", 0)))
-        port = server.getsockname()[1]
-        client = open_.enter_context(socket.create_connection(("127.0.0.1", port)))
-        accepted = open_.enter_context(server.accept()[0])
+    with connected() as (client, accepted, port):
         for sender, receiver in ((client, accepted), (accepted, client)):
             sender.sendall(before)
             receiver.recv(len(before), socket.MSG_WAITALL)
@@ -160,11 +166,7 @@ async def test_a_connection_older_than_the_collector_has_its_roles(
 async def test_an_idle_connection_older_than_the_collector_is_counted_from_its_next_byte(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    with contextlib.ExitStack() as open_:
-        server = open_.enter_context(socket.create_server(("127.0.0.1", 0)))
-        port = server.getsockname()[1]
-        client = open_.enter_context(socket.create_connection(("127.0.0.1", port)))
-        accepted = open_.enter_context(server.accept()[0])
+    with connected() as (client, accepted, port):
         accepted.sendall(b"x" * 777)
         client.recv(777, socket.MSG_WAITALL)
         running = Collector(nats_server, tmp_path)
@@ -177,9 +179,7 @@ async def test_an_idle_connection_older_than_the_collector_is_counted_from_its_n
             client.close()
 
             def total(role: str, field: str) -> int:
-                number = raw.ROLES.index(role)
-                found = running.of_port(port)
-                return sum(int(each[field]) for each in found if each["role"] == number)
+                return running.total(port, role, field)
 
             await eventually(lambda: total("client", "bytes_received") == 13_345 + 1)  # the FIN
             await eventually(lambda: total("server", "bytes_sent") == 13_345)

@@ -76,9 +76,8 @@ class Cluster:
                     # Keep its zone and its networks: its pods may outlive it.
                     self._directory.end(uid, time.time_ns())
                 case ClusterService():
-                    if (
-                        self._by_name.get(thing.key()) is thing
-                    ):  # not another of that name, made since
+                    # Another of that name may have been created since.
+                    if self._by_name.get(thing.key()) is thing:
                         del self._by_name[thing.key()]
                         for each in thing.addresses():
                             if self._cluster_addresses.get(each) == thing.key():

@@ -116,8 +116,8 @@ class Directory:
     def at(self, address: bytes, start_ns: int, end_ns: int, used_on: str = "") -> Names:
         """Who had `address` in the interval; for the longest part of it if it changed hands.
 
-        If several pods have it at once, it is only likely which one is meant. An address for pods
-        that nobody has, nor had as far as is known, was a deleted pod's, unless it is in use.
+        If several pods have it at once, the answer is only likely. An address from a pod network
+        that nobody has, nor had as far as is known, belonged to a deleted pod, unless it is in use.
 
         Args:
             address: 16 bytes.
@@ -125,7 +125,7 @@ class Directory:
             used_on: the node that reports it as its own end of a flow.
         """
         tenures = self._tenures.get(address, ())
-        if twins := self._twins(address, tenures, end_ns):
+        if len(tenures) > 1 and (twins := self._twins(address, end_ns)):
             here = (each for each in twins if used_on and each.names.node == used_on)
             return replace(next(here, twins[-1]).names, name_confidence="likely")
         best, longest = None, -1
@@ -141,13 +141,11 @@ class Directory:
             return Names("unknown", name_confidence="none", condition="gone")
         return found or unowned(address)
 
-    def _twins(self, address: bytes, tenures: tuple[_Tenure, ...], end_ns: int) -> list[_Tenure]:
+    def _twins(self, address: bytes, end_ns: int) -> list[_Tenure]:
         """The latest tenure of each pod that has the address, if they are on several nodes.
 
         On one node, the newer pod shows that the older one is gone, though nobody has reported it.
         """
-        if len(tenures) < 2:
-            return []
         pods = [
             each
             for each in self._holders(address)

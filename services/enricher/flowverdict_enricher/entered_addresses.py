@@ -21,10 +21,7 @@ class EnteredAddresses:
         self._of_object: dict[str, tuple[Service, frozenset[bytes]]] = {}  # by uid
         self._of_service: dict[Service, set[str]] = {}  # uids of it and its slices
         self._entries: dict[bytes, set[tuple[Service, str]]] = {}  # services and objects
-        self._taken: set[bytes] = set()  # those of a pod or a node
-
-    def __contains__(self, address: bytes) -> bool:
-        return address in self._entries
+        self._taken: set[bytes] = set()  # those that belong to a pod, a node or another service
 
     def of(self, service: Service) -> list[bytes]:
         """The addresses that stand for a service, in order."""
@@ -45,7 +42,7 @@ class EnteredAddresses:
         return concerned | self._services(addresses)
 
     def take(self, addresses: Iterable[bytes]) -> set[Service]:
-        """A pod or a node has these; returns the services that have others now."""
+        """A pod, a node or a service has these; returns the services that have others now."""
         taken = {each for each in addresses if each in self._entries} - self._taken
         self._taken |= taken
         return self._services(taken)

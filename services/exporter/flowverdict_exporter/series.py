@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.signals import METRICS, PAIR_LABELS
+from flowverdict_contracts.signals import METRICS, OVER_BUDGET, PAIR_LABELS
 from flowverdict_exporter.family import Family, label_text
 from flowverdict_flows.pairs import NO_PAIR, LabelledPairs, Numbers, PairSums
 
 __all__ = ["FAMILIES", "PairSeries"]
 
-_OTHER = label_text(dict.fromkeys(PAIR_LABELS, "other"))
+_OTHER = label_text(dict.fromkeys(PAIR_LABELS, OVER_BUDGET))
 _EXPIRY_CHECK_SECONDS = 10.0
 """How often expired pairs are dropped, which means checking all of them."""
 

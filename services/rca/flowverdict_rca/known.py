@@ -88,10 +88,10 @@ def known_causes(decisions: Decisions, alone: Alone | None) -> Iterator[KnownCau
     facts = decisions.window.facts
     away = facts.recovering | {each.name for each in facts.silent}
     for endpoint, condition in facts.conditions.items():
-        # A node that cannot be heard takes its pods out of their services.
-        if endpoint in facts.briefly_unready:
+        if condition != NO_READY_ENDPOINTS or endpoint in facts.briefly_unready:
             continue
-        if condition == NO_READY_ENDPOINTS and not facts.nodes_of(endpoint) & away:
+        # A node that cannot be heard takes its pods out of their services.
+        if not facts.nodes_of(endpoint) & away:
             to_it = _at(decisions.window.dst, decisions, {endpoint})
             explained = np.flatnonzero(remaining & to_it)
             if explained.size:

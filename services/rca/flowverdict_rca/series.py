@@ -10,10 +10,9 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["OfflineError", "Pairs", "read_file", "read_pairs"]
+from flowverdict_contracts.signals import OVER_BUDGET
 
-_OTHERS = "other"
-"""What the exporter calls the pairs that it has no series left for."""
+__all__ = ["OfflineError", "Pairs", "read_file", "read_pairs"]
 
 Pairs = dict[tuple[str, str], bool]
 """Directed pairs of addresses, and whether each retransmitted."""
@@ -93,7 +92,7 @@ def read_pairs(lines: Iterable[str], left_out: Counter[str] | None = None) -> Pa
 
     Args:
         lines: a series each.
-        left_out: is told which series were left out.
+        left_out: counts the series that were left out, by reason.
 
     Raises:
         OfflineError: naming the first line that is not a series.
@@ -122,7 +121,7 @@ def _usable(
         pair = (series.metric.src_ip, series.metric.dst_ip)
         if not all(pair):
             left_out["without src_ip and dst_ip"] += 1
-        elif _OTHERS in pair:
+        elif OVER_BUDGET in pair:
             left_out["of the pairs that the exporter had no series left for"] += 1
         elif not samples and not series.says_nothing():
             left_out["without a sample that a counter can have"] += 1

@@ -17,7 +17,7 @@ class UnreadyServices:
     for a moment.
 
     Args:
-        window_ns: length of a window. Two reports further apart than this are two occasions.
+        window_ns: length of a window. Reports further apart than this belong to separate outages.
     """
 
     def __init__(self, window_ns: int) -> None:
@@ -28,7 +28,7 @@ class UnreadyServices:
     def add(self, conditions: Mapping[Endpoint, str], start_ns: int, end_ns: int) -> None:
         """Take note of a pane's conditions; panes come in order.
 
-        What has no ready endpoint in the first pane may have had none for long, and counts as that.
+        A service without one in the first pane may have been without for long: it is not brief.
         """
         for endpoint, condition in conditions.items():
             if condition == NO_READY_ENDPOINTS:
@@ -39,7 +39,7 @@ class UnreadyServices:
         self._known = {each: run for each, run in self._known.items() if run[1] > oldest}
 
     def brief(self) -> frozenset[Endpoint]:
-        """Those that have not been without one for long, or were for a moment and have one now."""
+        """Those whose outage has been short so far, or was short and has just ended."""
         return frozenset(
             each for each, (since, until) in self._known.items() if until - since < _PATIENCE_NS
         )
