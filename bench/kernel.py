@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.figure import CannotMeasure, Figure
 from flowverdict_collector.hooks import HOOKS
-from flowverdict_collector.kernel import FlowMaps, statistics
+from flowverdict_collector.kernel import FlowMaps, describe
 from flowverdict_collector.loader import LoadError, load
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
@@ -42,7 +42,7 @@ def measure() -> list[Figure]:
     if why := why_not_live():
         raise CannotMeasure(why)
     try:
-        loaded = load(_MAX_FLOWS, _MAX_FLOWS)
+        loaded = load(_MAX_FLOWS)
     except LoadError as error:
         raise CannotMeasure(str(error)) from None
     cluster = make_cluster(4, 2)
@@ -50,13 +50,13 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as logs, Network(cluster, Path(logs)) as network:
         network.start_traffic(30)
         parse_fault("pod-loss", "pod-a", 20, cluster).inject(network)
-        before = {name: statistics(program) for name, program in loaded.programs.items()}
+        before = {name: describe(program) for name, program in loaded.programs.items()}
         with _statistics():
             time.sleep(_SECONDS)
         for hook in HOOKS:
             if hook.tracepoint not in loaded.programs:
                 continue
-            then, now = before[hook.tracepoint], statistics(loaded.programs[hook.tracepoint])
+            then, now = before[hook.tracepoint], describe(loaded.programs[hook.tracepoint])
             run_ns, count = (now[name] - then[name] for name in ("run_time_ns", "run_cnt"))
             total += run_ns
             if count:
@@ -66,8 +66,10 @@ def measure() -> list[Figure]:
                 )
         share = 1000 * total / (_SECONDS * 1e9)
         figures.append(Figure("kernel", "all programs", share, "thousandths of a core"))
-        maps = FlowMaps(loaded)
+        maps = FlowMaps(loaded.maps)
         began = time.monotonic()
-        maps.drain()
+        maps.swap()
+        maps.read()
+        maps.discard()
         figures.append(Figure("kernel", "drain", 1e6 * (time.monotonic() - began), "microseconds"))
     return figures

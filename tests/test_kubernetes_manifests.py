@@ -314,8 +314,13 @@ def test_all_pods_but_the_collector_keep_to_the_restricted_pod_security_standard
         spec = template["spec"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), owner
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, owner
+        allowed = {"configMap", "secret", "emptyDir"}
+        if owner == "DaemonSet/collector":
+            allowed.add("hostPath")
+            paths = [each["hostPath"]["path"] for each in spec["volumes"] if "hostPath" in each]
+            assert paths == ["/sys/fs/bpf"]
         for volume in spec.get("volumes", []):
-            assert set(volume) - {"name"} <= {"configMap", "secret", "emptyDir"}, owner
+            assert set(volume) - {"name"} <= allowed, owner
         for container in containers(template):
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False, owner
@@ -342,6 +347,7 @@ def test_only_who_asks_the_api_has_a_token_and_only_for_what_it_reads(overlay: s
         if template["spec"]["automountServiceAccountToken"]
     }
     expected = {
+        "DaemonSet/collector",
         "Deployment/enricher",
         "CronJob/doctor",
         "Job/make-credentials",
@@ -362,6 +368,10 @@ def test_only_who_asks_the_api_has_a_token_and_only_for_what_it_reads(overlay: s
             (("pods", "services", "nodes"), (), reading),
             (("endpointslices",), (), reading),
             (("jobs",), (), reading),
+        ],
+        "Role/collector": [
+            (("daemonsets",), ("collector",), ("get",)),
+            (("namespaces",), ("flowverdict",), ("get",)),
         ],
         "Role/make-credentials": [
             (("secrets",), ("flowverdict-credentials",), ("get", "patch")),

@@ -119,6 +119,9 @@ class Installation:
         while left := [each for each in self._named(kinds) if NAMESPACE in each]:
             assert time.monotonic() < deadline, left
             time.sleep(1)
+        for node in self.machines.nodes() if self.cluster else ():
+            pinned = node.inside(["find", "/sys/fs/bpf", "-mindepth", "1", "-name", "flowverdict"])
+            assert not pinned, f"in the kernel of {node.name}: {pinned}"
 
     def _named(self, kinds: str) -> list[str]:
         """Objects of the whole cluster, a volume under the claim that it is for."""

@@ -16,6 +16,7 @@ import pytest
 from conftest import eventually
 from flowverdict_lab.kubernetes.cluster import Cluster
 from flowverdict_lab.kubernetes.control_plane import start_api_server
+from tests.cluster.counting import Retransmissions, published
 from tests.cluster.installation import NAMESPACE, Incident, Installation, in_network
 
 CALL = """
@@ -262,15 +263,22 @@ async def test_loss_on_a_nodes_wire_is_the_node_or_the_link_between_nodes(
 
 
 @pytest.mark.day
-async def test_a_new_version_over_this_one_is_ready_and_blames_nobody(
+async def test_a_new_version_over_this_one_loses_no_count_and_blames_nobody_else(
     installation: Installation,
 ) -> None:
+    broken = installation.pods("shop", "app=api")[0]
+
     @contextlib.contextmanager
     def upgraded() -> Iterator[None]:
-        installation.upgrade("0.1.1")
-        yield
+        with installation.pod_loss(broken, 10, "to", "from"):
+            installation.upgrade("0.1.1")
+            yield
 
-    assert blamed(await incidents(installation, upgraded)) == []
+    await quiet(installation)
+    counts = await Retransmissions.begun(installation, published)
+    found = await incidents(installation, upgraded)
+    await counts.are_exact()
+    assert blamed(found) == [f"pod shop/{broken['metadata']['name']}"]
     for pod in installation.pods(NAMESPACE):
         for container in pod["spec"]["containers"]:
             if container["image"].startswith("ghcr.io/flowverdict/"):

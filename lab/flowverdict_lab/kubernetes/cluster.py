@@ -242,6 +242,7 @@ class Cluster:
         return f"""
             mkdir -p {own}
             {overlays}{binds}
+            mount -t bpf bpf /sys/fs/bpf
             mount -t tmpfs tmpfs /run
             mkdir -p /run/lock /run/netns
             mount -t tmpfs tmpfs /tmp

@@ -22,7 +22,8 @@ class IntervalHeader:
 
     Attributes:
         node: Kubernetes name of the node.
-        run_id: one run of the collector; changes when it restarts.
+        run_id: changes when counting on the node begins anew: when a collector starts that finds
+            nothing pinned in the kernel.
         sequence: number of the message in that run, from 1.
         start_ns, end_ns: the interval, UTC nanoseconds; `end_ns` is not part of it.
         part, parts: an interval with many flows is sent as several messages, numbered from 1.

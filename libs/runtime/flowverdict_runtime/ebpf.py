@@ -12,6 +12,7 @@ __all__ = [
     "bpf",
     "may_load_programs",
     "missing_capabilities",
+    "smallest_map",
 ]
 
 BTF = "/sys/kernel/btf/vmlinux"
@@ -62,10 +63,19 @@ def bpf(command: int, attributes: ctypes.Structure) -> int:
     return result
 
 
+def smallest_map() -> int:
+    """A new map of one number, to try something with; returns its descriptor.
+
+    Raises:
+        OSError: if the kernel refuses.
+    """
+    return bpf(_MAP_CREATE, _MapCreate(_ARRAY, 4, 4, 1, 0))
+
+
 def may_load_programs() -> bool:
     """Whether bpf(2) is permitted here; creates the smallest possible map and closes it."""
     try:
-        os.close(bpf(_MAP_CREATE, _MapCreate(_ARRAY, 4, 4, 1, 0)))
+        os.close(smallest_map())
     except OSError:
         return False
     return True

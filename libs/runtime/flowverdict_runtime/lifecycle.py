@@ -15,7 +15,15 @@ from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.health import Health, serve
 from flowverdict_runtime.settings import Address, Settings, SettingsError, describe, load
 
-__all__ = ["INVALID_SETTINGS", "Service", "ServiceSettings", "main", "parser_of", "run_service"]
+__all__ = [
+    "CANNOT_RUN",
+    "INVALID_SETTINGS",
+    "Service",
+    "ServiceSettings",
+    "main",
+    "parser_of",
+    "run_service",
+]
 
 log = logging.getLogger(__name__)
 

@@ -1,11 +1,16 @@
 """Counts a node's TCP flows in the kernel with eBPF and publishes them on `flows.raw.<node>`.
 
-`server`       the service: load, then drain and publish once per interval.
-`loader`       a child process that compiles and attaches the programs, and hands over their maps.
+`server`       the service: load, then publish once per interval.
+`publisher`    publishes each message exactly once.
+`progress`     how far that has got, kept in the kernel beside the counts.
+`loader`       what runs in the kernel, loaded by a child process; `attach` is that process.
+`pins`         what stays in the kernel while no collector runs.
+`removal`      whether Kubernetes is removing the collector, rather than replacing a pod.
+`source`       the C text to run, and what identifies it.
 `hooks`        the tracepoints, and the C function attached to each.
 `definitions`  what the C program is compiled with; `btf` finds offsets in the kernel's structs.
 `intervals`    the times of intervals, though the wall clock may be set.
-`kernel`       the maps, as the service sees them: swap and drain.
+`kernel`       the maps, as the service sees them: swap, read and discard.
 `namespaces`   which network namespaces are counted, on a kernel that several nodes share.
 `check`        `--check`: what this machine provides and what is missing.
 """

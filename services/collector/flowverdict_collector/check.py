@@ -1,9 +1,11 @@
 """`flowverdict-collector --check`: what this machine provides and what is missing."""
 
 import platform
+from pathlib import Path
 
 from flowverdict_collector.hooks import HOOKS
 from flowverdict_collector.loader import LoadError, load
+from flowverdict_collector.pins import Pins, PinsError
 from flowverdict_collector.settings import CollectorSettings
 from flowverdict_runtime.one_shot import check_nats
 
@@ -14,7 +16,7 @@ async def check(settings: CollectorSettings) -> int:
     """Attach everything, detach it again and print the result; 0 if nothing is broken."""
     print(f"kernel   {platform.release()} {platform.machine()}, node {settings.node}")
     try:
-        loaded = load(settings.max_flows, settings.max_flows)
+        loaded = load(settings.max_flows)
     except LoadError as error:
         print(f"broken   {error}")
         broken = 1
@@ -27,4 +29,18 @@ async def check(settings: CollectorSettings) -> int:
             else:
                 print(f"ok       {hook.tracepoint}: {hook.counts}")
         loaded.close()
+        _check_pins(settings)
     return max(broken, await check_nats(settings))
+
+
+def _check_pins(settings: CollectorSettings) -> None:
+    not_counted = "what happens while no collector runs is not counted"
+    if not settings.pin_directory:
+        print(f"warning  pins: FLOWVERDICT_PIN_DIRECTORY is not set; {not_counted}")
+        return
+    try:
+        pins = Pins.of_node(Path(settings.pin_directory), settings.node)
+    except PinsError as error:
+        print(f"warning  pins: {error}; {not_counted}")
+    else:
+        print(f"ok       pins: {pins.folder} keeps counting while no collector runs")

@@ -1,6 +1,7 @@
 """What flows.bpf.c is compiled with: kernel offsets, map sizes, the record's members."""
 
 from flowverdict_collector.btf import KernelTypes
+from flowverdict_collector.progress import PROGRESS_WORDS
 from flowverdict_contracts.raw import (
     FIELDS,
     KEY_BYTES,
@@ -10,7 +11,7 @@ from flowverdict_contracts.raw import (
     c_members,
 )
 
-__all__ = ["compiler_flags", "drop_offsets", "namespace_flags"]
+__all__ = ["compiler_flags", "drop_offsets", "layout_flags", "namespace_flags"]
 
 _OFFSETS = {
     "SOCK_COMMON_FAMILY": ("sock_common", "skc_family"),
@@ -129,7 +130,17 @@ def drop_offsets(types: KernelTypes) -> dict[int, int]:
     }
 
 
-def compiler_flags(types: KernelTypes, max_flows: int, max_sockets: int) -> list[str]:
+def layout_flags(max_flows: int) -> list[str]:
+    """`-D` definitions for maps.bpf.h: the size of the maps and the members of a record."""
+    numbers = {"MAX_FLOWS": max_flows, "MAX_SOCKETS": max_flows}
+    numbers |= {"FLOW_KEY_BYTES": KEY_BYTES, "FLOW_RECORD_BYTES": RECORD_BYTES}
+    numbers |= {"PROGRESS_WORDS": PROGRESS_WORDS}
+    flags = [f"-D{name}={value}" for name, value in numbers.items()]
+    flags.append(f"-DFLOW_KEY_MEMBERS={c_members(KEY_FIELDS)}")
+    return [*flags, f"-DFLOW_COUNT_MEMBERS={c_members(FIELDS[len(KEY_FIELDS) :])}"]
+
+
+def compiler_flags(types: KernelTypes) -> list[str]:
     """`-D` definitions for flows.bpf.c.
 
     Raises:
@@ -137,23 +148,15 @@ def compiler_flags(types: KernelTypes, max_flows: int, max_sockets: int) -> list
     """
     numbers = {name: types.offset(*path) for name, path in _OFFSETS.items()}
     numbers |= {f"ROLE_{name.upper()}": number for number, name in enumerate(ROLES)}
-    numbers |= {"MAX_FLOWS": max_flows, "MAX_SOCKETS": max_sockets}
-    numbers |= {"FLOW_KEY_BYTES": KEY_BYTES, "FLOW_RECORD_BYTES": RECORD_BYTES}
-    flags = [f"-D{name}={value}" for name, value in numbers.items()]
-    flags.append(f"-DFLOW_KEY_MEMBERS={c_members(KEY_FIELDS)}")
-    return [*flags, f"-DFLOW_COUNT_MEMBERS={c_members(FIELDS[len(KEY_FIELDS) :])}"]
+    return [f"-D{name}={value}" for name, value in numbers.items()]
 
 
-def namespace_flags(types: KernelTypes, process_namespace: int) -> list[str]:
+def namespace_flags(types: KernelTypes) -> list[str]:
     """`-D` definitions for namespaces.bpf.c.
-
-    Args:
-        types: the kernel's.
-        process_namespace: inode number of the collector's own.
 
     Raises:
         NoKernelTypes: if the kernel lacks a member that the program reads.
     """
     numbers = {name: types.offset(*path) for name, path in _NAMESPACE_OFFSETS.items()}
-    numbers |= {"OWN_PROCESS_NAMESPACE": process_namespace, "UPID_BYTES": 2 * numbers["UPID_NS"]}
+    numbers["UPID_BYTES"] = 2 * numbers["UPID_NS"]
     return [f"-D{name}={value}" for name, value in numbers.items()]

@@ -10,23 +10,32 @@ _STEP_NS = 500_000_000
 
 
 class Intervals:
-    """The times of successive intervals, the first of which begins now.
+    """The times of successive intervals.
 
     An interval is as long as the monotonic clock says, and begins where the one before ended. Once
     the wall clock has been set, forward or back, intervals continue at the new time with their full
     length. So none is empty, and none has the same end as the one before.
 
     Args:
+        end_ns, ended_at_ns: the end of the one before, on either clock; without one, the first
+            begins now.
         wall, monotonic: clocks, in nanoseconds.
     """
 
     def __init__(
         self,
+        end_ns: int = 0,
+        ended_at_ns: int = 0,
         wall: Callable[[], int] = time.time_ns,
         monotonic: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         self._wall, self._monotonic = wall, monotonic
-        self._end_ns, self._at_ns = wall(), monotonic()
+        self._end_ns, self._at_ns = end_ns or wall(), ended_at_ns or monotonic()
+
+    @property
+    def ended_at_ns(self) -> int:
+        """The end of the last interval on the monotonic clock."""
+        return self._at_ns
 
     def next(self) -> tuple[int, int]:
         """Start and end of the interval that ends now, UTC nanoseconds."""

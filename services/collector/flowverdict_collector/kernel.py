@@ -1,18 +1,17 @@
-"""The kernel maps, as the service sees them: swap, drain, read what was lost."""
+"""The kernel maps, as the service sees them: swap, read, discard, and what was lost."""
 
 import ctypes
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from flowverdict_collector.loader import Loaded
-from flowverdict_contracts.raw import KEY_BYTES, RECORD_BYTES
 from flowverdict_runtime.ebpf import bpf
 
-__all__ = ["FlowMaps", "Lost", "lookup", "statistics"]
+__all__ = ["FlowMaps", "Lost", "describe", "read_value", "write_value"]
 
-_LOOKUP, _UPDATE, _LOOKUP_AND_DELETE_BATCH = 1, 2, 25
+_LOOKUP, _UPDATE, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 1, 2, 24, 25
 _BATCH = 8192
 
 
@@ -38,31 +37,37 @@ class _Batch(ctypes.Structure):
     ]
 
 
-def statistics(program: int) -> dict[str, int]:
-    """What the kernel counts about the program with this descriptor.
+def describe(descriptor: int) -> dict[str, int]:
+    """What the kernel says about the map or program with this descriptor.
 
-    `recursion_misses` (since Linux 5.12) are the runs that it skipped because the program was
-    running on that CPU already; `run_cnt` and `run_time_ns` are counted on request only
-    (kernel/bpf/syscall.c, bpf_prog_show_fdinfo).
+    A map has `map_id`, `key_size` and `value_size`. For a program, `recursion_misses` (since Linux
+    5.12) are the runs that the kernel skipped because the program was running on that CPU already;
+    `run_cnt` and `run_time_ns` are counted on request only (kernel/bpf/syscall.c,
+    bpf_map_show_fdinfo and bpf_prog_show_fdinfo).
     """
-    lines = Path(f"/proc/self/fdinfo/{program}").read_text().splitlines()
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
     found = dict(line.split(":", 1) for line in lines)
     return {name: int(value) for name, value in found.items() if value.strip().isdigit()}
 
 
-def lookup(
-    map_descriptor: int,
-    key: ctypes.c_uint32,
-    value: type[ctypes.c_uint64 | ctypes.c_uint32],
-) -> int:
-    """A value of a kernel map.
+def read_value(descriptor: int, key: Any, value: Callable[[], Any]) -> Any:
+    """A value of a kernel map; `key` is a ctypes object, `value` a ctypes type.
 
     Raises:
-        OSError: ENOENT if it has no such key.
+        OSError: ENOENT if the map has no such key.
     """
     found = value()
-    bpf(_LOOKUP, _Element(map_descriptor, ctypes.addressof(key), ctypes.addressof(found), 0))
-    return int(found.value)
+    bpf(_LOOKUP, _Element(descriptor, ctypes.addressof(key), ctypes.addressof(found), 0))
+    return found
+
+
+def write_value(descriptor: int, key: Any, value: Any) -> None:
+    """Set a value of a kernel map; both are ctypes objects.
+
+    Raises:
+        OSError: if the kernel refuses.
+    """
+    bpf(_UPDATE, _Element(descriptor, ctypes.addressof(key), ctypes.addressof(value), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,67 +82,85 @@ class Lost:
     flow_updates: int
     sockets: int
 
-    def __sub__(self, earlier: "Lost") -> "Lost":
-        """What was lost since `earlier`."""
-        return Lost(self.flow_updates - earlier.flow_updates, self.sockets - earlier.sockets)
-
 
 class FlowMaps:
-    """Two flow maps: the kernel counts in one while the other is drained.
+    """Two flow maps: the kernel counts in one while the other is read.
 
     Args:
-        loaded: what runs in the kernel.
-        counted: returns those of the packed records that are counted here.
+        maps: map name to descriptor.
+
+    Attributes:
+        record_bytes: size of a record.
     """
 
-    def __init__(self, loaded: Loaded, counted: Callable[[bytes], bytes] = bytes) -> None:
-        self._counted = counted
-        self._flows = (loaded.maps["flows_even"], loaded.maps["flows_odd"])
-        self._active_map = loaded.maps["active_flows"]
-        self._lost_map = loaded.maps["lost"]
-        self._active = 0
+    def __init__(self, maps: Mapping[str, int]) -> None:
+        self._flows = (maps["flows_even"], maps["flows_odd"])
+        self._active_map = maps["active_flows"]
+        self._lost_map = maps["lost"]
+        sizes = describe(self._flows[0])
+        self._key_bytes, self.record_bytes = sizes["key_size"], sizes["value_size"]
+        # From user space, a map of maps holds their ids.
+        active = read_value(self._active_map, ctypes.c_uint32(0), ctypes.c_uint32).value
+        self._active = [describe(each)["map_id"] for each in self._flows].index(active)
 
-    def drain(self) -> bytes:
-        """All records counted since the last drain, packed, each exactly once.
+    def swap(self) -> None:
+        """Let the kernel count in the other map, which must be empty.
 
-        Updating a map-in-map returns after every program that could still see the old inner map
+        Updating a map of maps returns after every program that could still see the old inner map
         has ended (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the old map no longer changes.
 
         Raises:
             OSError: if the kernel refuses.
         """
-        old, new = self._flows[self._active], self._flows[1 - self._active]
-        slot, descriptor = ctypes.c_uint32(0), ctypes.c_uint32(new)
-        bpf(
-            _UPDATE,
-            _Element(self._active_map, ctypes.addressof(slot), ctypes.addressof(descriptor), 0),
-        )
-        self._active = 1 - self._active
-        return self._counted(self._drain_map(old))
+        other = 1 - self._active
+        write_value(self._active_map, ctypes.c_uint32(0), ctypes.c_uint32(self._flows[other]))
+        self._active = other
+
+    def read(self, *, active: bool = False) -> bytes:
+        """All records of the map that no longer changes, packed, in the same order each time.
+
+        Args:
+            active: of the map that the kernel counts in, instead.
+
+        Raises:
+            OSError: if the kernel refuses.
+        """
+        return self._walk(_LOOKUP_BATCH, self._active if active else 1 - self._active)
+
+    def discard(self) -> None:
+        """Delete what `read` returns.
+
+        Raises:
+            OSError: if the kernel refuses.
+        """
+        self._walk(_LOOKUP_AND_DELETE_BATCH, 1 - self._active)
 
     def lost(self) -> Lost:
-        """What was lost since the start."""
-        counts = (lookup(self._lost_map, ctypes.c_uint32(at), ctypes.c_uint64) for at in range(2))
+        """What was lost since counting began."""
+        counts = [
+            read_value(self._lost_map, ctypes.c_uint32(at), ctypes.c_uint64).value
+            for at in range(2)
+        ]
         return Lost(*counts)
 
-    def _drain_map(self, map_descriptor: int) -> bytes:
+    def _walk(self, command: int, which: int) -> bytes:
         room, taken = _BATCH, []
         # For a hash map the position is a bucket number; as wide as a key to be safe.
-        position = (ctypes.c_char * KEY_BYTES)()
+        position = (ctypes.c_char * self._key_bytes)()
         first = True
         while True:
-            keys = (ctypes.c_char * (KEY_BYTES * room))()
-            values = (ctypes.c_char * (RECORD_BYTES * room))()
+            keys = (ctypes.c_char * (self._key_bytes * room))()
+            values = (ctypes.c_char * (self.record_bytes * room))()
             batch = _Batch(
                 start=0 if first else ctypes.addressof(position),
                 next=ctypes.addressof(position),
                 keys=ctypes.addressof(keys),
                 values=ctypes.addressof(values),
                 count=room,
-                map=map_descriptor,
+                map=self._flows[which],
             )
             try:
-                bpf(_LOOKUP_AND_DELETE_BATCH, batch)
+                bpf(command, batch)
                 done = False
             except OSError as error:
                 if error.errno == errno.ENOSPC:
@@ -146,7 +169,7 @@ class FlowMaps:
                 if error.errno != errno.ENOENT:
                     raise
                 done = True
-            taken.append(memoryview(values)[: RECORD_BYTES * batch.count])
+            taken.append(memoryview(values)[: self.record_bytes * batch.count])
             first = False
             if done:
                 return b"".join(taken)

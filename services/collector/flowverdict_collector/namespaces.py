@@ -7,12 +7,12 @@ k3d), a collector counts the namespaces of its own node; namespaces.bpf.c finds 
 import ctypes
 import errno
 import logging
-import os
 from collections.abc import Callable
 
 from flowverdict_collector.hooks import SWITCH
-from flowverdict_collector.kernel import lookup
-from flowverdict_collector.loader import FIRST_PROCESS_NAMESPACE, NODE_MAP, OWNERS_MAP, Loaded
+from flowverdict_collector.kernel import read_value
+from flowverdict_collector.loader import Loaded
+from flowverdict_collector.source import FIRST_PROCESS_NAMESPACE, OF_NODE, OWNERS_MAP, PROCESS_MAP
 from flowverdict_contracts.raw import FIELDS, RECORD_BYTES
 
 __all__ = ["Namespaces"]
@@ -33,48 +33,47 @@ class Namespaces:
 
     def __init__(self, loaded: Loaded, only: frozenset[int] = frozenset()) -> None:
         self._only = only
-        self._maps = loaded.maps
-        self._attached = loaded.attached
+        self._loaded = loaded
         self._announced = False
-        if only and SWITCH in self._attached:  # whose namespaces they are does not matter
-            os.close(self._attached.pop(SWITCH))
 
-    def counted(self, records: bytes) -> bytes:
+    def counted(self, records: bytes, record_bytes: int = RECORD_BYTES) -> bytes:
         """Those of the packed `records` that are counted here."""
         if self._only:
             # Of some packets without a socket, the namespace is not known.
-            return _keep(records, lambda inode: inode in self._only or not inode)
-        if SWITCH not in self._attached:
+            return _keep(records, record_bytes, lambda inode: inode in self._only or not inode)
+        if SWITCH not in self._loaded.attached:
             return records
         node = self._node()
         if node == FIRST_PROCESS_NAMESPACE:  # the parent of the collector's: a kernel of its own
-            os.close(self._attached.pop(SWITCH))
+            self._loaded.detach(SWITCH)
             return records
         if node and not self._announced:
             log.info("other nodes use this kernel, too: counting only this node's namespaces")
             self._announced = True
-        return _keep(records, lambda inode: not self._belongs_to_another(inode))
+        return _keep(records, record_bytes, lambda inode: not self._belongs_to_another(inode))
 
     def _node(self) -> int:
-        return lookup(self._maps[NODE_MAP], ctypes.c_uint32(0), ctypes.c_uint32)
+        slot = ctypes.c_uint32(OF_NODE)
+        return int(read_value(self._loaded.maps[PROCESS_MAP], slot, ctypes.c_uint32).value)
 
     def _belongs_to_another(self, inode: int) -> bool:
         try:
-            found = lookup(self._maps[OWNERS_MAP], ctypes.c_uint32(inode), ctypes.c_uint64)
+            owners = self._loaded.maps[OWNERS_MAP]
+            found = read_value(owners, ctypes.c_uint32(inode), ctypes.c_uint64).value
         except OSError as error:
             if error.errno != errno.ENOENT:
                 raise
             return False  # nothing has run in it yet; better counted twice than not at all
-        return found & _OWNER_BITS == _OF_ANOTHER
+        return bool(found & _OWNER_BITS == _OF_ANOTHER)
 
 
-def _keep(records: bytes, is_counted: Callable[[int], bool]) -> bytes:
+def _keep(records: bytes, record_bytes: int, is_counted: Callable[[int], bool]) -> bytes:
     known: dict[bytes, bool] = {}
     kept = []
-    for at in range(0, len(records), RECORD_BYTES):
+    for at in range(0, len(records), record_bytes):
         netns = records[at + _OFFSET : at + _OFFSET + 4]
         if netns not in known:
             known[netns] = is_counted(int.from_bytes(netns, "little"))
         if known[netns]:
-            kept.append(records[at : at + RECORD_BYTES])
+            kept.append(records[at : at + record_bytes])
     return b"".join(kept)

@@ -1,98 +1,96 @@
-"""The collector: loads the programs, then drains and publishes once per interval."""
+"""The collector: loads the programs, then publishes once per interval."""
 
 import asyncio
 import logging
+import os
 import time
-import uuid
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from pathlib import Path
 
 from nats.js import JetStreamContext
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 
 from flowverdict_collector.check import check
-from flowverdict_collector.intervals import Intervals
-from flowverdict_collector.kernel import FlowMaps, Lost, statistics
-from flowverdict_collector.loader import load
+from flowverdict_collector.kernel import describe
+from flowverdict_collector.loader import Loaded, load
 from flowverdict_collector.namespaces import Namespaces
+from flowverdict_collector.pins import Pins, PinsError
+from flowverdict_collector.publisher import REQUIRED_MAPS, Publisher
+from flowverdict_collector.removal import is_being_removed
 from flowverdict_collector.settings import CollectorSettings
-from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_contracts.raw import RECORD_BYTES, SCHEMA
-from flowverdict_contracts.subjects import FLOWS_RAW, raw_subject
+from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
-from flowverdict_runtime.streams import publish_until_stored
 
 __all__ = ["SERVICE"]
 
 log = logging.getLogger(__name__)
 
-PART_RECORDS = 2048
-"""Records per message: once enriched, it is still below NATS' default limit of 1 MB."""
-
-_FLOWS = Counter("flowverdict_collector_flows_total", "Flow records published.")
-_INTERVALS = Counter("flowverdict_collector_intervals_total", "Intervals published.")
-_LOST = Counter(
-    "flowverdict_collector_lost_total", "Items that did not fit in the kernel maps.", ["what"]
-)
 _SKIPPED = Counter(
     "flowverdict_collector_skipped_runs_total",
     "Runs of a program that the kernel skipped because it was already running on that CPU, known"
     " since Linux 5.12. The next event of the same connection usually makes up for it.",
     ["tracepoint"],
 )
-_INTERVAL = Gauge(
-    "flowverdict_collector_interval_seconds",
-    "Length of the last interval; grows while NATS is unavailable and the kernel keeps counting.",
-)
-_DRAIN = Gauge("flowverdict_collector_drain_seconds", "Time the last drain of the kernel map took.")
-
-
-@dataclass(slots=True)
-class Run:
-    """One run of the collector: its id, its intervals, and the number of its last message."""
-
-    node: str
-    id: str
-    sequence: int = 0
-    intervals: Intervals = field(default_factory=Intervals)
-    lost: Lost = Lost(0, 0)
-    skipped: dict[str, int] = field(default_factory=dict)
 
 
 async def run(settings: CollectorSettings, context: Context) -> None:
     """Publish every interval until the service stops, then whatever is left."""
     context.health.waiting("kernel", "loading the eBPF programs")
-    loaded = await asyncio.to_thread(load, settings.max_flows, settings.max_flows)
-    namespaces = Namespaces(loaded, settings.network_namespaces)
-    maps = FlowMaps(loaded, namespaces.counted)
-    this_run = Run(settings.node, uuid.uuid4().hex[:12])
+    pins = await _claimed_pins(settings, context)
+    if context.stopping.is_set():
+        return
+    loaded = await asyncio.to_thread(
+        load, settings.max_flows, pins, find_namespaces=not settings.network_namespaces
+    )
     for tracepoint, why in loaded.missing.items():
         log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})
+    namespaces = Namespaces(loaded, settings.network_namespaces)
+    publisher = Publisher(settings.node, loaded.maps, namespaces.counted)
     log.info(
-        "counting",
-        extra={"node": settings.node, "tracepoints": len(loaded.attached), "run_id": this_run.id},
+        "counting" if publisher.is_new else "counting on, with what the last collector left",
+        extra={
+            "node": settings.node,
+            "tracepoints": len(loaded.attached),
+            "run_id": publisher.run_id,
+        },
     )
     context.health.ready("kernel")
-    name = f"collector {settings.node}"
-    async with connected(settings, name, context, [FLOWS_RAW]) as jetstream:
-        if jetstream is None:
-            return
-        last, stored = False, True
-        while stored and not last:
-            await context.pause(_until_next(settings.interval_seconds))
-            # The last interval also includes what is counted while this one is published.
-            last = context.stopping.is_set()
-            # While NATS is unavailable this does not return, and the kernel map keeps counting.
-            stored = await _publish_interval(jetstream, context, maps, this_run)
-            _count_skipped(loaded.programs, this_run)
+    async with connected(settings, f"collector {settings.node}", context, [FLOWS_RAW]) as jetstream:
+        if jetstream is not None and await _publish_other_layouts(
+            jetstream, context, settings.node, loaded.pins, namespaces.counted
+        ):
+            await _publish_until_stopped(settings, context, jetstream, loaded, publisher)
+    if pins is not None and await asyncio.to_thread(is_being_removed):
+        pins.remove_node()
+        log.info("Kubernetes is removing the collector: nothing stays pinned")
 
 
-def _count_skipped(programs: dict[str, int], this_run: Run) -> None:
-    for tracepoint, program in programs.items():
-        skipped = statistics(program).get("recursion_misses", 0)
-        _SKIPPED.labels(tracepoint).inc(skipped - this_run.skipped.get(tracepoint, 0))
-        this_run.skipped[tracepoint] = skipped
+async def _publish_until_stopped(
+    settings: CollectorSettings,
+    context: Context,
+    jetstream: JetStreamContext,
+    loaded: Loaded,
+    publisher: Publisher,
+) -> None:
+    skipped = {name: _skipped_runs(each) for name, each in loaded.programs.items()}
+    last, stored = False, True
+    while stored and not last:
+        await context.pause(_until_next(settings.interval_seconds))
+        # The last interval also includes what is counted while this one is published.
+        last = context.stopping.is_set()
+        stored = await publisher.publish(jetstream, context)
+        for tracepoint, program in loaded.programs.items():
+            runs = _skipped_runs(program)
+            _SKIPPED.labels(tracepoint).inc(runs - skipped[tracepoint])
+            skipped[tracepoint] = runs
+    if not stored:
+        _say_what_is_left(publisher, loaded)
+
+
+def _skipped_runs(program: int) -> int:
+    return describe(program).get("recursion_misses", 0)
 
 
 def _until_next(interval_seconds: float) -> float:
@@ -100,47 +98,55 @@ def _until_next(interval_seconds: float) -> float:
     return interval_seconds - time.time() % interval_seconds
 
 
-async def _publish_interval(
-    jetstream: JetStreamContext, context: Context, maps: FlowMaps, this_run: Run
-) -> bool:
-    """Drain and publish; False if the service is stopping and NATS has not stored it."""
-    began = time.monotonic()
-    body = await asyncio.to_thread(maps.drain)
-    start_ns, end_ns = this_run.intervals.next()
-    lost = maps.lost()
-    newly_lost, this_run.lost = lost - this_run.lost, lost
-    _DRAIN.set(time.monotonic() - began)
-    _LOST.labels("flow_updates").inc(newly_lost.flow_updates)
-    _LOST.labels("sockets").inc(newly_lost.sockets)
+async def _claimed_pins(settings: CollectorSettings, context: Context) -> Pins | None:
+    """The node's pins, once no other collector uses them; None if nothing can be pinned."""
+    if not settings.pin_directory:
+        return None
+    try:
+        pins = Pins.of_node(Path(settings.pin_directory), settings.node)
+    except PinsError as error:
+        log.warning("nothing is counted while no collector runs on this node: %s", error)
+        return None
+    # Held until the process ends.
+    while pins.claim() is None and not context.stopping.is_set():
+        context.health.waiting("kernel", f"another collector still uses {pins.folder}")
+        await context.pause(0.2)
+    return pins
 
-    size = PART_RECORDS * RECORD_BYTES
-    bodies = [body[at : at + size] for at in range(0, len(body), size)] or [b""]
-    for number, part in enumerate(bodies, 1):
-        this_run.sequence += 1
-        header = IntervalHeader(
-            node=this_run.node,
-            run_id=this_run.id,
-            sequence=this_run.sequence,
-            start_ns=start_ns,
-            end_ns=end_ns,
-            part=number,
-            parts=len(bodies),
-            lost_flow_updates=newly_lost.flow_updates if number == 1 else 0,
-            lost_sockets=newly_lost.sockets if number == 1 else 0,
-        )
-        subject = raw_subject(this_run.node)
-        if not await publish_until_stored(jetstream, context, subject, part, header.encode(SCHEMA)):
-            log.error(
-                "stopping with counts that NATS did not store",
-                extra={
-                    "flows": sum(map(len, [*bodies[number - 1 :], maps.drain()])) // RECORD_BYTES
-                },
+
+async def _publish_other_layouts(
+    jetstream: JetStreamContext,
+    context: Context,
+    node: str,
+    pins: Pins | None,
+    counted: Callable[[bytes, int], bytes],
+) -> bool:
+    """Publish what versions with other maps left behind, and free it; False if NATS did not
+    store all.
+    """
+    if pins is None:
+        return True
+    for other in Pins(pins.folder.parent).other_layouts(pins.folder.name):
+        maps = other.get_all("map-")
+        if maps.keys() >= REQUIRED_MAPS:
+            publisher = Publisher(node, maps, counted)
+            if not await publisher.publish_all(jetstream, context):
+                return False
+            log.info(
+                "published what an earlier version counted", extra={"run_id": publisher.run_id}
             )
-            return False
-        _FLOWS.inc(len(part) // RECORD_BYTES)
-    _INTERVALS.inc()
-    _INTERVAL.set((end_ns - start_ns) / 1e9)
+        for descriptor in maps.values():
+            os.close(descriptor)
+        other.remove_all()
     return True
+
+
+def _say_what_is_left(publisher: Publisher, loaded: Loaded) -> None:
+    extra = {"flows": publisher.unpublished()}
+    if loaded.pins is None:
+        log.error("stopping with counts that NATS did not store", extra=extra)
+    else:
+        log.warning("NATS did not store these counts: the next collector will", extra=extra)
 
 
 SERVICE = Service(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from flowverdict_contracts.subjects import raw_subject
 from flowverdict_runtime.service_settings import CommonSettings, listen_setting
-from flowverdict_runtime.settings import Address, Parser, integer, number, setting
+from flowverdict_runtime.settings import Address, Parser, integer, number, optional_text, setting
 
 __all__ = ["CollectorSettings"]
 
@@ -33,6 +33,13 @@ class CollectorSettings(CommonSettings):
         integer(1024, 1 << 22),
         "65536",
         "capacity of the kernel maps; each flow takes 2 x 160 bytes, each socket 88",
+    )
+    pin_directory: str = setting(
+        optional_text,
+        "",
+        "keep programs and counts in the kernel while no collector runs, pinned in this directory "
+        "of a BPF file system, usually /sys/fs/bpf; without one, what happens meanwhile is not "
+        "counted",
     )
     network_namespaces: frozenset[int] = setting(
         inode_numbers,

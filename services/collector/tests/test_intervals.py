@@ -16,7 +16,7 @@ class Clocks:
         self.wall, self.monotonic = START, 0
 
     def intervals(self) -> Intervals:
-        return Intervals(lambda: self.wall, lambda: self.monotonic)
+        return Intervals(wall=lambda: self.wall, monotonic=lambda: self.monotonic)
 
     def passes(self, length: int, step: int = 0) -> None:
         self.wall += length + step

@@ -1,4 +1,4 @@
-"""Each node: when it last reported, and what it lost because its kernel's maps were full."""
+"""Each node: when it last reported, and what was not counted on it."""
 
 import threading
 import time
@@ -19,6 +19,17 @@ class _Node:
     lost_flow_updates: int = 0
     lost_sockets: int = 0
     last_message: float = 0.0
+    run_id: str = ""
+    end_ns: int = 0
+    uncounted_seconds: float = 0.0
+
+    def follow(self, header: IntervalHeader) -> None:
+        """Add the time since the run before, if the interval is the first one of a new run."""
+        if header.run_id != self.run_id and header.end_ns > self.end_ns:
+            if self.run_id:
+                self.uncounted_seconds += max(0, header.start_ns - self.end_ns) / 1e9
+            self.run_id = header.run_id
+        self.end_ns = max(self.end_ns, header.end_ns)
 
 
 _EXPIRE_SECONDS = 86400.0
@@ -45,6 +56,7 @@ class Nodes(Collector):
             node.lost_flow_updates += header.lost_flow_updates
             node.lost_sockets += header.lost_sockets
             node.last_message = time.monotonic()
+            node.follow(header)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, for a scrape."""
@@ -63,6 +75,12 @@ class Nodes(Collector):
             "Sockets not tracked because the node's kernel socket map was full.",
             labels=["node"],
         )
+        uncounted = CounterMetricFamily(
+            "flowverdict_uncounted_seconds",
+            "Time in which nothing was counted on a node: its collector was restarted and had "
+            "pinned nothing.",
+            labels=["node"],
+        )
         oldest = time.monotonic() - _EXPIRE_SECONDS
         with self._lock:
             self._nodes = {n: each for n, each in self._nodes.items() if each.last_message > oldest}
@@ -70,4 +88,5 @@ class Nodes(Collector):
                 last.add_metric([name], node.last_interval_seconds)
                 updates.add_metric([name], node.lost_flow_updates)
                 sockets.add_metric([name], node.lost_sockets)
-        yield from (last, updates, sockets)
+                uncounted.add_metric([name], node.uncounted_seconds)
+        yield from (last, updates, sockets, uncounted)

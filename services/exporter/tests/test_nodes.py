@@ -37,6 +37,15 @@ def test_a_nodes_last_interval_and_what_its_kernel_lost_are_shown() -> None:
     assert value(nodes, LOST_UPDATES, "n2") == 0
 
 
+def test_the_time_between_two_runs_of_a_collector_is_shown_as_uncounted() -> None:
+    nodes = Nodes()
+    for run_id, start, end in (
+        ("a", 100, 101), ("a", 101, 102), ("b", 108, 109), ("a", 102, 103), ("b", 109, 110),
+    ):  # fmt: skip
+        nodes.add(IntervalHeader("n1", run_id, 1, start * SECOND, end * SECOND))
+    assert value(nodes, "flowverdict_uncounted_seconds_total", "n1") == 6
+
+
 def test_a_clock_that_is_ahead_does_not_hide_a_nodes_silence() -> None:
     nodes = Nodes()
     nodes.add(interval("n1", 9_000_000_000))

@@ -45,47 +45,21 @@
 #define LOST_FLOW_UPDATES 0
 #define LOST_SOCKETS 1
 
-struct flow_key {
-	FLOW_KEY_MEMBERS
-};
-
-struct flow_record {
-	struct flow_key key;
-	FLOW_COUNT_MEMBERS
-};
-
-struct totals {
-	u64 bytes_sent;
-	u64 bytes_acked;
-	u64 bytes_received;
-	u32 segs_out;
-	u32 segs_in;
-	u32 data_segs_out;
-	u32 total_retrans;
-	u32 role;
-	u32 opened;
-};
-
-struct tracked_socket {
-	struct flow_key key;
-	struct totals seen;
-};
-
-_Static_assert(sizeof(struct flow_key) == FLOW_KEY_BYTES, "key");
-_Static_assert(sizeof(struct flow_record) == FLOW_RECORD_BYTES, "record");
-
-BPF_TABLE("hash", struct flow_key, struct flow_record, flows_even, MAX_FLOWS);
-BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
-BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
-BPF_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS);
-BPF_ARRAY(lost, u64, 2);
-/* Jiffies when all hooks were attached. */
-BPF_ARRAY(started, u64, 1);
-/* Drop reason to the byte offset of its counter in a record; 0 if it is not counted. */
-BPF_ARRAY(drop_offsets, u32, 512);
-
 #define READ(into, base, offset) \
 	bpf_probe_read_kernel(&(into), sizeof(into), (void *)(base) + (offset))
+
+/*
+ * While one version of the programs takes over from another, both are attached. The
+ * service switches from one to the other in one step, so each event is counted by
+ * exactly one of them.
+ */
+static __always_inline int is_active(void)
+{
+	int slot = 0;
+	struct control *here = control.lookup(&slot);
+
+	return here && here->active_program == PROGRAM_ID;
+}
 
 static __always_inline u16 swap16(u16 value)
 {
@@ -310,9 +284,10 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 static __always_inline int is_after_start(u32 jiffies)
 {
 	int slot = 0;
-	u64 *start = started.lookup(&slot), now = bpf_jiffies64();
+	struct control *here = control.lookup(&slot);
+	u64 now = bpf_jiffies64();
 
-	return start && *start && (u32)((u32)now - jiffies) < now - *start;
+	return here && here->started && (u32)((u32)now - jiffies) < now - here->started;
 }
 
 /*
@@ -354,14 +329,14 @@ static __always_inline void leave_out_what_is_in_flight(void *sk, struct totals 
 	seen->data_segs_out -= segments;
 }
 
-/* Run once, when all hooks are attached. */
+/* Run once, when counting begins. */
 int mark_start(struct bpf_raw_tracepoint_args *ctx)
 {
 	int slot = 0;
-	u64 *start = started.lookup(&slot);
+	struct control *here = control.lookup(&slot);
 
-	if (start)
-		*start = bpf_jiffies64();
+	if (here)
+		here->started = bpf_jiffies64();
 	return 0;
 }
 
@@ -444,7 +419,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	struct tracked_socket *tracked;
 	struct flow_record *record;
 
-	if (!is_client && before != TCP_SYN_RECV)
+	if (!is_active() || (!is_client && before != TCP_SYN_RECV))
 		return 0;
 	if (!opened && after != TCP_CLOSE)
 		return 0;
@@ -491,6 +466,8 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
 
+	if (!is_active())
+		return 0;
 	if (!tracked) {
 		int from = was_skipped(sk) ? FROM_ZERO : FROM_NOW;
 
@@ -538,6 +515,8 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	struct tracked_socket *tracked = sockets.lookup(&id);
 	struct flow_record *record;
 
+	if (!is_active())
+		return 0;
 	READ(state, sk, SOCK_COMMON_STATE);
 	if (!tracked && state == TCP_SYN_SENT) {
 		tracked = track(sk, ROLE_CLIENT, FROM_ZERO);
@@ -574,6 +553,8 @@ int on_retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 	struct flow_key key = {};
 	struct flow_record *record;
 
+	if (!is_active())
+		return 0;
 	READ(state, sk, SOCK_COMMON_STATE);
 	/* With TCP Fast Open the child counts it, and the next sample picks it up. */
 	if (state != TCP_LISTEN || !read_key(request, &key))
@@ -597,7 +578,7 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
 
-	if (!tracked)
+	if (!tracked || !is_active())
 		return 0;
 	/* A failed connect is already gone from the map, so this is not a SYN. */
 	if (!sample(sk, tracked, 0, 0))
@@ -630,6 +611,8 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 	struct flow_record *record;
 	u8 state = TCP_LISTEN;
 
+	if (!is_active())
+		return 0;
 	if (sk)
 		READ(state, sk, SOCK_COMMON_STATE);
 	if (state != TCP_LISTEN) {
@@ -658,7 +641,7 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx)
 	struct flow_key key = {};
 	struct flow_record *record;
 
-	if (!read_reset_key(sk, &key))
+	if (!is_active() || !read_reset_key(sk, &key))
 		return 0;
 	record = record_of(&key);
 	if (record)
@@ -680,6 +663,8 @@ int on_drop(struct bpf_raw_tracepoint_args *ctx)
 	struct flow_key key = {};
 	struct flow_record *record;
 
+	if (!is_active())
+		return 0;
 	if (!offset || *offset == 0 || !read_packet_key(skb, &key))
 		return 0;
 	record = record_of(&key);

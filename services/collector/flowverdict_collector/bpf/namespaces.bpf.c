@@ -20,8 +20,10 @@
  * for its owner.
  */
 BPF_TABLE("lru_hash", u32, u64, network_namespaces, 16384);
-/* Inode number of the node's process namespace, once it is known. */
-BPF_ARRAY(node_process_namespace, u32, 1);
+/* Inode numbers: of the collector's own, and of the node's once it is known. */
+#define OWN 0
+#define OF_NODE 1
+BPF_ARRAY(process_namespaces, u32, 2);
 
 static __always_inline u32 inode_of(void *process_namespace)
 {
@@ -31,7 +33,7 @@ static __always_inline u32 inode_of(void *process_namespace)
 	return inode;
 }
 
-static __always_inline int runs_on_this_node(void *task, u32 *node)
+static __always_inline int runs_on_this_node(void *task, u32 own, u32 *node)
 {
 	void *pid = 0, *process_namespace = 0;
 	u32 level = 0;
@@ -54,7 +56,7 @@ static __always_inline int runs_on_this_node(void *task, u32 *node)
 		if (*node && inode == *node)
 			return 1;
 		READ(process_namespace, process_namespace, PID_NAMESPACE_PARENT);
-		if (inode == OWN_PROCESS_NAMESPACE && process_namespace)
+		if (inode == own && process_namespace)
 			*node = inode_of(process_namespace);
 	}
 	return 0;
@@ -64,12 +66,14 @@ static __always_inline int runs_on_this_node(void *task, u32 *node)
 int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *task = (void *)ctx->args[2], *namespaces = 0, *net = 0;
-	u32 zero = 0, inode = 0;
-	u32 *node = node_process_namespace.lookup(&zero);
+	u32 slot = OWN, inode = 0;
+	u32 *own = process_namespaces.lookup(&slot), *node;
 	u64 cookie = 0, identity, found, *known;
 
+	slot = OF_NODE;
+	node = process_namespaces.lookup(&slot);
 	READ(namespaces, task, TASK_STRUCT_NSPROXY);
-	if (!namespaces || !node)
+	if (!namespaces || !own || !node)
 		return 0; /* it is exiting */
 	READ(net, namespaces, NSPROXY_NET_NS);
 	if (!net)
@@ -80,7 +84,7 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 	known = network_namespaces.lookup(&inode);
 	if (known && *known == (identity | OF_THIS_NODE))
 		return 0;
-	found = identity | (runs_on_this_node(task, node) ? OF_THIS_NODE : OF_ANOTHER);
+	found = identity | (runs_on_this_node(task, *own, node) ? OF_THIS_NODE : OF_ANOTHER);
 	/* A process from outside may enter a namespace of this node, so only "this node" is final. */
 	if (*node && (!known || *known != found))
 		network_namespaces.update(&inode, &found);

@@ -85,6 +85,10 @@ PIPELINE = Board(
                     queries=_losses(
                         ("flowverdict_lost_flow_updates_total", "flow updates lost in the kernel"),
                         ("flowverdict_lost_sockets_total", "sockets lost in the kernel"),
+                        (
+                            "flowverdict_uncounted_seconds_total",
+                            "seconds in which nothing was counted",
+                        ),
                         ("flowverdict_messages_malformed_total", "malformed messages"),
                         ("flowverdict_messages_failed_total", "failed deliveries"),
                         ("flowverdict_rca_windows_failed_total", "failed windows"),

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * The maps and what is in them, compiled in front of flows.bpf.c. They may outlive
+ * the programs: with the same maps, another version of the programs goes on where
+ * the one before ended.
+ */
+
+struct flow_key {
+	FLOW_KEY_MEMBERS
+};
+
+struct flow_record {
+	struct flow_key key;
+	FLOW_COUNT_MEMBERS
+};
+
+struct totals {
+	u64 bytes_sent;
+	u64 bytes_acked;
+	u64 bytes_received;
+	u32 segs_out;
+	u32 segs_in;
+	u32 data_segs_out;
+	u32 total_retrans;
+	u32 role;
+	u32 opened;
+};
+
+struct tracked_socket {
+	struct flow_key key;
+	struct totals seen;
+};
+
+struct control {
+	u64 active_program; /* the id of the version that counts; others do nothing */
+	u64 started;        /* jiffies when counting began */
+};
+
+struct progress {
+	u64 words[PROGRESS_WORDS];
+};
+
+_Static_assert(sizeof(struct flow_key) == FLOW_KEY_BYTES, "key");
+_Static_assert(sizeof(struct flow_record) == FLOW_RECORD_BYTES, "record");
+
+BPF_TABLE("hash", struct flow_key, struct flow_record, flows_even, MAX_FLOWS);
+BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
+BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
+BPF_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS);
+BPF_ARRAY(lost, u64, 2);
+BPF_ARRAY(control, struct control, 1);
+/* What the service has published. The programs do not read it. */
+BPF_ARRAY(progress, struct progress, 1);
+/* Drop reason to the byte offset of its counter in a record; 0 if it is not counted. */
+BPF_ARRAY(drop_offsets, u32, 512);

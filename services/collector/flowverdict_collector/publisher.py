@@ -1,0 +1,179 @@
+"""Publishes what the kernel counted, interval by interval, each message exactly once.
+
+The kernel swaps its maps; the one that no longer changes is read, published, and emptied only once
+NATS has stored all of it. How far that got is kept in the kernel, too (`progress`).
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from nats.js import JetStreamContext
+from prometheus_client import Counter, Gauge
+
+from flowverdict_collector import progress
+from flowverdict_collector.intervals import Intervals
+from flowverdict_collector.kernel import FlowMaps
+from flowverdict_collector.progress import Progress
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.raw import SCHEMA
+from flowverdict_contracts.subjects import raw_subject
+from flowverdict_runtime.context import Context
+from flowverdict_runtime.streams import publish_until_stored
+
+__all__ = ["REQUIRED_MAPS", "Publisher"]
+
+log = logging.getLogger(__name__)
+
+REQUIRED_MAPS = {"flows_even", "flows_odd", "active_flows", "lost", "progress"}
+"""The kernel maps that a publisher reads."""
+
+PART_RECORDS = 2048
+"""Records per message: once enriched, it is still below NATS' default limit of 1 MB."""
+
+_SCHEMA_NAME, _, _SCHEMA_NUMBER = SCHEMA.partition("/")
+
+_FLOWS = Counter("flowverdict_collector_flows_total", "Flow records published.")
+_INTERVALS = Counter("flowverdict_collector_intervals_total", "Intervals published.")
+_LOST = Counter(
+    "flowverdict_collector_lost_total", "Items that did not fit in the kernel maps.", ["what"]
+)
+_INTERVAL = Gauge(
+    "flowverdict_collector_interval_seconds",
+    "Length of the last interval; grows while NATS is unavailable and the kernel keeps counting.",
+)
+_DRAIN = Gauge("flowverdict_collector_drain_seconds", "Time the last drain of the kernel map took.")
+
+
+class Publisher:
+    """Publishes the intervals of one set of kernel maps.
+
+    Args:
+        node: Kubernetes name of the node.
+        maps: map name to descriptor.
+        counted: returns those of packed records, of the given size, that are counted here.
+    """
+
+    def __init__(
+        self, node: str, maps: Mapping[str, int], counted: Callable[[bytes, int], bytes]
+    ) -> None:
+        self._node = node
+        self._counted = counted
+        self._flows = FlowMaps(maps)
+        self._progress_map = maps["progress"]
+        self._progress = progress.load(self._progress_map)
+        self._intervals = Intervals(self._progress.end_ns, self._progress.ended_at_ns)
+        self._body: bytes | None = None
+        if not self._progress.run_id:
+            self._save(replace(self._progress, run_id=secrets.randbits(48) or 1))
+        # A collector that was killed may have swapped the maps and not come further.
+        self._is_swapped = not self._progress.parts and self._flows.read() != b""
+
+    @property
+    def run_id(self) -> str:
+        """Identifies these maps' messages."""
+        return f"{self._progress.run_id:012x}"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing of these maps has ever been published."""
+        return not self._progress.end_ns
+
+    async def publish(self, jetstream: JetStreamContext, context: Context) -> bool:
+        """Publish the interval that was left behind or, if there is none, the one that ends now.
+
+        False if the service is stopping and NATS has not stored all of it. While NATS is
+        unavailable this does not return, and the kernel keeps counting.
+        """
+        body = await asyncio.to_thread(self._read)
+        now = self._progress
+        size = now.part_records * self._flows.record_bytes
+        while now.stored < now.parts:
+            part = self._counted(
+                body[now.stored * size : (now.stored + 1) * size], self._flows.record_bytes
+            )
+            headers = self._header(now).encode(f"{_SCHEMA_NAME}/{now.schema}")
+            subject = raw_subject(self._node)
+            if not await publish_until_stored(jetstream, context, subject, part, headers):
+                return False
+            now = replace(now, stored=now.stored + 1)
+            self._save(now)
+            _FLOWS.inc(len(part) // self._flows.record_bytes)
+        await asyncio.to_thread(self._flows.discard)
+        self._save(replace(now, sequence=now.sequence + now.parts, parts=0, stored=0))
+        self._body = None
+        _INTERVALS.inc()
+        _INTERVAL.set((now.end_ns - now.start_ns) / 1e9)
+        return True
+
+    async def publish_all(self, jetstream: JetStreamContext, context: Context) -> bool:
+        """Publish everything that was counted, though nothing counts any longer; see `publish`."""
+        was_left = self._is_swapped or self._progress.parts > 0
+        stored = await self.publish(jetstream, context)
+        return stored and (not was_left or await self.publish(jetstream, context))
+
+    def unpublished(self) -> int:
+        """Records that NATS has not stored, including what was counted since."""
+        waiting = len(self._body or b"") // self._flows.record_bytes
+        stored = self._progress.stored * self._progress.part_records
+        return (
+            max(0, waiting - stored)
+            + len(self._flows.read(active=True)) // self._flows.record_bytes
+        )
+
+    def _save(self, now: Progress) -> None:
+        progress.store(self._progress_map, now)
+        self._progress = now
+
+    def _read(self) -> bytes:
+        if self._body is not None:
+            return self._body
+        began = time.monotonic()
+        if not self._progress.parts and not self._is_swapped:
+            self._flows.swap()
+        self._is_swapped = False
+        self._body = self._flows.read()
+        if not self._progress.parts:
+            self._save(self._interval(len(self._body) // self._flows.record_bytes))
+        _DRAIN.set(time.monotonic() - began)
+        return self._body
+
+    def _interval(self, records: int) -> Progress:
+        """The interval that ends now, with that many records."""
+        before, lost = self._progress, self._flows.lost()
+        start_ns, end_ns = self._intervals.next()
+        now = replace(
+            before,
+            start_ns=start_ns,
+            end_ns=end_ns,
+            ended_at_ns=self._intervals.ended_at_ns,
+            parts=max(1, -(-records // PART_RECORDS)),
+            stored=0,
+            part_records=PART_RECORDS,
+            lost_flow_updates=lost.flow_updates,
+            lost_sockets=lost.sockets,
+            newly_lost_flow_updates=lost.flow_updates - before.lost_flow_updates,
+            newly_lost_sockets=lost.sockets - before.lost_sockets,
+            schema=before.schema or int(_SCHEMA_NUMBER),
+        )
+        _LOST.labels("flow_updates").inc(now.newly_lost_flow_updates)
+        _LOST.labels("sockets").inc(now.newly_lost_sockets)
+        return now
+
+    def _header(self, now: Progress) -> IntervalHeader:
+        """The header of the next message to store."""
+        is_first = now.stored == 0
+        return IntervalHeader(
+            node=self._node,
+            run_id=self.run_id,
+            sequence=now.sequence + now.stored + 1,
+            start_ns=now.start_ns,
+            end_ns=now.end_ns,
+            part=now.stored + 1,
+            parts=now.parts,
+            lost_flow_updates=now.newly_lost_flow_updates if is_first else 0,
+            lost_sockets=now.newly_lost_sockets if is_first else 0,
+        )

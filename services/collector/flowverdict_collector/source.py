@@ -1,0 +1,114 @@
+"""What is to run in this kernel: the C text, its definitions, and what identifies both."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowverdict_collector.btf import KernelTypes, NoKernelTypes
+from flowverdict_collector.definitions import (
+    compiler_flags,
+    drop_offsets,
+    layout_flags,
+    namespace_flags,
+)
+from flowverdict_collector.hooks import HOOKS, NAMESPACE_HOOK, SWITCH, Hook
+
+__all__ = [
+    "BPF",
+    "FIRST_PROCESS_NAMESPACE",
+    "OF_NODE",
+    "OWN",
+    "OWNERS_MAP",
+    "PROCESS_MAP",
+    "Source",
+    "find_source",
+]
+
+BPF = Path(__file__).parent / "bpf"
+"""Where the C files and the headers that they include are."""
+OWNERS_MAP, PROCESS_MAP = "network_namespaces", "process_namespaces"
+"""The maps of namespaces.bpf.c, loaded in a container only."""
+OWN, OF_NODE = 0, 1
+"""Whose process namespace is in which slot of the latter."""
+FIRST_PROCESS_NAMESPACE = 0xEFFFFFFC
+"""The inode number of the kernel's first one (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
+
+_MAPS = (
+    "flows_even", "flows_odd", "active_flows", "sockets", "lost", "control", "progress",
+    "drop_offsets",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is to run in this kernel: C text and definitions, and what goes into the maps.
+
+    Attributes:
+        layout: identifies the maps.
+        version: identifies the programs.
+        drop_offsets: drop reason to the offset of its counter.
+        own_process_namespace: inode number, 0 if network namespaces are not told apart.
+        missing: tracepoint to why it cannot be of use.
+    """
+
+    text: str
+    flags: list[str]
+    layout: str
+    version: str
+    drop_offsets: dict[int, int]
+    own_process_namespace: int
+    missing: dict[str, str]
+
+    @property
+    def number(self) -> int:
+        """The version as the kernel's `control` map has it."""
+        return int(self.version, 16)
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The names of the maps."""
+        return (*_MAPS, OWNERS_MAP, PROCESS_MAP) if self.own_process_namespace else _MAPS
+
+    @property
+    def hooks(self) -> tuple[Hook, ...]:
+        """The programs, and where they attach."""
+        return (*HOOKS, NAMESPACE_HOOK) if self.own_process_namespace else HOOKS
+
+
+def _identify(*parts: str) -> str:
+    """15 hexadecimal digits, the same for the same parts only."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:15]
+
+
+def find_source(max_flows: int, *, find_namespaces: bool) -> Source:
+    """What to run here; the arguments are those of `load`.
+
+    Raises:
+        NoKernelTypes: if the kernel does not describe what the programs read.
+    """
+    own = Path("/proc/self/ns/pid").stat().st_ino
+    in_container = find_namespaces and own != FIRST_PROCESS_NAMESPACE
+    maps, text = ((BPF / name).read_text() for name in ("maps.bpf.h", "flows.bpf.c"))
+    missing = {}
+    of_layout = layout_flags(max_flows)
+    with KernelTypes() as types:
+        flags = [*of_layout, *compiler_flags(types)]
+        reasons = drop_offsets(types)
+        if in_container:
+            try:
+                flags += namespace_flags(types)
+            except NoKernelTypes as error:
+                in_container, missing[SWITCH] = False, str(error)
+    if not reasons:
+        missing["kfree_skb"] = "this kernel has no drop reasons (before Linux 5.17)"
+    of_namespaces = (BPF / "namespaces.bpf.c").read_text() if in_container else ""
+    version = _identify(maps, text, of_namespaces, *flags, repr(sorted(reasons.items())))
+    return Source(
+        text=maps + text + of_namespaces,
+        flags=[*flags, f"-DPROGRAM_ID=0x{version}ULL"],
+        layout=_identify(maps, of_namespaces, *of_layout),
+        version=version,
+        drop_offsets=reasons,
+        own_process_namespace=own if in_container else 0,
+        missing=missing,
+    )
