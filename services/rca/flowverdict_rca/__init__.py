@@ -11,6 +11,7 @@
 `backends`   attributes what callers of a service suffer to the one pod that is broken.
 `roles`      which components take part in which pairs.
 `ranking`    the components that explain the failing pairs.
+`engine`     `localise` and `learn`: the components behind the bad counts of any table.
 `mining`     association rules over pairs (Apriori).
 `judgement`  the judgement of a window, and the verdict document; `summary` its summary.
 `incidents`  turns judgements over time into verdicts: opened, ongoing, resolved.
@@ -18,3 +19,8 @@
 `prometheus` the command `fetch`.
 `report`     the command `report`: one HTML file about one incident.
 """
+
+from flowverdict_rca.engine.baseline import Baseline, learn
+from flowverdict_rca.engine.localise import Cause, Verdict, localise
+
+__all__ = ["Baseline", "Cause", "Verdict", "learn", "localise"]

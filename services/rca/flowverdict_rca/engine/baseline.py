@@ -1,0 +1,258 @@
+"""`learn`: what is normal, from windows of the past.
+
+Normal is not the same for everyone: a pod behind a poor link always loses more than others. So what
+the past shows is explained like a fault is, by components with a rate each; these are expected from
+then on, and so is what single pairs lose beyond that, as far as it is more than chance.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import pandas as pd
+
+from flowverdict_rca.engine.components import Components, components_of
+from flowverdict_rca.engine.rows import Floats, Rows, rows_of_all
+from flowverdict_rca.engine.search import explain
+from flowverdict_rca.engine.shrinkage import posterior_means
+
+__all__ = ["Baseline", "dispersion_of", "learn"]
+
+_PRICE_OF_HABIT = 2.0
+_PRICE_OF_FAULT = 7.0
+_MOST_PAIRS = 200_000
+_MOST_WINDOWS = 500
+_LEAST_RATE = 1e-7
+_ENDS = ("src_pod", "dst_pod")
+
+
+def dispersion_of(bad: Floats, mean: Floats) -> float:
+    """Variance of bad counts over their mean: above 1 if losses come in bursts.
+
+    Pearson's statistic over its degrees of freedom; 1 if there are too few rows to tell.
+    """
+    if len(mean) < 20:
+        return 1.0
+    return max(1.0, float(((bad - mean) ** 2 / np.maximum(mean, 1e-9)).sum() / len(mean)))
+
+
+class Habit(msgspec.Struct, frozen=True):
+    """What a component loses at all times.
+
+    Attributes:
+        where: the rows, as column to value.
+        rate: bad counts per total.
+    """
+
+    where: dict[str, str]
+    rate: float
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """What is normal; from `learn`.
+
+    Attributes:
+        rate: bad counts per total where nothing is special.
+        habits: components that lose more than that.
+        pairs: how much more or less single pairs lose than this explains, as a factor, by the two
+            pods' names; 1 for all others.
+        places: workload and node of each pod, by which one is recognised under another name.
+        dispersion: variance of bad counts over their mean.
+    """
+
+    rate: float
+    habits: tuple[Habit, ...] = ()
+    pairs: dict[str, float] = {}
+    places: dict[str, tuple[str, str]] = {}
+    dispersion: float = 1.0
+
+    def encode(self) -> bytes:
+        """To be kept over a restart, as JSON."""
+        return msgspec.json.encode(self)
+
+    @classmethod
+    def decode(cls, text: bytes) -> "Baseline":
+        """What `encode` returned.
+
+        Raises:
+            ValueError: if it did not.
+        """
+        try:
+            return msgspec.json.decode(text, type=cls)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"not a baseline: {error}") from None
+
+    def expected(self, rows: Rows) -> Floats:
+        """The bad counts of each row, if all is normal."""
+        columns = rows.columns.copy()
+        if self.places:
+            known = _recognised(rows, self)
+            for end in _ENDS:
+                columns[end] = columns[end].map(lambda pod: known.get(pod, pod))
+        rates = np.full(len(rows.total), self.rate)
+        components = components_of(Rows(columns, rows.total, rows.bad))
+        for habit in self.habits:
+            found = components.find(habit.where)
+            if found is not None:
+                row, share = components.rows(found)
+                rates[row] += habit.rate * share
+        if self.pairs and all(end in columns for end in _ENDS):
+            rates *= [
+                self.pairs.get(_pair(src, dst), 1.0)
+                for src, dst in zip(columns["src_pod"], columns["dst_pod"], strict=True)
+            ]
+        return rates * rows.total
+
+
+def _pair(src: object, dst: object) -> str:
+    return f"{src} {dst}"
+
+
+def _recognised(rows: Rows, baseline: Baseline) -> dict[Any, str]:
+    """The name under which each new pod was known.
+
+    Pods of one workload on one node replace each other. If several have, those that lose most now
+    are taken for those that lost most before.
+    """
+    places = _places(rows.columns)
+    gone: dict[tuple[str, str], list[str]] = {}
+    for pod, place in baseline.places.items():
+        if pod not in places:
+            gone.setdefault(place, []).append(pod)
+    new: dict[tuple[str, str], list[str]] = {}
+    for pod, place in places.items():
+        if pod not in baseline.places:
+            new.setdefault(place, []).append(pod)
+    usual = {
+        habit.where[name]: habit.rate
+        for habit in baseline.habits
+        for name in ("pod", *_ENDS)
+        if tuple(habit.where) == (name,)
+    }
+    now = _rates(rows)
+    known: dict[Any, str] = {}
+    for place, pods in new.items():
+        before = sorted(gone.get(place, ()), key=lambda pod: -usual.get(pod, 0.0))
+        pods.sort(key=lambda pod: -now.get(pod, 0.0))
+        known |= dict(zip(pods, before, strict=False))
+    return known
+
+
+def _rates(rows: Rows) -> dict[Any, float]:
+    """What each pod loses, of all that it sends and receives."""
+    counts = pd.DataFrame({"bad": rows.bad, "total": rows.total})
+    ends = [counts.set_index(rows.columns[end].astype(object)) for end in _ENDS]
+    sums = pd.concat(ends).groupby(level=0).sum()
+    return dict((sums["bad"] / sums["total"].clip(lower=1)).items())
+
+
+def _places(columns: pd.DataFrame) -> dict[Any, tuple[str, str]]:
+    """Workload and node of each pod, as far as the columns say."""
+    found: dict[Any, tuple[str, str]] = {}
+    for end in ("src", "dst"):
+        if f"{end}_pod" not in columns:
+            return {}
+        place = [
+            columns[f"{end}_{name}"] if f"{end}_{name}" in columns else [""] * len(columns)
+            for name in ("workload", "node")
+        ]
+        for pod, workload, node in zip(columns[f"{end}_pod"], *place, strict=True):
+            if isinstance(pod, str):
+                found[pod] = (str(workload), str(node))
+    return found
+
+
+def learn(windows: Iterable[Any], *, total: str = "segments", bad: str = "retransmits") -> Baseline:
+    """What is normal.
+
+    What stands out in one window against the others is a fault of that time, and is left out.
+
+    Args:
+        windows: tables like those of `localise`, of times without an open incident; the last 500
+            count.
+        total, bad: columns with the counts.
+
+    Raises:
+        ValueError: if a column is missing, or a count is negative or not finite.
+    """
+    everything, tables = rows_of_all([*windows][-_MOST_WINDOWS:], total, bad)
+    if not everything.total.sum():
+        return Baseline(rate=0.0)
+    components = components_of(everything)
+    if len(tables) > 2:
+        expected = [_from_the_others(everything, *each) for each in tables]
+        usual = float(
+            np.median([_dispersion_against(*each) for each in zip(tables, expected, strict=True)])
+        )
+        tables = [
+            _without_faults(Rows(everything.columns, *each), components, mean, usual)
+            for each, mean in zip(tables, expected, strict=True)
+        ]
+        sums = [np.sum([each[which] for each in tables], axis=0) for which in (0, 1)]
+        everything = Rows(everything.columns, *sums)
+    rate = max(everything.bad.sum() / everything.total.sum(), _LEAST_RATE)
+    found = explain(everything, components, rate * everything.total, 1.0, _PRICE_OF_HABIT)
+    dispersion = _dispersion(tables, everything, found.fit.mean)
+    if dispersion > 1:
+        found = explain(
+            everything, components, rate * everything.total, dispersion, _PRICE_OF_HABIT
+        )
+    habits = tuple(
+        Habit(components.where(fault), float(found_rate))
+        for fault, found_rate in zip(found.faults, found.fit.rates, strict=True)
+    )
+    return Baseline(
+        rate=float(rate * found.fit.factor),
+        habits=habits,
+        pairs=_pair_factors(everything, found.fit.mean, dispersion),
+        places=_places(everything.columns),
+        dispersion=dispersion,
+    )
+
+
+def _from_the_others(everything: Rows, total: Floats, bad: Floats) -> Floats:
+    """The bad counts of a window as expected from all other windows."""
+    others_total, others_bad = everything.total - total, everything.bad - bad
+    mean_rate = max(others_bad.sum() / max(others_total.sum(), 1.0), _LEAST_RATE)
+    # As if one more bad segment had been seen at the mean rate.
+    expected: Floats = total * (others_bad + 1) / (others_total + 1 / mean_rate)
+    return expected
+
+
+def _dispersion_against(window: tuple[Floats, Floats], expected: Floats) -> float:
+    total, bad = window
+    seen = total > 0
+    factor = max(bad.sum(), 1) / max(expected.sum(), 1e-9)
+    return dispersion_of(bad[seen], factor * expected[seen])
+
+
+def _without_faults(
+    window: Rows, components: Components, expected: Floats, dispersion: float
+) -> tuple[Floats, Floats]:
+    """The counts of a window but for the rows that a fault covers."""
+    found = explain(window, components, expected, dispersion, _PRICE_OF_FAULT)
+    kept = np.ones(len(window.total))
+    for fault in found.faults:
+        kept[components.rows(fault)[0]] = 0
+    return window.total * kept, window.bad * kept
+
+
+def _dispersion(tables: Sequence[tuple[Floats, Floats]], everything: Rows, mean: Floats) -> float:
+    rates = mean / np.maximum(everything.total, 1)
+    return float(np.mean([_dispersion_against(each, rates * each[0]) for each in tables]))
+
+
+def _pair_factors(everything: Rows, mean: Floats, dispersion: float) -> dict[str, float]:
+    """The expected factor of each pair, by empirical Bayes; only those that differ from 1."""
+    if not all(end in everything.columns for end in _ENDS):
+        return {}
+    bad, expected = everything.bad / dispersion, np.maximum(mean / dispersion, 1e-9)
+    factors = posterior_means(bad, expected)
+    differs = np.flatnonzero(np.abs(np.log(factors)) > 0.05)
+    differs = differs[np.argsort(-everything.total[differs])[:_MOST_PAIRS]]
+    columns = everything.columns
+    return {
+        _pair(columns["src_pod"].iat[at], columns["dst_pod"].iat[at]): float(factors[at])
+        for at in differs.tolist()
+    }

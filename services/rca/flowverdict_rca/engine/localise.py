@@ -1,0 +1,225 @@
+"""`localise`: which components are behind the bad counts of a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from flowverdict_rca.engine.baseline import Baseline, dispersion_of
+from flowverdict_rca.engine.components import Components, Where, components_of
+from flowverdict_rca.engine.rows import Floats, Rows, rows_of
+from flowverdict_rca.engine.search import Explanation, explain
+
+__all__ = ["Cause", "Verdict", "localise"]
+
+PRICE = 7.0
+"""The constant part of a component's price, in log-likelihood: tuned so that at most one clean
+window in 200 gets a cause.
+"""
+
+_ECHO = 0.4
+_SHOWN_LOSS = 0.01
+
+# Of components with the very same rows, the first is named.
+_PREFERENCE = (
+    ("src_pod", "dst_pod"), ("pod",), ("src_pod",), ("dst_pod",), ("service",),
+    ("src_node", "dst_node"), ("node",), ("workload",), ("zone",),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """A component that is at fault.
+
+    Attributes:
+        where: the rows that it covers, as column to value; `pod`, `node`, `workload`, `service`
+            and `zone` mean either end.
+        rate: bad counts per total that it adds.
+        bad: bad counts that it explains.
+        explained: their share of all bad counts, 0 to 1.
+        score: how much likelier it makes the counts: log-likelihood ratio, less its price.
+        alternatives: components with the very same rows, which the table cannot tell from it.
+        needed_bad: had it this many bad counts or fewer, it would not be named.
+    """
+
+    where: Where
+    rate: float
+    bad: float
+    explained: float
+    score: float
+    alternatives: tuple[Where, ...]
+    needed_bad: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is behind the bad counts of a table.
+
+    Attributes:
+        causes: best first; empty if none stands out.
+        outcome: "faulty" with causes. Without, "healthy" if a pod that lost one more segment in a
+            hundred would have been seen, else "not enough evidence".
+        factor: by how much all bad counts differ from what was expected; 1 without a baseline.
+    """
+
+    causes: tuple[Cause, ...]
+    outcome: Literal["faulty", "healthy", "not enough evidence"]
+    factor: float
+
+
+def localise(
+    window: Any,
+    baseline: Baseline | None = None,
+    *,
+    dimensions: Sequence[str] | None = None,
+    total: str = "segments",
+    bad: str = "retransmits",
+) -> Verdict:
+    """The components behind the bad counts of one window.
+
+    Args:
+        window: one row per flow or pair, as a DataFrame or anything that pandas makes one from. A
+            column may hold lists of possible values: the pods behind a service address.
+        baseline: what is normal, from `learn`; without one, everything is expected to be alike.
+        dimensions: columns of any table, to be localised by single values and combinations of two;
+            without them, `src_pod`, `dst_pod`, `src_node`, `dst_node` and, where there are any,
+            workload, service and zone at either end.
+        total, bad: columns with the counts: what was sent, and how much of it went wrong.
+
+    Raises:
+        ValueError: if a column is missing, or a count is negative or not finite.
+    """
+    rows = rows_of(window, total, bad, dimensions)
+    if not rows.total.sum():
+        return Verdict((), "not enough evidence", 1.0)
+    components = components_of(rows, dimensions)
+    if baseline is not None and not baseline.rate:
+        baseline = None
+    if baseline is None:
+        expected = rows.total * max(rows.bad.sum() / rows.total.sum(), 1e-9)
+        dispersion = 1.0
+    else:
+        expected, dispersion = baseline.expected(rows), baseline.dispersion
+    found = explain(rows, components, expected, dispersion, PRICE)
+    if baseline is None:
+        # Once the faults are known, what is left shows how much chance varies.
+        rest = _untouched(rows, components, found)
+        dispersion = dispersion_of(rows.bad[rest], found.fit.mean[rest])
+        if dispersion > 1:
+            found = explain(rows, components, expected, dispersion, PRICE)
+    causes = _causes(rows, components, found, dispersion)
+    outcome: Literal["faulty", "healthy", "not enough evidence"] = "faulty"
+    if not causes:
+        could_see = _could_see(rows, components, found, dispersion)
+        outcome = "healthy" if could_see else "not enough evidence"
+    factor = found.fit.factor if baseline is not None else 1.0
+    return Verdict(causes, outcome, factor)
+
+
+def _untouched(rows: Rows, components: Components, found: Explanation) -> Any:
+    rest = rows.total > 0
+    for fault in found.faults:
+        rest[components.rows(fault)[0]] = False
+    return rest
+
+
+def _causes(
+    rows: Rows, components: Components, found: Explanation, dispersion: float
+) -> tuple[Cause, ...]:
+    rates = dict(zip(found.faults, found.fit.rates.tolist(), strict=True))
+    named = _without_echoes(components, rates)
+    causes = [_cause(rows, components, found, each, dispersion) for each in named]
+    return tuple(sorted(causes, key=lambda each: -each.score))
+
+
+def _opposite(where: Mapping[str, Any]) -> Where | None:
+    """The same component the other way; None if it has no direction."""
+    names = tuple(where)
+    if names in (("src_pod",), ("dst_pod",)):
+        other = "dst_pod" if names == ("src_pod",) else "src_pod"
+        return {other: where[names[0]]}
+    if names in (("src_pod", "dst_pod"), ("src_node", "dst_node")):
+        one, two = names
+        return {one: where[two], two: where[one]}
+    return None
+
+
+def _without_echoes(components: Components, rates: Mapping[int, float]) -> list[int]:
+    """What is lost one way delays acknowledgements the other way, and some of these then look lost,
+    too: a weaker rate the other way is no fault of its own.
+    """
+    named = []
+    for fault, rate in rates.items():
+        opposite = _opposite(components.where(fault))
+        other = components.find(opposite) if opposite else None
+        if other is None or rate >= _ECHO * rates.get(other, 0.0):
+            named.append(fault)
+    return named
+
+
+def _cause(
+    rows: Rows, components: Components, found: Explanation, fault: int, dispersion: float
+) -> Cause:
+    row, share = components.rows(fault)
+    rate = float(found.fit.rates[found.faults.index(fault)])
+    added = rate * rows.total[row] * share
+    mean = found.fit.mean[row]
+    explained = rows.bad[row] * added / mean
+    without = np.maximum(mean - added, 1e-12)
+    gained = float((rows.bad[row] * np.log(mean / without) - added).sum()) / dispersion
+    price = float(np.log(max(components.of_kind[fault], 2)) + PRICE)
+    alike = np.flatnonzero(components.alike == components.alike[fault])
+    ordered = _ordered([components.where(each) for each in alike.tolist()])
+    return Cause(
+        where=ordered[0],
+        rate=rate,
+        bad=float(explained.sum()),
+        explained=float(explained.sum() / max(rows.bad.sum(), 1e-12)),
+        score=gained - price,
+        alternatives=tuple(ordered[1:]),
+        needed_bad=_needed(rows.bad[row], without, added, price * dispersion),
+    )
+
+
+def _needed(bad: Floats, without: Floats, added: Floats, price: float) -> float:
+    """The bad counts at which the gain equals the price, if all of them shrink alike."""
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        part = (low + high) / 2
+        scaled = part * added
+        counted = without + part * (bad - without)
+        gained = (np.maximum(counted, 0) * np.log1p(scaled / without) - scaled).sum()
+        low, high = (low, part) if gained > price else (part, high)
+    return float(np.maximum(without + high * (bad - without), 0).sum())
+
+
+def _ordered(alike: list[Where]) -> list[Where]:
+    """The components with the same rows, the one to name first. If two pods have the same rows, the
+    link between them is as far as the evidence goes.
+    """
+
+    def rank(where: Where) -> tuple[int, str]:
+        names = tuple(where)
+        place = _PREFERENCE.index(names) if names in _PREFERENCE else len(names)
+        return place, str(where)
+
+    pods = {each[name] for each in alike for name in ("pod",) if tuple(each) == (name,)}
+    ordered = sorted(alike, key=rank)
+    if len(pods) == 1:
+        ordered.sort(key=lambda each: len(each) > 1)
+    return ordered
+
+
+def _could_see(rows: Rows, components: Components, found: Explanation, dispersion: float) -> bool:
+    """Whether half of the pods, or of whatever there is, would show a loss of one in a hundred."""
+    mean = np.maximum(found.fit.mean, 1e-12)
+    first = np.flatnonzero(components.kind == components.kind[0])
+    for kind, each in enumerate(components.kinds):
+        if each.names in (("pod",), ("node",)):
+            first = np.flatnonzero(components.kind == kind)
+            break
+    added = _SHOWN_LOSS * rows.total
+    seen = components.sums((mean + added) * np.log1p(added / mean) - added) / dispersion
+    price = np.log(np.maximum(components.of_kind, 2)) + PRICE
+    return bool(np.median(seen[first] - price[first]) > 0)

@@ -1,0 +1,175 @@
+"""Poisson likelihood of bad counts, with an added rate for each fault.
+
+The bad counts of row i are Poisson with mean
+
+    m_i = g e_i + n_i sum(b_f s_if)
+
+where n_i is its total, e_i what is expected without a fault, g what changed everywhere, b_f the
+rate of fault f, and s_if how much of the row fault f covers. As in Flock (Harsh et al., CoNEXT
+2023) the likelihood is per row, since a sum over a component would drown its clean rows in the
+noise of a bad one. Rates are fitted by Newton's method; the likelihood is concave in them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowverdict_rca.engine.components import Components
+from flowverdict_rca.engine.rows import Floats, Numbers
+
+__all__ = ["Fit", "fit", "gains", "slopes"]
+
+_STEPS = 40
+_TINY = 1e-12
+_FACTOR_PRIOR = 2.0
+"""The factor g has a gamma prior with mean 1 and this shape: it stays at 1 without evidence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Fitted rates.
+
+    Attributes:
+        factor: what changed everywhere, 1 if nothing.
+        rates: of each fault.
+        mean: of each row.
+        log_likelihood: without terms that depend on the counts alone.
+    """
+
+    factor: float
+    rates: Floats
+    mean: Floats
+    log_likelihood: float
+
+
+def fit(
+    total: Floats, bad: Floats, expected: Floats, components: Components, faults: Sequence[int]
+) -> Fit:
+    """The likeliest factor and rates, for these faults."""
+    involved = _rows_of(components, faults)
+    inside = np.zeros((len(involved), 1 + len(faults)))
+    inside[:, 0] = expected[involved]
+    for number, fault in enumerate(faults, 1):
+        row, share = components.rows(fault)
+        inside[np.searchsorted(involved, row), number] = total[row] * share
+    counted = bad[involved]
+    # Rows that no fault covers have only the factor in common, and so count as one.
+    logarithms = bad * np.log(expected + _TINY)
+    apart = np.array([every.sum() - every[involved].sum() for every in (expected, bad, logarithms)])
+    weights = np.zeros(1 + len(faults))
+    weights[0] = (bad.sum() + _FACTOR_PRIOR) / (expected.sum() + _FACTOR_PRIOR)
+    if faults:
+        covered = inside[:, 1:].sum(axis=0)
+        weights[1:] = np.maximum(counted @ (inside[:, 1:] > 0) / covered, _TINY) / len(faults)
+    value = _value(weights, inside, counted, apart)
+    for _ in range(_STEPS if faults else 3):
+        weights, better = _step(weights, inside, counted, apart, value)
+        if better - value < 1e-4:
+            break
+        value = better
+    mean = weights[0] * expected
+    mean[involved] = inside @ weights
+    return Fit(float(weights[0]), weights[1:], np.maximum(mean, _TINY), value)
+
+
+def _rows_of(components: Components, faults: Sequence[int]) -> Numbers:
+    """The rows that any of the faults covers, ascending."""
+    if not faults:
+        return np.zeros(0, np.int64)
+    return np.unique(np.concatenate([components.rows(fault)[0] for fault in faults]))
+
+
+def _value(weights: Floats, design: Floats, bad: Floats, apart: Floats) -> float:
+    mean = design @ weights + _TINY
+    expected, counted, constant = apart
+    factor = weights[0]
+    found = bad @ np.log(mean) - mean.sum() + constant
+    found += (counted + _FACTOR_PRIOR) * np.log(factor) - (expected + _FACTOR_PRIOR) * factor
+    return float(found)
+
+
+def _step(
+    weights: Floats, design: Floats, bad: Floats, apart: Floats, value: float
+) -> tuple[Floats, float]:
+    """One step uphill: Newton's, with rates that would become negative held at zero, or else that
+    of expectation maximisation, which always is.
+    """
+    mean = design @ weights + _TINY
+    expected, counted, _ = apart
+    covered = design.sum(axis=0)
+    slope = design.T @ (bad / mean)
+    covered[0] += expected + _FACTOR_PRIOR
+    slope[0] += (counted + _FACTOR_PRIOR) / weights[0]
+    curvature = (design * (bad / mean**2)[:, None]).T @ design
+    curvature[0, 0] += (counted + _FACTOR_PRIOR) / weights[0] ** 2
+    gradient = slope - covered
+    free = (weights > 2 * _TINY) | (gradient > 0)
+    for _ in range(len(weights)):
+        step = np.zeros(len(weights))
+        some = curvature[np.ix_(free, free)]
+        ridge = 1e-9 * np.diag(np.diag(some) + _TINY)
+        step[free] = np.linalg.solve(some + ridge, gradient[free])
+        tried = weights + step
+        negative = free & (tried < _TINY)
+        negative[0] = False
+        if not negative.any():
+            break
+        free &= ~negative
+    tried = np.where(free, np.maximum(tried, _TINY), _TINY)
+    tried[0] = max(tried[0], weights[0] / 10)
+    better = _value(tried, design, bad, apart)
+    if better > value:
+        return tried, better
+    tried = np.maximum(weights * slope / np.maximum(covered, _TINY), _TINY)
+    return tried, _value(tried, design, bad, apart)
+
+
+def _entries(components: Components, some: Numbers) -> tuple[Numbers, Numbers, Numbers]:
+    """The entries of some components, one after the other, where each begins, and their lengths."""
+    start = components.cover.indptr.astype(np.int64)
+    lengths = start[some + 1] - start[some]
+    begin = np.cumsum(lengths) - lengths
+    entry = np.arange(int(lengths.sum())) + np.repeat(start[some] - begin, lengths)
+    return entry, begin, lengths
+
+
+def slopes(
+    total: Floats, bad: Floats, mean: Floats, components: Components, some: Numbers
+) -> tuple[Floats, Floats]:
+    """How steeply the log-likelihood rises with each component's rate at zero, and the variance of
+    that slope by chance.
+    """
+    entry, begin, _ = _entries(components, some)
+    row, share = components.cover.indices[entry], components.cover.data[entry]
+    segments = total[row] * share
+    slope = np.add.reduceat(segments * (bad[row] / mean[row] - 1), begin)
+    return slope, np.add.reduceat(segments**2 / mean[row], begin)
+
+
+def gains(
+    total: Floats, bad: Floats, mean: Floats, components: Components, some: Numbers
+) -> tuple[Floats, Floats]:
+    """How much likelier the counts become with one more fault, and its rate, for each of `some`.
+
+    The other faults and the factor stay as they are. Newton's method from zero approaches the
+    likeliest rate from below, since the slope is convex.
+    """
+    entry, begin, lengths = _entries(components, some)
+    row, share = components.cover.indices[entry], components.cover.data[entry]
+    segments = total[row] * share
+    relative, counted = segments / mean[row], bad[row]
+    covered = np.add.reduceat(segments, begin)
+    rate = np.zeros(len(some))
+    for _ in range(_STEPS):
+        ratio = relative / (1 + np.repeat(rate, lengths) * relative)
+        slope = np.add.reduceat(counted * ratio, begin) - covered
+        bend = np.add.reduceat(counted * ratio**2, begin)
+        step = np.where(bend > 0, slope / np.maximum(bend, _TINY), 0)
+        moved = np.maximum(rate + step, 0)
+        done = np.abs(moved - rate) <= 1e-2 * moved
+        rate = moved
+        if done.all():
+            break
+    grown = np.add.reduceat(counted * np.log1p(np.repeat(rate, lengths) * relative), begin)
+    return grown - rate * covered, rate

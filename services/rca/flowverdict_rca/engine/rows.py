@@ -1,0 +1,126 @@
+"""A table of flows as arrays; rows with equal columns are one."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+__all__ = ["ENDED", "Floats", "Numbers", "Rows", "rows_of", "rows_of_all"]
+
+Numbers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+ENDED = ("pod", "node", "workload", "service", "zone")
+"""What each end of a flow has, in the columns `src_NAME` and `dst_NAME`."""
+
+_LARGEST_CODE = 1 << 62
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Flows with their counts; rows with equal columns are one.
+
+    Attributes:
+        columns: the distinct rows, without counts.
+        total, bad: the counts of each.
+    """
+
+    columns: pd.DataFrame
+    total: Floats
+    bad: Floats
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list | tuple | set | frozenset | np.ndarray)
+
+
+def _hashable(column: "pd.Series[Any]") -> "pd.Series[Any]":
+    """The column with lists as sorted tuples."""
+    if column.dtype != object:
+        return column
+    listed = column.map(_is_list)
+    if not listed.any():
+        return column
+    return column.where(~listed, column[listed].map(lambda each: tuple(sorted(map(str, each)))))
+
+
+def rows_of(tables: Any, total: str, bad: str, names: Iterable[str] | None = None) -> Rows:
+    """The rows of one table; see `rows_of_all`."""
+    rows, (window,) = rows_of_all([tables], total, bad, names)
+    return Rows(rows.columns, *window)
+
+
+def rows_of_all(
+    tables: Iterable[Any], total: str, bad: str, names: Iterable[str] | None = None
+) -> tuple[Rows, list[tuple[Floats, Floats]]]:
+    """The rows of several tables together, and the counts of each table.
+
+    Args:
+        tables: one row per flow or pair; each a DataFrame, or anything that pandas makes one from.
+        total, bad: the columns with the counts.
+        names: the columns that describe a row; None for all that the engine knows.
+
+    Returns:
+        The distinct rows with the sums of their counts, and for each table `total` and `bad` of
+        each of those rows.
+
+    Raises:
+        ValueError: if a column is missing, or a count is negative or not finite.
+    """
+    frames = [each if isinstance(each, pd.DataFrame) else pd.DataFrame(each) for each in tables]
+    filled = [each for each in frames if not each.empty]
+    if not filled:
+        return Rows(pd.DataFrame(), np.zeros(0), np.zeros(0)), [(np.zeros(0),) * 2 for _ in frames]
+    known = [*names] if names is not None else _KNOWN
+    wanted = [name for name in known if names is not None or any(name in each for each in filled)]
+    for frame in filled:
+        missing = [name for name in (total, bad, *(names or ())) if name not in frame]
+        if missing:
+            raise ValueError(f"the table has no column {', '.join(missing)}")
+    columns = pd.concat([frame.reindex(columns=wanted) for frame in filled], ignore_index=True)
+    columns = pd.DataFrame({name: _hashable(columns[name]) for name in wanted})
+    first, row = _distinct(columns)
+    counts, begin = [], 0
+    for frame in frames:
+        part = row[begin : begin + len(frame)]
+        begin += len(frame)
+        counts.append(
+            (_counts(frame, total, part, len(first)), _counts(frame, bad, part, len(first)))
+        )
+    sums = [np.sum([each[which] for each in counts], axis=0) for which in (0, 1)]
+    return Rows(columns.iloc[first].reset_index(drop=True), *sums), counts
+
+
+def _counts(frame: pd.DataFrame, name: str, row: Numbers, size: int) -> Floats:
+    if frame.empty:
+        return np.zeros(size)
+    values = frame[name].to_numpy(np.float64, na_value=np.nan)
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise ValueError(f"{name} must have counts: finite, and not negative")
+    sums: Floats = np.bincount(row, values, size).astype(np.float64)
+    return sums
+
+
+_KNOWN = [
+    *(f"{end}_{name}" for name in ENDED for end in ("src", "dst")),
+    *ENDED[2:], "port", "role",
+]  # fmt: skip
+
+
+def _distinct(columns: pd.DataFrame) -> tuple[Numbers, Numbers]:
+    """Where each distinct row is first, and for each row which of them it is."""
+    code, size = np.zeros(len(columns), np.int64), 1
+    for name in columns:
+        codes, distinct = pd.factorize(columns[name])
+        if size * (len(distinct) + 1) > _LARGEST_CODE:
+            code, used = pd.factorize(code)
+            size = len(used)
+        code = code * (len(distinct) + 1) + codes + 1
+        size *= len(distinct) + 1
+    row, used = pd.factorize(code)
+    first = np.empty(len(used), np.int64)
+    first[row[::-1]] = np.arange(len(row))[::-1]
+    return first, row

@@ -1,0 +1,183 @@
+"""The smallest set of faults that makes the counts likely.
+
+Greedy: the component that makes them likeliest comes next, as long as it is worth its price; then
+faults are dropped, replaced, merged and split, until nothing of that is better. The price of a
+component is the logarithm of how many of its kind there are, since the best of many looks good by
+chance, plus a constant.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowverdict_rca.engine.components import Components
+from flowverdict_rca.engine.poisson import Fit, fit, gains, slopes
+from flowverdict_rca.engine.rows import Floats, Numbers, Rows
+
+__all__ = ["Explanation", "explain", "price_of"]
+
+_MOST_FAULTS = 10
+_TRIED_OF_EACH_KIND = 12
+_SAMPLED_ROWS = 2000
+_WORTH = 0.5
+_ROUNDS = 4
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The faults that were found.
+
+    Attributes:
+        faults: components, in no particular order.
+        fit: their rates.
+        value: log-likelihood over dispersion, less prices.
+    """
+
+    faults: tuple[int, ...]
+    fit: Fit
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    rows: Rows
+    components: Components
+    expected: Floats
+    dispersion: float
+    price: Floats
+    segments: Floats
+
+    def explained_by(self, faults: Sequence[int]) -> Explanation:
+        fitted = fit(self.rows.total, self.rows.bad, self.expected, self.components, faults)
+        value = fitted.log_likelihood / self.dispersion - self.price[list(faults)].sum()
+        return Explanation(tuple(faults), fitted, float(value))
+
+    def candidates(
+        self, found: Explanation, among: Numbers | None = None
+    ) -> tuple[Numbers, Floats]:
+        """The components most worth adding, best first, and their worth; all, or those `among`."""
+        total, bad, mean = self.rows.total, self.rows.bad, found.fit.mean
+        if among is None:
+            among = np.arange(len(self.components))
+            slope = self.components.sums(bad * total / mean) - self.segments
+            spread = self.components.sums(total**2 / mean)
+        else:
+            slope, spread = slopes(total, bad, mean, self.components, among)
+        score = np.where(slope > 0, slope / np.sqrt(np.maximum(spread, _TINY)), -1.0)
+        chosen = []
+        for kind in range(len(self.components.kinds)):
+            of_kind = np.flatnonzero((self.components.kind[among] == kind) & (score > 0))
+            best = np.argsort(-score[of_kind], kind="stable")[:_TRIED_OF_EACH_KIND]
+            chosen.append(among[of_kind[best]])
+        some = np.setdiff1d(np.concatenate([*chosen, among[:0]]), found.faults)
+        if not some.size:
+            return some, np.zeros(0)
+        gained, _ = gains(total, bad, mean, self.components, some)
+        worth = gained / self.dispersion - self.price[some]
+        order = np.argsort(-worth, kind="stable")
+        return some[order], worth[order]
+
+    def variants(self, found: Explanation, last: int) -> Iterator[tuple[int, ...]]:
+        """Other sets of faults that may be better now that `last` is one of them."""
+        for fault in found.faults:
+            yield tuple(each for each in found.faults if each != fault)
+        rows = self.components.rows(last)[0]
+        touching = [last] + [
+            fault
+            for fault in found.faults
+            if fault != last and np.isin(self.components.rows(fault)[0], rows).any()
+        ]
+        for fault in touching:
+            others = tuple(each for each in found.faults if each != fault)
+            yield from self._instead(others, (fault,))
+            yield from self._split(fault, others)
+        yield from self._joined(found.faults)
+        for fault in found.faults:
+            if fault != last:
+                pair = (fault, last)
+                yield from self._instead(
+                    tuple(each for each in found.faults if each not in pair), pair
+                )
+
+    def _instead(
+        self, others: tuple[int, ...], replaced: tuple[int, ...]
+    ) -> Iterator[tuple[int, ...]]:
+        """One component instead of those replaced, among those that share rows with them."""
+        rows = np.unique(np.concatenate([self.components.rows(each)[0] for each in replaced]))
+        if len(rows) > _SAMPLED_ROWS:
+            rows = rows[:: len(rows) // _SAMPLED_ROWS]
+        some, worth = self.candidates(self.explained_by(others), self.components.among(rows))
+        for instead in some[worth > 0][:2].tolist():
+            if instead not in replaced:
+                yield (*others, instead)
+
+    def _joined(self, faults: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """A pod that fails each way as one fault."""
+        for fault in faults:
+            where = self.components.where(fault)
+            if tuple(where) == ("src_pod",):
+                opposite, both = (
+                    self.components.find({name: where["src_pod"]}) for name in ("dst_pod", "pod")
+                )
+                if opposite in faults and both is not None:
+                    yield (*(each for each in faults if each not in (fault, opposite)), both)
+
+    def _split(self, fault: int, others: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """A pod that fails both ways as two faults, one each way: their rates may differ."""
+        where = self.components.where(fault)
+        if tuple(where) == ("pod",):
+            ways = [self.components.find({end: where["pod"]}) for end in ("src_pod", "dst_pod")]
+            two = [each for each in ways if each is not None and each not in others]
+            if len(two) == len(ways):
+                yield (*others, *two)
+
+
+def price_of(components: Components, constant: float) -> Floats:
+    """What each component must be worth, in log-likelihood."""
+    return np.log(np.maximum(components.of_kind, 2)) + constant
+
+
+def explain(
+    rows: Rows, components: Components, expected: Floats, dispersion: float, constant: float
+) -> Explanation:
+    """The faults behind the bad counts; none if nothing is worth its price.
+
+    Args:
+        rows: with a positive total each.
+        components: what could be at fault.
+        expected: bad counts of each row without a fault, up to a common factor.
+        dispersion: variance of bad counts over their mean.
+        constant: part of the price of each component.
+    """
+    segments = components.sums(rows.total) if len(components) else np.zeros(0)
+    search = _Search(
+        rows, components, expected, dispersion, price_of(components, constant), segments
+    )
+    found = search.explained_by(())
+    while len(found.faults) < _MOST_FAULTS:
+        some, worth = search.candidates(found)
+        if not some.size or worth[0] <= 0:
+            break
+        new = int(some[0])
+        better = _improved(search, search.explained_by((*found.faults, new)), new)
+        if better.value <= found.value:
+            break
+        found = better
+    return found
+
+
+def _improved(search: _Search, found: Explanation, last: int) -> Explanation:
+    for _ in range(_ROUNDS):
+        if last not in found.faults:
+            last = found.faults[-1] if found.faults else -1
+        if last < 0:
+            break
+        tried = [search.explained_by(each) for each in search.variants(found, last)]
+        best = max(tried, key=lambda each: each.value)
+        # Fewer faults need not be better, only as good.
+        if best.value <= found.value + (_WORTH if len(best.faults) >= len(found.faults) else 0):
+            break
+        found = best
+    return found
