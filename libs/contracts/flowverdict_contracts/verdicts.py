@@ -86,8 +86,9 @@ class Component(_Record, frozen=True, kw_only=True):
 
     Attributes:
         kind: `link` is the path between two endpoints, `node_link` that between two nodes.
-        name: for people: `namespace/pod`, a node's name, an address; `A <-> B` for a link.
-        ends: the same as separate fields, for programs: two for a link, else one.
+        name: for people: `namespace/pod`, a node's name, an address; for a link `A <-> B`, or
+            `A -> B` if it fails this way only.
+        ends: the same as separate fields, for programs: two for a link, in that order, else one.
     """
 
     kind: Kind

@@ -10,7 +10,9 @@ __all__ = [
     "component_of",
     "components_of",
     "link_between",
+    "link_from_to",
     "node_link_between",
+    "node_link_from_to",
     "parts_of",
     "roles_of",
 ]
@@ -35,14 +37,28 @@ def _between(kind: Kind, one: Component, other: Component) -> Component:
     return Component(kind=kind, name=name, ends=(*first.ends, *second.ends))
 
 
+def _from_to(kind: Kind, src: Component, dst: Component) -> Component:
+    return Component(kind=kind, name=f"{src.name} -> {dst.name}", ends=(*src.ends, *dst.ends))
+
+
 def link_between(one: Endpoint, other: Endpoint) -> Component:
-    """The path between two endpoints."""
+    """The path between two endpoints, both ways."""
     return _between("link", component_of(one), component_of(other))
 
 
+def link_from_to(src: Endpoint, dst: Endpoint) -> Component:
+    """The path from one endpoint to another."""
+    return _from_to("link", component_of(src), component_of(dst))
+
+
 def node_link_between(one: str, other: str) -> Component:
-    """The path between two nodes, by their names."""
+    """The path between two nodes, by their names, both ways."""
     return _between("node_link", _single("node", "", one), _single("node", "", other))
+
+
+def node_link_from_to(src: str, dst: str) -> Component:
+    """The path from one node to another, by their names."""
+    return _from_to("node_link", _single("node", "", src), _single("node", "", dst))
 
 
 def parts_of(endpoint: Endpoint) -> Iterator[Component]:
@@ -59,8 +75,10 @@ def components_of(src: Endpoint, dst: Endpoint) -> Iterator[Component]:
     yield from parts_of(src)
     yield from parts_of(dst)
     yield link_between(src, dst)
+    yield link_from_to(src, dst)
     if src.node and dst.node and src.node != dst.node:
         yield node_link_between(src.node, dst.node)
+        yield node_link_from_to(src.node, dst.node)
 
 
 def roles_of(src: Endpoint, dst: Endpoint) -> Iterator[Role]:

@@ -180,7 +180,7 @@ class Incidents:
             causes, windows, rival = match.causes, match.windows, key
             if rivals >= self._windows_to_replace(match, found):
                 causes, windows, rival, rivals = found.causes, rivals, ("", ""), 0
-        opens = match.state == "pending" and not rivals and windows >= self._settings.open_after
+        opens = match.state == "pending" and not rivals and windows >= self._windows_to_open(found)
         return Incident(
             id=match.id,
             causes=causes,
@@ -190,6 +190,11 @@ class Incidents:
             rival_windows=rivals,
             opened_ns=end_ns if opens else match.opened_ns,
         )
+
+    def _windows_to_open(self, found: _Found) -> int:
+        """Windows in a row before the first verdict: a single flow may be the first of many."""
+        longer = self._settings.window_panes if len(found.pairs) == 1 else 0
+        return self._settings.open_after + longer
 
     def _windows_to_replace(self, match: Incident, found: _Found) -> int:
         """Windows in a row before another cause is accepted.
@@ -216,7 +221,8 @@ def _match(known: Sequence[Incident], found: _Found) -> Incident | None:
         if 2 * shared >= min(len(incident.flows), len(found.flows)) > 0:
             return incident
     for incident in known:
-        if not found.causes and incident.state != "pending" and _fades(incident, found):
+        is_rest = not found.causes or len(found.pairs) == 1
+        if is_rest and incident.state != "pending" and _fades(incident, found):
             return incident
     return None
 

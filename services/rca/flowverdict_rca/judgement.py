@@ -97,7 +97,7 @@ def verdict(
         causes=causes,
         rules=failure_rules(_transactions(decisions)),
         conditions=_conditions(judgement, explained, pairs, causes),
-        severity=_severity(causes),
+        severity=_severity(causes, len(explained)),
         fail_ratio=judgement.settings.fail_ratio,
         flows=flows,
         failing_flows=tuple(_failing_flow(pair) for pair in _worst(pairs)),
@@ -128,9 +128,13 @@ def _transactions(decisions: Decisions) -> Transactions:
     return Transactions(list(number_of), code >> 32, code & 0xFFFFFFFF, fails)
 
 
-def _severity(causes: Sequence[Cause]) -> Severity:
-    """Nobody is woken for flows without a cause, or for a service that has no pods to answer."""
-    return "critical" if causes and not _has_no_ready_endpoints(causes) else "warning"
+def _severity(causes: Sequence[Cause], failing: int) -> Severity:
+    """Nobody is woken for flows without a cause, for a single one of which the cluster knows no
+    more, or for a service that has no pods to answer.
+    """
+    if not causes or _has_no_ready_endpoints(causes):
+        return "warning"
+    return "critical" if failing > 1 or causes[0].reported else "warning"
 
 
 def _has_no_ready_endpoints(causes: Sequence[Cause]) -> bool:

@@ -21,6 +21,7 @@ from flowverdict_rca.known import KnownCause
 from flowverdict_rca.mining import hypergeometric_p_value
 from flowverdict_rca.roles import Roles, roles_in
 from flowverdict_rca.window import Window
+from flowverdict_rca.window import total as total_of
 
 __all__ = ["Finding", "findings"]
 
@@ -29,6 +30,8 @@ _MIN_SCORE = 0.6
 _MAX_P_VALUE = 0.1
 _MAX_FINDINGS = 5
 _RUNNERS_UP = 4
+_SIGNS = ("retransmitted_data_segments", "retransmitted_syns", "failed_opens")
+_ENOUGH_SIGNS = 10
 # Of components with identical flows, the first is named and the others are alternatives.
 _PREFERENCE = ("pod", "service", "external", "unknown", "node", "workload", "link", "node_link")
 
@@ -75,6 +78,8 @@ def findings(decisions: Decisions, known: Iterable[KnownCause] = ()) -> list[Fin
     for each in known:
         found.append(_reported(each, int(failing.sum()), decisions))
         failing[each.explained] = False
+    if found and failing.sum() == 1:  # not more than a trace of what is known
+        return found
     return [*found, *_by_flows(decisions, failing)]
 
 
@@ -86,12 +91,12 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
     """
     ok = decisions.status == PairStatus.OK
     failing, total = int(remaining.sum()), int(remaining.sum() + ok.sum())
-    if failing < 2:
+    if not failing or (failing == 1 and not _shows_by_itself(decisions, remaining)):
         return []
     roles = attribute_to_backends(decisions.window, roles_in(decisions.window), remaining, ok)
     found: list[Finding] = []
     p_values: list[float] = []
-    while remaining.sum() > 1 and len(found) < _MAX_FINDINGS:
+    while remaining.sum() > min(1, len(found)) and len(found) < _MAX_FINDINGS:
         best, *runners_up = _best_suspects(roles, remaining, ok)
         if best.score < _MIN_SCORE:
             break
@@ -108,9 +113,17 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
         p_values.append(
             hypergeometric_p_value(total, failing, explained + contradicting, explained)
         )
+    if failing == 1:
+        return found
     if not p_values or min(p_values) > _MAX_P_VALUE:
         return []
     return found[: 1 + p_values.index(min(p_values))]
+
+
+def _shows_by_itself(decisions: Decisions, failing: Mask) -> bool:
+    """Whether a single failing pair is more than a mishap."""
+    evidence = decisions.evidence[failing]
+    return bool(total_of(evidence, *_SIGNS).sum() >= _ENOUGH_SIGNS)
 
 
 def _other_way(best: _Suspect, window: Window) -> Mask:
@@ -141,8 +154,8 @@ def _score(precision: Floats, explains: Floats) -> Floats:
     return (1 + _BETA_SQUARED) * precision * explains / (_BETA_SQUARED * precision + explains)
 
 
-def _rank_of(component: Component) -> tuple[int, str]:
-    return _PREFERENCE.index(component.kind), component.name
+def _rank_of(component: Component) -> tuple[int, bool, str]:
+    return _PREFERENCE.index(component.kind), "<->" in component.name, component.name
 
 
 def _best_suspects(roles: Roles, failing: Mask, ok: Mask) -> list[_Suspect]:

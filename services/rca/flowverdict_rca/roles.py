@@ -1,6 +1,5 @@
 """Which components take part in which pairs of a window, and in which direction."""
 
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -8,7 +7,14 @@ import numpy as np
 import numpy.typing as npt
 
 from flowverdict_contracts.verdicts import Component, Direction
-from flowverdict_flows.components import Role, link_between, node_link_between, parts_of
+from flowverdict_flows.components import (
+    Role,
+    link_between,
+    link_from_to,
+    node_link_between,
+    node_link_from_to,
+    parts_of,
+)
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.window import Window
 
@@ -85,22 +91,25 @@ def roles_in(window: Window) -> Roles:
 
 
 def _links(window: Window, number: Callable[[Component], int]) -> Iterator[Numbers]:
-    """For each pair the link between its ends, then the one between their nodes."""
+    """For each pair the links between its ends, both ways and this way, then those between their
+    nodes.
+    """
     ends = window.endpoints
     # A service whose pods are all on one node is there, as far as the path to it is concerned.
     behind = [window.facts.nodes_of(each) for each in ends]
     nodes = [next(iter(each)) if len(each) == 1 else "" for each in behind]
-    between: dict[tuple[int, int], int] = {}
-    between_nodes: dict[tuple[str, str], int] = defaultdict(lambda: _NONE)
-    links, node_links = [], []
+    between: dict[tuple[int, int], tuple[int, int]] = {}
+    between_nodes: dict[tuple[str, str], tuple[int, int]] = {}
+    found = []
     for src, dst in zip(window.src.tolist(), window.dst.tolist(), strict=True):
-        key = (src, dst) if src < dst else (dst, src)
-        if key not in between:
-            between[key] = number(link_between(ends[src], ends[dst]))
-        links.append(between[key])
-        one, other = sorted((nodes[src], nodes[dst]))
-        if one and one != other and (one, other) not in between_nodes:
-            between_nodes[one, other] = number(node_link_between(one, other))
-        node_links.append(between_nodes[one, other])
-    yield np.array(links, np.int64)
-    yield np.array(node_links, np.int64)
+        if (src, dst) not in between:
+            both, this = link_between(ends[src], ends[dst]), link_from_to(ends[src], ends[dst])
+            between[src, dst] = number(both), number(this)
+        way = nodes[src], nodes[dst]
+        if way not in between_nodes:
+            between_nodes[way] = _NONE, _NONE
+            if all(way) and way[0] != way[1]:
+                both, this = node_link_between(*way), node_link_from_to(*way)
+                between_nodes[way] = number(both), number(this)
+        found.append((*between[src, dst], *between_nodes[way]))
+    yield from np.array(found, np.int64).reshape(-1, 4).T

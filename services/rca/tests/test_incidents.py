@@ -106,8 +106,8 @@ def test_the_last_flow_of_a_fault_that_fades_is_no_incident_of_its_own() -> None
     verdicts = play([A, A, A, *fades, FINE, FINE, FINE])
     assert {name for _, name in statuses(verdicts)} == {"default/pod-a"}
     assert len({each.incident_id for each in verdicts}) == 1
-    elsewhere = play([A, A, A, *fades[:1], *[{"c->d"}] * 4])
-    assert statuses(elsewhere)[-1] == ("ongoing", "")
+    elsewhere = play([A, A, A, *fades[:1], *[{"c->d"}] * 12])
+    assert statuses(elsewhere)[-1] == ("ongoing", "default/pod-c -> default/pod-d")
 
 
 def test_what_stays_long_after_the_rest_recovered_is_blamed_in_the_end() -> None:

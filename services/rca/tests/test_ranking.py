@@ -85,8 +85,15 @@ def test_where_everything_fails_nothing_is_named() -> None:
     assert find(lambda src, dst: True) == []
 
 
-def test_a_single_failing_flow_is_no_evidence() -> None:
-    assert find(lambda src, dst: (str(src)[-1], str(dst)[-1]) == ("a", "d")) == []
+def test_a_single_failing_flow_is_the_link_that_way() -> None:
+    found = find(lambda src, dst: (str(src)[-1], str(dst)[-1]) == ("d", "a"))
+    assert named(found) == [("link", "default/pod-d -> default/pod-a")]
+    assert [end.name for end in found[0].causes[0].ends] == ["pod-d", "pod-a"]
+
+
+def test_all_that_one_node_sends_another_is_the_link_that_way() -> None:
+    found = find(lambda src, dst: (src.node, dst.node) == ("worker2", "worker0"))
+    assert named(found) == [("node_link", "worker2 -> worker0")]
 
 
 def test_what_cannot_be_told_apart_is_given_as_alternatives() -> None:

@@ -59,6 +59,7 @@ class Baseline(msgspec.Struct, frozen=True):
             pods' names; 1 for all others.
         places: workload and node of each pod, by which one is recognised under another name.
         dispersion: variance of bad counts over their mean.
+        windows: how many it was learnt from.
     """
 
     rate: float
@@ -66,6 +67,7 @@ class Baseline(msgspec.Struct, frozen=True):
     pairs: dict[str, float] = {}
     places: dict[str, tuple[str, str]] = {}
     dispersion: float = 1.0
+    windows: int = 0
 
     def encode(self) -> bytes:
         """To be kept over a restart, as JSON."""
@@ -208,6 +210,7 @@ def learn(windows: Iterable[Any], *, total: str = "segments", bad: str = "retran
         pairs=_pair_factors(everything, found.fit.mean, dispersion),
         places=_places(everything.columns),
         dispersion=dispersion,
+        windows=len(tables),
     )
 
 

@@ -100,7 +100,9 @@ def localise(
         expected = rows.total * max(rows.bad.sum() / rows.total.sum(), 1e-9)
         dispersion = 1.0
     else:
-        expected, dispersion = baseline.expected(rows), baseline.dispersion
+        # What is expected is itself only known from so many windows.
+        dispersion = baseline.dispersion * (1 + 1 / max(baseline.windows, 1))
+        expected = baseline.expected(rows)
     found = explain(rows, components, expected, dispersion, PRICE)
     if baseline is None:
         # Once the faults are known, what is left shows how much chance varies.

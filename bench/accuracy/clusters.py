@@ -1,0 +1,209 @@
+"""Generated clusters: who talks to whom, what is lost without a fault, and what a fault adds.
+
+The segments of a pair in a window are Poisson, with a mean that differs between pairs (log-normal).
+Lost segments are Poisson, too, or come in bursts.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+__all__ = ["FAULTS", "Fault", "GeneratedCluster", "Traffic"]
+
+Floats = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+_MOST_LOSS = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What a cluster is like.
+
+    Attributes:
+        pods: how many; every node has four, every workload three.
+        graph: "mesh", in which everyone talks to everyone, or "calls", in which workloads call a
+            few others.
+        segments: mean of a pair in a window.
+        skew: standard deviation of the logarithm of that mean between pairs.
+        background: share of segments lost without a fault; `spread` is how it differs between pairs
+            like `skew`.
+        hub: share that one of the pods always loses on top.
+        burst: how many losses come at once.
+    """
+
+    pods: int = 16
+    graph: str = "mesh"
+    segments: float = 3000
+    skew: float = 1.0
+    background: float = 1e-3
+    spread: float = 0.0
+    hub: float = 0.0
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is broken: where, the pairs that it covers, and the share of their segments it loses."""
+
+    where: dict[str, str]
+    covers: Mask
+    loss: float
+
+
+@dataclass(slots=True)
+class GeneratedCluster:
+    """Pods on nodes in zones, and the pairs that talk."""
+
+    traffic: Traffic
+    random: np.random.Generator
+    names: list[str] = field(init=False)
+    src: Numbers = field(init=False)
+    dst: Numbers = field(init=False)
+    _mean: Floats = field(init=False)
+    _background: Floats = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.names = [self._new_name(pod) for pod in range(self.traffic.pods)]
+        pairs = self._mesh() if self.traffic.graph == "mesh" else self._calls()
+        self.src, self.dst = np.array(pairs, np.int64).T
+        size, skew, spread = len(self.src), self.traffic.skew, self.traffic.spread
+        self._mean = self.traffic.segments * self.random.lognormal(-(skew**2) / 2, skew, size)
+        self._background = self.traffic.background * self.random.lognormal(0, spread, size)
+        if self.traffic.hub:
+            hub = self.random.integers(self.traffic.pods)
+            self._background[(self.src == hub) | (self.dst == hub)] += self.traffic.hub
+
+    def _new_name(self, pod: int) -> str:
+        return f"{self.workload(pod)}-{self.random.integers(1 << 32):08x}"
+
+    def workload(self, pod: int) -> str:
+        """The workload of a pod."""
+        return f"workload-{pod // 3}"
+
+    def node(self, pod: int) -> str:
+        """The node of a pod."""
+        return f"node-{pod % max(2, self.traffic.pods // 4)}"
+
+    def zone(self, pod: int) -> str:
+        """The zone of a pod's node."""
+        return f"zone-{pod % max(2, self.traffic.pods // 4) % 3}"
+
+    def expected_rate(self) -> Floats:
+        """The share of segments that each pair loses without a fault."""
+        return self._background
+
+    def rename(self) -> None:
+        """Replace half of the pods, each by one of another name in its place."""
+        for pod in self.random.permutation(self.traffic.pods)[::2].tolist():
+            self.names[pod] = self._new_name(pod)
+
+    def window(
+        self, faults: Sequence[Fault] = (), *, factor: float = 1.0, echo: float = 0.0
+    ) -> pd.DataFrame:
+        """The counts of one window.
+
+        Args:
+            faults: what is broken.
+            factor: by how much the background differs from what it usually is.
+            echo: share of a fault's loss that is seen the other way, too.
+        """
+        segments = self.random.poisson(self._mean)
+        rate = factor * self._background
+        for fault in faults:
+            rate = rate + fault.loss * fault.covers
+            if echo:
+                rate = rate + echo * fault.loss * (self._other_way(fault.covers) & ~fault.covers)
+        rate = np.minimum(rate, _MOST_LOSS)
+        burst = self.traffic.burst
+        lost = np.minimum(self.random.poisson(segments * rate / burst) * burst, segments)
+        columns: dict[str, Any] = {}
+        for end, pods in (("src", self.src), ("dst", self.dst)):
+            columns[f"{end}_pod"] = np.array(self.names, object)[pods]
+            for name, of in (("node", self.node), ("workload", self.workload), ("zone", self.zone)):
+                columns[f"{end}_{name}"] = np.array(
+                    [of(pod) for pod in range(self.traffic.pods)], object
+                )[pods]
+        columns |= {"dst_service": columns["dst_workload"]}
+        columns |= {"segments": segments, "retransmits": lost}
+        return pd.DataFrame(columns)[segments > 0]
+
+    def _other_way(self, covers: Mask) -> Mask:
+        key = self.src * self.traffic.pods + self.dst
+        found: Mask = np.isin(self.dst * self.traffic.pods + self.src, key[covers])
+        return found
+
+    def _mesh(self) -> list[tuple[int, int]]:
+        pods = range(self.traffic.pods)
+        return [(one, other) for one in pods for other in pods if one != other]
+
+    def _calls(self) -> list[tuple[int, int]]:
+        """Each workload is called by one or two of those before it, from each pod to each."""
+        members: dict[str, list[int]] = {}
+        for pod in range(self.traffic.pods):
+            members.setdefault(self.workload(pod), []).append(pod)
+        workloads = list(members.values())
+        pairs = set()
+        for number, called in enumerate(workloads[1:], 1):
+            count = min(number, 1 + int(self.random.integers(2)))
+            for caller in self.random.choice(number, size=count, replace=False):
+                for one in workloads[caller]:
+                    for other in called:
+                        pairs |= {(one, other), (other, one)}
+        return sorted(pairs)
+
+    def fault(self, kind: str, loss: float) -> Fault:
+        """A random fault of a kind in `FAULTS`."""
+        where, covers = FAULTS[kind](self, int(self.random.integers(len(self.src))))
+        return Fault(where, covers, loss)
+
+
+def _of(cluster: GeneratedCluster, of: Callable[[int], str], pods: Numbers) -> Any:
+    return np.array([of(pod) for pod in range(cluster.traffic.pods)], object)[pods]
+
+
+def _single(
+    name: str, ends: Sequence[str], of: str
+) -> Callable[[GeneratedCluster, int], tuple[dict[str, str], Mask]]:
+    """A fault of one thing, at one end or at either."""
+
+    def make(cluster: GeneratedCluster, pair: int) -> tuple[dict[str, str], Mask]:
+        naming = cluster.names.__getitem__ if of == "pod" else getattr(cluster, of)
+        value = naming(int(cluster.src[pair] if "src" in ends else cluster.dst[pair]))
+        covers = np.zeros(len(cluster.src), np.bool_)
+        for end in ends:
+            covers |= _of(cluster, naming, getattr(cluster, end)) == value
+        return {name: value}, covers
+
+    return make
+
+
+def _between(of: str) -> Callable[[GeneratedCluster, int], tuple[dict[str, str], Mask]]:
+    """A fault on the way from one to another."""
+
+    def make(cluster: GeneratedCluster, pair: int) -> tuple[dict[str, str], Mask]:
+        naming = cluster.names.__getitem__ if of == "pod" else getattr(cluster, of)
+        src, dst = (_of(cluster, naming, getattr(cluster, end)) for end in ("src", "dst"))
+        while src[pair] == dst[pair]:
+            pair = int(cluster.random.integers(len(src)))
+        covers = (src == src[pair]) & (dst == dst[pair])
+        return {f"src_{of}": str(src[pair]), f"dst_{of}": str(dst[pair])}, covers
+
+    return make
+
+
+FAULTS = {
+    "pod sending": _single("src_pod", ["src"], "pod"),
+    "pod receiving": _single("dst_pod", ["dst"], "pod"),
+    "pod": _single("pod", ["src", "dst"], "pod"),
+    "node": _single("node", ["src", "dst"], "node"),
+    "link": _between("pod"),
+    "node pair": _between("node"),
+    "zone": _single("zone", ["src", "dst"], "zone"),
+    "service": _single("service", ["dst"], "workload"),
+}
+"""Each kind of fault, by name."""

@@ -1,0 +1,140 @@
+"""Runs the trials of a cell, and compares what was named with what was broken.
+
+A fault counts as found if a cause names it, or names another component with the very same rows. One
+that loses too few segments to be worth the price of its kind, if all else were known, cannot be
+seen: it is counted apart, and naming it anyway is neither right nor wrong.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.accuracy.cells import Cell
+from bench.accuracy.clusters import Fault, GeneratedCluster
+from bench.accuracy.rivals import RIVALS
+from flowverdict_rca import Baseline, learn, localise
+from flowverdict_rca.engine.components import components_of
+from flowverdict_rca.engine.localise import PRICE
+from flowverdict_rca.engine.rows import rows_of
+
+__all__ = ["CLEAN_WINDOWS", "OURS", "Result", "run_trial"]
+
+OURS = "localise"
+CLEAN_WINDOWS = 10
+"""Windows without a fault in each trial."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What came out of one trial.
+
+    Attributes:
+        found, missed, wrong: by method, faults named, not named, and causes that are none.
+        unseen: faults that lose too little to be seen.
+        alarms: clean windows of the trial in which `localise` named a cause.
+    """
+
+    found: dict[str, int] = field(default_factory=dict)
+    missed: dict[str, int] = field(default_factory=dict)
+    wrong: dict[str, int] = field(default_factory=dict)
+    unseen: int = 0
+    alarms: int = 0
+
+
+def run_trial(cell: Cell, seed: int, number: int) -> Result:
+    """One cluster, its history, its faults, and its clean windows."""
+    random = np.random.default_rng([seed, number])
+    cluster = GeneratedCluster(cell.traffic, random)
+    baseline = _learnt(cell, cluster)
+    if cell.renamed:
+        cluster.rename()
+    unheard = _unheard(cell, cluster)
+    faults = [_fault(cell, cluster) for _ in range(cell.faults)]
+    table = _heard(cluster.window(faults, factor=cell.factor, echo=cell.echo), unheard)
+    seen, unseen = _seen(table, faults, cluster)
+    result = Result(unseen=len(unseen))
+    rows = rows_of(table, "segments", "retransmits")
+    same_rows = _SameRows(rows)
+    for name, causes in (
+        (OURS, [cause.where for cause in localise(table, baseline).causes]),
+        *((name, rival(table)) for name, rival in RIVALS.items()),
+    ):
+        named = {same_rows.of(where) for where in causes}
+        wanted = {same_rows.of(fault.where) for fault in seen}
+        ignored = {same_rows.of(fault.where) for fault in unseen}
+        result.found[name] = len(named & wanted)
+        result.missed[name] = len(wanted - named)
+        result.wrong[name] = len(named - wanted - ignored)
+    for _ in range(CLEAN_WINDOWS):
+        clean = _heard(cluster.window(factor=cell.factor), unheard)
+        result.alarms += bool(localise(clean, baseline).causes)
+    return result
+
+
+def _learnt(cell: Cell, cluster: GeneratedCluster) -> Baseline | None:
+    past = [cluster.window() for _ in range(cell.history)]
+    if cell.faulty_history:
+        past[len(past) // 2] = cluster.window([_fault(cell, cluster)])
+    return learn(past) if past else None
+
+
+def _fault(cell: Cell, cluster: GeneratedCluster) -> Fault:
+    kind = cell.kinds[int(cluster.random.integers(len(cell.kinds)))]
+    low, high = np.log(cell.loss)
+    return cluster.fault(kind, float(np.exp(cluster.random.uniform(low, high))))
+
+
+def _unheard(cell: Cell, cluster: GeneratedCluster) -> set[str]:
+    nodes = sorted({cluster.node(pod) for pod in range(cell.traffic.pods)})
+    return set(cluster.random.permutation(nodes)[: round(cell.unheard * len(nodes))].tolist())
+
+
+def _heard(table: pd.DataFrame, unheard: Iterable[str]) -> pd.DataFrame:
+    """What the collectors count that are there: each counts what its own node sends."""
+    return table[~table["src_node"].isin(list(unheard))]
+
+
+def _seen(
+    table: pd.DataFrame, faults: list[Fault], cluster: GeneratedCluster
+) -> tuple[list[Fault], list[Fault]]:
+    """The faults that can be seen, and those that cannot, though all others were known."""
+    segments = table["segments"].to_numpy(np.float64)
+    covers = [fault.covers[table.index] for fault in faults]
+    background = cluster.expected_rate()[table.index] * segments
+    seen: list[Fault] = []
+    unseen: list[Fault] = []
+    for at, fault in enumerate(faults):
+        others = background + sum(
+            other.loss * covers[number] * segments
+            for number, other in enumerate(faults)
+            if number != at
+        )
+        added = fault.loss * covers[at] * segments
+        gain = ((others + added) * np.log1p(added / others) - added).sum() / cluster.traffic.burst
+        kinds = max(2, _how_many(fault.where, cluster))
+        repeated = any(fault.where == other.where for other in seen)
+        (seen if gain > np.log(kinds) + PRICE + 2 and not repeated else unseen).append(fault)
+    return seen, unseen
+
+
+def _how_many(where: dict[str, str], cluster: GeneratedCluster) -> int:
+    pods, pairs = cluster.traffic.pods, len(cluster.src)
+    nodes = len({cluster.node(pod) for pod in range(pods)})
+    if len(where) == 2:
+        return pairs if "src_pod" in where else nodes * nodes
+    return pods if "pod" in next(iter(where)) else nodes
+
+
+class _SameRows:
+    """Tells components apart by the rows that they cover."""
+
+    def __init__(self, rows: Any) -> None:
+        self._components = components_of(rows)
+
+    def of(self, where: dict[str, str]) -> object:
+        """Equal for two conditions that cover the very same rows."""
+        found = self._components.find(where)
+        return str(where) if found is None else float(self._components.alike[found])
