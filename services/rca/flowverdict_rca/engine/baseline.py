@@ -6,6 +6,7 @@ then on, and so is what single pairs lose beyond that, as far as it is more than
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ import pandas as pd
 
 from flowverdict_rca.engine.components import Components, components_of
 from flowverdict_rca.engine.rows import Floats, Rows, rows_of_all
-from flowverdict_rca.engine.search import explain
+from flowverdict_rca.engine.search import Explanation, explain
 from flowverdict_rca.engine.shrinkage import posterior_means
 
 __all__ = ["Baseline", "dispersion_of", "learn"]
@@ -183,78 +184,103 @@ def learn(windows: Iterable[Any], *, total: str = "segments", bad: str = "retran
         return Baseline(rate=0.0)
     components = components_of(everything)
     if len(tables) > 2:
-        expected = [_from_the_others(everything, *each) for each in tables]
-        usual = float(
-            np.median([_dispersion_against(*each) for each in zip(tables, expected, strict=True)])
-        )
+        normal = _normal(_without_the_worst(everything, tables), components, tables)
         tables = [
-            _without_faults(Rows(everything.columns, *each), components, mean, usual)
-            for each, mean in zip(tables, expected, strict=True)
+            _without_faults(Rows(everything.columns, *each), components, normal) for each in tables
         ]
         sums = [np.sum([each[which] for each in tables], axis=0) for which in (0, 1)]
         everything = Rows(everything.columns, *sums)
-    rate = max(everything.bad.sum() / everything.total.sum(), _LEAST_RATE)
-    found = explain(everything, components, rate * everything.total, 1.0, _PRICE_OF_HABIT)
-    dispersion = _dispersion(tables, everything, found.fit.mean)
-    if dispersion > 1:
-        found = explain(
-            everything, components, rate * everything.total, dispersion, _PRICE_OF_HABIT
-        )
+    normal = _normal(everything, components, tables)
     habits = tuple(
-        Habit(components.where(fault), float(found_rate))
-        for fault, found_rate in zip(found.faults, found.fit.rates, strict=True)
+        Habit(components.where(fault), float(rate))
+        for fault, rate in zip(normal.found.faults, normal.found.fit.rates, strict=True)
     )
     return Baseline(
-        rate=float(rate * found.fit.factor),
+        rate=normal.rate * normal.found.fit.factor,
         habits=habits,
-        pairs=_pair_factors(everything, found.fit.mean, dispersion),
+        pairs=_named_factors(everything, normal.factors),
         places=_places(everything.columns),
-        dispersion=dispersion,
+        dispersion=normal.dispersion,
         windows=len(tables),
     )
 
 
-def _from_the_others(everything: Rows, total: Floats, bad: Floats) -> Floats:
-    """The bad counts of a window as expected from all other windows."""
-    others_total, others_bad = everything.total - total, everything.bad - bad
-    mean_rate = max(others_bad.sum() / max(others_total.sum(), 1.0), _LEAST_RATE)
-    # As if one more bad segment had been seen at the mean rate.
-    expected: Floats = total * (others_bad + 1) / (others_total + 1 / mean_rate)
-    return expected
+def _without_the_worst(everything: Rows, tables: Sequence[tuple[Floats, Floats]]) -> Rows:
+    """The sums without the window in which each row lost most: that may have been a fault."""
+    share, worst_total, worst_bad = (
+        np.full(len(everything.total), start) for start in (-1.0, 0, 0)
+    )
+    for total, bad in tables:
+        now = bad / np.maximum(total, 1)
+        worse = now > share
+        share = np.where(worse, now, share)
+        worst_total = np.where(worse, total, worst_total)
+        worst_bad = np.where(worse, bad, worst_bad)
+    return Rows(everything.columns, everything.total - worst_total, everything.bad - worst_bad)
 
 
-def _dispersion_against(window: tuple[Floats, Floats], expected: Floats) -> float:
-    total, bad = window
-    seen = total > 0
-    factor = max(bad.sum(), 1) / max(expected.sum(), 1e-9)
-    return dispersion_of(bad[seen], factor * expected[seen])
+@dataclass(frozen=True, slots=True)
+class _Normal:
+    """What all windows together show.
+
+    Attributes:
+        rate: of all rows together.
+        found: components that lose more.
+        factors: by how much each row differs from that.
+        rates: what each row is expected to lose.
+        dispersion: variance of bad counts over their mean.
+    """
+
+    rate: float
+    found: Explanation
+    factors: Floats
+    rates: Floats
+    dispersion: float
 
 
-def _without_faults(
-    window: Rows, components: Components, expected: Floats, dispersion: float
-) -> tuple[Floats, Floats]:
-    """The counts of a window but for the rows that a fault covers."""
-    found = explain(window, components, expected, dispersion, _PRICE_OF_FAULT)
+def _normal(
+    everything: Rows, components: Components, tables: Sequence[tuple[Floats, Floats]]
+) -> _Normal:
+    rate = float(max(everything.bad.sum() / max(everything.total.sum(), 1), _LEAST_RATE))
+    expected = rate * everything.total
+    total = np.maximum(everything.total, 1)
+    found = explain(everything, components, expected, 1.0, _PRICE_OF_HABIT)
+    dispersion = _dispersion(tables, found.fit.mean / total)
+    if dispersion > 1:
+        found = explain(everything, components, expected, dispersion, _PRICE_OF_HABIT)
+    mean = np.maximum(found.fit.mean, 1e-9)
+    factors = posterior_means(everything.bad / dispersion, mean / dispersion)
+    return _Normal(rate, found, factors, mean / total * factors, dispersion)
+
+
+def _dispersion(tables: Sequence[tuple[Floats, Floats]], rates: Floats) -> float:
+    """That of the median window: one with a fault in it does not count for more."""
+    found = []
+    for total, bad in tables:
+        seen = total > 0
+        expected = rates[seen] * total[seen]
+        factor = max(bad.sum(), 1) / max(expected.sum(), 1e-9)
+        found.append(dispersion_of(bad[seen], factor * expected))
+    return float(np.median(found))
+
+
+def _without_faults(window: Rows, components: Components, normal: _Normal) -> tuple[Floats, Floats]:
+    """The counts of a window but for the rows that a fault of that time covers."""
+    expected = normal.rates * window.total
+    found = explain(window, components, expected, normal.dispersion, _PRICE_OF_FAULT)
     kept = np.ones(len(window.total))
     for fault in found.faults:
         kept[components.rows(fault)[0]] = 0
     return window.total * kept, window.bad * kept
 
 
-def _dispersion(tables: Sequence[tuple[Floats, Floats]], everything: Rows, mean: Floats) -> float:
-    rates = mean / np.maximum(everything.total, 1)
-    return float(np.mean([_dispersion_against(each, rates * each[0]) for each in tables]))
-
-
-def _pair_factors(everything: Rows, mean: Floats, dispersion: float) -> dict[str, float]:
-    """The expected factor of each pair, by empirical Bayes; only those that differ from 1."""
-    if not all(end in everything.columns for end in _ENDS):
+def _named_factors(everything: Rows, factors: Floats) -> dict[str, float]:
+    """The factor of each pair by name; only those that differ from 1."""
+    columns = everything.columns
+    if not all(end in columns for end in _ENDS):
         return {}
-    bad, expected = everything.bad / dispersion, np.maximum(mean / dispersion, 1e-9)
-    factors = posterior_means(bad, expected)
     differs = np.flatnonzero(np.abs(np.log(factors)) > 0.05)
     differs = differs[np.argsort(-everything.total[differs])[:_MOST_PAIRS]]
-    columns = everything.columns
     return {
         _pair(columns["src_pod"].iat[at], columns["dst_pod"].iat[at]): float(factors[at])
         for at in differs.tolist()
