@@ -24,6 +24,7 @@ class Hook:
 HOOKS = (
     Hook("inet_sock_set_state", "on_set_state", "opens and failed opens"),
     Hook("tcp_probe", "on_segment", "segments, bytes and RTT"),
+    Hook("tcp_rcv_space_adjust", "on_read", "half-closed connections before their end"),
     Hook("tcp_retransmit_skb", "on_retransmit", "retransmissions"),
     Hook("tcp_destroy_sock", "on_destroy", "the last counts of a connection"),
     Hook("tcp_retransmit_synack", "on_retransmit_synack", "SYN-ACK retransmissions"),

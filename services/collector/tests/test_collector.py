@@ -189,6 +189,19 @@ async def test_an_idle_connection_older_than_the_collector_is_counted_from_its_n
 
 
 @live
+async def test_a_half_closed_connection_is_counted_while_it_lives(
+    collector: Collector, nats_client: Client
+) -> None:
+    await collector.listen(nats_client)
+    with connected() as (client, accepted, port):
+        client.shutdown(socket.SHUT_WR)
+        accepted.sendall(b"x" * 300_000)
+        client.recv(300_000, socket.MSG_WAITALL)
+        await eventually(lambda: collector.total(port, "client", "bytes_received") == 300_000)
+    await eventually(lambda: collector.total(port, "client", "bytes_received") == 300_001)
+
+
+@live
 async def test_a_refused_connection_is_a_failed_open_and_a_reset(
     collector: Collector, nats_client: Client
 ) -> None:

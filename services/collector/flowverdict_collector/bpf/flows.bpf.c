@@ -481,6 +481,27 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 }
 
 /*
+ * A program reads what a connection received (tcp_rcv_space_adjust, in
+ * tcp_recvmsg_locked). on_segment does not see what arrives once this end has sent its
+ * FIN, which may go on for long: a client that only waits for the answer.
+ */
+int on_read(struct bpf_raw_tracepoint_args *ctx)
+{
+	void *sk = (void *)ctx->args[0];
+	u64 id = (u64)sk;
+	u8 state = 0;
+	struct tracked_socket *tracked;
+
+	READ(state, sk, SOCK_COMMON_STATE);
+	if (state == TCP_ESTABLISHED || !is_active())
+		return 0;
+	tracked = sockets.lookup(&id);
+	if (tracked)
+		sample(sk, tracked, 0, 0);
+	return 0;
+}
+
+/*
  * A tail loss probe leaves the congestion state open and its timer pending; after
  * a retransmission timeout the state is loss until the whole window is acked.
  */
