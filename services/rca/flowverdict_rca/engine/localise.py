@@ -13,11 +13,12 @@ from flowverdict_rca.engine.search import Explanation, explain
 
 __all__ = ["Cause", "Verdict", "localise"]
 
-PRICE = 7.0
+PRICE = 6.0
 """The constant part of a component's price, in log-likelihood: tuned so that at most one clean
 window in 200 gets a cause.
 """
 
+_STEADINESS = 8.0
 _ECHO = 0.4
 _SHOWN_LOSS = 0.01
 
@@ -103,7 +104,8 @@ def localise(
         # What is expected is itself only known from so many windows.
         dispersion = baseline.dispersion * (1 + 1 / max(baseline.windows, 1))
         expected = baseline.expected(rows)
-    found = explain(rows, components, expected, dispersion, PRICE)
+    steadiness = _STEADINESS if baseline is not None else 1.0
+    found = explain(rows, components, expected, dispersion, PRICE, steadiness)
     if baseline is None:
         # Once the faults are known, what is left shows how much chance varies.
         rest = _untouched(rows, components, found)

@@ -22,8 +22,6 @@ __all__ = ["Fit", "fit", "gains", "slopes"]
 
 _STEPS = 40
 _TINY = 1e-12
-_FACTOR_PRIOR = 2.0
-"""The factor g has a gamma prior with mean 1 and this shape: it stays at 1 without evidence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +42,22 @@ class Fit:
 
 
 def fit(
-    total: Floats, bad: Floats, expected: Floats, components: Components, faults: Sequence[int]
+    total: Floats,
+    bad: Floats,
+    expected: Floats,
+    components: Components,
+    faults: Sequence[int],
+    steadiness: float,
 ) -> Fit:
-    """The likeliest factor and rates, for these faults."""
+    """The likeliest factor and rates, for these faults.
+
+    Args:
+        total, bad, expected: of each row.
+        components: what could be at fault.
+        faults: those of them that are.
+        steadiness: shape of the gamma prior of the factor, whose mean is 1: how many bad counts it
+            takes to outweigh that the factor usually is 1.
+    """
     involved = _rows_of(components, faults)
     inside = np.zeros((len(involved), 1 + len(faults)))
     inside[:, 0] = expected[involved]
@@ -57,8 +68,9 @@ def fit(
     # Rows that no fault covers have only the factor in common, and so count as one.
     logarithms = bad * np.log(expected + _TINY)
     apart = np.array([every.sum() - every[involved].sum() for every in (expected, bad, logarithms)])
+    apart[:2] += steadiness
     weights = np.zeros(1 + len(faults))
-    weights[0] = (bad.sum() + _FACTOR_PRIOR) / (expected.sum() + _FACTOR_PRIOR)
+    weights[0] = (bad.sum() + steadiness) / (expected.sum() + steadiness)
     if faults:
         covered = inside[:, 1:].sum(axis=0)
         weights[1:] = np.maximum(counted @ (inside[:, 1:] > 0) / covered, _TINY) / len(faults)
@@ -85,7 +97,7 @@ def _value(weights: Floats, design: Floats, bad: Floats, apart: Floats) -> float
     expected, counted, constant = apart
     factor = weights[0]
     found = bad @ np.log(mean) - mean.sum() + constant
-    found += (counted + _FACTOR_PRIOR) * np.log(factor) - (expected + _FACTOR_PRIOR) * factor
+    found += counted * np.log(factor) - expected * factor
     return float(found)
 
 
@@ -99,10 +111,10 @@ def _step(
     expected, counted, _ = apart
     covered = design.sum(axis=0)
     slope = design.T @ (bad / mean)
-    covered[0] += expected + _FACTOR_PRIOR
-    slope[0] += (counted + _FACTOR_PRIOR) / weights[0]
+    covered[0] += expected
+    slope[0] += counted / weights[0]
     curvature = (design * (bad / mean**2)[:, None]).T @ design
-    curvature[0, 0] += (counted + _FACTOR_PRIOR) / weights[0] ** 2
+    curvature[0, 0] += counted / weights[0] ** 2
     gradient = slope - covered
     free = (weights > 2 * _TINY) | (gradient > 0)
     for _ in range(len(weights)):

@@ -47,10 +47,18 @@ class _Search:
     expected: Floats
     dispersion: float
     price: Floats
+    steadiness: float
     segments: Floats
 
     def explained_by(self, faults: Sequence[int]) -> Explanation:
-        fitted = fit(self.rows.total, self.rows.bad, self.expected, self.components, faults)
+        fitted = fit(
+            self.rows.total,
+            self.rows.bad,
+            self.expected,
+            self.components,
+            faults,
+            self.steadiness,
+        )
         value = fitted.log_likelihood / self.dispersion - self.price[list(faults)].sum()
         return Explanation(tuple(faults), fitted, float(value))
 
@@ -140,7 +148,12 @@ def price_of(components: Components, constant: float) -> Floats:
 
 
 def explain(
-    rows: Rows, components: Components, expected: Floats, dispersion: float, constant: float
+    rows: Rows,
+    components: Components,
+    expected: Floats,
+    dispersion: float,
+    constant: float,
+    steadiness: float = 1.0,
 ) -> Explanation:
     """The faults behind the bad counts; none if nothing is worth its price.
 
@@ -150,10 +163,17 @@ def explain(
         expected: bad counts of each row without a fault, up to a common factor.
         dispersion: variance of bad counts over their mean.
         constant: part of the price of each component.
+        steadiness: how many bad counts it takes to outweigh that the common factor usually is 1.
     """
     segments = components.sums(rows.total) if len(components) else np.zeros(0)
     search = _Search(
-        rows, components, expected, dispersion, price_of(components, constant), segments
+        rows,
+        components,
+        expected,
+        dispersion,
+        price_of(components, constant),
+        steadiness * dispersion,
+        segments,
     )
     found = search.explained_by(())
     while len(found.faults) < _MOST_FAULTS:
