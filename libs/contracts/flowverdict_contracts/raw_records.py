@@ -49,21 +49,47 @@ _OLD_RECORD = np.dtype(
 
 def read(
     headers: Mapping[str, str] | None, body: bytes
-) -> tuple[IntervalHeader, npt.NDArray[np.void]]:
+) -> tuple[IntervalHeader, npt.NDArray[np.void], dict[str, int]]:
     """The header and the records of a raw message of any version in `SCHEMAS`.
+
+    Records that cannot be true are left out: a collector may read a socket that is not what it
+    seems, and its counts are then anything. That is no reason to lose the other records.
+
+    Returns:
+        The header, the records, and how many were left out, by the field that gave them away.
 
     Raises:
         MalformedMessage: if either is malformed.
     """
     header = IntervalHeader.decode(headers, *SCHEMAS)
-    return header, decode(body, schema_of(headers))
+    return header, *_possible(decode(body, schema_of(headers)))
+
+
+_LIMITS = {
+    field.name: 1 << 48 if field.bytes == 8 else 1 << 31 for field in FIELDS if field.adds_up
+} | {"rtt_us": 600_000_000, "rtt_variation_us": 600_000_000, "role": len(ROLES) - 1}
+"""The most that a field of an interval can hold: no flow sends 256 TiB or two thousand million
+segments in it, and TCP gives up long before a round trip takes ten minutes."""
+
+
+def _possible(
+    records: npt.NDArray[np.void],
+) -> tuple[npt.NDArray[np.void], dict[str, int]]:
+    refused: dict[str, int] = {}
+    possible = np.ones(len(records), np.bool_)
+    for name, limit in _LIMITS.items():
+        beyond = possible & (records[name] > limit)
+        if beyond.any():
+            refused[name] = int(beyond.sum())
+            possible &= ~beyond
+    return (records[possible], refused) if refused else (records, refused)
 
 
 def decode(body: bytes, schema: str = SCHEMA) -> npt.NDArray[np.void]:
     """The records of a raw message's body, dtype `RECORD`, one element per flow.
 
     Raises:
-        MalformedMessage: if the length is not a multiple of the record size, or a role is invalid.
+        MalformedMessage: if the length is not a multiple of the record size.
     """
     layout = _OLD_RECORD if schema == OLD_SCHEMA else RECORD
     if len(body) % layout.itemsize:
@@ -71,8 +97,6 @@ def decode(body: bytes, schema: str = SCHEMA) -> npt.NDArray[np.void]:
             f"{len(body)} bytes are not a whole number of {layout.itemsize}-byte records"
         )
     records = np.frombuffer(body, dtype=layout)
-    if records.size and int(records["role"].max()) >= len(ROLES):
-        raise MalformedMessage(f"role {int(records['role'].max())} is unknown")
     return _from_old(records) if schema == OLD_SCHEMA else records
 
 

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import header
 from flowverdict_contracts import MalformedMessage
-from flowverdict_contracts.raw import FIELDS, RECORD_BYTES, ROLES
-from flowverdict_contracts.raw_records import OLD_SCHEMA, RECORD, decode
+from flowverdict_contracts.raw import FIELDS, RECORD_BYTES, ROLES, SCHEMA
+from flowverdict_contracts.raw_records import OLD_SCHEMA, RECORD, decode, read
 from flowverdict_contracts.subjects import STREAMS, raw_subject
 
 OFFSETS = {field.name: field.offset for field in FIELDS}
@@ -40,11 +41,30 @@ def test_a_body_that_is_not_whole_records_is_malformed(body: bytes) -> None:
         decode(body)
 
 
-def test_a_record_with_an_unknown_role_is_malformed() -> None:
-    record = np.zeros(1, RECORD)
-    record["role"] = len(ROLES)
-    with pytest.raises(MalformedMessage, match="role"):
-        decode(record.tobytes())
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("role", len(ROLES)),
+        ("bytes_acked", 2**64 - 1),  # what a socket of another kind reads as
+        ("segments_sent", 2**32 - 5),
+        ("retransmitted_segments", 2**31 + 1),
+        ("rtt_us", 2**32 - 1),
+    ],
+)
+def test_a_record_that_cannot_be_true_costs_no_other(field: str, value: int) -> None:
+    records = np.zeros(3, RECORD)
+    records["opens"] = (1, 2, 3)
+    records[field][1] = value
+    _, kept, left_out = read(header().encode(SCHEMA), records.tobytes())
+    assert kept["opens"].tolist() == [1, 3]
+    assert left_out == {field: 1}
+
+
+@given(st.lists(st.binary(min_size=RECORD_BYTES, max_size=RECORD_BYTES), max_size=8))
+def test_every_record_is_kept_or_counted_whatever_it_holds(records: list[bytes]) -> None:
+    _, kept, left_out = read(header().encode(SCHEMA), b"".join(records))
+    assert len(kept) + sum(left_out.values()) == len(records)
+    assert (kept["bytes_sent"] <= 2**48).all()
 
 
 @pytest.mark.parametrize("name", ["worker0", "ip-10-0-0-1.ec2.internal", "NODE_1"])

@@ -19,6 +19,8 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.pipeline import stop_process
 
+IPPROTO_MPTCP = 262
+
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no eBPF: {REASON}")
 
@@ -216,6 +218,29 @@ async def test_a_refused_connection_is_a_failed_open_and_a_reset(
     assert sum(each["failed_opens"] for each in records) == 1
     assert sum(each["resets_received"] for each in records if each["dst_port"] == port) == 1
     assert sum(each["resets_sent"] for each in records if each["src_port"] == port) == 1
+
+
+@live
+async def test_a_multipath_connection_that_is_refused_has_no_counts_of_its_own(
+    collector: Collector, nats_client: Client
+) -> None:
+    """Its socket is not a tcp_sock; what it sends is counted on the subflow, which is one."""
+    await collector.listen(nats_client)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    for _ in range(40):
+        with (
+            socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client,
+            pytest.raises(ConnectionRefusedError),
+        ):
+            client.connect(("127.0.0.1", port))
+    await eventually(lambda: collector.total(port, "client", "failed_opens") == 40)
+    for record in collector.of_port(port):
+        assert record["rtt_us"] == 0
+        assert record["bytes_acked"] == record["bytes_sent"] == 0
+        assert record["segments_sent"] <= 40
+        assert record["retransmitted_segments"] == 0
 
 
 @live

@@ -13,6 +13,7 @@ from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_EN
 from flowverdict_enricher import containers, inventory, kubernetes
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
+from flowverdict_enricher.left_out import LeftOut
 from flowverdict_enricher.settings import EnricherSettings
 from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import CannotRun, Context
@@ -77,8 +78,10 @@ async def run(settings: EnricherSettings, context: Context) -> None:
 
 
 async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: Directory) -> None:
+    left_out = LeftOut()
+
     async def handle(message: Msg) -> bool:
-        header, records = raw_records.read(message.headers, message.data)
+        header, records, impossible = raw_records.read(message.headers, message.data)
         if message.subject != f"flows.raw.{header.node}":
             raise MalformedMessage(f"a message from node {header.node} on {message.subject}")
         batch, kinds = enrich(records, directory, header.start_ns, header.end_ns, header.node)
@@ -87,6 +90,7 @@ async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: 
         if not await publish_until_stored(jetstream, context, SUBJECT_ENRICHED, body, headers):
             return False
         _ROWS.inc(len(records))
+        left_out.add(header.node, impossible)
         for kind, count in kinds.items():
             _ENDS.labels(kind).inc(count)
         return True

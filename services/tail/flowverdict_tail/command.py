@@ -146,7 +146,7 @@ async def _live(stream: str, settings: NatsSettings) -> None:
     shown_flows = LiveFlows()
 
     def raw(message: Msg) -> None:
-        _, records = raw_records.read(message.headers, message.data)
+        _, records, _ = raw_records.read(message.headers, message.data)
         shown_flows.add(batch_of(records, lambda *_: Names("unknown", name_confidence="none")))
 
     def flows(message: Msg) -> None:

@@ -31,7 +31,7 @@ def raw_rows(message: Msg) -> Iterator[Row]:
     Raises:
         MalformedMessage: if the message is malformed.
     """
-    header, records = raw_records.read(message.headers, message.data)
+    header, records, _ = raw_records.read(message.headers, message.data)
     times = _times(header)
     for record in records:
         row = {name: record[name].item() for name in records.dtype.names or ()}
