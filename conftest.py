@@ -17,6 +17,7 @@ import nats
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import settings
 from nats.aio.client import Client
 
 from flowverdict_contracts import raw, raw_records, verdicts
@@ -30,6 +31,9 @@ from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
+
+settings.register_profile("any machine", deadline=None)  # timing never decides a test
+settings.load_profile("any machine")
 
 SECOND = 1_000_000_000
 COLLECTOR = str(Path(sys.executable).with_name("flowverdict-collector"))

@@ -95,7 +95,7 @@ def verdict(
         summary=text,
         enough_evidence=bool(causes),
         causes=causes,
-        rules=failure_rules(_transactions(decisions)),
+        rules=failure_rules(_transactions(decisions), judgement.settings.miner),
         conditions=_conditions(judgement, explained, pairs, causes),
         severity=_severity(causes, len(explained)),
         fail_ratio=judgement.settings.fail_ratio,

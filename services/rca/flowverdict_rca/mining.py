@@ -1,4 +1,5 @@
-"""Association rules over flows, with Apriori (Agrawal and Srikant, VLDB 1994).
+"""Association rules over flows, with Apriori (Agrawal and Srikant, VLDB 1994) or FP-growth (Han,
+Pei and Yin, SIGMOD 2000), which find the same.
 
 Each flow is a transaction: the set of items that take part in it, and OK or FAIL.
 """
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from mlxtend.frequent_patterns import apriori, association_rules
+from mlxtend.frequent_patterns import apriori, association_rules, fpgrowth
 from scipy.stats import hypergeom
 
 from flowverdict_contracts.verdicts import Rule
@@ -19,6 +20,7 @@ from flowverdict_flows.pairs import Numbers
 
 __all__ = [
     "FAIL",
+    "MINERS",
     "OK",
     "Transactions",
     "failure_rules",
@@ -28,6 +30,9 @@ __all__ = [
 ]
 
 FAIL, OK = "FAIL", "OK"
+
+MINERS = {"apriori": apriori, "fpgrowth": fpgrowth}
+"""By name, what finds the frequent itemsets of a table."""
 
 _MAX_ITEMS = 32
 _MAX_LENGTH = 3
@@ -68,7 +73,10 @@ def hypergeometric_p_value(population: int, failing: int, drawn: int, failing_dr
 
 
 def itemsets_and_rules(
-    transactions: Sequence[frozenset[str]], min_support: float, min_confidence: float
+    transactions: Sequence[frozenset[str]],
+    min_support: float,
+    min_confidence: float,
+    miner: str = "apriori",
 ) -> tuple[pd.DataFrame, list[Rule]]:
     """All frequent itemsets and the rules between them; OK and FAIL are items like the others.
 
@@ -79,7 +87,7 @@ def itemsets_and_rules(
     table = pd.DataFrame(
         [[item in each for item in items] for each in transactions], columns=items, dtype=bool
     )
-    frequent = apriori(table, min_support=min_support, use_colnames=True)
+    frequent = MINERS[miner](table, min_support=min_support, use_colnames=True)
     return _ordered(frequent, len(transactions), min_confidence)
 
 
@@ -126,11 +134,11 @@ def _ordered(
     return ordered[["support", "itemsets"]], rules
 
 
-def failure_rules(transactions: Transactions) -> tuple[Rule, ...]:
+def failure_rules(transactions: Transactions, miner: str = "apriori") -> tuple[Rule, ...]:
     """The most informative rules between components and FAIL, at most twelve.
 
     Only the failing flows are mined, since an item that never fails explains nothing; supports are
-    computed over all flows. Apriori's cost thus grows with the failures alone.
+    computed over all flows. The miner's cost thus grows with the failures alone.
     """
     fails, total = transactions.fails, len(transactions.fails)
     failing = np.flatnonzero(fails)
@@ -144,7 +152,7 @@ def failure_rules(transactions: Transactions) -> tuple[Rule, ...]:
     has = {transactions.items[each]: transactions.has(each) for each in by_frequency[:_MAX_ITEMS]}
     columns = {name: flows[failing] for name, flows in has.items()}
     least = min(1.0, 1.5 / len(failing))
-    mined = apriori(
+    mined = MINERS[miner](
         pd.DataFrame({**columns, FAIL: np.ones(len(failing), np.bool_)}),
         min_support=least,
         use_colnames=True,

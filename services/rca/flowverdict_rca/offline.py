@@ -15,6 +15,7 @@ from rich.text import Text
 from flowverdict_contracts.verdicts import Rule
 from flowverdict_rca.mining import FAIL, OK, itemsets_and_rules, itemsets_and_rules_of_pairs
 from flowverdict_rca.series import OfflineError, Pairs, read_file
+from flowverdict_rca.summary import percent
 
 __all__ = ["analyse", "transactions"]
 
@@ -22,6 +23,7 @@ _SEED_SUPPORT = 0.2
 _MOST_MINED = 200
 """Addresses up to which pairs of them can be frequent, too: Apriori looks at each pair of those."""
 _SHOWN = 40
+_MAX_P_VALUE = 0.1
 
 
 def transactions(pairs: Pairs) -> list[frozenset[str]]:
@@ -78,7 +80,22 @@ def analyse(path: Path, min_support: float | None, min_confidence: float, as_jso
     console.print(f"{flows} flows, {len(failing)} of them with retransmissions\n")
     console.print(_itemset_table(itemsets))
     console.print(_rule_table(rules))
+    console.print(f"\n{_in_words(rules)}", soft_wrap=True, highlight=False, markup=False)
     return len(rules)
+
+
+def _in_words(rules: list[Rule]) -> str:
+    """What the rules say about failure, in a sentence."""
+    about_one = [r for r in rules if r.consequents == (FAIL,) and len(r.antecedents) == 1]
+    suspects = [rule for rule in about_one if rule.p_value <= _MAX_P_VALUE]
+    if not suspects:
+        return "No address stands out: none takes part in most of the failing flows and few others."
+    best = max(suspects, key=lambda rule: rule.leverage)
+    return (
+        f"Most likely at fault: {best.antecedents[0]}. {percent(best.confidence)} of its flows"
+        f" fail, {best.lift:.1f} times as many as of all flows; by chance alone, so many of them"
+        f" would fail with a probability of {best.p_value:.2g}."
+    )
 
 
 def _document(

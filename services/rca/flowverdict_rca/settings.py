@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from flowverdict_runtime.service_settings import CommonSettings, listen_setting
-from flowverdict_runtime.settings import Address, integer, number, setting
+from flowverdict_runtime.settings import Address, choice, integer, number, setting
 
 __all__ = ["RcaSettings"]
 
@@ -35,5 +35,10 @@ class RcaSettings(CommonSettings):
     )
     lateness_seconds: float = setting(
         number(0, 3600), "10", "how long to wait for a slow node before a window is judged"
+    )
+    miner: str = setting(
+        choice("apriori", "fpgrowth"),
+        "apriori",
+        "what finds the frequent itemsets behind the rules",
     )
     listen: Address = listen_setting("rca")

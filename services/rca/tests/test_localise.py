@@ -80,7 +80,7 @@ def test_two_faults_at_once_are_both_named() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_same_rows_in_any_order_or_split_give_the_same_causes(seed: int) -> None:
     rng = np.random.default_rng(seed)
     where, covers = list(FAULTS.values())[int(rng.integers(len(FAULTS)))]

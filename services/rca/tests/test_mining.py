@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from flowverdict_rca.mining import (
     FAIL,
+    MINERS,
     OK,
     Transactions,
     failure_rules,
@@ -107,6 +108,23 @@ def test_any_transactions_give_rules_about_failure_with_probabilities(
         assert (rule.antecedents == (FAIL,)) != (rule.consequents == (FAIL,))
         assert 0 < rule.support <= rule.confidence <= 1
         assert 0 <= rule.p_value <= 1
+
+
+@given(
+    st.lists(
+        st.tuples(st.sets(st.sampled_from("abcdef"), min_size=1), st.booleans()),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_both_miners_find_the_same_itemsets_and_rules(flows: list[tuple[set[str], bool]]) -> None:
+    transactions = [frozenset(items | {FAIL if bad else OK}) for items, bad in flows]
+    by_apriori, rules = itemsets_and_rules(transactions, 0.1, 0.7, "apriori")
+    by_fpgrowth, same_rules = itemsets_and_rules(transactions, 0.1, 0.7, "fpgrowth")
+    assert by_apriori.to_dict("records") == by_fpgrowth.to_dict("records")
+    assert rules == same_rules
+    about_failure = [failure_rules(table(transactions), miner) for miner in MINERS]
+    assert about_failure[0] == about_failure[1]
 
 
 def test_forty_thousand_pairs_are_mined_without_gigabytes() -> None:

@@ -47,6 +47,7 @@ def test_the_seeds_example_is_printed_with_its_figures(seed_file: Path) -> None:
     assert ["6", "0.333333", "10.244.92.132,", "OK"] in words
     assert ["0", "FAIL", BROKEN, "0.5", "1.0", "2.0"] in words
     assert ["1", BROKEN, "FAIL", "0.5", "1.0", "2.0"] in words
+    assert printed[-1].startswith(f"Most likely at fault: {BROKEN}. 100% of its flows fail, 2.0 ti")
 
 
 def test_the_same_comes_as_json_for_machines(seed_file: Path) -> None:
