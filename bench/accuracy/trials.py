@@ -1,8 +1,9 @@
 """Runs the trials of a cell, and compares what was named with what was broken.
 
 A fault counts as found if a cause names it, or names another component with the very same rows. One
-that loses too few segments to be worth the price of its kind, if all else were known, cannot be
-seen: it is counted apart, and naming it anyway is neither right nor wrong.
+that loses too few segments for that cannot be seen: one that would be worth the price of its kind
+in fewer than 95 of 100 windows, if all else were known. It is counted apart, and naming it anyway
+is neither right nor wrong.
 """
 
 from collections.abc import Iterable
@@ -23,6 +24,7 @@ from flowverdict_rca.engine.rows import rows_of
 __all__ = ["CLEAN_WINDOWS", "OURS", "Result", "run_trial"]
 
 OURS = "localise"
+_ONE_IN_TWENTY = 1.645
 CLEAN_WINDOWS = 10
 """Windows without a fault in each trial."""
 
@@ -113,10 +115,12 @@ def _seen(
             if number != at
         )
         added = fault.loss * covers[at] * segments
-        gain = ((others + added) * np.log1p(added / others) - added).sum() / cluster.traffic.burst
-        kinds = max(2, _how_many(fault.where, cluster))
+        ratio = np.log1p(added / others)
+        gain = ((others + added) * ratio - added).sum() / cluster.traffic.burst
+        varies = np.sqrt(((others + added) * ratio**2).sum() / cluster.traffic.burst)
+        price = np.log(max(2, _how_many(fault.where, cluster))) + PRICE
         repeated = any(fault.where == other.where for other in seen)
-        (seen if gain > np.log(kinds) + PRICE + 2 and not repeated else unseen).append(fault)
+        (seen if gain - _ONE_IN_TWENTY * varies > price and not repeated else unseen).append(fault)
     return seen, unseen
 
 

@@ -9,17 +9,16 @@ import numpy as np
 from flowverdict_rca.engine.baseline import Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
 from flowverdict_rca.engine.rows import Floats, Rows, rows_of
-from flowverdict_rca.engine.search import Explanation, explain
+from flowverdict_rca.engine.search import ECHO, Explanation, explain
 
 __all__ = ["Cause", "Verdict", "localise"]
 
-PRICE = 6.0
+PRICE = 6.5
 """The constant part of a component's price, in log-likelihood: tuned so that at most one clean
 window in 200 gets a cause.
 """
 
 _STEADINESS = 8.0
-_ECHO = 0.4
 _SHOWN_LOSS = 0.01
 
 # Of components with the very same rows, the first is named.
@@ -150,14 +149,12 @@ def _opposite(where: Mapping[str, Any]) -> Where | None:
 
 
 def _without_echoes(components: Components, rates: Mapping[int, float]) -> list[int]:
-    """What is lost one way delays acknowledgements the other way, and some of these then look lost,
-    too: a weaker rate the other way is no fault of its own.
-    """
+    """The faults but for those that are only the echo of the same one the other way."""
     named = []
     for fault, rate in rates.items():
         opposite = _opposite(components.where(fault))
         other = components.find(opposite) if opposite else None
-        if other is None or rate >= _ECHO * rates.get(other, 0.0):
+        if other is None or rate >= ECHO * rates.get(other, 0.0):
             named.append(fault)
     return named
 

@@ -15,12 +15,17 @@ from flowverdict_rca.engine.components import Components
 from flowverdict_rca.engine.poisson import Fit, fit, gains, slopes
 from flowverdict_rca.engine.rows import Floats, Numbers, Rows
 
-__all__ = ["Explanation", "explain", "price_of"]
+__all__ = ["ECHO", "Explanation", "explain", "price_of"]
 
+ECHO = 0.4
+"""The rate one way is only an echo if it is less than this share of the rate the other way."""
+
+_FIRST = (("pod",), ("src_pod",), ("dst_pod",), ("src_pod", "dst_pod"), ("node",))
 _MOST_FAULTS = 10
 _TRIED_OF_EACH_KIND = 12
 _SAMPLED_ROWS = 2000
 _WORTH = 0.5
+_WORTH_OF_AN_ECHO = 3.0
 _ROUNDS = 4
 _TINY = 1e-12
 
@@ -79,13 +84,21 @@ class _Search:
             of_kind = np.flatnonzero((self.components.kind[among] == kind) & (score > 0))
             best = np.argsort(-score[of_kind], kind="stable")[:_TRIED_OF_EACH_KIND]
             chosen.append(among[of_kind[best]])
-        some = np.setdiff1d(np.concatenate([*chosen, among[:0]]), found.faults)
+        some = self._one_of_alike(np.concatenate([*chosen, among[:0]]))
+        some = np.setdiff1d(some, found.faults)
         if not some.size:
             return some, np.zeros(0)
         gained, _ = gains(total, bad, mean, self.components, some)
         worth = gained / self.dispersion - self.price[some]
         order = np.argsort(-worth, kind="stable")
         return some[order], worth[order]
+
+    def _one_of_alike(self, some: Numbers) -> Numbers:
+        """Of components with the very same rows, the one of the kind that comes first."""
+        names = [_FIRST.index(k.names) if k.names in _FIRST else 9 for k in self.components.kinds]
+        order = np.argsort(np.array(names, np.int64)[self.components.kind[some]], kind="stable")
+        _, first = np.unique(self.components.alike[some[order]], return_index=True)
+        return some[order][first]
 
     def variants(self, found: Explanation, last: int) -> Iterator[tuple[int, ...]]:
         """Other sets of faults that may be better now that `last` is one of them."""
@@ -185,6 +198,29 @@ def explain(
         if better.value <= found.value:
             break
         found = better
+    return _by_direction(search, found)
+
+
+def _by_direction(search: _Search, found: Explanation) -> Explanation:
+    """Pods of which one way is much worse than the other, as one fault each way.
+
+    What is lost one way delays acknowledgements the other way, and some of these then look lost,
+    too. So a pod that fails one way is expected to fail the other way a little: that needs not be
+    worth another price.
+    """
+    for fault in found.faults:
+        where = search.components.where(fault)
+        ways = [search.components.find({end: where.get("pod")}) for end in ("src_pod", "dst_pod")]
+        if tuple(where) != ("pod",) or None in ways:
+            continue
+        both = [way for way in ways if way is not None]
+        others = [each for each in found.faults if each not in (fault, *both)]
+        split = search.explained_by((*others, *both))
+        weaker, stronger = sorted(split.fit.rates[-2:])
+        gained = (split.fit.log_likelihood - found.fit.log_likelihood) / search.dispersion
+        is_split = any(way in found.faults for way in both)
+        if weaker < ECHO * stronger and (is_split or gained > _WORTH_OF_AN_ECHO):
+            found = split
     return found
 
 
