@@ -12,13 +12,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import influx, kernel, memory, scrape, throughput
+from bench import influx, kernel, localise, memory, scrape, throughput
 from bench.figure import CannotMeasure, Figure
 
 MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "throughput": throughput.measure,
     "scrape": scrape.measure,
     "influx": influx.measure,
+    "localise": localise.measure,
     "kernel": kernel.measure,
     "memory": memory.measure,
 }
@@ -26,6 +27,7 @@ _MEANINGS = {
     "throughput": "rows per second through the enricher and the exporter",
     "scrape": "CPU of a Prometheus scrape of 100,000 series",
     "influx": "points per second through the influx-writer",
+    "localise": "time and memory of a whole verdict",
     "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
     "memory": "memory of each service under load",
 }

@@ -198,6 +198,20 @@ async def test_a_version_with_other_maps_publishes_what_the_one_before_counted(
     await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
 
 
+@pytest.mark.usefixtures("traffic")
+async def test_a_pin_that_somebody_removed_is_made_again(
+    collector: Restarting, nats_server: NatsServer, network: Network, bpf_fs: Path
+) -> None:
+    collector.kill()
+    (link,) = bpf_fs.rglob("link-*-tcp_probe")
+    link.unlink()
+    collector.start()
+    await collector.is_ready()
+    assert list(bpf_fs.rglob("link-*-tcp_probe"))
+    await asyncio.sleep(3)
+    await finish(nats_server, network)
+
+
 async def test_unpinning_leaves_nothing_and_refuses_while_a_collector_runs(
     collector: Restarting, bpf_fs: Path
 ) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from flowverdict_collector.btf import NoKernelTypes
 from flowverdict_collector.hooks import HOOKS, Hook
 from flowverdict_collector.kernel import read_value, write_value
-from flowverdict_collector.loader import LoadError
+from flowverdict_collector.loader import PINS, LoadError
 from flowverdict_collector.pins import Pins
 from flowverdict_collector.source import BPF, OF_NODE, OWN, PROCESS_MAP, Source, find_source
 from flowverdict_runtime.ebpf import bpf, missing_capabilities
@@ -104,16 +104,23 @@ def _load_here(
     node = Pins(Path(folder)) if folder else None
     pins = node and node.of_layout(source.layout)
     maps = _pinned_maps(pins, source) if pins else {}
-    if pins and maps and _control(maps).active_program == source.number:
-        attached = pins.get_all(f"link-{source.version}-")
+    attached = pins.get_all(f"link-{source.version}-") if pins else {}
+    missing = {
+        hook.tracepoint: "it could not be attached when counting began"
+        for hook in HOOKS
+        if hook.tracepoint not in attached
+    }
+    is_counting = bool(maps) and _control(maps).active_program == source.number
+    if (
+        pins
+        and is_counting
+        and not any(hook.required and hook.tracepoint in missing for hook in HOOKS)
+    ):
         programs = pins.get_all(f"program-{source.version}-")
-        missing = {
-            hook.tracepoint: "it could not be attached when counting began"
-            for hook in HOOKS
-            if hook.tracepoint not in attached
-        }
     else:
         maps, attached, programs, missing = _start(source, maps, pins, node)
+    if PINS in missing:
+        pins = None
     if pins and node:
         _detach_others(pins, node, source)
     if source.own_process_namespace:
@@ -163,7 +170,11 @@ def _start(
         if hook.tracepoint in attached
     }
     if pins:
-        _pin(pins, source.version, maps, attached, programs)
+        try:
+            _pin(pins, source.version, maps, attached, programs)
+        except OSError as error:
+            pins.remove("*")
+            missing[PINS] = f"the kernel refuses to pin programs ({error.strerror})"
     mark_start = program.load_func("mark_start", bcc.BPF.RAW_TRACEPOINT).fd
     for other in node.other_layouts(source.layout) if node else []:
         control = other.get("map-control")

@@ -18,7 +18,10 @@ from pathlib import Path
 from flowverdict_collector.pins import Pins
 from flowverdict_runtime.context import CannotRun
 
-__all__ = ["LoadError", "Loaded", "load"]
+__all__ = ["PINS", "LoadError", "Loaded", "load"]
+
+PINS = "pins"
+"""What is missing if nothing could be pinned."""
 
 
 class LoadError(CannotRun):
@@ -33,7 +36,7 @@ class Loaded:
         maps: map name to descriptor.
         attached: tracepoint to the descriptor that keeps its program attached.
         programs: tracepoint to its program.
-        missing: tracepoint to why it is not attached.
+        missing: tracepoint to why it is not attached; `PINS` to why nothing is pinned.
         pins: what keeps all this in the kernel when they are closed, if anything does.
     """
 

@@ -107,7 +107,8 @@ class Pins:
 
     def other_layouts(self, layout: str) -> "list[Pins]":
         """What versions with other layouts left behind."""
-        return [Pins(each) for each in sorted(self.folder.iterdir()) if each.name != layout]
+        others = (each for each in self.folder.iterdir() if each.name != layout)
+        return [Pins(each) for each in sorted(others) if each.is_dir()]
 
     def get(self, name: str) -> int | None:
         """A descriptor of a pinned object; None if there is no such pin."""

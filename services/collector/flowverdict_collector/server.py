@@ -45,7 +45,7 @@ async def run(settings: CollectorSettings, context: Context) -> None:
         load, settings.max_flows, pins, find_namespaces=not settings.network_namespaces
     )
     for tracepoint, why in loaded.missing.items():
-        log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})
+        log.warning("not attached: %s", why, extra={"what": tracepoint})
     namespaces = Namespaces(loaded, settings.network_namespaces)
     publisher = Publisher(settings.node, loaded.maps, namespaces.counted)
     log.info(
