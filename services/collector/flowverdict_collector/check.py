@@ -36,11 +36,13 @@ async def check(settings: CollectorSettings) -> int:
 def _check_pins(settings: CollectorSettings) -> None:
     not_counted = "what happens while no collector runs is not counted"
     if not settings.pin_directory:
-        print(f"warning  pins: FLOWVERDICT_PIN_DIRECTORY is not set; {not_counted}")
+        print(f"ok       pins: FLOWVERDICT_PIN_DIRECTORY is not set; {not_counted}")
         return
     try:
         pins = Pins.of_node(Path(settings.pin_directory), settings.node)
     except PinsError as error:
         print(f"warning  pins: {error}; {not_counted}")
     else:
-        print(f"ok       pins: {pins.folder} keeps counting while no collector runs")
+        print(f"ok       pins: what is in {pins.folder} goes on counting while no collector runs")
+        if not any(pins.folder.iterdir()):
+            pins.remove_node()

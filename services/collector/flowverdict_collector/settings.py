@@ -37,9 +37,8 @@ class CollectorSettings(CommonSettings):
     pin_directory: str = setting(
         optional_text,
         "",
-        "keep programs and counts in the kernel while no collector runs, pinned in this directory "
-        "of a BPF file system, usually /sys/fs/bpf; without one, what happens meanwhile is not "
-        "counted",
+        "where to pin what goes on counting while no collector runs: /sys/fs/bpf, or another "
+        "directory on a BPF file system; without one, what happens meanwhile is not counted",
     )
     network_namespaces: frozenset[int] = setting(
         inode_numbers,
