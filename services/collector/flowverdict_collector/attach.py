@@ -3,7 +3,7 @@
 What an earlier collector pinned goes on counting meanwhile. If it is the same version, there is
 nothing to compile. Another version with the same maps takes over with all that is in them: all of
 it is attached before it counts, then one write to the map `control` switches from the old programs
-to the new ones, so each event is counted by exactly one of them.
+to the new ones, so that no event falls between them.
 """
 
 import ctypes
@@ -19,7 +19,7 @@ from typing import Any
 from flowverdict_collector.btf import NoKernelTypes
 from flowverdict_collector.hooks import HOOKS, Hook
 from flowverdict_collector.kernel import read_value, write_value
-from flowverdict_collector.loader import PINS, LoadError
+from flowverdict_collector.loader import Loaded, LoadError
 from flowverdict_collector.pins import Pins
 from flowverdict_collector.source import BPF, OF_NODE, OWN, PROCESS_MAP, Source, find_source
 from flowverdict_runtime.ebpf import bpf, missing_capabilities
@@ -102,96 +102,118 @@ def _load_here(
         raise LoadError(f"loading eBPF needs {' and '.join(lacking)}: run as root or grant them")
     source = find_source(max_flows, find_namespaces=find_namespaces)
     node = Pins(Path(folder)) if folder else None
-    pins = node and node.of_layout(source.layout)
-    maps = _pinned_maps(pins, source) if pins else {}
-    attached = pins.get_all(f"link-{source.version}-") if pins else {}
+    pins = _current_set(node, source) if node else None
+    loaded = _found(pins, source) if pins else None
+    if loaded is None:
+        loaded = _start(source, pins, node)
+    for each in node.sets() if node else ():
+        _detach_all_but(source.version, each, keep=pins is not None and each == pins)
+    if source.own_process_namespace:
+        for slot, inode in ((OF_NODE, 0), (OWN, source.own_process_namespace)):
+            write_value(loaded.maps[PROCESS_MAP], ctypes.c_uint32(slot), ctypes.c_uint32(inode))
+    is_pinned = pins is not None and not loaded.unpinned
+    answer = {
+        "maps": list(loaded.maps),
+        "attached": list(loaded.attached),
+        "programs": list(loaded.programs),
+        "missing": loaded.missing | source.missing,
+        "unpinned": loaded.unpinned,
+        "pins": str(pins.folder) if pins and is_pinned else "",
+    }
+    descriptors = (loaded.maps, loaded.attached, loaded.programs)
+    return answer, [each for kind in descriptors for each in kind.values()]
+
+
+def _current_set(node: Pins, source: Source) -> Pins:
+    """The pinned maps that are of this layout and counted into, or a folder for new ones.
+
+    Maps into which nothing counts any longer, or not all of a version, are only still to be
+    published: to count into them again would count what others have counted meanwhile.
+    """
+    for each in node.sets():
+        if not each.folder.name.startswith(f"{source.layout}-"):
+            continue
+        maps = each.get_all("map-")
+        if set(maps) != set(source.maps) or not _control(maps).started:
+            each.remove_all()  # of a collector that was killed before it counted
+        elif _control(maps).active_program == source.number:
+            if each.names(f"link-{source.version}-") == each.names(f"program-{source.version}-"):
+                return each
+        elif _control(maps).active_program:
+            return each
+    return node.new_set(source.layout)
+
+
+def _found(pins: Pins, source: Source) -> Loaded | None:
+    """What is pinned, if it is this version."""
+    maps = pins.get_all("map-")
+    if not maps or _control(maps).active_program != source.number:
+        return None
+    attached = pins.get_all(f"link-{source.version}-")
+    programs = pins.get_all(f"program-{source.version}-")
     missing = {
         hook.tracepoint: "it could not be attached when counting began"
         for hook in HOOKS
         if hook.tracepoint not in attached
     }
-    is_counting = bool(maps) and _control(maps).active_program == source.number
-    if (
-        pins
-        and is_counting
-        and not any(hook.required and hook.tracepoint in missing for hook in HOOKS)
-    ):
-        programs = pins.get_all(f"program-{source.version}-")
-    else:
-        maps, attached, programs, missing = _start(source, maps, pins, node)
-    if PINS in missing:
-        pins = None
-    if pins and node:
-        _detach_others(pins, node, source)
-    if source.own_process_namespace:
-        for slot, inode in ((OF_NODE, 0), (OWN, source.own_process_namespace)):
-            write_value(maps[PROCESS_MAP], ctypes.c_uint32(slot), ctypes.c_uint32(inode))
-    answer = {
-        "maps": list(maps),
-        "attached": list(attached),
-        "programs": list(programs),
-        "missing": missing | source.missing,
-        "pins": str(pins.folder) if pins else "",
-    }
-    return answer, [*maps.values(), *attached.values(), *programs.values()]
+    return Loaded(maps, attached, programs, missing)
 
 
-def _pinned_maps(pins: Pins, source: Source) -> dict[str, int]:
-    maps = pins.get_all("map-")
-    if set(maps) == set(source.maps) and _control(maps).started:
-        return maps
-    pins.remove("*")  # of a collector that was killed before it counted
-    return {}
-
-
-def _start(
-    source: Source, maps: dict[str, int], pins: Pins | None, node: Pins | None
-) -> tuple[dict[str, int], dict[str, int], dict[str, int], dict[str, str]]:
-    """Compile and attach the programs, and let them count; with `maps` if there are any."""
-    bcc = _bcc()
+def _compiled(bcc: Any, source: Source, pinned: Mapping[str, int]) -> tuple[Any, dict[str, int]]:
+    """BCC's object, of which nothing is loaded yet, and its maps: those pinned, or new ones."""
     os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
     try:
         program = bcc.BPF(text=source.text.encode(), cflags=source.flags)
     except Exception as error:  # noqa: BLE001 # BCC raises bare Exception
         raise LoadError(f"the kernel or the compiler rejected the programs: {error}") from None
     # The kernel looks up a program's maps by descriptor, when it loads the program.
-    for name, descriptor in maps.items():
+    for name, descriptor in pinned.items():
         os.dup2(descriptor, program[name].map_fd)
-    for reason, offset in source.drop_offsets.items():
-        program["drop_offsets"][ctypes.c_int(reason)] = ctypes.c_uint32(offset)
-    is_new = not maps
     maps = {name: program[name].map_fd for name in source.maps}
-    if is_new:
+    for reason in range(len(program["drop_offsets"])):
+        offset = ctypes.c_uint32(source.drop_offsets.get(reason, 0))
+        write_value(maps["drop_offsets"], ctypes.c_uint32(reason), offset)
+    if not pinned:
         write_value(maps["active_flows"], ctypes.c_uint32(0), ctypes.c_uint32(maps["flows_even"]))
+    return program, maps
+
+
+def _start(source: Source, pins: Pins | None, node: Pins | None) -> Loaded:
+    """Compile and attach the programs, and let them count, with the maps that are pinned if any."""
+    pinned = pins.get_all("map-") if pins else {}
+    if pins:  # an earlier copy of these programs; it is detached long before they are compiled
+        pins.remove(f"link-{source.version}-*")
+    bcc = _bcc()
+    program, maps = _compiled(bcc, source, pinned)
     attached, missing = _attach(bcc.BPF, program, source.hooks)
     programs = {
         hook.tracepoint: program.funcs[hook.function.encode()].fd
         for hook in source.hooks
         if hook.tracepoint in attached
     }
+    unpinned = ""
     if pins:
         try:
-            _pin(pins, source.version, maps, attached, programs)
+            _pin(pins, source.version, {} if pinned else maps, attached, programs)
         except OSError as error:
-            pins.remove("*")
-            missing[PINS] = f"the kernel refuses to pin programs ({error.strerror})"
+            unpinned = f"the kernel refuses to pin programs: {error.strerror}"
     mark_start = program.load_func("mark_start", bcc.BPF.RAW_TRACEPOINT).fd
-    for other in node.other_layouts(source.layout) if node else []:
+    for other in node.sets() if node else []:
         control = other.get("map-control")
-        if control is not None:
+        if control is not None and other != pins:
             _activate({"control": control}, 0)
-    if is_new:
-        _run_once(mark_start)
     _activate(maps, source.number)
-    return maps, attached, programs, missing
+    if not pinned:
+        _run_once(mark_start)
+    if pins and unpinned:
+        pins.remove_all()
+    return Loaded(maps, attached, programs, missing, unpinned=unpinned)
 
 
-def _detach_others(pins: Pins, node: Pins, source: Source) -> None:
+def _detach_all_but(version: str, pins: Pins, *, keep: bool) -> None:
     """Detach the versions that no longer count; what is in their maps is still to be published."""
     for kind in ("link", "program"):
-        pins.remove(f"{kind}-*", keep=source.version)
-        for other in node.other_layouts(source.layout):
-            other.remove(f"{kind}-*")
+        pins.remove(f"{kind}-*", keep=version if keep else "\0")
 
 
 def _pin(

@@ -1,5 +1,6 @@
 """`flowverdict-collector --check`: what this machine provides and what is missing."""
 
+import os
 import platform
 from pathlib import Path
 
@@ -40,9 +41,14 @@ def _check_pins(settings: CollectorSettings) -> None:
         return
     try:
         pins = Pins.of_node(Path(settings.pin_directory), settings.node)
+        claim = pins.claim()
+        if claim is not None:
+            pins.check()
     except PinsError as error:
         print(f"warning  pins: {error}; {not_counted}")
-    else:
-        print(f"ok       pins: what is in {pins.folder} goes on counting while no collector runs")
+        return
+    print(f"ok       pins: what is in {pins.folder} goes on counting while no collector runs")
+    if claim is not None:
         if not any(pins.folder.iterdir()):
             pins.remove_node()
+        os.close(claim)

@@ -33,6 +33,11 @@ class Intervals:
         self._end_ns, self._at_ns = end_ns or wall(), ended_at_ns or monotonic()
 
     @property
+    def end_ns(self) -> int:
+        """The end of the last interval, UTC nanoseconds."""
+        return self._end_ns
+
+    @property
     def ended_at_ns(self) -> int:
         """The end of the last interval on the monotonic clock."""
         return self._at_ns

@@ -18,10 +18,7 @@ from pathlib import Path
 from flowverdict_collector.pins import Pins
 from flowverdict_runtime.context import CannotRun
 
-__all__ = ["PINS", "LoadError", "Loaded", "load"]
-
-PINS = "pins"
-"""What is missing if nothing could be pinned."""
+__all__ = ["LoadError", "Loaded", "load"]
 
 
 class LoadError(CannotRun):
@@ -36,8 +33,9 @@ class Loaded:
         maps: map name to descriptor.
         attached: tracepoint to the descriptor that keeps its program attached.
         programs: tracepoint to its program.
-        missing: tracepoint to why it is not attached; `PINS` to why nothing is pinned.
+        missing: tracepoint to why it is not attached.
         pins: what keeps all this in the kernel when they are closed, if anything does.
+        unpinned: why nothing does, if it should.
     """
 
     maps: dict[str, int]
@@ -45,11 +43,13 @@ class Loaded:
     programs: dict[str, int]
     missing: dict[str, str]
     pins: Pins | None = None
+    unpinned: str = ""
 
     def detach(self, tracepoint: str) -> None:
         """Detach one program, also from what is pinned."""
         os.close(self.attached.pop(tracepoint))
         if self.pins is not None:
+            self.pins.remove(f"program-*-{tracepoint}")
             self.pins.remove(f"link-*-{tracepoint}")
 
     def close(self) -> None:
@@ -59,12 +59,19 @@ class Loaded:
                 os.close(descriptor)
 
 
-def load(max_flows: int, pins: Pins | None = None, *, find_namespaces: bool = True) -> Loaded:
+def load(
+    max_flows: int,
+    pins: Pins | None = None,
+    *,
+    claim: int | None = None,
+    find_namespaces: bool = True,
+) -> Loaded:
     """Attach every program, from a child process.
 
     Args:
         max_flows: capacity of the maps.
-        pins: where to keep everything, and to find what is there already.
+        pins: the node's, where to keep everything, and to find what is there already.
+        claim: what `pins.claim` returned.
         find_namespaces: whether to find out which network namespaces belong to this node, if it
             may share its kernel with others.
 
@@ -75,7 +82,9 @@ def load(max_flows: int, pins: Pins | None = None, *, find_namespaces: bool = Tr
     with ours, theirs, tempfile.TemporaryFile() as output:
         argv = [sys.executable, "-m", "flowverdict_collector.attach", str(theirs.fileno())]
         argv.append(json.dumps([max_flows, str(pins.folder) if pins else "", find_namespaces]))
-        child = subprocess.Popen(argv, pass_fds=[theirs.fileno()], stdout=output, stderr=output)
+        # The child must not go on with pins that are no longer claimed.
+        kept = [theirs.fileno(), *([] if claim is None else [claim])]
+        child = subprocess.Popen(argv, pass_fds=kept, stdout=output, stderr=output)
         theirs.close()
         message, descriptors, _, _ = socket.recv_fds(ours, 1 << 20, 64)
         child.wait()
@@ -92,4 +101,4 @@ def load(max_flows: int, pins: Pins | None = None, *, find_namespaces: bool = Tr
         for kind in ("maps", "attached", "programs")
     )
     folder = Pins(Path(answer["pins"])) if answer["pins"] else None
-    return Loaded(maps, attached, programs, answer["missing"], folder)
+    return Loaded(maps, attached, programs, answer["missing"], folder, answer["unpinned"])

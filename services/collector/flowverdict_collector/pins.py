@@ -1,8 +1,8 @@
 """What outlives the collector in the kernel: maps, programs and attachments, pinned.
 
 A pin is a file on a BPF file system (bpf(2), BPF_OBJ_PIN). It keeps a kernel object alive without
-any process. Below the configured directory, each node has a folder, and in it each layout of the
-maps: `NODE/LAYOUT/map-NAME`, and for each version of the programs that uses those maps
+any process. Below the configured directory, each node has a folder, and in it each set of maps:
+`NODE/LAYOUT-NUMBER/map-NAME`, and for each version of the programs that uses those maps
 `program-VERSION-TRACEPOINT` and `link-VERSION-TRACEPOINT`.
 """
 
@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,7 @@ class Pins:
         """Those of `node`, in a folder made for them if there is none.
 
         Raises:
-            PinsError: if `directory` is not on a BPF file system, or nothing can be pinned in it.
+            PinsError: if `directory` is not on a BPF file system, or no folder can be made in it.
         """
         if not _is_bpf_fs(directory):
             raise PinsError(
@@ -76,12 +77,6 @@ class Pins:
         pins = cls(directory / "flowverdict" / node.replace(".", "+"))
         try:
             pins.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = smallest_map()
-            try:
-                pins.put("tried", descriptor)
-                pins.remove("tried")
-            finally:
-                os.close(descriptor)
         except OSError as error:
             raise PinsError(f"cannot use {pins.folder}: {error.strerror}") from None
         return pins
@@ -91,24 +86,41 @@ class Pins:
 
         None while another collector, which counts the same node, has them.
         """
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            if os.path.samestat(os.fstat(descriptor), self.folder.stat()):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        os.close(descriptor)  # in use, or removed meanwhile
+        return None
+
+    def check(self) -> None:
+        """Pin something and remove it again.
+
+        Raises:
+            PinsError: if the kernel refuses.
+        """
+        descriptor = smallest_map()
+        try:
+            self.put("tried", descriptor)
+            self.remove("tried")
+        except OSError as error:
+            raise PinsError(f"cannot pin in {self.folder}: {error.strerror}") from None
+        finally:
             os.close(descriptor)
-            return None
-        return descriptor
 
-    def of_layout(self, layout: str) -> "Pins":
-        """Those of one layout of the maps, in a folder made for them if there is none."""
-        folder = self.folder / layout
-        folder.mkdir(mode=0o700, exist_ok=True)
+    def sets(self) -> "list[Pins]":
+        """Each set of maps, with its programs."""
+        return [Pins(each) for each in sorted(self.folder.iterdir()) if each.is_dir()]
+
+    def new_set(self, layout: str) -> "Pins":
+        """A folder for another set of maps, of this layout."""
+        folder = self.folder / f"{layout}-{secrets.token_hex(4)}"
+        folder.mkdir(mode=0o700)
         return Pins(folder)
-
-    def other_layouts(self, layout: str) -> "list[Pins]":
-        """What versions with other layouts left behind."""
-        others = (each for each in self.folder.iterdir() if each.name != layout)
-        return [Pins(each) for each in sorted(others) if each.is_dir()]
 
     def get(self, name: str) -> int | None:
         """A descriptor of a pinned object; None if there is no such pin."""
@@ -117,10 +129,15 @@ class Pins:
         except FileNotFoundError:
             return None
 
+    def names(self, prefix: str) -> list[str]:
+        """The rest of each name that begins with `prefix`."""
+        return sorted(each.name.removeprefix(prefix) for each in self.folder.glob(f"{prefix}*"))
+
     def get_all(self, prefix: str) -> dict[str, int]:
         """Descriptors of the objects whose name begins with `prefix`, by the rest of the name."""
-        names = sorted(path.name for path in self.folder.glob(f"{prefix}*"))
-        return {name.removeprefix(prefix): _bpf_object(_GET, self.folder / name) for name in names}
+        return {
+            name: _bpf_object(_GET, self.folder / f"{prefix}{name}") for name in self.names(prefix)
+        }
 
     def put(self, name: str, descriptor: int) -> None:
         """Pin an object, in place of what had the name before.
@@ -160,10 +177,10 @@ def unpin(directory: Path, node: str) -> bool:
         PinsError: if a running collector uses it, or `directory` is not on a BPF file system.
     """
     pins = Pins.of_node(directory, node)
-    is_empty = not any(pins.folder.iterdir())
     descriptor = pins.claim()
     if descriptor is None:
         raise PinsError(f"a running collector of node {node} uses {pins.folder}: stop it first")
+    is_empty = not any(pins.folder.iterdir())
     pins.remove_node()
     os.close(descriptor)
     return not is_empty

@@ -55,6 +55,9 @@ class Publisher:
         node: Kubernetes name of the node.
         maps: map name to descriptor.
         counted: returns those of packed records, of the given size, that are counted here.
+
+    Attributes:
+        is_new: whether no collector has published from these maps before.
     """
 
     def __init__(
@@ -67,8 +70,16 @@ class Publisher:
         self._progress = progress.load(self._progress_map)
         self._intervals = Intervals(self._progress.end_ns, self._progress.ended_at_ns)
         self._body: bytes | None = None
-        if not self._progress.run_id:
-            self._save(replace(self._progress, run_id=secrets.randbits(48) or 1))
+        self.is_new = not self._progress.run_id
+        if self.is_new:
+            self._save(
+                Progress(
+                    run_id=secrets.randbits(48) or 1,
+                    end_ns=self._intervals.end_ns,
+                    ended_at_ns=self._intervals.ended_at_ns,
+                    schema=int(_SCHEMA_NUMBER),
+                )
+            )
         # A collector that was killed may have swapped the maps and not come further.
         self._is_swapped = not self._progress.parts and self._flows.read() != b""
 
@@ -76,11 +87,6 @@ class Publisher:
     def run_id(self) -> str:
         """Identifies these maps' messages."""
         return f"{self._progress.run_id:012x}"
-
-    @property
-    def is_new(self) -> bool:
-        """Whether nothing of these maps has ever been published."""
-        return not self._progress.end_ns
 
     async def publish(self, jetstream: JetStreamContext, context: Context) -> bool:
         """Publish the interval that was left behind or, if there is none, the one that ends now.
@@ -157,7 +163,6 @@ class Publisher:
             lost_sockets=lost.sockets,
             newly_lost_flow_updates=lost.flow_updates - before.lost_flow_updates,
             newly_lost_sockets=lost.sockets - before.lost_sockets,
-            schema=before.schema or int(_SCHEMA_NUMBER),
         )
         _LOST.labels("flow_updates").inc(now.newly_lost_flow_updates)
         _LOST.labels("sockets").inc(now.newly_lost_sockets)

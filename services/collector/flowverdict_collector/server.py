@@ -16,7 +16,7 @@ from flowverdict_collector.loader import Loaded, load
 from flowverdict_collector.namespaces import Namespaces
 from flowverdict_collector.pins import Pins, PinsError
 from flowverdict_collector.publisher import REQUIRED_MAPS, Publisher
-from flowverdict_collector.removal import is_being_removed
+from flowverdict_collector.removal import Removal
 from flowverdict_collector.settings import CollectorSettings
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_runtime.context import Context
@@ -26,6 +26,8 @@ from flowverdict_runtime.nats_connection import connected
 __all__ = ["SERVICE"]
 
 log = logging.getLogger(__name__)
+
+_NOT_COUNTED = "nothing is counted while no collector runs on this node"
 
 _SKIPPED = Counter(
     "flowverdict_collector_skipped_runs_total",
@@ -38,14 +40,33 @@ _SKIPPED = Counter(
 async def run(settings: CollectorSettings, context: Context) -> None:
     """Publish every interval until the service stops, then whatever is left."""
     context.health.waiting("kernel", "loading the eBPF programs")
-    pins = await _claimed_pins(settings, context)
+    pins, claim = await _claimed_pins(settings, context)
     if context.stopping.is_set():
         return
+    removal = await asyncio.to_thread(Removal) if pins is not None else None
+    try:
+        await _count(settings, context, pins, claim)
+    finally:
+        is_stopping = context.stopping.is_set()
+        if pins and removal and is_stopping and await asyncio.to_thread(removal.is_under_way):
+            pins.remove_node()
+            log.info("Kubernetes is removing the collector: nothing stays pinned")
+
+
+async def _count(
+    settings: CollectorSettings, context: Context, pins: Pins | None, claim: int | None
+) -> None:
     loaded = await asyncio.to_thread(
-        load, settings.max_flows, pins, find_namespaces=not settings.network_namespaces
+        load,
+        settings.max_flows,
+        pins,
+        claim=claim,
+        find_namespaces=not settings.network_namespaces,
     )
     for tracepoint, why in loaded.missing.items():
-        log.warning("not attached: %s", why, extra={"what": tracepoint})
+        log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})
+    if loaded.unpinned:
+        log.warning("%s: %s", _NOT_COUNTED, loaded.unpinned)
     namespaces = Namespaces(loaded, settings.network_namespaces)
     publisher = Publisher(settings.node, loaded.maps, namespaces.counted)
     log.info(
@@ -58,13 +79,10 @@ async def run(settings: CollectorSettings, context: Context) -> None:
     )
     context.health.ready("kernel")
     async with connected(settings, f"collector {settings.node}", context, [FLOWS_RAW]) as jetstream:
-        if jetstream is not None and await _publish_other_layouts(
-            jetstream, context, settings.node, loaded.pins, namespaces.counted
+        if jetstream is not None and await _publish_ended_sets(
+            jetstream, context, settings.node, pins, loaded.pins, namespaces.counted
         ):
             await _publish_until_stopped(settings, context, jetstream, loaded, publisher)
-    if pins is not None and await asyncio.to_thread(is_being_removed):
-        pins.remove_node()
-        log.info("Kubernetes is removing the collector: nothing stays pinned")
 
 
 async def _publish_until_stopped(
@@ -98,36 +116,42 @@ def _until_next(interval_seconds: float) -> float:
     return interval_seconds - time.time() % interval_seconds
 
 
-async def _claimed_pins(settings: CollectorSettings, context: Context) -> Pins | None:
-    """The node's pins, once no other collector uses them; None if nothing can be pinned."""
+async def _claimed_pins(
+    settings: CollectorSettings, context: Context
+) -> tuple[Pins | None, int | None]:
+    """The node's pins, once no other collector uses them, and the claim; None if nothing can be
+    pinned.
+    """
     if not settings.pin_directory:
-        return None
+        return None, None
     try:
         pins = Pins.of_node(Path(settings.pin_directory), settings.node)
+        # Held until the process ends.
+        while (claim := pins.claim()) is None and not context.stopping.is_set():
+            context.health.waiting("kernel", f"another collector still uses {pins.folder}")
+            await context.pause(0.2)
+        pins.check()
     except PinsError as error:
-        log.warning("nothing is counted while no collector runs on this node: %s", error)
-        return None
-    # Held until the process ends.
-    while pins.claim() is None and not context.stopping.is_set():
-        context.health.waiting("kernel", f"another collector still uses {pins.folder}")
-        await context.pause(0.2)
-    return pins
+        log.warning("%s: %s", _NOT_COUNTED, error)
+        return None, None
+    return pins, claim
 
 
-async def _publish_other_layouts(
+async def _publish_ended_sets(
     jetstream: JetStreamContext,
     context: Context,
     node: str,
     pins: Pins | None,
+    current: Pins | None,
     counted: Callable[[bytes, int], bytes],
 ) -> bool:
     """Publish what versions with other maps left behind, and free it; False if NATS did not
     store all.
     """
-    if pins is None:
-        return True
-    for other in Pins(pins.folder.parent).other_layouts(pins.folder.name):
-        maps = other.get_all("map-")
+    for ended in pins.sets() if pins else ():
+        if ended == current:
+            continue
+        maps = ended.get_all("map-")
         if maps.keys() >= REQUIRED_MAPS:
             publisher = Publisher(node, maps, counted)
             if not await publisher.publish_all(jetstream, context):
@@ -137,7 +161,7 @@ async def _publish_other_layouts(
             )
         for descriptor in maps.values():
             os.close(descriptor)
-        other.remove_all()
+        ended.remove_all()
     return True
 
 

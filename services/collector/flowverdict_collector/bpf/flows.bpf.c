@@ -50,8 +50,7 @@
 
 /*
  * While one version of the programs takes over from another, both are attached. The
- * service switches from one to the other in one step, so each event is counted by
- * exactly one of them.
+ * service switches from one to the other in one step, so no event falls between them.
  */
 static __always_inline int is_active(void)
 {
