@@ -126,11 +126,11 @@ def test_a_pod_that_always_loses_more_is_not_a_fault_but_another_one_is() -> Non
     assert named(window(rng, hub)) == [FAULTS["pod"][0]], "without a baseline it is one"
 
 
-def test_a_faulty_window_of_the_past_is_not_learnt_as_normal() -> None:
+@pytest.mark.parametrize("faulty", [1, 2])
+def test_faulty_windows_of_the_past_are_not_learnt_as_normal(faulty: int) -> None:
     rng = np.random.default_rng(5)
     where, covers = FAULTS["node"]
-    past = [window(rng) for _ in range(6)]
-    past[2] = window(rng, (covers, 0.2))
+    past = [window(rng, *[(covers, 0.2)] * (number < faulty)) for number in range(6)]
     assert named(window(rng, (covers, 0.005)), learn(past)) == [where]
 
 
@@ -219,6 +219,116 @@ def test_a_baseline_survives_a_restart() -> None:
     assert Baseline.decode(baseline.encode()) == baseline
     with pytest.raises(ValueError, match="not a baseline"):
         Baseline.decode(b"{}")
+
+
+def test_rows_of_a_pair_that_differ_in_their_port_do_not_overwrite_each_other() -> None:
+    rng = np.random.default_rng(14)
+
+    def two_ports(fault: float = 0.0) -> pd.DataFrame:
+        covers = FAULTS["link"][1]
+        light = window(rng, segments=300, background=0.02).assign(port=443)
+        return pd.concat([window(rng, (covers, fault)).assign(port=80), light])
+
+    baseline = learn([two_ports() for _ in range(5)])
+    assert named(two_ports(), baseline) == []
+
+
+def test_all_that_goes_to_one_port_is_named_by_it() -> None:
+    rng = np.random.default_rng(15)
+    table = pd.concat([window(rng).assign(port=80), window(rng, background=0.05).assign(port=443)])
+    assert named(table) == [{"port": 443}]
+
+
+@pytest.mark.parametrize("loss", [0.05, 0.2, 0.5, 1.0])
+def test_a_loss_that_is_the_same_everywhere_has_no_cause_and_is_not_healthy(loss: float) -> None:
+    rng = np.random.default_rng(16)
+    found = localise(window(rng, background=loss), learn([window(rng) for _ in range(4)]))
+    assert found.causes == ()
+    assert found.outcome == "not enough evidence"
+    assert found.factor > 20
+
+
+def test_one_lost_segment_after_a_clean_past_is_no_fault() -> None:
+    clean = window(np.random.default_rng(17), background=0.0)
+    baseline = learn([clean] * 6)
+    table = clean.copy()
+    for at in range(0, len(table), 7):
+        table["retransmits"] = 0
+        table.loc[at, "retransmits"] = 1
+        assert named(table, baseline) == []
+
+
+def test_lists_of_one_are_that_one_and_numbers_are_names() -> None:
+    rows = [
+        {"src_pod": src, "dst_pod": dst, "segments": 2000, "retransmits": 120 if dst == 3 else 2}
+        for src in range(8)
+        for dst in range(8)
+        if src != dst
+    ]
+    expected = [{"dst_pod": 3}]
+    assert named(rows) == expected
+    assert named([row | {"dst_pod": [row["dst_pod"]]} for row in rows]) == expected
+    baseline = learn([rows] * 3)
+    assert Baseline.decode(baseline.encode()) == baseline
+    assert named(rows, baseline) == []
+
+
+def test_of_thousands_of_links_it_is_the_very_one() -> None:
+    table = pd.DataFrame(
+        {
+            "src_pod": [f"s{number}" for number in range(60_000)],
+            "dst_pod": [f"d{number}" for number in range(60_000)],
+            "segments": 1000,
+            "retransmits": 1,
+        }
+    )
+    table.loc[3412, "retransmits"] = 300
+    assert named(table) == [{"src_pod": "s3412", "dst_pod": "d3412"}]
+
+
+def test_a_new_pod_of_no_known_workload_inherits_nothing() -> None:
+    columns = ["src_pod", "dst_pod", "segments", "retransmits"]
+    rng = np.random.default_rng(18)
+    hub = (FAULTS["pod"][1], 0.03)
+    baseline = learn([window(rng, hub)[columns] for _ in range(4)])
+    elsewhere = window(rng, hub)[columns].replace({"pod-d": "another"})
+    assert named(elsewhere, baseline) == [{"pod": "another"}]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        [{"src_pod": None, "dst_pod": None, "segments": 10, "retransmits": 1}],
+        [{"other": 1, "segments": 10, "retransmits": 1}],
+        pd.DataFrame(),
+    ],
+)
+def test_a_table_that_names_nothing_has_no_cause(table: Any) -> None:
+    assert localise(table).outcome == "not enough evidence"
+
+
+def test_a_baseline_helps_as_far_as_the_window_has_its_columns() -> None:
+    rng = np.random.default_rng(19)
+    baseline = learn([window(rng) for _ in range(3)])
+    assert named(window(rng).drop(columns=["src_pod", "dst_pod"]), baseline) == []
+    assert named(window(rng), baseline, dimensions=["src_node"]) == []
+
+
+def test_what_went_wrong_of_nothing_sent_counts_for_nothing() -> None:
+    where, covers = FAULTS["sending"]
+    table = window(np.random.default_rng(20), (covers, 0.03))
+    table.loc[table.dst_pod == "pod-b", ["segments", "retransmits"]] = [0, 2]
+    (cause,) = localise(table).causes
+    assert where in (cause.where, *cause.alternatives)
+
+
+def test_of_two_equal_conditions_the_shorter_one_is_named_whatever_the_columns_are_called() -> None:
+    rows = [
+        {"service": name[0], "version": name[1], "n": 2000, "e": 120 if name[0] == "a" else 8}
+        for name in ("a1", "b1", "b2", "c1", "c2", "d1", "d2")
+    ]
+    found = named(rows, dimensions=["service", "version"], total="n", bad="e")
+    assert found == [{"service": "a"}]
 
 
 def test_nothing_learnt_is_like_no_history() -> None:

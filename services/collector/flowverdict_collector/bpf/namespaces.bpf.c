@@ -82,7 +82,8 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 	READ(cookie, net, NET_COOKIE);
 	identity = ((u64)net + cookie) << 2;
 	known = network_namespaces.lookup(&inode);
-	if (known && *known == (identity | OF_THIS_NODE))
+	/* While the node is not known, the collector's own tasks must get past this. */
+	if (*node && known && *known == (identity | OF_THIS_NODE))
 		return 0;
 	found = identity | (runs_on_this_node(task, *own, node) ? OF_THIS_NODE : OF_ANOTHER);
 	/* A process from outside may enter a namespace of this node, so only "this node" is final. */

@@ -23,8 +23,7 @@ __all__ = ["Baseline", "dispersion_of", "learn"]
 _PRICE_OF_HABIT = 2.0
 _PRICE_OF_FAULT = 7.0
 _MOST_PAIRS = 200_000
-_MOST_WINDOWS = 500
-_LEAST_RATE = 1e-7
+_MOST_WINDOWS = 100
 _ENDS = ("src_pod", "dst_pod")
 
 
@@ -46,7 +45,7 @@ class Habit(msgspec.Struct, frozen=True):
         rate: bad counts per total.
     """
 
-    where: dict[str, str]
+    where: dict[str, str | int | float | bool]
     rate: float
 
 
@@ -89,7 +88,7 @@ class Baseline(msgspec.Struct, frozen=True):
     def expected(self, rows: Rows) -> Floats:
         """The bad counts of each row, if all is normal."""
         columns = rows.columns.copy()
-        if self.places:
+        if self.places and all(end in columns for end in _ENDS):
             known = _recognised(rows, self)
             for end in _ENDS:
                 columns[end] = columns[end].map(lambda pod: known.get(pod, pod))
@@ -161,8 +160,8 @@ def _places(columns: pd.DataFrame) -> dict[Any, tuple[str, str]]:
             for name in ("workload", "node")
         ]
         for pod, workload, node in zip(columns[f"{end}_pod"], *place, strict=True):
-            if isinstance(pod, str):
-                found[pod] = (str(workload), str(node))
+            if isinstance(pod, str) and isinstance(workload, str) and workload:
+                found[pod] = (workload, node if isinstance(node, str) else "")
     return found
 
 
@@ -172,7 +171,7 @@ def learn(windows: Iterable[Any], *, total: str = "segments", bad: str = "retran
     What stands out in one window against the others is a fault of that time, and is left out.
 
     Args:
-        windows: tables like those of `localise`, of times without an open incident; the last 500
+        windows: tables like those of `localise`, of times without an open incident; the last 100
             count.
         total, bad: columns with the counts.
 
@@ -196,9 +195,9 @@ def learn(windows: Iterable[Any], *, total: str = "segments", bad: str = "retran
         for fault, rate in zip(normal.found.faults, normal.found.fit.rates, strict=True)
     )
     return Baseline(
-        rate=normal.rate * normal.found.fit.factor,
+        rate=max(normal.rate * normal.found.fit.factor, 1 / max(everything.total.sum(), 1)),
         habits=habits,
-        pairs=_named_factors(everything, normal.factors),
+        pairs=_named_factors(everything, normal),
         places=_places(everything.columns),
         dispersion=normal.dispersion,
         windows=len(tables),
@@ -206,17 +205,15 @@ def learn(windows: Iterable[Any], *, total: str = "segments", bad: str = "retran
 
 
 def _without_the_worst(everything: Rows, tables: Sequence[tuple[Floats, Floats]]) -> Rows:
-    """The sums without the window in which each row lost most: that may have been a fault."""
-    share, worst_total, worst_bad = (
-        np.full(len(everything.total), start) for start in (-1.0, 0, 0)
-    )
-    for total, bad in tables:
-        now = bad / np.maximum(total, 1)
-        worse = now > share
-        share = np.where(worse, now, share)
-        worst_total = np.where(worse, total, worst_total)
-        worst_bad = np.where(worse, bad, worst_bad)
-    return Rows(everything.columns, everything.total - worst_total, everything.bad - worst_bad)
+    """The sums without the third of the windows in which each row lost most: there may have been a
+    fault in those.
+    """
+    totals, bads = (np.stack([each[which] for each in tables]) for which in (0, 1))
+    kept = np.argsort(bads / np.maximum(totals, 1), axis=0, kind="stable")[
+        : -(-2 * len(tables) // 3)
+    ]
+    sums = [np.take_along_axis(each, kept, axis=0).sum(axis=0) for each in (totals, bads)]
+    return Rows(everything.columns, *sums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +238,8 @@ class _Normal:
 def _normal(
     everything: Rows, components: Components, tables: Sequence[tuple[Floats, Floats]]
 ) -> _Normal:
-    rate = float(max(everything.bad.sum() / max(everything.total.sum(), 1), _LEAST_RATE))
+    # However little was lost so far: it may have been one segment.
+    rate = float((everything.bad.sum() + 1) / max(everything.total.sum(), 1))
     expected = rate * everything.total
     total = np.maximum(everything.total, 1)
     found = explain(everything, components, expected, 1.0, _PRICE_OF_HABIT)
@@ -274,14 +272,28 @@ def _without_faults(window: Rows, components: Components, normal: _Normal) -> tu
     return window.total * kept, window.bad * kept
 
 
-def _named_factors(everything: Rows, factors: Floats) -> dict[str, float]:
-    """The factor of each pair by name; only those that differ from 1."""
+def _named_factors(everything: Rows, normal: _Normal) -> dict[str, float]:
+    """The factor of each pair by name; only those that differ from 1.
+
+    A pair whose rows differ in something else, such as a port, has their mean.
+    """
     columns = everything.columns
     if not all(end in columns for end in _ENDS):
         return {}
-    differs = np.flatnonzero(np.abs(np.log(factors)) > 0.05)
-    differs = differs[np.argsort(-everything.total[differs])[:_MOST_PAIRS]]
-    return {
-        _pair(columns["src_pod"].iat[at], columns["dst_pod"].iat[at]): float(factors[at])
-        for at in differs.tolist()
-    }
+    mean = np.maximum(normal.rates * everything.total / normal.factors, 1e-12)
+    frame = pd.DataFrame(
+        {
+            "pair": [
+                _pair(src, dst)
+                for src, dst in zip(columns["src_pod"], columns["dst_pod"], strict=True)
+            ],
+            "mean": mean,
+            "bad": mean * normal.factors,
+            "total": everything.total,
+        }
+    )
+    sums = frame.groupby("pair").sum()
+    factors = sums["bad"] / sums["mean"]
+    differs = sums.index[np.abs(np.log(factors.to_numpy())) > 0.05]
+    largest = sums.loc[differs, "total"].nlargest(_MOST_PAIRS).index
+    return {str(pair): float(factors[pair]) for pair in largest}

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from flowverdict_rca.engine.rows import ENDED, Floats, Numbers, Rows
+from flowverdict_rca.engine.rows import ENDED, FLAT, Floats, Numbers, Rows
 
 __all__ = ["Components", "Where", "components_of"]
 
@@ -125,12 +125,16 @@ class Components:
         return np.bincount(self.kind, minlength=len(self.kinds))[self.kind]
 
     @cached_property
-    def alike(self) -> Floats:
+    def alike(self) -> Numbers:
         """A number for each component; those with the very same rows have the same one.
 
         Each row gets a random number, and each component the sum of its rows' (Zobrist 1970).
         """
-        return np.round(self.sums(np.random.default_rng(0).random(self.cover.shape[1])), 9)
+        random = np.random.default_rng(0).integers(1 << 62, size=self.cover.shape[1])
+        shares = (self.cover.data * (1 << 30)).astype(np.int64)
+        cover = (shares, self.cover.indices, self.cover.indptr)
+        sums: Numbers = sparse.csr_array(cover, shape=self.cover.shape) @ random
+        return sums
 
 
 def _column(series: "pd.Series[Any]") -> _Column:
@@ -201,7 +205,7 @@ def components_of(rows: Rows, dimensions: Sequence[str] | None = None) -> Compon
         rows: with the columns that describe a flow.
         dimensions: take these columns and their combinations of two instead of a flow's ends.
     """
-    columns = {str(name): _column(rows.columns[name]) for name in rows.columns}
+    columns: dict[Any, _Column] = {name: _column(rows.columns[name]) for name in rows.columns}
     found: list[tuple[tuple[str, ...], _Column]] = []
     if dimensions is None:
         possible = [names for names in _DIRECTED if all(name in columns for name in names)]
@@ -212,13 +216,14 @@ def components_of(rows: Rows, dimensions: Sequence[str] | None = None) -> Compon
                 found.append(((name,), _both_ends(ends[0], ends[-1])))
             elif name in columns:
                 found.append(((name,), columns[name]))
+        found += [((name,), columns[name]) for name in FLAT if name in columns]
     else:
         for size in range(1, _MOST_COMBINED + 1):
             found += [(names, _of(columns, names)) for names in combinations(dimensions, size)]
     return _joined(found, len(rows.total))
 
 
-def _of(columns: Mapping[str, _Column], names: Sequence[str]) -> _Column:
+def _of(columns: Mapping[Any, _Column], names: Sequence[str]) -> _Column:
     return reduce(_combined, (columns[name] for name in names))
 
 

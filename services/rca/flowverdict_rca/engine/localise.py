@@ -24,7 +24,7 @@ _SHOWN_LOSS = 0.01
 # Of components with the very same rows, the first is named.
 _PREFERENCE = (
     ("src_pod", "dst_pod"), ("pod",), ("src_pod",), ("dst_pod",), ("service",),
-    ("src_node", "dst_node"), ("node",), ("workload",), ("zone",),
+    ("src_node", "dst_node"), ("node",), ("workload",), ("zone",), ("port",), ("role",),
 )  # fmt: skip
 
 
@@ -90,10 +90,11 @@ def localise(
     Raises:
         ValueError: if a column is missing, or a count is negative or not finite.
     """
-    rows = rows_of(window, total, bad, dimensions)
-    if not rows.total.sum():
+    names = None if dimensions is None else list(dict.fromkeys(dimensions))
+    rows = rows_of(window, total, bad, names)
+    components = components_of(rows, names)
+    if not rows.total.sum() or not len(components):
         return Verdict((), "not enough evidence", 1.0)
-    components = components_of(rows, dimensions)
     if baseline is not None and not baseline.rate:
         baseline = None
     if baseline is None:
@@ -103,7 +104,9 @@ def localise(
         # What is expected is itself only known from so many windows.
         dispersion = baseline.dispersion * (1 + 1 / max(baseline.windows, 1))
         expected = baseline.expected(rows)
-    steadiness = _STEADINESS if baseline is not None else 1.0
+    # The more counts differ from what is expected, the less does the latter say about the factor.
+    rise = max(1.0, rows.bad.sum() / max(expected.sum(), 1e-12))
+    steadiness = _STEADINESS / rise if baseline is not None else 1.0
     found = explain(rows, components, expected, dispersion, PRICE, steadiness)
     if baseline is None:
         # Once the faults are known, what is left shows how much chance varies.
@@ -111,11 +114,13 @@ def localise(
         dispersion = dispersion_of(rows.bad[rest], found.fit.mean[rest])
         if dispersion > 1:
             found = explain(rows, components, expected, dispersion, PRICE)
-    causes = _causes(rows, components, found, dispersion)
+    causes = _causes(rows, components, found, dispersion, by_end=names is None)
     outcome: Literal["faulty", "healthy", "not enough evidence"] = "faulty"
     if not causes:
+        # If everything got worse alike, that is not health, but nothing stands out either.
+        risen = found.fit.mean.sum() - expected.sum() > _SHOWN_LOSS * rows.total.sum()
         could_see = _could_see(rows, components, found, dispersion)
-        outcome = "healthy" if could_see else "not enough evidence"
+        outcome = "healthy" if could_see and not risen else "not enough evidence"
     factor = found.fit.factor if baseline is not None else 1.0
     return Verdict(causes, outcome, factor)
 
@@ -128,12 +133,17 @@ def _untouched(rows: Rows, components: Components, found: Explanation) -> Any:
 
 
 def _causes(
-    rows: Rows, components: Components, found: Explanation, dispersion: float
+    rows: Rows,
+    components: Components,
+    found: Explanation,
+    dispersion: float,
+    *,
+    by_end: bool,
 ) -> tuple[Cause, ...]:
     rates = dict(zip(found.faults, found.fit.rates.tolist(), strict=True))
     named = _without_echoes(components, rates)
-    causes = [_cause(rows, components, found, each, dispersion) for each in named]
-    return tuple(sorted(causes, key=lambda each: -each.score))
+    causes = [_cause(rows, components, found, each, dispersion, by_end=by_end) for each in named]
+    return tuple(sorted(causes, key=lambda each: (-round(each.score, 6), str(each.where))))
 
 
 def _opposite(where: Mapping[str, Any]) -> Where | None:
@@ -160,7 +170,13 @@ def _without_echoes(components: Components, rates: Mapping[int, float]) -> list[
 
 
 def _cause(
-    rows: Rows, components: Components, found: Explanation, fault: int, dispersion: float
+    rows: Rows,
+    components: Components,
+    found: Explanation,
+    fault: int,
+    dispersion: float,
+    *,
+    by_end: bool,
 ) -> Cause:
     row, share = components.rows(fault)
     rate = float(found.fit.rates[found.faults.index(fault)])
@@ -171,7 +187,7 @@ def _cause(
     gained = float((rows.bad[row] * np.log(mean / without) - added).sum()) / dispersion
     price = float(np.log(max(components.of_kind[fault], 2)) + PRICE)
     alike = np.flatnonzero(components.alike == components.alike[fault])
-    ordered = _ordered([components.where(each) for each in alike.tolist()])
+    ordered = _ordered([components.where(each) for each in alike.tolist()], by_end=by_end)
     return Cause(
         where=ordered[0],
         rate=rate,
@@ -195,19 +211,19 @@ def _needed(bad: Floats, without: Floats, added: Floats, price: float) -> float:
     return float(np.maximum(without + high * (bad - without), 0).sum())
 
 
-def _ordered(alike: list[Where]) -> list[Where]:
+def _ordered(alike: list[Where], *, by_end: bool) -> list[Where]:
     """The components with the same rows, the one to name first. If two pods have the same rows, the
     link between them is as far as the evidence goes.
     """
 
     def rank(where: Where) -> tuple[int, str]:
         names = tuple(where)
-        place = _PREFERENCE.index(names) if names in _PREFERENCE else len(names)
-        return place, str(where)
+        is_known = by_end and names in _PREFERENCE
+        return (_PREFERENCE.index(names) if is_known else len(names)), str(where)
 
     pods = {each[name] for each in alike for name in ("pod",) if tuple(each) == (name,)}
     ordered = sorted(alike, key=rank)
-    if len(pods) == 1:
+    if by_end and len(pods) == 1:
         ordered.sort(key=lambda each: len(each) > 1)
     return ordered
 

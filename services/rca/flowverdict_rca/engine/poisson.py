@@ -73,7 +73,8 @@ def fit(
     weights[0] = (bad.sum() + steadiness) / (expected.sum() + steadiness)
     if faults:
         covered = inside[:, 1:].sum(axis=0)
-        weights[1:] = np.maximum(counted @ (inside[:, 1:] > 0) / covered, _TINY) / len(faults)
+        shares = counted @ (inside[:, 1:] > 0) / np.maximum(covered, _TINY)
+        weights[1:] = np.maximum(shares, _TINY) / len(faults)
     value = _value(weights, inside, counted, apart)
     for _ in range(_STEPS if faults else 3):
         weights, better = _step(weights, inside, counted, apart, value)

@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["ENDED", "Floats", "Numbers", "Rows", "rows_of", "rows_of_all"]
+__all__ = ["ENDED", "FLAT", "Floats", "Numbers", "Rows", "rows_of", "rows_of_all"]
 
 Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 ENDED = ("pod", "node", "workload", "service", "zone")
 """What each end of a flow has, in the columns `src_NAME` and `dst_NAME`."""
+
+FLAT = ("port", "role")
+"""What a flow has once."""
 
 _LARGEST_CODE = 1 << 62
 
@@ -38,19 +41,30 @@ def _is_list(value: object) -> bool:
 
 
 def _hashable(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """The column with lists as sorted tuples."""
+    """The column with lists as sorted tuples, those of one value as that value."""
     if column.dtype != object:
         return column
     listed = column.map(_is_list)
     if not listed.any():
         return column
-    return column.where(~listed, column[listed].map(lambda each: tuple(sorted(map(str, each)))))
+    return column.where(~listed, column[listed].map(_one_or_several))
+
+
+def _one_or_several(values: Any) -> Any:
+    distinct = sorted({each for each in values if not pd.isna(each)}, key=str)
+    if len(distinct) > 1:
+        return tuple(distinct)
+    return distinct[0] if distinct else None
 
 
 def rows_of(tables: Any, total: str, bad: str, names: Iterable[str] | None = None) -> Rows:
-    """The rows of one table; see `rows_of_all`."""
+    """The rows of one table of which anything was sent; see `rows_of_all`."""
     rows, (window,) = rows_of_all([tables], total, bad, names)
-    return Rows(rows.columns, *window)
+    sent = window[0] > 0
+    if sent.all():
+        return Rows(rows.columns, *window)
+    columns = rows.columns[sent].reset_index(drop=True)
+    return Rows(columns, *(counts[sent] for counts in window))
 
 
 def rows_of_all(
@@ -90,6 +104,8 @@ def rows_of_all(
         counts.append(
             (_counts(frame, total, part, len(first)), _counts(frame, bad, part, len(first)))
         )
+    # What goes wrong is part of what was sent.
+    counts = [(total_, np.minimum(bad_, total_)) for total_, bad_ in counts]
     sums = [np.sum([each[which] for each in counts], axis=0) for which in (0, 1)]
     return Rows(columns.iloc[first].reset_index(drop=True), *sums), counts
 
@@ -106,7 +122,7 @@ def _counts(frame: pd.DataFrame, name: str, row: Numbers, size: int) -> Floats:
 
 _KNOWN = [
     *(f"{end}_{name}" for name in ENDED for end in ("src", "dst")),
-    *ENDED[2:], "port", "role",
+    *ENDED[2:], *FLAT,
 ]  # fmt: skip
 
 
