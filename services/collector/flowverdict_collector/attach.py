@@ -6,6 +6,7 @@ it is attached before it counts, then one write to the map `control` switches fr
 to the new ones, so that no event falls between them.
 """
 
+import contextlib
 import ctypes
 import importlib
 import json
@@ -18,7 +19,7 @@ from typing import Any
 
 from flowverdict_collector.btf import NoKernelTypes
 from flowverdict_collector.hooks import HOOKS, Hook
-from flowverdict_collector.kernel import read_value, write_value
+from flowverdict_collector.kernel import copy_entries, describe, read_value, write_value
 from flowverdict_collector.loader import Loaded, LoadError
 from flowverdict_collector.pins import Pins
 from flowverdict_collector.source import BPF, OF_NODE, OWN, PROCESS_MAP, Source, find_source
@@ -199,15 +200,26 @@ def _start(source: Source, pins: Pins | None, node: Pins | None) -> Loaded:
             unpinned = f"the kernel refuses to pin programs: {error.strerror}"
     mark_start = program.load_func("mark_start", bcc.BPF.RAW_TRACEPOINT).fd
     for other in node.sets() if node else []:
-        control = other.get("map-control")
-        if control is not None and other != pins:
-            _activate({"control": control}, 0)
+        if other != pins:
+            _end(other, maps)
     _activate(maps, source.number)
     if not pinned:
         _run_once(mark_start)
     if pins and unpinned:
         pins.remove_all()
     return Loaded(maps, attached, programs, missing, unpinned=unpinned)
+
+
+def _end(other: Pins, maps: Mapping[str, int]) -> None:
+    """Let nothing count into another set of maps any longer, and go on from its sockets' totals."""
+    ended = other.get_all("map-")
+    if not ended.keys() >= {"control", "sockets"} or not _control(ended).active_program:
+        return
+    _activate(ended, 0)
+    sizes = [describe(each["sockets"]) for each in (ended, maps)]
+    if all(sizes[0][name] == sizes[1][name] for name in ("key_size", "value_size")):
+        with contextlib.suppress(OSError):  # the new maps may be smaller
+            copy_entries(ended["sockets"], maps["sockets"])
 
 
 def _detach_all_but(version: str, pins: Pins, *, keep: bool) -> None:

@@ -2,16 +2,16 @@
 
 import ctypes
 import errno
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flowverdict_runtime.ebpf import bpf
 
-__all__ = ["FlowMaps", "Lost", "describe", "read_value", "write_value"]
+__all__ = ["FlowMaps", "Lost", "copy_entries", "describe", "read_value", "write_value"]
 
-_LOOKUP, _UPDATE, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 1, 2, 24, 25
+_LOOKUP, _UPDATE, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH, _UPDATE_BATCH = 1, 2, 24, 25, 26
 _BATCH = 8192
 
 
@@ -68,6 +68,61 @@ def write_value(descriptor: int, key: Any, value: Any) -> None:
         OSError: if the kernel refuses.
     """
     bpf(_UPDATE, _Element(descriptor, ctypes.addressof(key), ctypes.addressof(value), 0))
+
+
+def copy_entries(source: int, target: int) -> None:
+    """Copy what one hash map holds into another with the same sizes of key and value.
+
+    Raises:
+        OSError: if the kernel refuses, or the target is too small.
+    """
+    sizes = describe(source)
+    for keys, values, count in _batches(
+        _LOOKUP_BATCH, source, sizes["key_size"], sizes["value_size"]
+    ):
+        if count:
+            bpf(
+                _UPDATE_BATCH,
+                _Batch(
+                    keys=ctypes.addressof(keys),
+                    values=ctypes.addressof(values),
+                    count=count,
+                    map=target,
+                ),
+            )
+
+
+def _batches(
+    command: int, descriptor: int, key_bytes: int, value_bytes: int
+) -> Iterator[tuple[Any, Any, int]]:
+    """The keys and the values of a hash map, and how many there are, batch by batch."""
+    room = _BATCH
+    # For a hash map the position is a bucket number; as wide as a key to be safe.
+    position = (ctypes.c_char * max(key_bytes, 8))()
+    first = True
+    done = False
+    while not done:
+        keys = (ctypes.c_char * (key_bytes * room))()
+        values = (ctypes.c_char * (value_bytes * room))()
+        batch = _Batch(
+            start=0 if first else ctypes.addressof(position),
+            next=ctypes.addressof(position),
+            keys=ctypes.addressof(keys),
+            values=ctypes.addressof(values),
+            count=room,
+            map=descriptor,
+        )
+        try:
+            bpf(command, batch)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                room *= 2
+                continue
+            if error.errno != errno.ENOENT:
+                raise
+            done = True
+        first = False
+        yield keys, values, batch.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,32 +199,7 @@ class FlowMaps:
         return Lost(*counts)
 
     def _walk(self, command: int, which: int) -> bytes:
-        room, taken = _BATCH, []
-        # For a hash map the position is a bucket number; as wide as a key to be safe.
-        position = (ctypes.c_char * self._key_bytes)()
-        first = True
-        while True:
-            keys = (ctypes.c_char * (self._key_bytes * room))()
-            values = (ctypes.c_char * (self.record_bytes * room))()
-            batch = _Batch(
-                start=0 if first else ctypes.addressof(position),
-                next=ctypes.addressof(position),
-                keys=ctypes.addressof(keys),
-                values=ctypes.addressof(values),
-                count=room,
-                map=self._flows[which],
-            )
-            try:
-                bpf(command, batch)
-                done = False
-            except OSError as error:
-                if error.errno == errno.ENOSPC:
-                    room *= 2
-                    continue
-                if error.errno != errno.ENOENT:
-                    raise
-                done = True
-            taken.append(memoryview(values)[: self.record_bytes * batch.count])
-            first = False
-            if done:
-                return b"".join(taken)
+        batches = _batches(command, self._flows[which], self._key_bytes, self.record_bytes)
+        return b"".join(
+            memoryview(values)[: self.record_bytes * count] for _, values, count in batches
+        )

@@ -89,7 +89,6 @@ PIPELINE = Board(
                             "flowverdict_uncounted_seconds_total",
                             "seconds in which nothing was counted",
                         ),
-                        ("flowverdict_enricher_records_left_out_total", "impossible records"),
                         ("flowverdict_messages_malformed_total", "malformed messages"),
                         ("flowverdict_messages_failed_total", "failed deliveries"),
                         ("flowverdict_rca_windows_failed_total", "failed windows"),
