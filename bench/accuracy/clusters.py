@@ -57,7 +57,13 @@ class Fault:
 
 @dataclass(slots=True)
 class GeneratedCluster:
-    """Pods on nodes in zones, and the pairs that talk."""
+    """Pods on nodes in zones, and the pairs that talk.
+
+    Attributes:
+        names: of the pods.
+        src, dst: of each pair, by number of the pod.
+        background: the share of segments that each pair loses without a fault.
+    """
 
     traffic: Traffic
     random: np.random.Generator
@@ -65,7 +71,7 @@ class GeneratedCluster:
     src: Numbers = field(init=False)
     dst: Numbers = field(init=False)
     _mean: Floats = field(init=False)
-    _background: Floats = field(init=False)
+    background: Floats = field(init=False)
 
     def __post_init__(self) -> None:
         self.names = [self._new_name(pod) for pod in range(self.traffic.pods)]
@@ -73,10 +79,10 @@ class GeneratedCluster:
         self.src, self.dst = np.array(pairs, np.int64).T
         size, skew, spread = len(self.src), self.traffic.skew, self.traffic.spread
         self._mean = self.traffic.segments * self.random.lognormal(-(skew**2) / 2, skew, size)
-        self._background = self.traffic.background * self.random.lognormal(0, spread, size)
+        self.background = self.traffic.background * self.random.lognormal(0, spread, size)
         if self.traffic.hub:
             hub = self.random.integers(self.traffic.pods)
-            self._background[(self.src == hub) | (self.dst == hub)] += self.traffic.hub
+            self.background[(self.src == hub) | (self.dst == hub)] += self.traffic.hub
 
     def _new_name(self, pod: int) -> str:
         return f"{self.workload(pod)}-{self.random.integers(1 << 32):08x}"
@@ -93,9 +99,10 @@ class GeneratedCluster:
         """The zone of a pod's node."""
         return f"zone-{pod % max(2, self.traffic.pods // 4) % 3}"
 
-    def expected_rate(self) -> Floats:
-        """The share of segments that each pair loses without a fault."""
-        return self._background
+    def called(self, name: str, pods: Numbers) -> Any:
+        """The names of these pods, or of their nodes, workloads or zones."""
+        of = self.names.__getitem__ if name == "pod" else getattr(self, name)
+        return np.array([of(pod) for pod in range(self.traffic.pods)], object)[pods]
 
     def rename(self) -> None:
         """Replace half of the pods, each by one of another name in its place."""
@@ -113,7 +120,7 @@ class GeneratedCluster:
             echo: share of a fault's loss that is seen the other way, too.
         """
         segments = self.random.poisson(self._mean)
-        rate = factor * self._background
+        rate = factor * self.background
         for fault in faults:
             rate = rate + fault.loss * fault.covers
             if echo:
@@ -123,11 +130,8 @@ class GeneratedCluster:
         lost = np.minimum(self.random.poisson(segments * rate / burst) * burst, segments)
         columns: dict[str, Any] = {}
         for end, pods in (("src", self.src), ("dst", self.dst)):
-            columns[f"{end}_pod"] = np.array(self.names, object)[pods]
-            for name, of in (("node", self.node), ("workload", self.workload), ("zone", self.zone)):
-                columns[f"{end}_{name}"] = np.array(
-                    [of(pod) for pod in range(self.traffic.pods)], object
-                )[pods]
+            for name in ("pod", "node", "workload", "zone"):
+                columns[f"{end}_{name}"] = self.called(name, pods)
         columns |= {"dst_service": columns["dst_workload"]}
         columns |= {"segments": segments, "retransmits": lost}
         return pd.DataFrame(columns)[segments > 0]
@@ -162,21 +166,15 @@ class GeneratedCluster:
         return Fault(where, covers, loss)
 
 
-def _of(cluster: GeneratedCluster, of: Callable[[int], str], pods: Numbers) -> Any:
-    return np.array([of(pod) for pod in range(cluster.traffic.pods)], object)[pods]
-
-
 def _single(
     name: str, ends: Sequence[str], of: str
 ) -> Callable[[GeneratedCluster, int], tuple[dict[str, str], Mask]]:
     """A fault of one thing, at one end or at either."""
 
     def make(cluster: GeneratedCluster, pair: int) -> tuple[dict[str, str], Mask]:
-        naming = cluster.names.__getitem__ if of == "pod" else getattr(cluster, of)
-        value = naming(int(cluster.src[pair] if "src" in ends else cluster.dst[pair]))
-        covers = np.zeros(len(cluster.src), np.bool_)
-        for end in ends:
-            covers |= _of(cluster, naming, getattr(cluster, end)) == value
+        at_ends = [cluster.called(of, getattr(cluster, end)) for end in ends]
+        value = at_ends[0][pair]
+        covers = np.logical_or.reduce([each == value for each in at_ends])
         return {name: value}, covers
 
     return make
@@ -186,8 +184,7 @@ def _between(of: str) -> Callable[[GeneratedCluster, int], tuple[dict[str, str],
     """A fault on the way from one to another."""
 
     def make(cluster: GeneratedCluster, pair: int) -> tuple[dict[str, str], Mask]:
-        naming = cluster.names.__getitem__ if of == "pod" else getattr(cluster, of)
-        src, dst = (_of(cluster, naming, getattr(cluster, end)) for end in ("src", "dst"))
+        src, dst = (cluster.called(of, pods) for pods in (cluster.src, cluster.dst))
         while src[pair] == dst[pair]:
             pair = int(cluster.random.integers(len(src)))
         covers = (src == src[pair]) & (dst == dst[pair])

@@ -27,6 +27,27 @@ def _prepared(table: pd.DataFrame) -> tuple[Rows, Components, npt.NDArray[np.boo
     return rows, components_of(rows), fails
 
 
+def _one_by_one(
+    components: Components, weight: Floats, stands_out: Callable[[Floats, int], bool]
+) -> list[Where]:
+    """The component with the largest sum of weights, then the next on the rows that it leaves.
+
+    Args:
+        weight: of each row.
+        stands_out: whether the largest of all sums is large enough to be named.
+    """
+    named: list[Where] = []
+    weight = weight.copy()
+    while len(named) < _MOST:
+        sums = components.sums(weight)
+        best = int(np.argmax(sums))
+        if not stands_out(sums, best):
+            break
+        named.append(components.where(best))
+        weight[components.rows(best)[0]] = 0
+    return named
+
+
 def seed_rules(table: pd.DataFrame) -> list[Where]:
     """Apriori's rules {pod} -> {FAIL} with a confidence of 0.7 (Agrawal and Srikant, VLDB 1994)."""
     _, components, fails = _prepared(table)
@@ -50,7 +71,6 @@ def leverage(table: pd.DataFrame) -> list[Where]:
         if failing[best] < 0.5 * covered[best]:
             break
         named.append(components.where(best))
-        fails = fails.copy()
         fails[components.rows(best)[0]] = False
     return named
 
@@ -58,18 +78,12 @@ def leverage(table: pd.DataFrame) -> list[Where]:
 def votes(table: pd.DataFrame) -> list[Where]:
     """007 (Arzani et al., NSDI 2018): each flow with a loss votes for the parts of its path."""
     rows, components, _ = _prepared(table)
-    lossy = (rows.bad > 0) * rows.bad
     path = np.maximum(components.cover.T @ np.ones(len(components)), 1)
-    named: list[Where] = []
-    while len(named) < _MOST:
-        of_each = components.sums(lossy / path)
-        best = int(np.argmax(of_each))
-        if of_each[best] < 0.01 * of_each.sum() or not of_each[best]:
-            break
-        named.append(components.where(best))
-        lossy = lossy.copy()
-        lossy[components.rows(best)[0]] = 0
-    return named
+    return _one_by_one(
+        components,
+        rows.bad / path,
+        lambda sums, best: bool(sums[best] and sums[best] >= 0.01 * sums.sum()),
+    )
 
 
 def flock(table: pd.DataFrame) -> list[Where]:
@@ -80,16 +94,7 @@ def flock(table: pd.DataFrame) -> list[Where]:
     change = rows.bad * np.log(bad / good) + (rows.total - rows.bad) * np.log(
         (1 - bad) / (1 - good)
     )
-    named: list[Where] = []
-    while len(named) < _MOST:
-        of_each = components.sums(change)
-        best = int(np.argmax(of_each))
-        if of_each[best] <= prior:
-            break
-        named.append(components.where(best))
-        change = change.copy()
-        change[components.rows(best)[0]] = 0
-    return named
+    return _one_by_one(components, change, lambda sums, best: bool(sums[best] > prior))
 
 
 def netbouncer(table: pd.DataFrame) -> list[Where]:

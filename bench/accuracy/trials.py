@@ -105,7 +105,7 @@ def _seen(
     """The faults that can be seen, and those that cannot, though all others were known."""
     segments = table["segments"].to_numpy(np.float64)
     covers = [fault.covers[table.index] for fault in faults]
-    background = cluster.expected_rate()[table.index] * segments
+    background = cluster.background[table.index] * segments
     seen: list[Fault] = []
     unseen: list[Fault] = []
     for at, fault in enumerate(faults):
@@ -141,4 +141,4 @@ class _SameRows:
     def of(self, where: dict[str, str]) -> object:
         """Equal for two conditions that cover the very same rows."""
         found = self._components.find(where)
-        return str(where) if found is None else float(self._components.alike[found])
+        return str(where) if found is None else int(self._components.alike[found])

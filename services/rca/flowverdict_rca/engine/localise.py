@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from flowverdict_rca.engine.baseline import Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
 from flowverdict_rca.engine.rows import Floats, Rows, rows_of
-from flowverdict_rca.engine.search import ECHO, Explanation, explain
+from flowverdict_rca.engine.search import ECHO, Explanation, explain, price_of
 
 __all__ = ["Cause", "Verdict", "localise"]
 
@@ -125,7 +126,7 @@ def localise(
     return Verdict(causes, outcome, factor)
 
 
-def _untouched(rows: Rows, components: Components, found: Explanation) -> Any:
+def _untouched(rows: Rows, components: Components, found: Explanation) -> npt.NDArray[np.bool_]:
     rest = rows.total > 0
     for fault in found.faults:
         rest[components.rows(fault)[0]] = False
@@ -185,7 +186,7 @@ def _cause(
     explained = rows.bad[row] * added / mean
     without = np.maximum(mean - added, 1e-12)
     gained = float((rows.bad[row] * np.log(mean / without) - added).sum()) / dispersion
-    price = float(np.log(max(components.of_kind[fault], 2)) + PRICE)
+    price = float(price_of(components, PRICE)[fault])
     alike = np.flatnonzero(components.alike == components.alike[fault])
     ordered = _ordered([components.where(each) for each in alike.tolist()], by_end=by_end)
     return Cause(
@@ -221,7 +222,7 @@ def _ordered(alike: list[Where], *, by_end: bool) -> list[Where]:
         is_known = by_end and names in _PREFERENCE
         return (_PREFERENCE.index(names) if is_known else len(names)), str(where)
 
-    pods = {each[name] for each in alike for name in ("pod",) if tuple(each) == (name,)}
+    pods = [each for each in alike if tuple(each) == ("pod",)]
     ordered = sorted(alike, key=rank)
     if by_end and len(pods) == 1:
         ordered.sort(key=lambda each: len(each) > 1)
@@ -238,5 +239,4 @@ def _could_see(rows: Rows, components: Components, found: Explanation, dispersio
             break
     added = _SHOWN_LOSS * rows.total
     seen = components.sums((mean + added) * np.log1p(added / mean) - added) / dispersion
-    price = np.log(np.maximum(components.of_kind, 2)) + PRICE
-    return bool(np.median(seen[first] - price[first]) > 0)
+    return bool(np.median((seen - price_of(components, PRICE))[first]) > 0)

@@ -134,25 +134,30 @@ class _Search:
             if instead not in replaced:
                 yield (*others, instead)
 
+    def ways(self, fault: int) -> tuple[int, ...]:
+        """A pod's sending and its receiving as components; none if it is no pod, or lacks one."""
+        if self.components.names(fault) != ("pod",):
+            return ()
+        pod = self.components.where(fault)["pod"]
+        found = [self.components.find({end: pod}) for end in ("src_pod", "dst_pod")]
+        both = tuple(each for each in found if each is not None)
+        return both if len(both) == len(found) else ()
+
     def _joined(self, faults: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """A pod that fails each way as one fault."""
         for fault in faults:
-            where = self.components.where(fault)
-            if tuple(where) == ("src_pod",):
-                opposite, both = (
-                    self.components.find({name: where["src_pod"]}) for name in ("dst_pod", "pod")
-                )
-                if opposite in faults and both is not None:
-                    yield (*(each for each in faults if each not in (fault, opposite)), both)
+            if self.components.names(fault) != ("src_pod",):
+                continue
+            both = self.components.find({"pod": self.components.where(fault)["src_pod"]})
+            ways = () if both is None else self.ways(both)
+            if both is not None and ways and set(ways) <= set(faults):
+                yield (*(each for each in faults if each not in ways), both)
 
     def _split(self, fault: int, others: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """A pod that fails both ways as two faults, one each way: their rates may differ."""
-        where = self.components.where(fault)
-        if tuple(where) == ("pod",):
-            ways = [self.components.find({end: where["pod"]}) for end in ("src_pod", "dst_pod")]
-            two = [each for each in ways if each is not None and each not in others]
-            if len(two) == len(ways):
-                yield (*others, *two)
+        ways = self.ways(fault)
+        if ways and not set(ways) & set(others):
+            yield (*others, *ways)
 
 
 def price_of(components: Components, constant: float) -> Floats:
@@ -209,16 +214,14 @@ def _by_direction(search: _Search, found: Explanation) -> Explanation:
     worth another price.
     """
     for fault in found.faults:
-        where = search.components.where(fault)
-        ways = [search.components.find({end: where.get("pod")}) for end in ("src_pod", "dst_pod")]
-        if tuple(where) != ("pod",) or None in ways:
+        ways = search.ways(fault)
+        if not ways:
             continue
-        both = [way for way in ways if way is not None]
-        others = [each for each in found.faults if each not in (fault, *both)]
-        split = search.explained_by((*others, *both))
+        others = [each for each in found.faults if each not in (fault, *ways)]
+        split = search.explained_by((*others, *ways))
         weaker, stronger = sorted(split.fit.rates[-2:])
         gained = (split.fit.log_likelihood - found.fit.log_likelihood) / search.dispersion
-        is_split = any(way in found.faults for way in both)
+        is_split = any(way in found.faults for way in ways)
         if weaker < ECHO * stronger and (is_split or gained > _WORTH_OF_AN_ECHO):
             found = split
     return found
