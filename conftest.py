@@ -27,6 +27,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw_records import RECORD
 from flowverdict_contracts.timestamps import to_rfc3339
 from flowverdict_lab.free_port import free_port
+from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
@@ -36,6 +37,11 @@ settings.register_profile("any machine", deadline=None)  # timing never decides 
 settings.load_profile("any machine")
 
 SECOND = 1_000_000_000
+SKIPPED = 2
+"""Events of a run that may be missing, or SYN-ACKs counted twice, because the kernel ran none of
+the programs for a whole softirq (docs/architecture.md, "Skipped events"): a connection's last FIN
+cannot be recovered if its destruction is skipped as well. A lost interval misses dozens.
+"""
 COLLECTOR = str(Path(sys.executable).with_name("flowverdict-collector"))
 
 
@@ -64,6 +70,11 @@ class NatsServer:
     def forget(self) -> None:
         """Lose all data, as a server without a volume does."""
         shutil.rmtree(self._folder / "data")
+
+
+def kernel(network: Network, counter: str) -> int:
+    """A counter of the pods' own kernels, added up."""
+    return sum(network.tcp_counter(pod, counter) for pod in network.cluster.pods)
 
 
 class Collector:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 from nats.js import JetStreamContext
 
-from conftest import Flow, eventually, header
+from conftest import SKIPPED, Flow, eventually, header, kernel
 from flowverdict_contracts import enriched, raw, raw_records
 from flowverdict_contracts.addresses import to_text
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, raw_subject
@@ -27,11 +27,6 @@ from flowverdict_runtime.stored_messages import stored_messages
 
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
-SKIPPED = 2
-"""Events of a run that may be missing, or SYN-ACKs counted twice, because the kernel ran none of
-the programs for a whole softirq (docs/architecture.md, "Skipped events"): a connection's last FIN
-cannot be recovered if its destruction is skipped as well. A lost interval misses dozens.
-"""
 
 
 @pytest.fixture
@@ -120,10 +115,6 @@ async def pipeline_agrees(jetstream: JetStreamContext, pipeline: Pipeline) -> bo
         if line.startswith("tcp_retransmissions_total{") and 'src_pod="pod-' in line
     )
     return bool(raw_sum == enriched_sum == exported_sum)
-
-
-def kernel(network: Network, counter: str) -> int:
-    return sum(network.tcp_counter(pod, counter) for pod in network.cluster.pods)
 
 
 async def run_with_loss(

@@ -5,7 +5,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import nats
@@ -15,7 +15,7 @@ import pytest
 from nats.js import JetStreamContext
 
 import flowverdict_collector
-from conftest import COLLECTOR, Collector, NatsServer, eventually
+from conftest import COLLECTOR, SKIPPED, Collector, NatsServer, eventually, kernel
 from flowverdict_contracts import raw_records
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_lab.cluster import make_cluster
@@ -27,8 +27,6 @@ from flowverdict_runtime.stored_messages import stored_messages
 
 REASON = why_not_live()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
-SKIPPED = 2
-"""Events that may be missing because the kernel ran none of the programs for a whole softirq."""
 
 
 @pytest.fixture
@@ -119,10 +117,6 @@ def traffic(network: Network, collector: Restarting) -> Iterator[None]:
     fault.remove(network)
 
 
-def kernel(network: Network, counter: str) -> int:
-    return sum(network.tcp_counter(pod, counter) for pod in network.cluster.pods)
-
-
 async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
     """Whether the stream has the kernel's retransmissions and the kernel has stopped counting."""
     before = kernel(network, "RetransSegs")
@@ -132,16 +126,25 @@ async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
     return abs(counted - before) <= SKIPPED and before == kernel(network, "RetransSegs")
 
 
+async def agrees(
+    server: NatsServer,
+    network: Network,
+    condition: Callable[[JetStreamContext, Network], Awaitable[bool]],
+) -> None:
+    """Wait until what the stream holds and what the kernel counted meet the condition."""
+    client = await nats.connect(server.url)
+    try:
+        await eventually(lambda: condition(client.jetstream(timeout=10), network), 60)
+    finally:
+        await client.close()
+
+
 async def finish(server: NatsServer, network: Network) -> None:
     """End all traffic, and wait until the stream equals the kernel."""
     network.stop_traffic()
     await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
     assert kernel(network, "RetransSegs") > 100
-    client = await nats.connect(server.url)
-    try:
-        await eventually(lambda: equals_kernel(client.jetstream(timeout=10), network), 60)
-    finally:
-        await client.close()
+    await agrees(server, network, equals_kernel)
 
 
 @pytest.mark.usefixtures("traffic")
@@ -238,14 +241,7 @@ async def test_going_back_to_earlier_maps_that_were_not_published_yet_doubles_no
         await eventually(lambda: "counting" in collector.log, 60)
     nats_server.start()
     await collector.is_ready()
-    network.stop_traffic()
-    await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
-    client = await nats.connect(nats_server.url)
-    try:
-        jetstream = client.jetstream(timeout=10)
-        await eventually(lambda: equals_kernel(jetstream, network), 60)
-    finally:
-        await client.close()
+    await finish(nats_server, network)
 
 
 async def test_refused_connects_are_counted_once_while_a_pin_is_made_again(
@@ -265,12 +261,7 @@ async def test_refused_connects_are_counted_once_while_a_pin_is_made_again(
     finally:
         caller.kill()
         caller.wait()
-    client = await nats.connect(nats_server.url)
-    try:
-        jetstream = client.jetstream(timeout=10)
-        await eventually(lambda: fails_equal_kernel(jetstream, network), 60)
-    finally:
-        await client.close()
+    await agrees(nats_server, network, fails_equal_kernel)
 
 
 async def test_unpinning_leaves_nothing_and_refuses_while_a_collector_runs(

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from conftest import eventually
+from conftest import SKIPPED, eventually
 from flowverdict_contracts import enriched
 from flowverdict_contracts.subjects import FLOWS_ENRICHED
 from flowverdict_runtime.stored_messages import stored_messages
@@ -17,8 +17,6 @@ from tests.cluster.installation import Installation
 __all__ = ["Retransmissions", "published"]
 
 _ARRIVAL_SECONDS = 5
-SKIPPED = 2
-"""Events that the kernel may not show to any program: docs/architecture.md, "Skipped events"."""
 
 
 Counts = Callable[[Installation], Awaitable[dict[str, float]]]

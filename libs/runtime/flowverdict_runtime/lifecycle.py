@@ -22,6 +22,7 @@ __all__ = [
     "ServiceSettings",
     "main",
     "parser_of",
+    "reporting",
     "run_service",
 ]
 
@@ -110,24 +111,33 @@ def parser_of(service: Service[S]) -> argparse.ArgumentParser:
     return parser
 
 
+def reporting(service: Service[S], action: Callable[[], int]) -> int:
+    """Do it; returns its exit status, or that of the error that it prints instead.
+
+    2 if a setting is missing or invalid, 1 if the service cannot run on this machine.
+    """
+    try:
+        return action()
+    except (SettingsError, CannotRun) as error:
+        print(f"flowverdict-{service.name}: {error}", file=sys.stderr)
+        return INVALID_SETTINGS if isinstance(error, SettingsError) else CANNOT_RUN
+
+
 def run_service(service: Service[S], check: bool) -> int:
     """Run or check `service` with the environment's settings; returns the exit status.
 
     2 if a setting is missing or invalid, 1 if the service cannot run on this machine.
     """
-    try:
+
+    def run() -> int:
         settings = load(service.settings)
         if check:
             return asyncio.run(service.check(settings))
         logs.configure(service.name, settings.log_level)
         asyncio.run(_run_until_stopped(service, settings))
-    except SettingsError as error:
-        print(f"flowverdict-{service.name}: {error}", file=sys.stderr)
-        return INVALID_SETTINGS
-    except CannotRun as error:
-        print(f"flowverdict-{service.name}: {error}", file=sys.stderr)
-        return CANNOT_RUN
-    return 0
+        return 0
+
+    return reporting(service, run)
 
 
 def main(service: Service[S]) -> int:

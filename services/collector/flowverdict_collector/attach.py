@@ -103,29 +103,29 @@ def _load_here(
         raise LoadError(f"loading eBPF needs {' and '.join(lacking)}: run as root or grant them")
     source = find_source(max_flows, find_namespaces=find_namespaces)
     node = Pins(Path(folder)) if folder else None
-    pins = _current_set(node, source) if node else None
-    loaded = _found(pins, source) if pins else None
-    if loaded is None:
-        loaded = _start(source, pins, node)
-    for each in node.sets() if node else ():
-        _detach_all_but(source.version, each, keep=pins is not None and each == pins)
+    pins, maps = _current_set(node, source) if node else (None, {})
+    if pins and maps and _control(maps).active_program == source.number:
+        loaded = _found(pins, maps, source)
+    else:
+        loaded = _start(source, maps, pins, node)
+    if node:
+        _detach_others(node, pins, source.version)
     if source.own_process_namespace:
         for slot, inode in ((OF_NODE, 0), (OWN, source.own_process_namespace)):
             write_value(loaded.maps[PROCESS_MAP], ctypes.c_uint32(slot), ctypes.c_uint32(inode))
-    is_pinned = pins is not None and not loaded.unpinned
     answer = {
         "maps": list(loaded.maps),
         "attached": list(loaded.attached),
         "programs": list(loaded.programs),
         "missing": loaded.missing | source.missing,
         "unpinned": loaded.unpinned,
-        "pins": str(pins.folder) if pins and is_pinned else "",
+        "pins": str(pins.folder) if pins and not loaded.unpinned else "",
     }
     descriptors = (loaded.maps, loaded.attached, loaded.programs)
     return answer, [each for kind in descriptors for each in kind.values()]
 
 
-def _current_set(node: Pins, source: Source) -> Pins:
+def _current_set(node: Pins, source: Source) -> tuple[Pins, dict[str, int]]:
     """The pinned maps that are of this layout and counted into, or a folder for new ones.
 
     Maps into which nothing counts any longer, or not all of a version, are only still to be
@@ -139,17 +139,14 @@ def _current_set(node: Pins, source: Source) -> Pins:
             each.remove_all()  # of a collector that was killed before it counted
         elif _control(maps).active_program == source.number:
             if each.names(f"link-{source.version}-") == each.names(f"program-{source.version}-"):
-                return each
+                return each, maps
         elif _control(maps).active_program:
-            return each
-    return node.new_set(source.layout)
+            return each, maps
+    return node.new_set(source.layout), {}
 
 
-def _found(pins: Pins, source: Source) -> Loaded | None:
-    """What is pinned, if it is this version."""
-    maps = pins.get_all("map-")
-    if not maps or _control(maps).active_program != source.number:
-        return None
+def _found(pins: Pins, maps: dict[str, int], source: Source) -> Loaded:
+    """What is pinned of this version."""
     attached = pins.get_all(f"link-{source.version}-")
     programs = pins.get_all(f"program-{source.version}-")
     missing = {
@@ -179,9 +176,10 @@ def _compiled(bcc: Any, source: Source, pinned: Mapping[str, int]) -> tuple[Any,
     return program, maps
 
 
-def _start(source: Source, pins: Pins | None, node: Pins | None) -> Loaded:
+def _start(
+    source: Source, pinned: Mapping[str, int], pins: Pins | None, node: Pins | None
+) -> Loaded:
     """Compile and attach the programs, and let them count, with the maps that are pinned if any."""
-    pinned = pins.get_all("map-") if pins else {}
     if pins:  # an earlier copy of these programs; it is detached long before they are compiled
         pins.remove(f"link-{source.version}-*")
     bcc = _bcc()
@@ -222,10 +220,13 @@ def _end(other: Pins, maps: Mapping[str, int]) -> None:
             copy_entries(ended["sockets"], maps["sockets"])
 
 
-def _detach_all_but(version: str, pins: Pins, *, keep: bool) -> None:
+def _detach_others(node: Pins, current: Pins | None, version: str) -> None:
     """Detach the versions that no longer count; what is in their maps is still to be published."""
-    for kind in ("link", "program"):
-        pins.remove(f"{kind}-*", keep=version if keep else "\0")
+    for each in node.sets():
+        for kind in ("link", "program"):
+            for name in each.names(f"{kind}-"):
+                if each != current or not name.startswith(version):
+                    each.remove(f"{kind}-{name}")
 
 
 def _pin(

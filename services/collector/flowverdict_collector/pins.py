@@ -122,13 +122,6 @@ class Pins:
         folder.mkdir(mode=0o700)
         return Pins(folder)
 
-    def get(self, name: str) -> int | None:
-        """A descriptor of a pinned object; None if there is no such pin."""
-        try:
-            return _bpf_object(_GET, self.folder / name)
-        except FileNotFoundError:
-            return None
-
     def names(self, prefix: str) -> list[str]:
         """The rest of each name that begins with `prefix`."""
         return sorted(each.name.removeprefix(prefix) for each in self.folder.glob(f"{prefix}*"))
@@ -148,11 +141,10 @@ class Pins:
         self.remove(name)
         _bpf_object(_PIN, self.folder / name, descriptor)
 
-    def remove(self, pattern: str, keep: str = "\0") -> None:
-        """Remove the pins that match `pattern`, but not those with `keep` in their name."""
+    def remove(self, pattern: str) -> None:
+        """Remove the pins that match `pattern`."""
         for path in self.folder.glob(pattern):
-            if keep not in path.name:
-                path.unlink()
+            path.unlink()
 
     def remove_node(self) -> None:
         """Remove every pin of the node, and the folders above if no other node has any."""

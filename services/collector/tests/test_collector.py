@@ -16,6 +16,7 @@ from conftest import COLLECTOR, Collector, NatsServer, eventually
 from flowverdict_contracts import raw, raw_records
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_lab.free_port import free_port
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.pipeline import stop_process
 
@@ -208,9 +209,7 @@ async def test_a_refused_connection_is_a_failed_open_and_a_reset(
     collector: Collector, nats_client: Client
 ) -> None:
     await collector.listen(nats_client)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_port()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
     await eventually(lambda: len(collector.of_port(port)) >= 2)
@@ -226,9 +225,7 @@ async def test_a_multipath_connection_that_is_refused_has_no_counts_of_its_own(
 ) -> None:
     """Its socket is not a tcp_sock; what it sends is counted on the subflow, which is one."""
     await collector.listen(nats_client)
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))
-        port = unused.getsockname()[1]
+    port = free_port()
     for _ in range(40):
         with (
             socket.socket(socket.AF_INET, socket.SOCK_STREAM, IPPROTO_MPTCP) as client,
