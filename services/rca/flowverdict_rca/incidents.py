@@ -8,6 +8,9 @@ An incident is always in one of four states (`Incident.state`):
                its own
     clearing   not found in the latest windows; resolved, and forgotten, after `resolve_after`
 
+A window in which its flows fail, but for what has just changed around them, tells nothing about an
+open incident: it stays as it was.
+
     new -> pending -> open <-> contested
               |         |          |
               v         v          v
@@ -18,7 +21,7 @@ same verdicts with the same ids.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -89,13 +92,16 @@ def _key(causes: Sequence[Cause]) -> tuple[str, str]:
     return (causes[0].kind, causes[0].name) if causes else ("", "")
 
 
-def _sample(pairs: Sequence[Pair]) -> frozenset[str]:
+def _hashes(pairs: Iterable[Pair]) -> frozenset[str]:
+    return frozenset(_digest(f"{pair.src} -> {pair.dst}") for pair in pairs)
+
+
+def _sample(pairs: Iterable[Pair]) -> frozenset[str]:
     """Hashes of the pairs, only the smallest if there are many: the overlap of two samples
     estimates that of the full sets (Broder, 1997), and the state stays small however much of a
     cluster fails.
     """
-    hashes = (_digest(f"{pair.src} -> {pair.dst}") for pair in pairs)
-    return frozenset(sorted(hashes)[:_SAMPLED_FLOWS])
+    return frozenset(sorted(_hashes(pairs))[:_SAMPLED_FLOWS])
 
 
 def _digest(text: str) -> str:
@@ -147,9 +153,12 @@ class Incidents:
                     incident.causes,
                     found.positions,
                 )
+        aftermath = _hashes(judgement.decisions.pairs(judgement.aftermath))
         for incident in before:
             clear = incident.clear + 1
-            if clear < self._settings.resolve_after:
+            if incident.state != "pending" and incident.flows & aftermath:
+                now.append(incident)
+            elif clear < self._settings.resolve_after:
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))
             elif incident.state != "pending":
                 yield verdict(

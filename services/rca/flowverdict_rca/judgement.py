@@ -34,10 +34,15 @@ _SHOWN_FLOWS = 20
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """The status of each pair of a window, and the findings behind the failing ones."""
+    """The status of each pair of a window, and the findings behind the failing ones.
+
+    Attributes:
+        aftermath: positions of pairs that would fail, but for what has just changed around them.
+    """
 
     decisions: Decisions
     findings: tuple[Finding, ...]
+    aftermath: Numbers
     settings: RcaSettings
 
     @property
@@ -56,8 +61,8 @@ def judge(window: Window, settings: RcaSettings) -> Judgement:
     decisions = decide(window, settings)
     alone = heard_alone(decisions)
     known = tuple(known_causes(decisions, alone))
-    decisions = without_aftermath(decisions, known, alone)
-    return Judgement(decisions, tuple(findings(decisions, known)), settings)
+    decisions, aftermath = without_aftermath(decisions, known, alone)
+    return Judgement(decisions, tuple(findings(decisions, known)), aftermath, settings)
 
 
 def verdict(

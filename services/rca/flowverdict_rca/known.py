@@ -105,8 +105,8 @@ def known_causes(decisions: Decisions, alone: Alone | None) -> Iterator[KnownCau
 
 def without_aftermath(
     decisions: Decisions, known: Iterable[KnownCause], alone: Alone | None
-) -> Decisions:
-    """The decisions, with pairs undecided that fail because of what has just changed.
+) -> tuple[Decisions, Numbers]:
+    """The decisions, with pairs undecided that fail because of what has just changed, and which.
 
     These are the failing pairs of services whose pods are moving, of nodes whose connections still
     recover, and of the only node that is heard: until it is known whether that one is cut off or
@@ -123,7 +123,7 @@ def without_aftermath(
     for each in known:
         undecided[each.explained] = False
     status = np.where(undecided, PairStatus.UNDECIDED, decisions.status)
-    return replace(decisions, status=status)
+    return replace(decisions, status=status), np.flatnonzero(undecided)
 
 
 def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCause | None:

@@ -149,6 +149,25 @@ def test_flows_that_recover_late_after_a_node_was_cut_off_are_no_incident_of_the
     assert not cluster.judgements[-1].failing.size
 
 
+def test_a_fault_that_goes_on_while_a_collector_restarts_stays_one_incident() -> None:
+    bad = flow("a@n1", "c@n2", True), flow("b@n1", "c@n2", True), flow("e@n3", "c@n2", True)
+    rows = {
+        "n1": [flow("a@n1", "b@n1"), flow("b@n1", "a@n1"), flow("a@n1", "e@n3"), *bad[:2]],
+        "n2": [flow("c@n2", "a@n1", True), flow("d@n2", "a@n1"), flow("d@n2", "e@n3")],
+        "n3": [flow("e@n3", "a@n1"), bad[2]],
+    }
+    cluster = Cluster()
+    cluster.passes(20, n1=rows["n1"], n2=rows["n2"], n3=rows["n3"])
+    stopped = cluster.second
+    cluster.passes(7, n1=rows["n1"], n3=rows["n3"])
+    cluster.report("n2", rows["n2"] * 7, since=stopped)
+    cluster.passes(40, n1=rows["n1"], n2=rows["n2"], n3=rows["n3"])
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert {str(each.causes[0]) for each in verdicts} == {"pod default/c"}
+    assert [each.status for each in verdicts if each.status != "ongoing"] == ["opened"]
+
+
 def test_what_fails_long_after_a_node_was_heard_again_is_judged() -> None:
     cluster = cluster_after_n2_was_cut_off(20)
     cluster.passes(60, n1=N1, n2=N2, n3=N3)
