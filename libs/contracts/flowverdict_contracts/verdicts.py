@@ -152,7 +152,10 @@ class TimeWindow(_Record, frozen=True, kw_only=True):
 
 
 class FlowCounts(_Record, frozen=True, kw_only=True):
-    """Directed pairs of endpoints in the window; `undecided` sent too little to be judged."""
+    """Directed pairs of endpoints in the window; `undecided` sent too little to be judged.
+
+    If losses are below the threshold, the pairs that show them are the failing ones.
+    """
 
     failing: Count
     ok: Count
@@ -229,7 +232,8 @@ class Verdict(_Record, frozen=True, kw_only=True):
         enough_evidence: False if flows fail but no cause stands out; `causes` is then empty.
         causes: best first. The first is the verdict, the others fit less well.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
-        severity: `warning` if no cause stands out, or if the cause needs nobody at night.
+        severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
+            below the threshold, for example.
         fail_ratio: the threshold: a flow fails above this retransmission ratio.
         half_open: endpoints with connection requests that never completed, worst first.
     """

@@ -1,19 +1,24 @@
 """What can be at fault when a pair of endpoints fails."""
 
 from collections.abc import Iterator
+from typing import Literal
 
-from flowverdict_contracts.verdicts import Component, ComponentEnd, Direction, EndKind, Kind
+from flowverdict_contracts.verdicts import Component, ComponentEnd, Direction, EndKind
 from flowverdict_flows.endpoint import Endpoint
 
 __all__ = [
     "Role",
+    "both_ways",
     "component_of",
     "components_of",
+    "is_part",
     "link_between",
     "link_from_to",
     "node_link_between",
     "node_link_from_to",
     "parts_of",
+    "path_between",
+    "path_from_to",
     "roles_of",
 ]
 
@@ -31,34 +36,44 @@ def component_of(endpoint: Endpoint) -> Component:
     return _single(endpoint.kind, endpoint.namespace, endpoint.name)
 
 
-def _between(kind: Kind, one: Component, other: Component) -> Component:
+def path_between(kind: Literal["link", "node_link"], one: Component, other: Component) -> Component:
+    """The path between two components, both ways."""
     first, second = sorted((one, other), key=lambda each: (each.name, each.kind))
     name = f"{first.name} <-> {second.name}"
     return Component(kind=kind, name=name, ends=(*first.ends, *second.ends))
 
 
-def _from_to(kind: Kind, src: Component, dst: Component) -> Component:
+def path_from_to(kind: Literal["link", "node_link"], src: Component, dst: Component) -> Component:
+    """The path from one component to another."""
     return Component(kind=kind, name=f"{src.name} -> {dst.name}", ends=(*src.ends, *dst.ends))
+
+
+def both_ways(component: Component) -> Component:
+    """The same path without a direction; any other component as it is."""
+    if component.kind not in ("link", "node_link"):
+        return component
+    one, other = (_single(each.kind, each.namespace, each.name) for each in component.ends)
+    return path_between(component.kind, one, other)
 
 
 def link_between(one: Endpoint, other: Endpoint) -> Component:
     """The path between two endpoints, both ways."""
-    return _between("link", component_of(one), component_of(other))
+    return path_between("link", component_of(one), component_of(other))
 
 
 def link_from_to(src: Endpoint, dst: Endpoint) -> Component:
     """The path from one endpoint to another."""
-    return _from_to("link", component_of(src), component_of(dst))
+    return path_from_to("link", component_of(src), component_of(dst))
 
 
 def node_link_between(one: str, other: str) -> Component:
     """The path between two nodes, by their names, both ways."""
-    return _between("node_link", _single("node", "", one), _single("node", "", other))
+    return path_between("node_link", _single("node", "", one), _single("node", "", other))
 
 
 def node_link_from_to(src: str, dst: str) -> Component:
     """The path from one node to another, by their names."""
-    return _from_to("node_link", _single("node", "", src), _single("node", "", dst))
+    return path_from_to("node_link", _single("node", "", src), _single("node", "", dst))
 
 
 def parts_of(endpoint: Endpoint) -> Iterator[Component]:
@@ -68,6 +83,16 @@ def parts_of(endpoint: Endpoint) -> Iterator[Component]:
         yield _single("workload", endpoint.namespace, endpoint.workload)
     if endpoint.node and endpoint.kind != "node":
         yield _single("node", "", endpoint.node)
+
+
+def is_part(endpoint: Endpoint, named: ComponentEnd) -> bool:
+    """Whether `named` is this endpoint, its workload or its node."""
+    if named.kind == "workload":
+        return (endpoint.namespace, endpoint.workload) == (named.namespace, named.name)
+    if named.kind == "node":
+        return endpoint.node == named.name
+    its_own = endpoint.kind, endpoint.namespace, endpoint.name
+    return its_own == (named.kind, named.namespace, named.name)
 
 
 def components_of(src: Endpoint, dst: Endpoint) -> Iterator[Component]:

@@ -2,6 +2,7 @@
 
 `command`    the command line.
 `server`     the service; `state` what it saves in NATS so that a restart loses nothing.
+`window_judge` judges short and long windows, and knows what is open and what is normal.
 `panes`      groups enriched rows into windows by event time; decides when one is complete.
 `nodes`      which nodes report, which are silent, which have just been heard again.
 `unready`    for how long services have been without a ready endpoint.
@@ -14,6 +15,7 @@
 `engine`     `localise` and `learn`: the components behind the bad counts of any table.
 `mining`     association rules over pairs (Apriori).
 `judgement`  the judgement of a window, and the verdict document; `summary` its summary.
+`low_loss`   judges losses too low to make a flow fail; `window_table` the table it does that with.
 `incidents`  turns judgements over time into verdicts: opened, ongoing, resolved.
 `offline`    the command `analyse`; `series` reads the file.
 `prometheus` the command `fetch`.

@@ -11,6 +11,10 @@ An incident is always in one of four states (`Incident.state`):
 A window in which its flows fail, but for what has just changed around them, tells nothing about an
 open incident: it stays as it was.
 
+Long windows have incidents of their own, about losses that short windows do not show, or not
+always: what those find in the same place belongs to them. What short windows show well is no second
+incident.
+
     new -> pending -> open <-> contested
               |         |          |
               v         v          v
@@ -30,15 +34,22 @@ import numpy as np
 
 from flowverdict_contracts.verdicts import Cause, Verdict, VerdictStatus
 from flowverdict_flows.components import components_of
-from flowverdict_flows.pairs import Numbers
+from flowverdict_flows.pairs import Numbers, ratios_of
+from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.judgement import Judgement, verdict
 from flowverdict_rca.settings import RcaSettings
-from flowverdict_rca.window import Pair
+from flowverdict_rca.window import COUNTS, Pair
 
 __all__ = ["Incident", "Incidents"]
 
 
 _SAMPLED_FLOWS = 500
+
+_LONG_WINDOWS = 2
+"""In a row, with the same cause or without it, before an incident is opened or resolved."""
+
+_NEAR = 2.0
+"""Losses below twice the threshold can be below it by chance at times."""
 
 
 class Incident(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +63,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         rival: what the last windows blamed instead, and in `rival_windows` how many in a row.
         clear: windows in a row without it.
         opened_ns: end of the window in which it opened, 0 before that.
+        is_long: whether long windows found it; only they resolve it.
     """
 
     id: str
@@ -62,6 +74,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     rival_windows: int = 0
     clear: int = 0
     opened_ns: int = 0
+    is_long: bool = False
 
     @property
     def blamed(self) -> tuple[str, str]:
@@ -134,12 +147,20 @@ class Incidents:
 
     def judge(self, judgement: Judgement) -> Iterator[Verdict]:
         """The verdicts on a window: most convincing findings first, resolved incidents last."""
-        before, now = list(self._known), []
+        before = [each for each in self._known if each.is_long == judgement.is_long]
+        others = [each for each in self._known if each.is_long != judgement.is_long]
+        now = []
         for found in _found(judgement):
-            match = _match(before, found)
-            if match:
+            visible = (each for each in others if judgement.is_long or each.state != "pending")
+            match = _match([*before, *visible], found)
+            if match in before:
                 before.remove(match)
-            incident = self._next(match, found, judgement.window.end_ns)
+            elif match in others:
+                others.remove(match)
+                if judgement.is_long:
+                    others.append(self._confirmed(match, judgement, found))
+                    continue
+            incident = self._next(match, found, judgement)
             now.append(incident)
             if incident.state != "pending":
                 status: VerdictStatus = (
@@ -154,11 +175,12 @@ class Incidents:
                     found.positions,
                 )
         aftermath = _hashes(judgement.decisions.pairs(judgement.aftermath))
+        resolve_after = _LONG_WINDOWS if judgement.is_long else self._settings.resolve_after
         for incident in before:
             clear = incident.clear + 1
             if incident.state != "pending" and incident.flows & aftermath:
                 now.append(incident)
-            elif clear < self._settings.resolve_after:
+            elif clear < resolve_after:
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))
             elif incident.state != "pending":
                 yield verdict(
@@ -169,10 +191,22 @@ class Incidents:
                     incident.causes,
                     np.empty(0, np.int64),
                 )
-        self._known = tuple(now)
+        self._known = (*now, *others)
 
-    def _next(self, match: Incident | None, found: _Found, end_ns: int) -> Incident:
+    def _confirmed(self, match: Incident, judgement: Judgement, found: _Found) -> Incident:
+        """An incident of short windows that a long one found, too.
+
+        If its losses are near the threshold, short windows will not always show it: from now on
+        the long ones decide when it is resolved.
+        """
+        evidence = judgement.decisions.evidence[found.positions].sum(axis=0, keepdims=True)
+        ratio = float(ratios_of(RETRANSMISSION_RATIO, evidence, COUNTS)[0])
+        is_near = match.state != "pending" and ratio < _NEAR * self._settings.fail_ratio
+        return msgspec.structs.replace(match, is_long=is_near)
+
+    def _next(self, match: Incident | None, found: _Found, judgement: Judgement) -> Incident:
         """The incident as of this window."""
+        end_ns = judgement.window.end_ns
         if match is None:
             identity = f"{end_ns} {_key(found.causes)} {sorted(found.flows)}"
             match = Incident(
@@ -180,6 +214,7 @@ class Incidents:
                 causes=found.causes,
                 flows=found.flows,
                 windows=0,
+                is_long=judgement.is_long,
             )
         key = _key(found.causes)
         if key == match.blamed or (match.state == "pending" and match.windows == 0):
@@ -189,7 +224,8 @@ class Incidents:
             causes, windows, rival = match.causes, match.windows, key
             if rivals >= self._windows_to_replace(match, found):
                 causes, windows, rival, rivals = found.causes, rivals, ("", ""), 0
-        opens = match.state == "pending" and not rivals and windows >= self._windows_to_open(found)
+        enough = _LONG_WINDOWS if judgement.is_long else self._windows_to_open(found)
+        opens = match.state == "pending" and not rivals and windows >= enough
         return Incident(
             id=match.id,
             causes=causes,
@@ -198,6 +234,7 @@ class Incidents:
             rival=rival,
             rival_windows=rivals,
             opened_ns=end_ns if opens else match.opened_ns,
+            is_long=match.is_long,
         )
 
     def _windows_to_open(self, found: _Found) -> int:

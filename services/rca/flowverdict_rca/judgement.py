@@ -38,12 +38,19 @@ class Judgement:
 
     Attributes:
         aftermath: positions of pairs that would fail, but for what has just changed around them.
+        usual_ratio: of a long window the retransmission ratio of the pairs that no cause covers.
     """
 
     decisions: Decisions
     findings: tuple[Finding, ...]
     aftermath: Numbers
     settings: RcaSettings
+    usual_ratio: float | None = None
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is about losses in a long window, most of them too low to make a flow fail."""
+        return self.usual_ratio is not None
 
     @property
     def window(self) -> Window:
@@ -87,12 +94,14 @@ def verdict(
     pairs = list(decisions.pairs(explained))
     if status == "resolved":
         text = summary.resolved(causes)
+    elif causes and judgement.usual_ratio is not None:
+        text = summary.loses(causes[0], decisions.evidence[explained], judgement.usual_ratio)
     elif causes:
         text = summary.blamed(causes[0], decisions.evidence[explained], flows, judgement.settings)
     else:
         text = summary.undetermined(flows)
     return Verdict(
-        id=f"{incident_id}/{window.end_ns}",
+        id=f"{incident_id}/{window.end_ns}{'/long' if judgement.is_long else ''}",
         incident_id=incident_id,
         status=status,
         opened_at=to_rfc3339(opened_ns),
@@ -102,7 +111,7 @@ def verdict(
         causes=causes,
         rules=failure_rules(_transactions(decisions), judgement.settings.miner),
         conditions=_conditions(judgement, explained, pairs, causes),
-        severity=_severity(causes, len(explained)),
+        severity="warning" if judgement.is_long else _severity(causes, len(explained)),
         fail_ratio=judgement.settings.fail_ratio,
         flows=flows,
         failing_flows=tuple(_failing_flow(pair) for pair in _worst(pairs)),
@@ -152,7 +161,8 @@ def _conditions(
     evidence, settings = judgement.decisions.evidence[explained], judgement.settings
     named = {str(end) for pair in pairs for end in (pair.src, pair.dst)}
     seen: dict[Condition, bool] = {
-        "HIGH_RETRANSMISSION_RATIO": bool(retransmits(evidence, settings).any()),
+        "HIGH_RETRANSMISSION_RATIO": (judgement.is_long and bool(pairs))
+        or bool(retransmits(evidence, settings).any()),
         "CONNECT_FAILURE": bool(cannot_connect(evidence, settings).any()),
         "PACKET_DROPS": any(pair.drops for pair in pairs),
         "HALF_OPEN": any(each.name in named for each in judgement.decisions.half_open),

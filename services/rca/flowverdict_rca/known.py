@@ -34,6 +34,7 @@ class KnownCause:
         reported: what the cluster reports, as part of a sentence.
         direction: of its flows.
         explained, contradicting: positions of the failing and of the OK pairs it takes part in.
+        alternatives: components that cannot be told apart from it.
     """
 
     component: Component
@@ -41,6 +42,7 @@ class KnownCause:
     direction: Direction
     explained: Numbers
     contradicting: Numbers
+    alternatives: tuple[Component, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

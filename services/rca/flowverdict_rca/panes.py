@@ -1,7 +1,8 @@
 """Groups enriched rows into windows by event time.
 
 A pane is a fixed length of time; a window is the last few panes. A pane is judged once every node
-that reports has passed its end, or a slow node has been waited for long enough.
+that reports has passed its end, or a slow node has been waited for long enough. Long windows, of
+many panes, do not overlap.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ class _Pane:
     numbers: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
     addresses: dict[Endpoint, set[str]] = field(default_factory=dict)
     conditions: dict[Endpoint, str] = field(default_factory=dict)
+    unsettled: dict[Endpoint, str] = field(default_factory=dict)  # with a condition at any time
     nodes: set[str] = field(default_factory=set)
     caught_up: dict[str, int] = field(default_factory=dict)  # node to the start of its interval
     lost_flow_updates: int = 0
@@ -52,6 +54,8 @@ class _Pane:
         for each in seen:
             self.addresses.setdefault(each.endpoint, set()).add(each.address)
             self.conditions[each.endpoint] = each.condition
+            if each.condition:
+                self.unsettled[each.endpoint] = each.condition
 
     def counts(self, numbers: Numbers) -> Numbers:
         """The rows of `sums` for these pairs."""
@@ -83,8 +87,11 @@ class Panes:
     ) -> None:
         self._length = int(settings.pane_seconds * _SECOND)
         self._per_window = settings.window_panes
+        self._per_long = settings.long_window_panes
         self._pairs = EndpointPairs()
         self._panes: dict[int, _Pane] = {}
+        self._longs: dict[int, _Pane] = {}
+        self._long_window: Window | None = None
         self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
         self._nodes = Nodes(settings, heard, gaps)
@@ -105,15 +112,20 @@ class Panes:
         if index < self._next and sequence > self._seen_until:
             self._rows_late += batch.num_rows
             self._too_late.add(sequence)
-        if index <= self._next - self._per_window or sequence in self._too_late:
+        longs = index // self._per_long
+        panes = []
+        if index > self._next - self._per_window and sequence not in self._too_late:
+            panes.append(self._panes.setdefault(index, _Pane(sequence)))
+        if longs >= self._next // self._per_long:
+            panes.append(self._longs.setdefault(longs, _Pane(sequence)))
+        if not panes:
             return
-        pane = self._panes.get(index)
-        if pane is None:
-            pane = self._panes[index] = _Pane(sequence)
-        pane.first_sequence = min(pane.first_sequence, sequence)
-        pane.add(header, self._pairs.group(batch), self._pairs.seen)
-        if is_gap:
-            pane.caught_up[header.node] = header.start_ns
+        rows = self._pairs.group(batch)
+        for pane in panes:
+            pane.first_sequence = min(pane.first_sequence, sequence)
+            pane.add(header, rows, self._pairs.seen)
+            if is_gap:
+                pane.caught_up[header.node] = header.start_ns
         for each in self._pairs.seen:
             if each.service:
                 service = Endpoint("service", each.endpoint.namespace, each.service)
@@ -125,12 +137,24 @@ class Panes:
             window = self._window(self._next)
             self._next += 1
             self._rows_late = 0
+            self._long_window = self._complete_long_window()
             for index in [each for each in self._panes if each <= self._next - self._per_window]:
                 del self._panes[index]
+            for index in [each for each in self._longs if each < self._next // self._per_long]:
+                del self._longs[index]
             self._too_late = set(self.too_late)
             self._forget_pairs()
             yield window
             self._skip_empty()
+
+    @property
+    def long_window(self) -> Window | None:
+        """The long window that ends where the last window yielded does, if one does.
+
+        Its `panes` are one, and its conditions those that were reported at any time in it; nodes
+        that could not be heard for a part of it count as recovering.
+        """
+        return self._long_window
 
     @property
     def watermark_ns(self) -> int:
@@ -140,6 +164,12 @@ class Panes:
     @property
     def resume_from(self) -> int:
         """First stream sequence that a restart must read again."""
+        held = [pane.first_sequence for pane in (*self._panes.values(), *self._longs.values())]
+        return min(held, default=self._last_sequence + 1)
+
+    @property
+    def judged_until(self) -> int:
+        """First sequence that the next windows need; long ones may need earlier ones."""
         held = [pane.first_sequence for pane in self._panes.values()]
         return min(held, default=self._last_sequence + 1)
 
@@ -178,26 +208,45 @@ class Panes:
 
     def _forget_pairs(self) -> None:
         """Free the numbers of pairs that are in no pane any more, once there are many."""
-        none = np.empty(0, np.int64)
-        held = np.unique(np.concatenate([none, *(each.numbers for each in self._panes.values())]))
+        none, panes = np.empty(0, np.int64), (*self._panes.values(), *self._longs.values())
+        held = np.unique(np.concatenate([none, *(each.numbers for each in panes)]))
         if len(self._pairs) > 2 * len(held) + _SPARE_PAIRS:
             self._pairs.forget(np.setdiff1d(self._pairs.numbers(), held))
 
     def _window(self, last: int) -> Window:
         indices = range(last, last - self._per_window, -1)
         panes = [self._panes.get(index) or _Pane(0) for index in indices]
+        end = (last + 1) * self._length
+        start = end - self._per_window * self._length
+        return self._window_of(panes, start, end, self._facts(panes, end))
+
+    def _complete_long_window(self) -> Window | None:
+        assert self._next is not None
+        pane = self._longs.get(self._next // self._per_long - 1)
+        if pane is None or self._next % self._per_long:
+            return None
+        end = self._next * self._length
+        facts = Facts(
+            conditions=pane.unsettled,
+            backends=self._known_backends(end),
+            recovering=frozenset({*self._nodes.recovering(end), *pane.caught_up}),
+        )
+        return self._window_of([pane], end - self._per_long * self._length, end, facts)
+
+    def _window_of(
+        self, panes: Sequence[_Pane], start_ns: int, end_ns: int, facts: Facts
+    ) -> Window:
         numbers = np.unique(np.concatenate([pane.numbers for pane in panes]))
         counts = np.stack([pane.counts(numbers) for pane in panes])
         rtt_us = np.zeros(len(numbers), np.int64)
         for readings in counts[::-1, :, -1]:
             rtt_us = np.where(readings > 0, readings, rtt_us)
         endpoints, src, dst = self._pairs.ends(numbers)
-        end = (last + 1) * self._length
         reporting = set().union(*(pane.nodes for pane in panes))
-        known = set(self._nodes.heard(end))
+        known = set(self._nodes.heard(end_ns))
         return Window(
-            start_ns=end - self._per_window * self._length,
-            end_ns=end,
+            start_ns=start_ns,
+            end_ns=end_ns,
             endpoints=endpoints,
             src=src,
             dst=dst,
@@ -214,7 +263,7 @@ class Panes:
                 lost_sockets=sum(pane.lost_sockets for pane in panes),
                 rows_late=self._rows_late,
             ),
-            facts=self._facts(panes, end),
+            facts=facts,
         )
 
     def _facts(self, panes: Sequence[_Pane], end_ns: int) -> Facts:
@@ -226,16 +275,20 @@ class Panes:
             # A flow may have failed because of a condition that has ended since.
             conditions |= {each: text for each, text in pane.conditions.items() if text}
             caught_up |= pane.caught_up
+        return Facts(
+            conditions=conditions,
+            briefly_unready=self._unready.brief(),
+            backends=self._known_backends(end_ns),
+            silent=self._nodes.silent(end_ns, caught_up),
+            recovering=frozenset(self._nodes.recovering(end_ns)),
+        )
+
+    def _known_backends(self, end_ns: int) -> dict[Endpoint, frozenset[Endpoint]]:
+        """The pods of each service that have been seen lately; the others are forgotten."""
         for service, pods in list(self._backends.items()):
             kept = {pod: at for pod, at in pods.items() if at > end_ns - KNOWN_NS}
             if kept:
                 self._backends[service] = kept
             else:
                 del self._backends[service]
-        return Facts(
-            conditions=conditions,
-            briefly_unready=self._unready.brief(),
-            backends={service: frozenset(pods) for service, pods in self._backends.items()},
-            silent=self._nodes.silent(end_ns, caught_up),
-            recovering=frozenset(self._nodes.recovering(end_ns)),
-        )
+        return {service: frozenset(pods) for service, pods in self._backends.items()}

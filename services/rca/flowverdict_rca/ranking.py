@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowverdict_contracts.verdicts import Cause, Component, Direction
+from flowverdict_flows.components import is_part
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.backends import attribute_to_backends
@@ -139,7 +140,7 @@ def _other_way(best: _Suspect, window: Window) -> Mask:
 def _reported(known: KnownCause, failing: int, decisions: Decisions) -> Finding:
     bad, ok = len(known.explained), len(known.contradicting)
     suspect = _Suspect(
-        (known.component,),
+        (known.component, *known.alternatives),
         {known.component: [known.direction]},
         _score(bad / (bad + ok), bad / failing),
         known.explained,
@@ -235,14 +236,7 @@ def _cause(
 
 def _is_part(end: Endpoint, component: Component) -> bool:
     """Whether `component` is this endpoint, its workload or its node."""
-    if len(component.ends) != 1:
-        return False
-    (named,) = component.ends
-    if named.kind == "workload":
-        return (end.namespace, end.workload) == (named.namespace, named.name)
-    if named.kind == "node":
-        return end.node == named.name
-    return (end.kind, end.namespace, end.name) == (named.kind, named.namespace, named.name)
+    return len(component.ends) == 1 and is_part(end, component.ends[0])
 
 
 def _endpoints_of(component: Component, pairs: Numbers, window: Window) -> set[Endpoint]:

@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
+import pandas as pd
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
@@ -13,12 +15,13 @@ from prometheus_client import Counter, Gauge, Histogram
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS, SUBJECT_VERDICTS
-from flowverdict_rca.incidents import Incidents
-from flowverdict_rca.judgement import judge
+from flowverdict_contracts.verdicts import Verdict
+from flowverdict_rca.engine.baseline import learn
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_rca.window import Window
+from flowverdict_rca.window_judge import WindowJudge
 from flowverdict_runtime.consumer import consume, reject
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.lifecycle import Service
@@ -71,14 +74,14 @@ class Judging:
         self.pull = pull
         self._jetstream = jetstream
         self._context = context
-        self._settings = settings
         self._store = store
         self._stream_created = state.stream_created
-        self._incidents = Incidents(settings, state.incidents)
+        self._judge = WindowJudge(settings, state.incidents)
         self._panes = Panes(
             settings, state.watermark_ns, state.seen_until, state.too_late,
             heard=state.heard, gaps=state.gaps,
         )  # fmt: skip
+        self._learning: asyncio.Task[None] | None = None
         self._held: list[tuple[int, Msg]] = []
 
     @classmethod
@@ -108,7 +111,9 @@ class Judging:
         await store.save(state)  # whoever else is running stops now, at its next save
         log.info("reading from sequence %d", state.resume_from)
         pull = await _subscribe(jetstream, state.resume_from)
-        return cls(jetstream, context, settings, pull, store, state)
+        judging = cls(jetstream, context, settings, pull, store, state)
+        judging._judge.expect(await store.baseline())
+        return judging
 
     def check_only_worker(self, stored: StateStore) -> None:
         """Raises CannotRun if another worker has saved its state since."""
@@ -149,8 +154,12 @@ class Judging:
         """Publish verdicts on complete windows, save the state, then acknowledge its messages."""
         judged = False
         for window in self._panes.windows():
-            if not await self._judge(window):
+            if not await self._publish(self._judge.judge, window):
                 return  # stopping, with a verdict that NATS did not store: judged again next time
+            long_window = self._panes.long_window
+            if long_window and not await self._publish(self._judge.judge_long, long_window):
+                return
+            self._learn()
             judged = True
         if not judged:
             return
@@ -159,7 +168,7 @@ class Judging:
             seen_until=self._panes.last_sequence,
             too_late=self._panes.too_late,
             watermark_ns=self._panes.watermark_ns,
-            incidents=self._incidents.known,
+            incidents=self._judge.known,
             stream_created=self._stream_created,
             heard=self._panes.heard,
             gaps=self._panes.gaps,
@@ -168,27 +177,42 @@ class Judging:
             return
         _WATERMARK.set(state.watermark_ns / 1e9)
         for sequence, message in self._held:
-            if sequence < state.resume_from:
+            if sequence < self._panes.judged_until:
                 with contextlib.suppress(*TRANSIENT_ERRORS):
                     await message.ack()
-        self._held = [each for each in self._held if each[0] >= state.resume_from]
+        self._held = [each for each in self._held if each[0] >= self._panes.judged_until]
 
     async def _save(self, state: State) -> bool:
         await self._store.save(state)
         return True
 
-    async def _judge(self, window: Window) -> bool:
-        """Publish a window's verdicts; False if NATS did not store one."""
+    def _learn(self) -> None:
+        """Learn what is normal, beside everything else, if it is time to."""
+        tables = self._judge.to_learn_from()
+        if tables and (self._learning is None or self._learning.done()):
+            self._learning = asyncio.create_task(self._learn_from(tables))
+
+    async def _learn_from(self, tables: list[pd.DataFrame]) -> None:
+        try:
+            baseline = await asyncio.to_thread(learn, tables)
+            self._judge.expect(baseline)
+            await self._store.save_baseline(baseline)
+        except TRANSIENT_ERRORS:
+            pass  # saved the next time
+        except Exception:
+            log.exception("cannot learn what is normal")
+
+    async def _publish(self, judge: Callable[[Window], list[Verdict]], window: Window) -> bool:
+        """Judge a window and publish the verdicts; False if NATS did not store one."""
         try:
             with _JUDGING.time():
-                judgement = await asyncio.to_thread(judge, window, self._settings)
-                published = await asyncio.to_thread(list, self._incidents.judge(judgement))
+                published = await asyncio.to_thread(judge, window)
         except Exception:
             _FAILED_WINDOWS.inc()
             log.exception("cannot judge a window, skipping it")
             return True
         _WINDOWS.inc()
-        _OPEN.set(sum(each.state != "pending" for each in self._incidents.known))
+        _OPEN.set(sum(each.state != "pending" for each in self._judge.known))
         for verdict in published:
             headers = {"Nats-Msg-Id": verdict.id, "Flowverdict-Schema": verdicts.SCHEMA}
             body = verdicts.encode(verdict)

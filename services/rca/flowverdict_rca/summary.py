@@ -9,7 +9,7 @@ from flowverdict_rca.decisions import retransmits
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS
 
-__all__ = ["blamed", "percent", "resolved", "undetermined"]
+__all__ = ["blamed", "loses", "percent", "resolved", "undetermined"]
 
 _CHECK_LOSS = {
     "pod": "Check its interface, its CPU limit and its neighbours on the node.",
@@ -46,7 +46,6 @@ def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSett
 
     `evidence` has a row of `COUNTS` for each failing pair that the cause explains.
     """
-    place = f" on node {cause.node}" if cause.node and cause.kind != "node" else ""
     sums = evidence.sum(axis=0, keepdims=True)
     counts = dict(zip(COUNTS, sums[0].tolist(), strict=True))
     loses_data = bool(retransmits(sums, settings)[0])
@@ -55,14 +54,43 @@ def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSett
     if cause.reported:
         symptoms += f"; {cause.reported}"
     parts = [
-        f"{_capital(str(cause))}{place} is behind {len(evidence)} of {flows.failing} failing flows"
+        f"{_placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
-    if cause.alternatives:
-        alternatives = ", ".join(map(str, cause.alternatives))
-        parts.append(f"The evidence fits {alternatives} equally well.")
+    parts += _alternatives(cause)
     parts.append(_advice(cause, counts, loses_data, settings))
     return " ".join(parts)
+
+
+def loses(cause: Cause, evidence: Numbers, usual_ratio: float) -> str:
+    """What loses more than usual, though not enough to make its flows fail.
+
+    `evidence` has a row of `COUNTS` for each pair that shows it; `usual_ratio` is that of the flows
+    that the cause has nothing to do with.
+    """
+    counts = dict(zip(COUNTS, evidence.sum(axis=0).tolist(), strict=True))
+    count = len(evidence)
+    those = "flow" if count == 1 else "flows"
+    usual = "none" if not usual_ratio else percent(usual_ratio)
+    parts = [
+        f"{_placed(cause)} loses more than usual: "
+        f"{percent(RETRANSMISSION_RATIO.of(counts) or 0.0)} of the data segments of {count} {those}"
+        f"{_DIRECTION[cause.direction]} are retransmitted, against {usual} elsewhere."
+    ]
+    parts += _alternatives(cause)
+    parts.append(_CHECK_LOSS[cause.kind])
+    return " ".join(parts)
+
+
+def _placed(cause: Cause) -> str:
+    place = f" on node {cause.node}" if cause.node and cause.kind != "node" else ""
+    return f"{_capital(str(cause))}{place}"
+
+
+def _alternatives(cause: Cause) -> list[str]:
+    if not cause.alternatives:
+        return []
+    return [f"The evidence fits {', '.join(map(str, cause.alternatives))} equally well."]
 
 
 def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:

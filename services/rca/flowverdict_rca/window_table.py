@@ -1,0 +1,138 @@
+"""A window as a table for `localise`, and which of its pairs a component covers."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from flowverdict_contracts.verdicts import Component, Direction
+from flowverdict_flows.components import component_of, is_part, parts_of, path_from_to
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_rca.window import Window, total
+
+__all__ = ["component_at", "named_in", "pairs_of", "settled", "table_of"]
+
+Mask = npt.NDArray[np.bool_]
+
+_PARTS = ("pod", "workload", "node", "service")
+
+
+def settled(window: Window) -> Mask:
+    """Pairs between ends that are inside the cluster, and that stay as they are.
+
+    What is lost on the way to and from the Internet is usual there, and different for everyone.
+    """
+    facts = window.facts
+    of_end = [
+        each.kind != "external"
+        and not facts.conditions.get(each)
+        and not facts.nodes_of(each) & facts.recovering
+        for each in window.endpoints
+    ]
+    return _either(np.array(of_end, np.bool_), window, both=True)
+
+
+def table_of(window: Window, chosen: Mask) -> pd.DataFrame:
+    """The chosen pairs with what they sent and retransmitted, for `localise` and `learn`.
+
+    Columns hold components as `str(Component)`, a list of them for a service with several pods: it
+    is not known which of them answered.
+    """
+    services: dict[Endpoint, list[str]] = {}
+    for service, pods in window.facts.backends.items():
+        for pod in pods:
+            services.setdefault(pod, []).append(str(component_of(service)))
+    parts = [_parts(each, window) for each in window.endpoints]
+    for each, of_each in zip(window.endpoints, parts, strict=True):
+        if each in services:
+            of_each["service"] = services[each]
+    counts = window.panes[:, chosen].sum(axis=0)
+    columns: dict[str, Any] = {
+        "segments": total(counts, "data_segments_sent"),
+        "retransmits": total(counts, "retransmitted_data_segments"),
+    }
+    for name in _PARTS:
+        values = np.empty(len(parts), object)
+        values[:] = [of_each.get(name) for of_each in parts]
+        for end, at in (("src", window.src), ("dst", window.dst)):
+            columns[f"{end}_{name}"] = values[at[chosen]]
+    return pd.DataFrame(columns)
+
+
+def _parts(endpoint: Endpoint, window: Window) -> dict[str, str | list[str]]:
+    """What the columns say about one end."""
+    own = str(component_of(endpoint))
+    pods = sorted(window.facts.backends.get(endpoint, ()))
+    if not pods:
+        found: dict[str, str | list[str]] = {each.kind: str(each) for each in parts_of(endpoint)}
+        return found | {"pod": own}
+    of_pods: dict[str, str | list[str]] = {"service": own, "pod": [], "workload": [], "node": []}
+    for pod in pods:
+        for each in parts_of(pod):
+            values = of_pods[each.kind]
+            assert isinstance(values, list)
+            values.append(str(each))
+    return of_pods
+
+
+def named_in(window: Window) -> dict[str, Component]:
+    """Every component in the columns of its table, by the words for it."""
+
+    def components() -> Iterator[Component]:
+        for service, pods in window.facts.backends.items():
+            yield component_of(service)
+            for pod in pods:
+                yield from parts_of(pod)
+        for each in window.endpoints:
+            yield from parts_of(each)
+
+    return {str(each): each for each in components()}
+
+
+def component_at(
+    where: Mapping[str, str], named: Mapping[str, Component]
+) -> tuple[Component, Direction]:
+    """The component that a condition of `localise` describes, and which way its flows suffer."""
+    names, ends = tuple(where), [named[value] for value in where.values()]
+    if len(ends) == 2:
+        return path_from_to("node_link" if names[0] == "src_node" else "link", *ends), "both"
+    directions: dict[str, Direction] = {"src_pod": "sending", "dst_pod": "receiving"}
+    return ends[0], directions.get(names[0], "both")
+
+
+def pairs_of(component: Component, direction: Direction, window: Window) -> Mask:
+    """The pairs that a component takes part in; those of a service are those of its pods, too."""
+    ends = [
+        np.array([_is_at(each, window, component, which) for each in window.endpoints], np.bool_)
+        for which in range(len(component.ends))
+    ]
+    if len(ends) == 1:
+        (at,) = ends
+        if direction == "both":
+            return _either(at, window)
+        found: Mask = at[window.src if direction == "sending" else window.dst]
+        return found
+    this_way = ends[0][window.src] & ends[1][window.dst]
+    other_way = ends[1][window.src] & ends[0][window.dst]
+    both: Mask = this_way | other_way if " <-> " in component.name else this_way
+    return both
+
+
+def _is_at(endpoint: Endpoint, window: Window, component: Component, which: int) -> bool:
+    named = component.ends[which]
+    if is_part(endpoint, named):
+        return True
+    if named.kind != "service":
+        return False
+    service = Endpoint("service", named.namespace, named.name)
+    return endpoint in window.facts.backends.get(service, ())
+
+
+def _either(of_end: Mask, window: Window, *, both: bool = False) -> Mask:
+    if not len(of_end):
+        return np.zeros(0, np.bool_)
+    src, dst = of_end[window.src], of_end[window.dst]
+    found: Mask = src & dst if both else src | dst
+    return found
