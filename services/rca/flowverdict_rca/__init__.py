@@ -4,6 +4,7 @@
 `server`     the service; `state` what it saves in NATS so that a restart loses nothing.
 `window_judge` judges short and long windows, and knows what is open and what is normal.
 `panes`      groups enriched rows into windows by event time; decides when one is complete.
+`pane`       what was counted in one length of time.
 `nodes`      which nodes report, which are silent, which have just been heard again.
 `unready`    for how long services have been without a ready endpoint.
 `window`     a window as a table: what every pair counted in each pane.

@@ -6,17 +6,17 @@ many panes, do not overlap.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Coverage
-from flowverdict_flows.endpoint import Endpoint, Sighting
-from flowverdict_flows.pairs import EndpointPairs, Numbers, PairRows, PairSums
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.pairs import EndpointPairs
 from flowverdict_rca.facts import Facts
 from flowverdict_rca.nodes import KNOWN_NS, Nodes
+from flowverdict_rca.pane import Pane
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.unready import UnreadyServices
 from flowverdict_rca.window import COUNTS, Window
@@ -25,43 +25,6 @@ __all__ = ["Panes"]
 
 _SECOND = 1_000_000_000
 _SPARE_PAIRS = 1000
-
-
-@dataclass(slots=True)
-class _Pane:
-    """What was counted in one pane, by pair number; the last column of `sums` is the RTT."""
-
-    first_sequence: int
-    sums: PairSums[np.int64] = field(default_factory=lambda: PairSums(len(COUNTS) + 1, np.int64))
-    numbers: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
-    addresses: dict[Endpoint, set[str]] = field(default_factory=dict)
-    conditions: dict[Endpoint, str] = field(default_factory=dict)
-    unsettled: dict[Endpoint, str] = field(default_factory=dict)  # with a condition at any time
-    nodes: set[str] = field(default_factory=set)
-    caught_up: dict[str, int] = field(default_factory=dict)  # node to the start of its interval
-    lost_flow_updates: int = 0
-    lost_sockets: int = 0
-
-    def add(self, header: IntervalHeader, rows: PairRows, seen: Iterable[Sighting]) -> None:
-        self.nodes.add(header.node)
-        self.lost_flow_updates += header.lost_flow_updates
-        self.lost_sockets += header.lost_sockets
-        self.sums.add(rows.numbers, np.pad(rows.table(COUNTS), ((0, 0), (0, 1))))
-        rtt_us = rows.largest("rtt_us")
-        sampled = rtt_us > 0
-        self.sums.values[rows.numbers[sampled], -1] = rtt_us[sampled]
-        self.numbers = np.union1d(self.numbers, rows.numbers)
-        for each in seen:
-            self.addresses.setdefault(each.endpoint, set()).add(each.address)
-            self.conditions[each.endpoint] = each.condition
-            if each.condition:
-                self.unsettled[each.endpoint] = each.condition
-
-    def counts(self, numbers: Numbers) -> Numbers:
-        """The rows of `sums` for these pairs."""
-        self.sums.reach(int(numbers.max(initial=0)))
-        found: Numbers = self.sums.values[numbers]
-        return found
 
 
 class Panes:
@@ -89,8 +52,8 @@ class Panes:
         self._per_window = settings.window_panes
         self._per_long = settings.long_window_panes
         self._pairs = EndpointPairs()
-        self._panes: dict[int, _Pane] = {}
-        self._longs: dict[int, _Pane] = {}
+        self._panes: dict[int, Pane] = {}
+        self._longs: dict[int, Pane] = {}
         self._long_window: Window | None = None
         self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
@@ -115,15 +78,16 @@ class Panes:
         longs = index // self._per_long
         panes = []
         if index > self._next - self._per_window and sequence not in self._too_late:
-            panes.append(self._panes.setdefault(index, _Pane(sequence)))
+            panes.append(_at(self._panes, index, sequence))
         if longs >= self._next // self._per_long:
-            panes.append(self._longs.setdefault(longs, _Pane(sequence)))
+            panes.append(_at(self._longs, longs, sequence))
         if not panes:
             return
         rows = self._pairs.group(batch)
+        counts = np.column_stack([rows.table(COUNTS), rows.largest("rtt_us")])
         for pane in panes:
             pane.first_sequence = min(pane.first_sequence, sequence)
-            pane.add(header, rows, self._pairs.seen)
+            pane.add(header, rows.numbers, counts, self._pairs.seen)
             if is_gap:
                 pane.caught_up[header.node] = header.start_ns
         for each in self._pairs.seen:
@@ -215,7 +179,7 @@ class Panes:
 
     def _window(self, last: int) -> Window:
         indices = range(last, last - self._per_window, -1)
-        panes = [self._panes.get(index) or _Pane(0) for index in indices]
+        panes = [self._panes.get(index) or Pane(0) for index in indices]
         end = (last + 1) * self._length
         start = end - self._per_window * self._length
         return self._window_of(panes, start, end, self._facts(panes, end))
@@ -233,9 +197,7 @@ class Panes:
         )
         return self._window_of([pane], end - self._per_long * self._length, end, facts)
 
-    def _window_of(
-        self, panes: Sequence[_Pane], start_ns: int, end_ns: int, facts: Facts
-    ) -> Window:
+    def _window_of(self, panes: Sequence[Pane], start_ns: int, end_ns: int, facts: Facts) -> Window:
         numbers = np.unique(np.concatenate([pane.numbers for pane in panes]))
         counts = np.stack([pane.counts(numbers) for pane in panes])
         rtt_us = np.zeros(len(numbers), np.int64)
@@ -266,7 +228,7 @@ class Panes:
             facts=facts,
         )
 
-    def _facts(self, panes: Sequence[_Pane], end_ns: int) -> Facts:
+    def _facts(self, panes: Sequence[Pane], end_ns: int) -> Facts:
         """What the cluster knows about the window of these panes, the newest first."""
         self._unready.add(panes[0].conditions, end_ns - self._length, end_ns)
         conditions: dict[Endpoint, str] = {}
@@ -292,3 +254,10 @@ class Panes:
             else:
                 del self._backends[service]
         return {service: frozenset(pods) for service, pods in self._backends.items()}
+
+
+def _at(panes: dict[int, Pane], index: int, sequence: int) -> Pane:
+    """The pane with this index, begun with this message if there is none yet."""
+    if index not in panes:
+        panes[index] = Pane(sequence)
+    return panes[index]
