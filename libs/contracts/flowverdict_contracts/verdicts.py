@@ -42,6 +42,7 @@ Kind = Literal["pod", "workload", "node", "link", "node_link", "service", "exter
 Direction = Literal["sending", "receiving", "both"]
 Condition = Literal[
     "HIGH_RETRANSMISSION_RATIO",
+    "HIGH_LATENCY",
     "CONNECT_FAILURE",
     "PACKET_DROPS",
     "HALF_OPEN",

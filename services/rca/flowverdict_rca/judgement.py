@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -27,9 +28,14 @@ from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Pair, Window
 
-__all__ = ["Judgement", "judge", "verdict"]
+__all__ = ["Basis", "Judgement", "judge", "verdict"]
 
 _SHOWN_FLOWS = 20
+
+Basis = Literal["failures", "losses", "latency"]
+"""What a judgement, and an incident, is about."""
+
+_SUFFIX: dict[Basis, str] = {"failures": "", "losses": "/losses", "latency": "/latency"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,19 +44,18 @@ class Judgement:
 
     Attributes:
         aftermath: positions of pairs that would fail, but for what has just changed around them.
-        usual_ratio: of a long window the retransmission ratio of the pairs that no cause covers.
+        basis: what was judged: failures in a short window, or in a long one losses, most of them
+            too low to make a flow fail, or round trips.
+        usual: of losses, the retransmission ratio of the pairs that no cause covers; of latency,
+            the median of what the failing pairs' round trips usually take, in microseconds.
     """
 
     decisions: Decisions
     findings: tuple[Finding, ...]
     aftermath: Numbers
     settings: RcaSettings
-    usual_ratio: float | None = None
-
-    @property
-    def is_long(self) -> bool:
-        """Whether it is about losses in a long window, most of them too low to make a flow fail."""
-        return self.usual_ratio is not None
+    basis: Basis = "failures"
+    usual: float = 0.0
 
     @property
     def window(self) -> Window:
@@ -94,14 +99,16 @@ def verdict(
     pairs = list(decisions.pairs(explained))
     if status == "resolved":
         text = summary.resolved(causes)
-    elif causes and judgement.usual_ratio is not None:
-        text = summary.loses(causes[0], decisions.evidence[explained], judgement.usual_ratio)
+    elif causes and judgement.basis == "losses":
+        text = summary.loses(causes[0], decisions.evidence[explained], judgement.usual)
+    elif causes and judgement.basis == "latency":
+        text = summary.slow(causes[0], window.rtt_us[explained], judgement.usual)
     elif causes:
         text = summary.blamed(causes[0], decisions.evidence[explained], flows, judgement.settings)
     else:
         text = summary.undetermined(flows)
     return Verdict(
-        id=f"{incident_id}/{window.end_ns}{'/long' if judgement.is_long else ''}",
+        id=f"{incident_id}/{window.end_ns}{_SUFFIX[judgement.basis]}",
         incident_id=incident_id,
         status=status,
         opened_at=to_rfc3339(opened_ns),
@@ -111,7 +118,7 @@ def verdict(
         causes=causes,
         rules=failure_rules(_transactions(decisions), judgement.settings.miner),
         conditions=_conditions(judgement, explained, pairs, causes),
-        severity="warning" if judgement.is_long else _severity(causes, len(explained)),
+        severity=_severity(causes, len(explained), judgement.basis),
         fail_ratio=judgement.settings.fail_ratio,
         flows=flows,
         failing_flows=tuple(_failing_flow(pair) for pair in _worst(pairs)),
@@ -142,11 +149,11 @@ def _transactions(decisions: Decisions) -> Transactions:
     return Transactions(list(number_of), code >> 32, code & 0xFFFFFFFF, fails)
 
 
-def _severity(causes: Sequence[Cause], failing: int) -> Severity:
+def _severity(causes: Sequence[Cause], failing: int, basis: Basis) -> Severity:
     """Nobody is woken for flows without a cause, for a single one of which the cluster knows no
-    more, or for a service that has no pods to answer.
+    more, for a service that has no pods to answer, or for what only long windows show.
     """
-    if not causes or _has_no_ready_endpoints(causes):
+    if basis != "failures" or not causes or _has_no_ready_endpoints(causes):
         return "warning"
     return "critical" if failing > 1 or causes[0].reported else "warning"
 
@@ -161,7 +168,8 @@ def _conditions(
     evidence, settings = judgement.decisions.evidence[explained], judgement.settings
     named = {str(end) for pair in pairs for end in (pair.src, pair.dst)}
     seen: dict[Condition, bool] = {
-        "HIGH_RETRANSMISSION_RATIO": (judgement.is_long and bool(pairs))
+        "HIGH_LATENCY": judgement.basis == "latency" and bool(pairs),
+        "HIGH_RETRANSMISSION_RATIO": (judgement.basis == "losses" and bool(pairs))
         or bool(retransmits(evidence, settings).any()),
         "CONNECT_FAILURE": bool(cannot_connect(evidence, settings).any()),
         "PACKET_DROPS": any(pair.drops for pair in pairs),

@@ -1,24 +1,22 @@
 """Losses too low to make a flow fail, found over long windows against what is normal."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from flowverdict_contracts.verdicts import Component, Direction
-from flowverdict_flows.components import both_ways, component_of
+from flowverdict_contracts.verdicts import Component
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine import localise as engine
 from flowverdict_rca.engine.baseline import Baseline
 from flowverdict_rca.judgement import Judgement
-from flowverdict_rca.known import KnownCause
 from flowverdict_rca.ranking import findings
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.suspects import known_causes_of, suspects_of
 from flowverdict_rca.window import Window, total
-from flowverdict_rca.window_table import component_at, named_in, pairs_of, settled, table_of
+from flowverdict_rca.window_table import answered_by, pairs_of, settled, table_of
 
 __all__ = ["LowLoss"]
 
@@ -33,17 +31,6 @@ _LEARN_EVERY = 4
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class _Suspect:
-    """A component, the pairs that it covers, and the share of their segments lost because of it."""
-
-    component: Component
-    direction: Direction
-    covers: Mask
-    rate: float
-    alternatives: tuple[Component, ...]
 
 
 class LowLoss:
@@ -63,13 +50,19 @@ class LowLoss:
         """What loses more than it normally does, or without a baseline, more than the rest."""
         chosen = settled(window)
         found = engine.localise(table_of(window, chosen), self.baseline)
-        suspects = list(_suspects(found.causes, window))
-        sent = total(window.panes[0], "data_segments_sent")
-        lost = np.minimum(total(window.panes[0], "retransmitted_data_segments"), sent)
+        sent = total(window.panes, "data_segments_sent")
+        lost = np.minimum(total(window.panes, "retransmitted_data_segments"), sent)
+        suspects = [
+            each
+            for each in suspects_of(found.causes, window)
+            # What loses at one moment only, as when a machine halts for a second, is not at fault.
+            if each.rate >= _LEAST_RATE and lost[:, each.covers].sum(axis=1).all()
+        ]
+        sent, lost = sent.sum(axis=0), lost.sum(axis=0)
         rates = np.zeros(len(sent))
         for each in suspects:
             rates[each.covers] += each.rate
-        others = chosen & (rates == 0) & ~_in_doubt(suspects, window)
+        others = chosen & (rates == 0) & ~answered_by([each.component for each in suspects], window)
         usual = float(lost[others].sum() / max(sent[others].sum(), 1))
         status = np.full(len(sent), PairStatus.UNDECIDED, np.int64)
         if suspects:
@@ -79,9 +72,9 @@ class LowLoss:
             # Poisson counts: is the higher mean the likelier one?
             gain = lost * np.log1p(rates / max(usual, 1e-6)) - rates * sent
             status[(rates > 0) & (gain > 0)] = PairStatus.FAIL
-        decisions = Decisions(window, status, window.panes[0], ())
-        causes = tuple(findings(decisions, _known(suspects, status)))
-        return Judgement(decisions, causes, np.zeros(0, np.int64), self._settings, usual)
+        decisions = Decisions(window, status, window.panes.sum(axis=0), ())
+        causes = tuple(findings(decisions, known_causes_of(suspects, status)))
+        return Judgement(decisions, causes, np.zeros(0, np.int64), self._settings, "losses", usual)
 
     def remember(self, window: Window, blamed: Iterable[Component]) -> None:
         """Remember a window but for the pairs of what is blamed: those are not normal."""
@@ -101,48 +94,3 @@ class LowLoss:
             return []
         self._unlearnt = 0
         return list(self._past)
-
-
-def _suspects(causes: Iterable[engine.Cause], window: Window) -> Iterator[_Suspect]:
-    """What the causes are in the window; what suffers both ways is one."""
-    named = named_in(window)
-    found: dict[Component, list[engine.Cause]] = {}
-    for cause in causes:
-        if cause.rate >= _LEAST_RATE:
-            found.setdefault(both_ways(component_at(cause.where, named)[0]), []).append(cause)
-    for whole, parts in found.items():
-        component, direction = component_at(parts[0].where, named)
-        alternatives = {component_at(each, named)[0] for each in parts[0].alternatives}
-        if len(parts) > 1:
-            component, direction, alternatives = whole, "both", set()
-        yield _Suspect(
-            component,
-            direction,
-            pairs_of(component, direction, window),
-            max(each.rate for each in parts),
-            tuple(sorted(alternatives - {component}, key=str)),
-        )
-
-
-def _in_doubt(suspects: Iterable[_Suspect], window: Window) -> Mask:
-    """The pairs of services with a pod that is a suspect: it may have been the one to answer."""
-    names = {str(each.component) for each in suspects}
-    of_end = np.array(
-        [
-            any(str(component_of(pod)) in names for pod in window.facts.backends.get(each, ()))
-            for each in window.endpoints
-        ],
-        np.bool_,
-    )
-    found: Mask = of_end[window.src] | of_end[window.dst] if len(of_end) else np.zeros(0, np.bool_)
-    return found
-
-
-def _known(suspects: Iterable[_Suspect], status: npt.NDArray[np.int64]) -> Iterator[KnownCause]:
-    remaining = status == PairStatus.FAIL
-    for each in suspects:
-        explained = np.flatnonzero(remaining & each.covers)
-        if explained.size:
-            remaining[explained] = False
-            ok = np.flatnonzero((status == PairStatus.OK) & each.covers)
-            yield KnownCause(each.component, "", each.direction, explained, ok, each.alternatives)

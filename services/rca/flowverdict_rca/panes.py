@@ -1,8 +1,8 @@
 """Groups enriched rows into windows by event time.
 
 A pane is a fixed length of time; a window is the last few panes. A pane is judged once every node
-that reports has passed its end, or a slow node has been waited for long enough. Long windows, of
-many panes, do not overlap.
+that reports has passed its end, or a slow node has been waited for long enough. A long window is
+three windows that follow on each other; long windows do not overlap.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +25,7 @@ __all__ = ["Panes"]
 
 _SECOND = 1_000_000_000
 _SPARE_PAIRS = 1000
+_THIRDS = 3
 
 
 class Panes:
@@ -50,10 +51,9 @@ class Panes:
     ) -> None:
         self._length = int(settings.pane_seconds * _SECOND)
         self._per_window = settings.window_panes
-        self._per_long = settings.long_window_panes
         self._pairs = EndpointPairs()
         self._panes: dict[int, Pane] = {}
-        self._longs: dict[int, Pane] = {}
+        self._thirds: dict[int, Pane] = {}  # of long windows, each as long as a window
         self._long_window: Window | None = None
         self._next = watermark_ns // self._length if watermark_ns else None
         self._seen_until = seen_until
@@ -75,16 +75,17 @@ class Panes:
         if index < self._next and sequence > self._seen_until:
             self._rows_late += batch.num_rows
             self._too_late.add(sequence)
-        longs = index // self._per_long
+        third = index // self._per_window
         panes = []
         if index > self._next - self._per_window and sequence not in self._too_late:
             panes.append(_at(self._panes, index, sequence))
-        if longs >= self._next // self._per_long:
-            panes.append(_at(self._longs, longs, sequence))
+        if third >= self._first_third:
+            panes.append(_at(self._thirds, third, sequence))
         if not panes:
             return
         rows = self._pairs.group(batch)
-        counts = np.column_stack([rows.table(COUNTS), rows.largest("rtt_us")])
+        rtt_us = rows.largest("rtt_us")
+        counts = np.column_stack([rows.table(COUNTS), rtt_us, rtt_us > 0])
         for pane in panes:
             pane.first_sequence = min(pane.first_sequence, sequence)
             pane.add(header, rows.numbers, counts, self._pairs.seen)
@@ -104,8 +105,8 @@ class Panes:
             self._long_window = self._complete_long_window()
             for index in [each for each in self._panes if each <= self._next - self._per_window]:
                 del self._panes[index]
-            for index in [each for each in self._longs if each < self._next // self._per_long]:
-                del self._longs[index]
+            for index in [each for each in self._thirds if each < self._first_third]:
+                del self._thirds[index]
             self._too_late = set(self.too_late)
             self._forget_pairs()
             yield window
@@ -115,8 +116,8 @@ class Panes:
     def long_window(self) -> Window | None:
         """The long window that ends where the last window yielded does, if one does.
 
-        Its `panes` are one, and its conditions those that were reported at any time in it; nodes
-        that could not be heard for a part of it count as recovering.
+        Its `panes` are its thirds, the newest first. Its conditions are those that were reported at
+        any time in it; nodes that could not be heard for a part of it count as recovering.
         """
         return self._long_window
 
@@ -128,7 +129,7 @@ class Panes:
     @property
     def resume_from(self) -> int:
         """First stream sequence that a restart must read again."""
-        held = [pane.first_sequence for pane in (*self._panes.values(), *self._longs.values())]
+        held = [pane.first_sequence for pane in (*self._panes.values(), *self._thirds.values())]
         return min(held, default=self._last_sequence + 1)
 
     @property
@@ -172,7 +173,7 @@ class Panes:
 
     def _forget_pairs(self) -> None:
         """Free the numbers of pairs that are in no pane any more, once there are many."""
-        none, panes = np.empty(0, np.int64), (*self._panes.values(), *self._longs.values())
+        none, panes = np.empty(0, np.int64), (*self._panes.values(), *self._thirds.values())
         held = np.unique(np.concatenate([none, *(each.numbers for each in panes)]))
         if len(self._pairs) > 2 * len(held) + _SPARE_PAIRS:
             self._pairs.forget(np.setdiff1d(self._pairs.numbers(), held))
@@ -184,25 +185,32 @@ class Panes:
         start = end - self._per_window * self._length
         return self._window_of(panes, start, end, self._facts(panes, end))
 
+    @property
+    def _first_third(self) -> int:
+        """The first third of the long window that the next pane belongs to."""
+        assert self._next is not None
+        return self._next // (_THIRDS * self._per_window) * _THIRDS
+
     def _complete_long_window(self) -> Window | None:
         assert self._next is not None
-        pane = self._longs.get(self._next // self._per_long - 1)
-        if pane is None or self._next % self._per_long:
+        if self._next % (_THIRDS * self._per_window):
             return None
+        last = self._next // self._per_window - 1
+        panes = [self._thirds.get(last - number) or Pane(0) for number in range(_THIRDS)]
         end = self._next * self._length
+        gaps = {node for pane in panes for node in pane.caught_up}
         facts = Facts(
-            conditions=pane.unsettled,
+            conditions={end: text for pane in panes for end, text in pane.unsettled.items()},
             backends=self._known_backends(end),
-            recovering=frozenset({*self._nodes.recovering(end), *pane.caught_up}),
+            recovering=frozenset(gaps | set(self._nodes.recovering(end))),
         )
-        return self._window_of([pane], end - self._per_long * self._length, end, facts)
+        start = end - _THIRDS * self._per_window * self._length
+        return self._window_of(panes, start, end, facts)
 
     def _window_of(self, panes: Sequence[Pane], start_ns: int, end_ns: int, facts: Facts) -> Window:
         numbers = np.unique(np.concatenate([pane.numbers for pane in panes]))
         counts = np.stack([pane.counts(numbers) for pane in panes])
-        rtt_us = np.zeros(len(numbers), np.int64)
-        for readings in counts[::-1, :, -1]:
-            rtt_us = np.where(readings > 0, readings, rtt_us)
+        rtt_us, samples = counts[:, :, -2:].sum(axis=0).T
         endpoints, src, dst = self._pairs.ends(numbers)
         reporting = set().union(*(pane.nodes for pane in panes))
         known = set(self._nodes.heard(end_ns))
@@ -212,8 +220,9 @@ class Panes:
             endpoints=endpoints,
             src=src,
             dst=dst,
-            panes=counts[:, :, :-1],
-            rtt_us=rtt_us,
+            panes=counts[:, :, :-2],
+            rtt_us=rtt_us // np.maximum(samples, 1),
+            rtt_samples=samples,
             addresses={
                 each: frozenset().union(*(pane.addresses.get(each, ()) for pane in panes))
                 for each in endpoints

@@ -16,7 +16,6 @@ from flowverdict_contracts import MalformedMessage, enriched, verdicts
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS, SUBJECT_VERDICTS
 from flowverdict_contracts.verdicts import Verdict
-from flowverdict_rca.engine.baseline import learn
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
@@ -112,7 +111,7 @@ class Judging:
         log.info("reading from sequence %d", state.resume_from)
         pull = await _subscribe(jetstream, state.resume_from)
         judging = cls(jetstream, context, settings, pull, store, state)
-        judging._judge.expect(await store.baseline())
+        judging._judge.expect(await store.normal())
         return judging
 
     def check_only_worker(self, stored: StateStore) -> None:
@@ -194,9 +193,8 @@ class Judging:
 
     async def _learn_from(self, tables: list[pd.DataFrame]) -> None:
         try:
-            baseline = await asyncio.to_thread(learn, tables)
-            self._judge.expect(baseline)
-            await self._store.save_baseline(baseline)
+            normal = await asyncio.to_thread(self._judge.learn, tables)
+            await self._store.save_normal(normal)
         except TRANSIENT_ERRORS:
             pass  # saved the next time
         except Exception:

@@ -27,11 +27,6 @@ class RcaSettings(CommonSettings):
     )
     pane_seconds: float = setting(number(1, 3600), "2", "how often windows are judged")
     window_panes: int = setting(integer(1, 100), "5", "panes in the window that is judged")
-    long_window_panes: int = setting(
-        integer(2, 1000),
-        "15",
-        "panes in the long windows, in which losses below the fail ratio are looked for",
-    )
     open_after: int = setting(
         integer(1, 100), "3", "windows in a row that must blame the same cause to open an incident"
     )

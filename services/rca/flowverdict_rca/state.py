@@ -1,9 +1,5 @@
 """What the RCA worker saves in NATS, so that a restart loses nothing."""
 
-import heapq
-import math
-import zlib
-
 import msgspec
 from nats.js import JetStreamContext
 from nats.js.api import KeyValueConfig
@@ -16,15 +12,15 @@ from nats.js.errors import (
 from nats.js.kv import KeyValue
 
 from flowverdict_contracts.subjects import FAIL_RATIO_KEY, RCA_STATE_BUCKET
-from flowverdict_rca.engine.baseline import Baseline
-from flowverdict_rca.incidents import Incident
+from flowverdict_rca.incident import Incident
+from flowverdict_rca.normal import Normal
 from flowverdict_runtime.context import CannotRun
 
 __all__ = ["State", "StateStore"]
 
 _KEY = "state"
-_BASELINE_KEY = "baseline"
-_MOST_BASELINE_BYTES = 1 << 18
+_NORMAL_KEY = "normal"
+_MOST_NORMAL_BYTES = 1 << 18
 
 
 class State(msgspec.Struct, frozen=True):
@@ -89,25 +85,16 @@ class StateStore:
         """Publish the threshold in force, for tools that show ratios."""
         await self._bucket.put(FAIL_RATIO_KEY, f"{fail_ratio:g}".encode())
 
-    async def baseline(self) -> Baseline | None:
-        """What was saved as normal; None if nothing that this version can read."""
+    async def normal(self) -> Normal:
+        """What was saved as normal."""
         try:
-            entry = await self._bucket.get(_BASELINE_KEY)
-            return Baseline.decode(zlib.decompress(entry.value or b""))
-        except (KeyNotFoundError, ValueError, zlib.error):
-            return None
+            return Normal.decode((await self._bucket.get(_NORMAL_KEY)).value or b"")
+        except KeyNotFoundError:
+            return Normal()
 
-    async def save_baseline(self, baseline: Baseline) -> None:
-        """Save what is normal; of very many pairs those that differ most from the rest."""
-        while len(packed := zlib.compress(baseline.encode())) > _MOST_BASELINE_BYTES:
-            pairs = heapq.nlargest(
-                len(baseline.pairs) // 2,
-                baseline.pairs.items(),
-                lambda each: abs(math.log(each[1])),
-            )
-            places = baseline.places if pairs else {}
-            baseline = msgspec.structs.replace(baseline, pairs=dict(pairs), places=places)
-        await self._bucket.put(_BASELINE_KEY, packed)
+    async def save_normal(self, normal: Normal) -> None:
+        """Save what is normal, as much of it as fits in a message."""
+        await self._bucket.put(_NORMAL_KEY, normal.encode(_MOST_NORMAL_BYTES))
 
     async def save(self, state: State) -> None:
         """Save `state`.

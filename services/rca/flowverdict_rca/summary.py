@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from flowverdict_contracts.verdicts import Cause, FlowCounts
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
@@ -9,7 +11,7 @@ from flowverdict_rca.decisions import retransmits
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS
 
-__all__ = ["blamed", "loses", "percent", "resolved", "undetermined"]
+__all__ = ["blamed", "loses", "percent", "resolved", "slow", "undetermined"]
 
 _CHECK_LOSS = {
     "pod": "Check its interface, its CPU limit and its neighbours on the node.",
@@ -38,6 +40,16 @@ _CHECK_REPORTED = {
 _CHECK_UNANSWERED = (
     "Check network policies, firewalls and routes: packets to it are being discarded."
 )
+_CHECK_SLOW = {
+    "pod": "Check its CPU limit, the load of its node and what shapes its traffic.",
+    "workload": "Check its CPU limits, its last rollout and what its pods have in common.",
+    "node": "Check the node's load, softirqs and the queues of its interfaces.",
+    "link": "Check the route between the two and what shapes traffic on it.",
+    "node_link": "Check the route between the two nodes, its load and its queues.",
+    "service": "Check the load of its pods and of the nodes that they are on.",
+    "external": "It is outside the cluster: check the egress path and the remote side.",
+    "unknown": "Nothing in the cluster has this address: find out what does.",
+}
 _DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": ""}
 
 
@@ -80,6 +92,27 @@ def loses(cause: Cause, evidence: Numbers, usual_ratio: float) -> str:
     parts += _alternatives(cause)
     parts.append(_CHECK_LOSS[cause.kind])
     return " ".join(parts)
+
+
+def slow(cause: Cause, rtt_us: Numbers, usual_us: float) -> str:
+    """What makes round trips take longer than usual.
+
+    `rtt_us` are those of the pairs that show it, `usual_us` what they usually take.
+    """
+    median = float(np.median(rtt_us)) if len(rtt_us) else 0.0
+    parts = [
+        f"{_placed(cause)} is slow: the round trips of {len(rtt_us)} flows"
+        f"{_DIRECTION[cause.direction]} take {milliseconds(median)}, usually"
+        f" {milliseconds(usual_us)}."
+    ]
+    parts += _alternatives(cause)
+    parts.append(_CHECK_SLOW[cause.kind])
+    return " ".join(parts)
+
+
+def milliseconds(microseconds: float) -> str:
+    """A time for display: 0.42 ms, 4.2 ms, 420 ms."""
+    return f"{float(f'{microseconds / 1000:.2g}'):g} ms"
 
 
 def _placed(cause: Cause) -> str:

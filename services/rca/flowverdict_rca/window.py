@@ -39,7 +39,9 @@ class Window:
         endpoints: every endpoint that sent or received in it.
         src, dst: the sender and the receiver of each pair, as positions in `endpoints`.
         panes: counts, shape (panes, pairs, `COUNTS`), the newest pane first.
-        rtt_us: for each pair its smoothed RTT as last sampled, 0 if unknown.
+        rtt_us: for each pair its smoothed RTT, the mean over the intervals with a sample; 0 if
+            there is none.
+        rtt_samples: for each pair, how many intervals had one.
         addresses: those seen for each endpoint.
         coverage: how complete it is.
         facts: what the cluster itself knows about it.
@@ -52,6 +54,7 @@ class Window:
     dst: Numbers
     panes: Numbers
     rtt_us: Numbers
+    rtt_samples: Numbers
     addresses: dict[Endpoint, frozenset[str]]
     coverage: Coverage
     facts: Facts = Facts()  # immutable
@@ -63,7 +66,7 @@ class Pair:
 
     Attributes:
         counts: by `COUNTS`, over the panes that decided its status.
-        rtt_us: smoothed RTT as last sampled, 0 if unknown.
+        rtt_us: smoothed RTT, 0 if unknown.
     """
 
     src: Endpoint

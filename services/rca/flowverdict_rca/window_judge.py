@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import pandas as pd
 
 from flowverdict_contracts.verdicts import Verdict
-from flowverdict_rca.engine.baseline import Baseline
-from flowverdict_rca.incidents import Incident, Incidents
+from flowverdict_rca.engine.baseline import learn
+from flowverdict_rca.incident import Incident
+from flowverdict_rca.incidents import Incidents
 from flowverdict_rca.judgement import judge
+from flowverdict_rca.latency import Latency
 from flowverdict_rca.low_loss import LowLoss
+from flowverdict_rca.normal import Normal
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
 
@@ -26,6 +29,7 @@ class WindowJudge:
         self._settings = settings
         self._incidents = Incidents(settings, incidents)
         self._low_loss = LowLoss(settings)
+        self._latency = Latency(settings)
 
     @property
     def known(self) -> tuple[Incident, ...]:
@@ -38,16 +42,26 @@ class WindowJudge:
 
     def judge_long(self, window: Window) -> list[Verdict]:
         """The verdicts on a long window, which is remembered but for what an incident blames."""
-        published = list(self._incidents.judge(self._low_loss.judge(window)))
-        blamed = [each.causes[:1] for each in self.known]
-        if all(blamed):
-            self._low_loss.remember(window, [cause for (cause,) in blamed])
+        published: list[Verdict] = []
+        for each in (self._low_loss, self._latency):
+            published += self._incidents.judge(each.judge(window))
+        causes = [each.causes[:1] for each in self.known]
+        if all(causes):
+            blamed = [cause for (cause,) in causes]
+            self._low_loss.remember(window, blamed)
+            self._latency.remember(window, blamed)
         return published
+
+    def expect(self, normal: Normal) -> None:
+        """Take this as normal."""
+        self._low_loss.baseline = normal.losses
+        self._latency.expect(normal.rtt_us)
 
     def to_learn_from(self) -> list[pd.DataFrame]:
         """The windows to learn from; empty if it is not time to."""
         return self._low_loss.to_learn_from()
 
-    def expect(self, baseline: Baseline | None) -> None:
-        """Take this as normal from now on."""
-        self._low_loss.baseline = baseline
+    def learn(self, windows: Sequence[pd.DataFrame]) -> Normal:
+        """Learn what is normal; takes long, and may run beside the rest."""
+        baseline = self._low_loss.baseline = learn(windows)
+        return Normal(losses=baseline, rtt_us=self._latency.normal_rtt_us())

@@ -1,6 +1,6 @@
 """A window as a table for `localise`, and which of its pairs a component covers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from flowverdict_flows.components import component_of, is_part, parts_of, path_f
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_rca.window import Window, total
 
-__all__ = ["component_at", "named_in", "pairs_of", "settled", "table_of"]
+__all__ = ["answered_by", "component_at", "named_in", "pairs_of", "settled", "table_of"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -118,6 +118,16 @@ def pairs_of(component: Component, direction: Direction, window: Window) -> Mask
     other_way = ends[1][window.src] & ends[0][window.dst]
     both: Mask = this_way | other_way if " <-> " in component.name else this_way
     return both
+
+
+def answered_by(components: Iterable[Component], window: Window) -> Mask:
+    """The pairs of services' addresses that one of these pods may have answered."""
+    names = {str(each) for each in components}
+    of_end = [
+        any(str(component_of(pod)) in names for pod in window.facts.backends.get(each, ()))
+        for each in window.endpoints
+    ]
+    return _either(np.array(of_end, np.bool_), window)
 
 
 def _is_at(endpoint: Endpoint, window: Window, component: Component, which: int) -> bool:

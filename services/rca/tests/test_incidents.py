@@ -4,7 +4,8 @@ from itertools import permutations
 
 from conftest import flow_row, window_of
 from flowverdict_contracts.verdicts import Verdict
-from flowverdict_rca.incidents import Incident, Incidents
+from flowverdict_rca.incident import Incident
+from flowverdict_rca.incidents import Incidents
 from flowverdict_rca.judgement import judge
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window

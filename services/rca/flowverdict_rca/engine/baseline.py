@@ -5,6 +5,8 @@ the past shows is explained like a fault is, by components with a rate each; the
 then on, and so is what single pairs lose beyond that, as far as it is more than chance.
 """
 
+import heapq
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -84,6 +86,15 @@ class Baseline(msgspec.Struct, frozen=True):
             return msgspec.json.decode(text, type=cls)
         except msgspec.MsgspecError as error:
             raise ValueError(f"not a baseline: {error}") from None
+
+    def smaller(self) -> "Baseline":
+        """With half of the single pairs, those that differ most from the rest; without any, none of
+        the places either.
+        """
+        half = len(self.pairs) // 2
+        kept = heapq.nlargest(half, self.pairs.items(), lambda each: abs(math.log(each[1])))
+        places = self.places if kept else {}
+        return msgspec.structs.replace(self, pairs=dict(kept), places=places)
 
     def expected(self, rows: Rows) -> Floats:
         """The bad counts of each row, if all is normal."""

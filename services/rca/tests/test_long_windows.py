@@ -1,4 +1,4 @@
-"""Losses too low to make a flow fail: found over long windows, against what is normal."""
+"""What only long windows show: losses too low to make a flow fail, and latency."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -6,13 +6,17 @@ from itertools import permutations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from conftest import SECOND, enriched_batch, flow_row
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_rca import learn
+from flowverdict_rca.normal import Normal
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
@@ -47,6 +51,7 @@ class Mesh:
         self.long_windows: list[Window] = []
         self.others: list[dict[str, Any]] = []
         self.conditions: dict[str, str] = {}
+        self.rtt_us: Callable[[str, str], float] = lambda src, dst: 400
         self._messages: list[tuple[int, IntervalHeader, pa.RecordBatch]] = []
         self._random = np.random.default_rng(1)
 
@@ -71,7 +76,11 @@ class Mesh:
         self.verdicts += self.judge.judge_long(window)
         tables = self.judge.to_learn_from()
         if tables:
-            self.judge.expect(learn(tables))
+            self.judge.learn(tables)
+
+    def tables(self) -> list[pd.DataFrame]:
+        """The long windows so far, as they are learnt from."""
+        return [table_of(each, settled(each)) for each in self.long_windows]
 
     def restart(self) -> None:
         """The worker is killed, and the next one reads again what it must."""
@@ -87,7 +96,10 @@ class Mesh:
     def _row(self, src: str, dst: str, rate: float) -> dict[str, Any]:
         lost = int(self._random.binomial(SEGMENTS, rate))
         ends = (f"{each}@{PODS[each]}" for each in (src, dst))
-        row = flow_row(*ends, data_segments_sent=SEGMENTS, retransmitted_segments=lost)
+        rtt_us = int(self.rtt_us(src, dst) * self._random.uniform(0.8, 1.5))
+        row = flow_row(
+            *ends, data_segments_sent=SEGMENTS, retransmitted_segments=lost, rtt_us=rtt_us
+        )
         of_src, of_dst = (self.conditions.get(each, "") for each in (src, dst))
         return row | {"src_condition": of_src, "dst_condition": of_dst}
 
@@ -123,7 +135,7 @@ def test_what_has_always_lost_more_is_normal() -> None:
     past = Mesh()
     past.passes(200, usual)
     mesh = Mesh()
-    mesh.judge.expect(learn([table_of(each, settled(each)) for each in past.long_windows]))
+    mesh.judge.expect(Normal(losses=learn(past.tables())))
     mesh.passes(240, usual)
     assert mesh.verdicts == []
     mesh.passes(120, at("pod-b", 0.01, usual))
@@ -257,3 +269,86 @@ def test_a_service_and_its_pods_are_one_fault(broken: set[str], cause: str) -> N
     mesh.passes_rows(120, lambda: second(0.0))
     mesh.passes_rows(120, lambda: second(0.02))
     assert mesh.said() == [("opened", cause)]
+
+
+def delayed(is_slow: Callable[[str, str], bool], rtt_us: float = 300_000) -> Loss:
+    return lambda src, dst: rtt_us if is_slow(src, dst) else 400
+
+
+@pytest.mark.parametrize(
+    ("is_slow", "cause"),
+    [
+        (lambda src, dst: "pod-b" in (src, dst), "pod default/pod-b"),
+        (lambda src, dst: "worker1" in (PODS[src], PODS[dst]), "node worker1"),
+        (
+            lambda src, dst: {PODS[src], PODS[dst]} == {"worker0", "worker2"},
+            "the link between nodes worker0 <-> worker2",
+        ),
+    ],
+)
+def test_what_makes_round_trips_long_is_named_alone_as_a_warning_and_recovers(
+    is_slow: Callable[[str, str], bool], cause: str
+) -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_us = delayed(is_slow)
+    mesh.passes(120)
+    assert mesh.said() == [("opened", cause)]
+    opened = mesh.verdicts[0]
+    assert (opened.severity, opened.conditions) == ("warning", ("HIGH_LATENCY",))
+    assert " is slow: the round trips of " in opened.summary
+    assert ", usually 0." in opened.summary
+    mesh.rtt_us = delayed(lambda src, dst: False)
+    mesh.passes(120)
+    assert mesh.said()[1:] == [("resolved", cause)]
+
+
+def test_round_trips_that_have_always_been_long_are_normal() -> None:
+    mesh = Mesh()
+    mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst), 40_000)
+    mesh.passes(300)
+    assert mesh.verdicts == []
+
+
+def test_one_pair_alone_whose_round_trips_are_longer_is_used_differently() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_us = delayed(lambda src, dst: (src, dst) == ("pod-a", "pod-h"), 40_000)
+    mesh.passes(120)
+    assert mesh.verdicts == []
+
+
+def test_what_is_slow_and_loses_is_one_incident() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst))
+    mesh.passes(120, at("pod-b", 0.2))
+    assert mesh.said() == [("opened", "pod default/pod-b")]
+
+
+def test_latency_goes_on_while_nothing_measures_it_and_over_a_restart() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst))
+    mesh.passes(120)
+    normal = mesh.judge.learn(mesh.tables())
+    mesh.restart()
+    mesh.rtt_us = lambda src, dst: 0
+    mesh.passes(120)
+    mesh.judge.expect(Normal.decode(normal.encode(1 << 18)))
+    mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst))
+    mesh.passes(120)
+    assert mesh.said() == [("opened", "pod default/pod-b")]
+    mesh.rtt_us = delayed(lambda src, dst: False)
+    mesh.passes(120)
+    assert mesh.said()[1:] == [("resolved", "pod default/pod-b")]
+
+
+@given(st.dictionaries(st.text(), st.integers(0, 1 << 40), max_size=50), st.integers(40, 2000))
+def test_what_is_normal_is_kept_as_far_as_there_is_room(known: dict[str, int], room: int) -> None:
+    packed = Normal(rtt_us=known).encode(room)
+    assert len(packed) <= room
+    kept = Normal.decode(packed).rtt_us
+    assert kept.items() <= known.items()
+    assert len(Normal(rtt_us=known).encode(1 << 20)) > room or kept == known
+    assert Normal.decode(packed[:-1]) == Normal()

@@ -1,0 +1,66 @@
+"""What is remembered about an incident from window to window.
+
+An incident is always in one of four states (`state`):
+
+    pending    no verdict yet: found in fewer than `open_after` windows in a row
+    open       found in the latest window
+    contested  the latest windows blame another cause for its flows, not yet long enough to replace
+               its own
+    clearing   not found in the latest windows; resolved, and forgotten, after `resolve_after`
+
+A window in which its flows fail, but for what has just changed around them, tells nothing about an
+open incident: it stays as it was.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from flowverdict_contracts.verdicts import Cause
+from flowverdict_rca.judgement import Basis
+
+__all__ = ["Incident", "key_of"]
+
+
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
+    """What is remembered about an incident from window to window.
+
+    Attributes:
+        id: the same from `opened` to `resolved`.
+        causes: as last confirmed, the blamed one first; empty if none stood out.
+        flows: a sample of the failing pairs of its last window, as short hashes.
+        windows: windows in a row that blamed the same cause.
+        rival: what the last windows blamed instead, and in `rival_windows` how many in a row.
+        clear: windows in a row without it.
+        opened_ns: end of the window in which it opened, 0 before that.
+        basis: what it is about, and so which windows resolve it.
+    """
+
+    id: str
+    causes: tuple[Cause, ...]
+    flows: frozenset[str]
+    windows: int = 1
+    rival: tuple[str, str] = ("", "")
+    rival_windows: int = 0
+    clear: int = 0
+    opened_ns: int = 0
+    basis: Basis = "failures"
+
+    @property
+    def blamed(self) -> tuple[str, str]:
+        """Kind and name of the first cause, empty if there is none."""
+        return key_of(self.causes)
+
+    @property
+    def state(self) -> Literal["pending", "open", "contested", "clearing"]:
+        """As described at the top of this file."""
+        if not self.opened_ns:
+            return "pending"
+        if self.clear:
+            return "clearing"
+        return "contested" if self.rival_windows else "open"
+
+
+def key_of(causes: tuple[Cause, ...]) -> tuple[str, str]:
+    """Kind and name of the first cause, empty if there is none."""
+    return (causes[0].kind, causes[0].name) if causes else ("", "")

@@ -1,0 +1,118 @@
+"""Round trips that take longer than they normally do, found over long windows."""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from flowverdict_contracts.verdicts import Component
+from flowverdict_flows.components import component_of
+from flowverdict_rca.decisions import Decisions, PairStatus
+from flowverdict_rca.engine.localise import localise
+from flowverdict_rca.judgement import Judgement
+from flowverdict_rca.ranking import findings
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.suspects import known_causes_of, suspects_of
+from flowverdict_rca.window import Window
+from flowverdict_rca.window_table import pairs_of, settled, table_of
+
+__all__ = ["Latency"]
+
+_LEAST_SAMPLES = 3
+_LEAST_WINDOWS = 4
+_FACTOR = 2.0
+_MARGIN_US = 5_000
+_FADING = 0.97
+_FORGOTTEN_AFTER = 240
+_MOST_PAIRS = 200_000
+
+Mask = npt.NDArray[np.bool_]
+
+
+class Latency:
+    """Judges the round trips of long windows, and remembers what is normal for each pair.
+
+    Attributes:
+        normal: by pair, indexed by the words for its ends: `rtt_us`, the longest mean of a window,
+            which fades; `windows`, how many had one; `age`, how many windows ago the last one was.
+    """
+
+    def __init__(self, settings: RcaSettings) -> None:
+        self.expect({})
+        self._settings = settings
+
+    def expect(self, rtt_us: Mapping[str, int]) -> None:
+        """Take these round trips as normal, by pair."""
+        known = {"rtt_us": rtt_us, "windows": _LEAST_WINDOWS, "age": 0}
+        self.normal = pd.DataFrame(known, index=list(rtt_us), dtype=np.float64)
+
+    def normal_rtt_us(self) -> dict[str, int]:
+        """The round trips that are normal, by pair, those seen last first."""
+        known = self.normal[self.normal["windows"] >= _LEAST_WINDOWS].sort_values("age")
+        return {str(pair): int(rtt_us) for pair, rtt_us in known["rtt_us"].items()}
+
+    def judge(self, window: Window) -> Judgement:
+        """What is behind round trips that take more than twice as long as normal, and 5 ms more."""
+        known = self.normal.reindex(_names(window))
+        usual_us = np.where(known["windows"] >= _LEAST_WINDOWS, known["rtt_us"], np.nan)
+        judged = _measured(window) & ~np.isnan(usual_us)
+        slow = judged & (window.rtt_us > _FACTOR * np.nan_to_num(usual_us) + _MARGIN_US)
+        status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
+        status[judged & ~slow] = PairStatus.OK
+        causes = []
+        if slow.any():
+            table = table_of(window, judged).assign(
+                samples=window.rtt_samples[judged], slow=(window.rtt_samples * slow)[judged]
+            )
+            found = localise(table, total="samples", bad="slow")
+            # A connection has a round trip at either end: one alone is how it is used.
+            suspects = [
+                each for each in suspects_of(found.causes, window) if (each.covers & slow).sum() > 1
+            ]
+            for each in suspects:
+                status[each.covers & slow] = PairStatus.FAIL
+            decided = Decisions(window, status, window.panes.sum(axis=0), ())
+            causes = findings(decided, known_causes_of(suspects, status))
+        failing = status == PairStatus.FAIL
+        usual = float(np.median(usual_us[failing])) if failing.any() else 0.0
+        decisions = Decisions(window, status, window.panes.sum(axis=0), ())
+        return Judgement(
+            decisions, tuple(causes), np.zeros(0, np.int64), self._settings, "latency", usual
+        )
+
+    def remember(self, window: Window, blamed: Iterable[Component]) -> None:
+        """Remember a window but for the pairs of what is blamed: those are not normal."""
+        chosen = _measured(window)
+        for each in blamed:
+            chosen &= ~pairs_of(each, "both", window)
+        names = _names(window)[chosen]
+        seen = pd.Series(window.rtt_us[chosen], names, np.float64).groupby(level=0).max()
+        normal = self.normal.reindex(self.normal.index.union(seen.index))
+        normal["age"] = normal["age"].fillna(0) + 1
+        before = normal.loc[seen.index]
+        normal.loc[seen.index, "rtt_us"] = np.fmax(seen, _FADING * before["rtt_us"])
+        normal.loc[seen.index, "windows"] = before["windows"].fillna(0) + 1
+        normal.loc[seen.index, "age"] = 0
+        kept = normal[normal["age"] <= _FORGOTTEN_AFTER]
+        self.normal = kept.nsmallest(_MOST_PAIRS, "age")
+
+
+def _measured(window: Window) -> Mask:
+    """Pairs whose round trips were measured, and lead from one known place to another.
+
+    Those of a service's address are those of whichever pod answered, which has its own.
+    """
+    backends = window.facts.backends
+    of_end = np.array([not backends.get(each) for each in window.endpoints], np.bool_)
+    measured: Mask = settled(window) & (window.rtt_samples >= _LEAST_SAMPLES)
+    if len(of_end):
+        measured &= of_end[window.src] & of_end[window.dst]
+    return measured
+
+
+def _names(window: Window) -> npt.NDArray[np.object_]:
+    """The two ends of each pair, in words."""
+    ends = np.array([str(component_of(each)) for each in window.endpoints], object)
+    names: npt.NDArray[np.object_] = ends[window.src] + " " + ends[window.dst]
+    return names

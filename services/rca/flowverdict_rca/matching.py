@@ -1,0 +1,110 @@
+"""Which incident it is that a window shows."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from flowverdict_contracts.verdicts import Cause
+from flowverdict_flows.components import component_of, components_of
+from flowverdict_flows.endpoint import Endpoint
+from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.incident import Incident, key_of
+from flowverdict_rca.judgement import Judgement
+from flowverdict_rca.window import Pair
+
+__all__ = ["Found", "belongs", "digest", "found_in", "hashes_of", "matched"]
+
+_SAMPLED_FLOWS = 500
+
+Backends = Mapping[Endpoint, frozenset[Endpoint]]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a window blames: causes, the failing pairs they explain, and a sample of those."""
+
+    causes: tuple[Cause, ...]
+    positions: Numbers
+    pairs: tuple[Pair, ...]
+    flows: frozenset[str]
+
+
+def hashes_of(pairs: Iterable[Pair]) -> frozenset[str]:
+    """What an incident remembers of each pair."""
+    return frozenset(digest(f"{pair.src} -> {pair.dst}") for pair in pairs)
+
+
+def _sample(pairs: Iterable[Pair]) -> frozenset[str]:
+    """Hashes of the pairs, only the smallest if there are many: the overlap of two samples
+    estimates that of the full sets (Broder, 1997), and the state stays small however much of a
+    cluster fails.
+    """
+    return frozenset(sorted(hashes_of(pairs))[:_SAMPLED_FLOWS])
+
+
+def digest(text: str) -> str:
+    """A short hash."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def found_in(judgement: Judgement) -> list[Found]:
+    """What a window blames, for which pairs; one entry without causes if none stands out."""
+    found = [(finding.causes, finding.explained) for finding in judgement.findings]
+    if judgement.failing.size and not found:
+        found = [((), judgement.failing)]
+    result = []
+    for causes, positions in found:
+        pairs = tuple(judgement.decisions.pairs(positions))
+        result.append(Found(causes, positions, pairs, _sample(pairs)))
+    return result
+
+
+def matched(
+    found: Sequence[Found],
+    known: Sequence[Incident],
+    shared: Sequence[Incident],
+    backends: Backends,
+) -> list[tuple[Found, Incident | None]]:
+    """The incident that each finding is: the one with the same cause, or else with mostly the same
+    flows, or else the open one whose component takes part in all of its flows.
+
+    Args:
+        found: what a window shows.
+        known: each of these is one finding at most.
+        shared: each of these may be several.
+        backends: each service's pods.
+    """
+    free, match_of = list(known), dict[int, Incident]()
+    for is_match in (_same_cause, _same_flows, belongs):
+        for number, each in enumerate(found):
+            if number in match_of:
+                continue
+            match = next((i for i in (*free, *shared) if is_match(i, each, backends)), None)
+            if match is not None:
+                match_of[number] = match
+                free = [each for each in free if each is not match]
+    return [(each, match_of.get(number)) for number, each in enumerate(found)]
+
+
+def _same_cause(incident: Incident, found: Found, _: Backends) -> bool:
+    return incident.blamed == key_of(found.causes)
+
+
+def _same_flows(incident: Incident, found: Found, _: Backends) -> bool:
+    shared = len(incident.flows & found.flows)
+    return 2 * shared >= min(len(incident.flows), len(found.flows)) > 0
+
+
+def belongs(incident: Incident, found: Found, backends: Backends) -> bool:
+    """Whether the component that an open incident blames takes part in all that fails."""
+    if incident.state == "pending" or not incident.causes:
+        return False
+    return all(_takes_part(incident.blamed, pair, backends) for pair in found.pairs)
+
+
+def _takes_part(blamed: tuple[str, str], pair: Pair, backends: Backends) -> bool:
+    """Whether it is part of the pair, or may have answered for a service that is."""
+    components = [*components_of(pair.src, pair.dst)]
+    for end in (pair.src, pair.dst):
+        components += map(component_of, backends.get(end, ()))
+    return blamed in {(each.kind, each.name) for each in components}

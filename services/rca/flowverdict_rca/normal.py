@@ -1,0 +1,37 @@
+"""What is normal, as kept over a restart."""
+
+import zlib
+
+import msgspec
+
+from flowverdict_rca.engine.baseline import Baseline
+
+__all__ = ["Normal"]
+
+
+class Normal(msgspec.Struct, frozen=True):
+    """What is normal.
+
+    Attributes:
+        losses: as `learn` found it; None if that is not known yet.
+        rtt_us: for pairs of ends, in words, the longest mean round trip of a window.
+    """
+
+    losses: Baseline | None = None
+    rtt_us: dict[str, int] = {}
+
+    def encode(self, most_bytes: int) -> bytes:
+        """Compressed, without some of the pairs if it would be too large."""
+        normal = self
+        while len(packed := zlib.compress(msgspec.json.encode(normal))) > most_bytes:
+            rtt_us = dict(list(normal.rtt_us.items())[: len(normal.rtt_us) // 2])
+            normal = Normal(normal.losses and normal.losses.smaller(), rtt_us)
+        return packed
+
+    @classmethod
+    def decode(cls, packed: bytes) -> "Normal":
+        """What `encode` returned; of another version or broken, nothing is known."""
+        try:
+            return msgspec.json.decode(zlib.decompress(packed), type=cls)
+        except (msgspec.MsgspecError, zlib.error):
+            return cls()

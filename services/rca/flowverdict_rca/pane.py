@@ -1,0 +1,69 @@
+"""The counts of one pane."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_flows.endpoint import Endpoint, Sighting
+from flowverdict_flows.pairs import Numbers, PairSums
+from flowverdict_rca.window import COUNTS
+
+__all__ = ["Pane"]
+
+
+@dataclass(slots=True)
+class Pane:
+    """What was counted in a length of time, by pair number.
+
+    Attributes:
+        first_sequence: position in the stream of the first message that is in it.
+        sums: of `COUNTS`, of the RTT as each interval had it, and of the intervals that had one.
+        numbers: the pairs in it, ascending.
+        addresses: of each endpoint in it.
+        conditions: of each endpoint, as reported last; `unsettled` has those of endpoints for which
+            any was reported at any time.
+        nodes: those whose collectors reported.
+        caught_up: nodes that were heard again after a gap, with the gap's start.
+        lost_flow_updates, lost_sockets: as in an interval's header, summed.
+    """
+
+    first_sequence: int
+    sums: PairSums[np.int64] = field(default_factory=lambda: PairSums(len(COUNTS) + 2, np.int64))
+    numbers: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
+    addresses: dict[Endpoint, set[str]] = field(default_factory=dict)
+    conditions: dict[Endpoint, str] = field(default_factory=dict)
+    unsettled: dict[Endpoint, str] = field(default_factory=dict)
+    nodes: set[str] = field(default_factory=set)
+    caught_up: dict[str, int] = field(default_factory=dict)
+    lost_flow_updates: int = 0
+    lost_sockets: int = 0
+
+    def add(
+        self, header: IntervalHeader, numbers: Numbers, counts: Numbers, seen: Iterable[Sighting]
+    ) -> None:
+        """Add what a node counted in an interval.
+
+        Args:
+            header: of the interval.
+            numbers: of the pairs.
+            counts: of each of them, columns as in `sums`.
+            seen: the endpoints.
+        """
+        self.nodes.add(header.node)
+        self.lost_flow_updates += header.lost_flow_updates
+        self.lost_sockets += header.lost_sockets
+        self.sums.add(numbers, counts)
+        self.numbers = np.union1d(self.numbers, numbers)
+        for each in seen:
+            self.addresses.setdefault(each.endpoint, set()).add(each.address)
+            self.conditions[each.endpoint] = each.condition
+            if each.condition:
+                self.unsettled[each.endpoint] = each.condition
+
+    def counts(self, numbers: Numbers) -> Numbers:
+        """The rows of `sums` for these pairs."""
+        self.sums.reach(int(numbers.max(initial=0)))
+        found: Numbers = self.sums.values[numbers]
+        return found
