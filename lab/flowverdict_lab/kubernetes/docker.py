@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flowverdict_lab.kubernetes.build import cache
-from flowverdict_lab.kubernetes.processes import ProcessError, end, remember, spawn, wait_until
+from flowverdict_lab.kubernetes.processes import ProcessError, alive, end, remember, spawn, wait_until
 
 __all__ = ["build_images", "engine", "images_of_this_version", "save"]
 
@@ -35,6 +35,9 @@ def engine() -> Iterator[None]:
             "no Docker engine responds, and dockerd (docker.io) is missing or needs root"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if not alive(folder / "process"):
+        # dockerd does not start while the id in this file belongs to anything, be it a thread.
+        (folder / "pid").unlink(missing_ok=True)
     address = f"unix://{folder}/docker.sock"
     os.environ["DOCKER_HOST"] = address
     pid = spawn(

@@ -11,6 +11,7 @@ __all__ = [
     "both_ways",
     "component_of",
     "components_of",
+    "is_directed",
     "is_part",
     "link_between",
     "link_from_to",
@@ -83,6 +84,11 @@ def parts_of(endpoint: Endpoint) -> Iterator[Component]:
         yield _single("workload", endpoint.namespace, endpoint.workload)
     if endpoint.node and endpoint.kind != "node":
         yield _single("node", "", endpoint.node)
+
+
+def is_directed(component: Component) -> bool:
+    """Whether it is a path one way only."""
+    return len(component.ends) == 2 and " -> " in component.name
 
 
 def is_part(endpoint: Endpoint, named: ComponentEnd) -> bool:

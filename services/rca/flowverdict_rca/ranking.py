@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowverdict_contracts.verdicts import Cause, Component, Direction
-from flowverdict_flows.components import is_part
+from flowverdict_flows.components import is_directed, is_part
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.backends import attribute_to_backends
@@ -156,7 +156,7 @@ def _score(precision: Floats, explains: Floats) -> Floats:
 
 
 def _rank_of(component: Component) -> tuple[int, bool, str]:
-    return _PREFERENCE.index(component.kind), "<->" in component.name, component.name
+    return _PREFERENCE.index(component.kind), not is_directed(component), component.name
 
 
 def _best_suspects(roles: Roles, failing: Mask, ok: Mask) -> list[_Suspect]:

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowverdict_contracts.verdicts import Component, Direction
-from flowverdict_flows.components import component_of, is_part, parts_of, path_from_to
+from flowverdict_flows.components import component_of, is_directed, is_part, parts_of, path_from_to
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_rca.window import Window, total
 
@@ -114,10 +114,10 @@ def pairs_of(component: Component, direction: Direction, window: Window) -> Mask
             return _either(at, window)
         found: Mask = at[window.src if direction == "sending" else window.dst]
         return found
-    this_way = ends[0][window.src] & ends[1][window.dst]
-    other_way = ends[1][window.src] & ends[0][window.dst]
-    both: Mask = this_way | other_way if " <-> " in component.name else this_way
-    return both
+    this_way: Mask = ends[0][window.src] & ends[1][window.dst]
+    if is_directed(component):
+        return this_way
+    return this_way | (ends[1][window.src] & ends[0][window.dst])
 
 
 def answered_by(components: Iterable[Component], window: Window) -> Mask:
