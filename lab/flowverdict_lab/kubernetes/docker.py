@@ -10,7 +10,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from flowverdict_lab.kubernetes.build import cache
-from flowverdict_lab.kubernetes.processes import ProcessError, alive, end, remember, spawn, wait_until
+from flowverdict_lab.kubernetes.processes import (
+    ProcessError,
+    alive,
+    end,
+    remember,
+    spawn,
+    wait_until,
+)
 
 __all__ = ["build_images", "engine", "images_of_this_version", "save"]
 

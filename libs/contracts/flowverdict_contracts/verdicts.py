@@ -155,7 +155,8 @@ class TimeWindow(_Record, frozen=True, kw_only=True):
 class FlowCounts(_Record, frozen=True, kw_only=True):
     """Directed pairs of endpoints in the window; `undecided` sent too little to be judged.
 
-    If losses are below the threshold, the pairs that show them are the failing ones.
+    If losses are below the threshold, or round trips long, the pairs that show it are the failing
+    ones.
     """
 
     failing: Count
@@ -234,7 +235,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
         causes: best first. The first is the verdict, the others fit less well.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
-            below the threshold, for example.
+            below the threshold, or latency, for example.
         fail_ratio: the threshold: a flow fails above this retransmission ratio.
         half_open: endpoints with connection requests that never completed, worst first.
     """
