@@ -39,7 +39,7 @@ SCHEMA = "rca.verdicts/3"
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
 EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
 Kind = Literal["pod", "workload", "node", "link", "node_link", "service", "external", "unknown"]
-Direction = Literal["sending", "receiving", "both"]
+Direction = Literal["sending", "receiving", "both", "unknown"]
 Condition = Literal[
     "HIGH_RETRANSMISSION_RATIO",
     "HIGH_LATENCY",
@@ -110,7 +110,8 @@ class Cause(Component, frozen=True, kw_only=True):
     Attributes:
         node: the node it runs on, empty if that does not apply.
         addresses: its addresses.
-        direction: whether the flows it sends, those it receives, or both fail.
+        direction: whether the flows it sends, those it receives, or both fail; `unknown` if the
+            collector that counts the other way is silent.
         score: F-measure with beta 0.5 of `precision` and `explains` (van Rijsbergen 1979), 0 to 1.
         precision: share of its flows that fail; confidence of the rule cause -> FAIL.
         explains: share of the failing flows that are its own; confidence of the rule FAIL -> cause.

@@ -50,7 +50,7 @@ def explained(cause: Cause) -> list[dict[str, str]]:
 
     Each also has a label `by`, the joined names of the others, which inhibits flow alerts.
     """
-    ends = {"sending": ("src",), "receiving": ("dst",), "both": ("src", "dst")}[cause.direction]
+    ends = {"sending": ("src",), "receiving": ("dst",)}.get(cause.direction, ("src", "dst"))
     if cause.kind == "node_link":
         # A link has no direction, so both ways count as explained.
         sets = [

@@ -259,16 +259,22 @@ def _node(component: Component, ends: set[Endpoint]) -> str:
 
 
 def _direction(component: Component, suspect: _Suspect, window: Window) -> Direction:
-    """The direction judged; if several cover the same flows, the direction of those flows."""
+    """The direction judged; if several cover the same flows, the direction of those flows; unknown
+    if nobody could be heard that counts the other direction.
+    """
     directions = suspect.directions[component]
-    if len(directions) == 1:
-        return directions[0]
     sources, targets = (
         {window.endpoints[at] for at in np.unique(side[suspect.failing]).tolist()}
         for side in (window.src, window.dst)
     )
-    sends = any(_is_part(end, component) for end in sources)
-    receives = any(_is_part(end, component) for end in targets)
-    if sends == receives:
-        return "both"
-    return "sending" if sends else "receiving"
+    found = directions[0]
+    if len(directions) > 1:
+        sends = any(_is_part(end, component) for end in sources)
+        receives = any(_is_part(end, component) for end in targets)
+        found = "both" if sends == receives else "sending" if sends else "receiving"
+    if len(component.ends) == 1 and found != "both":
+        # What goes the other way is counted where it is sent.
+        senders = {end.node for end in targets} - {""}
+        if senders and senders <= set(window.coverage.nodes_silent):
+            return "unknown"
+    return found

@@ -50,7 +50,7 @@ _CHECK_SLOW = {
     "external": "It is outside the cluster: check the egress path and the remote side.",
     "unknown": "Nothing in the cluster has this address: find out what does.",
 }
-_DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": ""}
+_DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "", "unknown": ""}
 
 
 def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSettings) -> str:
@@ -70,6 +70,8 @@ def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSett
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
     parts += _alternatives(cause)
+    if cause.direction == "unknown":
+        parts.append("Which way it fails is unknown: no collector is heard that counts the other.")
     parts.append(_advice(cause, counts, loses_data, settings))
     return " ".join(parts)
 

@@ -1,6 +1,7 @@
 """What the cluster itself knows: silent nodes, services without endpoints, deletions, backends."""
 
 from collections.abc import Iterator
+from itertools import permutations
 from typing import Any
 
 from conftest import SECOND, enriched_batch, flow_row
@@ -194,6 +195,22 @@ def test_a_silent_collector_alone_is_no_fault_of_its_node() -> None:
     cluster.passes(20, n1=N1, n2=N2, n3=N3)
     cluster.passes(40, n1=N1, n3=N3)
     assert not any(cluster.blamed())
+
+
+def test_which_way_a_pod_fails_is_unknown_while_nobody_is_heard_that_counts_the_other_way() -> None:
+    bad = [flow(each, "c@n2", True) for each in ("a@n1", "b@n1")]
+    rows = [flow(a, b) for a, b in permutations(("a@n1", "b@n1"), 2)]
+    rows += [flow(src, dst) for src in ("a@n1", "b@n1") for dst in ("d@n2", "g@n2", "h@n2")]
+    cluster = Cluster()
+    n3 = [*N3, flow("e@n3", "c@n2", True)]
+    cluster.passes(20, n1=[*rows, *bad], n2=N2, n3=n3)
+    cluster.passes(40, n1=[*rows, *bad], n3=n3)
+    found = [each.findings[0].causes[0] for each in cluster.judgements if each.findings]
+    assert {each.name for each in found} == {"default/c"}
+    assert [found[0].direction, found[-1].direction] == ["receiving", "unknown"]
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert "Which way it fails is unknown" in verdicts[-1].summary
 
 
 def test_a_failing_pod_on_a_silent_node_is_not_the_node_while_its_other_flows_work() -> None:

@@ -75,7 +75,10 @@ class ReportedIncident:
 
     def explains(self, src: Endpoint, dst: Endpoint) -> bool:
         """Whether the flow from `src` to `dst` belongs to the blamed component."""
-        blamed = self.cause and (self.cause.kind, self.cause.name, self.cause.direction)
+        if self.cause is None:
+            return False
+        way = "both" if self.cause.direction == "unknown" else self.cause.direction
+        blamed = (self.cause.kind, self.cause.name, way)
         return any(
             (component.kind, component.name, direction) == blamed
             for component, direction in roles_of(src, dst)
