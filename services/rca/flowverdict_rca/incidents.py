@@ -70,8 +70,8 @@ class Incidents:
             found_in(judgement), [*before, *visible], others if is_long else (), backends
         )
         for found, match in matches:
-            if match in others:
-                others.remove(match)
+            if match is not None and match.basis != judgement.basis:
+                others = [each for each in others if each.id != match.id]
                 if is_long:
                     others.append(self._confirmed(match, judgement, found))
                     continue
