@@ -64,11 +64,9 @@ class Incidents:
         before = [each for each in self._known if each.basis == judgement.basis]
         others = [each for each in self._known if each.basis != judgement.basis]
         backends, now = judgement.window.facts.backends, list[Incident]()
-        # Short windows know nothing of what is pending in the long ones.
-        visible = [] if is_long else [each for each in others if each.state != "pending"]
-        matches = matched(
-            found_in(judgement), [*before, *visible], others if is_long else (), backends
-        )
+        open_ = [each for each in others if each.state != "pending"]
+        known, shared = (before, open_) if is_long else ([*before, *open_], [])
+        matches = matched(found_in(judgement), known, shared, backends)
         for found, match in matches:
             if match is not None and match.basis != judgement.basis:
                 others = [each for each in others if each.id != match.id]
@@ -133,7 +131,7 @@ class Incidents:
             return match
         evidence = judgement.decisions.evidence[found.positions].sum(axis=0, keepdims=True)
         ratio = float(ratios_of(RETRANSMISSION_RATIO, evidence, COUNTS)[0])
-        is_near = match.state != "pending" and ratio < _NEAR * self._settings.fail_ratio
+        is_near = ratio < _NEAR * self._settings.fail_ratio
         return msgspec.structs.replace(match, basis="losses" if is_near else match.basis)
 
     def _next(self, match: Incident | None, found: Found, judgement: Judgement) -> Incident:

@@ -71,7 +71,7 @@ def matched(
     Args:
         found: what a window shows.
         known: each of these is one finding at most.
-        shared: each of these may be several.
+        shared: open incidents of which findings may be a part, any number of them.
         backends: each service's pods.
     """
     free, match_of = list(known), dict[int, Incident]()
@@ -79,7 +79,9 @@ def matched(
         for number, each in enumerate(found):
             if number in match_of:
                 continue
-            match = next((i for i in (*free, *shared) if is_match(i, each, backends)), None)
+            match = next((i for i in free if is_match(i, each, backends)), None)
+            if match is None:
+                match = next((i for i in shared if _is_part_of(i, each, backends)), None)
             if match is not None:
                 match_of[number] = match
                 free = [each for each in free if each is not match]
@@ -93,6 +95,12 @@ def _same_cause(incident: Incident, found: Found, _: Backends) -> bool:
 def _same_flows(incident: Incident, found: Found, _: Backends) -> bool:
     shared = len(incident.flows & found.flows)
     return 2 * shared >= min(len(incident.flows), len(found.flows)) > 0
+
+
+def _is_part_of(incident: Incident, found: Found, backends: Backends) -> bool:
+    if _same_cause(incident, found, backends) or belongs(incident, found, backends):
+        return True
+    return 2 * len(incident.flows & found.flows) >= len(found.flows)
 
 
 def belongs(incident: Incident, found: Found, backends: Backends) -> bool:

@@ -175,6 +175,18 @@ def test_whatever_loses_one_segment_in_a_hundred_is_named_alone(
     assert mesh.verdicts[0].causes[0].direction == direction
 
 
+def test_a_flow_that_fails_for_a_moment_hides_nothing() -> None:
+    mesh = Mesh()
+
+    def loss(src: str, dst: str) -> float:
+        fails = mesh.second % 30 >= 22 and (src, dst) == ("pod-b", "pod-h")
+        return 0.2 if fails else at("pod-b", 0.01)(src, dst)
+
+    mesh.passes(150)
+    mesh.passes(120, loss)
+    assert mesh.said() == [("opened", "pod default/pod-b")]
+
+
 def test_losses_about_the_threshold_are_one_incident() -> None:
     mesh = Mesh()
     mesh.passes(150)
