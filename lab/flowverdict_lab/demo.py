@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowverdict_contracts import verdicts
 from flowverdict_lab import report
-from flowverdict_lab.arguments import whole_number
+from flowverdict_lab.arguments import LOW_LOSS_SECONDS, phase_seconds, whole_number
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
 from flowverdict_lab.live_support import why_not_live
@@ -38,6 +38,7 @@ __all__ = ["main"]
 
 RECORDING_FILE = "recording.jsonl.gz"
 _FILES = ("verdict.json", "verdicts.jsonl", METRICS_FILE, REPORT_FILE, "inventory.json")
+_USUAL_SECONDS = 20
 _DEFAULT_RUN = ("20% packet loss on pod-a", 4, 2)
 SHIPPED_RECORDING = Path(__file__).parent / "recordings" / "pod-loss.jsonl.gz"
 
@@ -64,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--seconds",
         type=whole_number(5, 3600),
-        default=20,
         metavar="N",
-        help="length of each phase; default: 20",
+        help=f"length of each phase; default: {_USUAL_SECONDS}, or {LOW_LOSS_SECONDS} for losses"
+        " below 5%%",
     )
     add("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
     add("--record", type=Path, metavar="FILE", help="where to save the recording (default: in DIR)")
@@ -158,8 +159,9 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
             return await run_replay(replay, folder, tell)
     (folder / RECORDING_FILE).unlink(missing_ok=True)
     record = arguments.record or folder / RECORDING_FILE
-    with _progress(console, len(PHASES) * arguments.seconds) as tell:
-        return await run_live(cluster, fault, arguments.seconds, folder, record, tell)
+    seconds = phase_seconds(arguments.seconds, arguments.loss, _USUAL_SECONDS)
+    with _progress(console, len(PHASES) * seconds) as tell:
+        return await run_live(cluster, fault, seconds, folder, record, tell)
 
 
 def _handle_signals() -> None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flowverdict_lab.arguments import whole_number
+from flowverdict_lab.arguments import LOW_LOSS_SECONDS, phase_seconds, whole_number
 from flowverdict_lab.kubernetes_objects import (
     EXPERIMENT,
     FLOWVERDICT,
@@ -37,6 +37,7 @@ PHASES = ("before", "during", "after")
 CHAOS, LISTENER = "flowverdict-chaos", "experiment-listener"
 RIGHT, WRONG, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 _READY_SECONDS, _GONE_SECONDS = 180.0, 120.0
+_USUAL_SECONDS = 40
 _GONE = "the experiment's objects to be deleted"
 
 Tell = Callable[[str, float], None]
@@ -303,7 +304,9 @@ def _parser() -> argparse.ArgumentParser:
         "--delay", type=whole_number(0, 1000), default=20, metavar="MS", help="default: 20"
     )
     running.add_argument(
-        "--seconds", type=whole_number(1, 3600), default=40, help="phase length; default: 40"
+        "--seconds",
+        type=whole_number(1, 3600),
+        help=f"phase length; default: {_USUAL_SECONDS}, or {LOW_LOSS_SECONDS} for losses below 5%%",
     )
     running.add_argument(
         "--wait",
@@ -354,7 +357,11 @@ def _run_command(arguments: argparse.Namespace, console: Console) -> int:
             console.print("Everything the experiment created has been removed.")
             return RIGHT
         plan = Plan(
-            arguments.target, arguments.loss, arguments.delay, arguments.seconds, arguments.wait
+            arguments.target,
+            arguments.loss,
+            arguments.delay,
+            phase_seconds(arguments.seconds, arguments.loss, _USUAL_SECONDS),
+            arguments.wait,
         )
         try:
             verdicts = run(objects, Images(objects, arguments.images), plan, tell)

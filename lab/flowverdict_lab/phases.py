@@ -91,8 +91,8 @@ class Outcome:
         names = " or ".join(str(each) for each in self.expected)
         if self.verdict is None:
             return (
-                f"there is no verdict, but it should have named {names}; a flow fails when its "
-                "retransmission ratio exceeds FLOWVERDICT_FAIL_RATIO"
+                f"there is no verdict, but it should have named {names}; losses below "
+                "FLOWVERDICT_FAIL_RATIO take one to two minutes to show"
             )
         if not self.verdict.causes:
             return f"the verdict names no cause, but it should have named {names}"
