@@ -35,7 +35,7 @@ _SHOWN_FLOWS = 20
 Basis = Literal["failures", "losses", "latency"]
 """What a judgement, and an incident, is about."""
 
-_SUFFIX: dict[Basis, str] = {"failures": "", "losses": "/losses", "latency": "/latency"}
+_SUFFIX: dict[Basis, str] = {"failures": "", "losses": "-losses", "latency": "-latency"}
 
 
 @dataclass(frozen=True, slots=True)
