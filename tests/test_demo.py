@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from flowverdict_lab.cluster import Pod, make_cluster
+from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
+from flowverdict_lab.network import Network
 
 DEMO = str(Path(sys.executable).with_name("flowverdict-demo"))
 REASON = why_not_live()
@@ -98,6 +101,36 @@ def test_without_a_fault_there_is_no_verdict(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads((tmp_path / "verdict.json").read_text()) is None
     assert "No verdict" in done.stdout
+
+
+CONNECT = """
+import socket, sys, time
+began = time.monotonic()
+socket.create_connection((sys.argv[1], 8080), 10).close()
+print(time.monotonic() - began)
+"""
+
+
+@live
+def test_a_delayed_pod_is_reached_a_tenth_of_a_second_later_until_the_delay_is_removed(
+    tmp_path: Path,
+) -> None:
+    cluster = make_cluster(4, 2)
+    fault = parse_fault("pod-delay", "pod-a", 0, cluster)
+
+    def seconds_from(src: str, dst: Pod) -> float:
+        argv = [sys.executable, "-c", CONNECT, dst.ipv4]
+        return float(network.inside(src, argv))
+
+    pod_a, *_, pod_d = cluster.pods
+    with Network(cluster, tmp_path) as network:
+        wait_for(lambda: seconds_from("pod-d", pod_a) < 0.1)
+        fault.inject(network)
+        assert seconds_from("pod-d", pod_a) > 0.1
+        assert seconds_from("pod-a", pod_d) > 0.1
+        wait_for(lambda: seconds_from("pod-d", cluster.pods[1]) < 0.1)
+        fault.remove(network)
+        wait_for(lambda: seconds_from("pod-d", pod_a) < 0.1)
 
 
 @pytest.fixture

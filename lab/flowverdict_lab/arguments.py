@@ -3,19 +3,21 @@
 import argparse
 from collections.abc import Callable
 
-__all__ = ["LOW_LOSS_SECONDS", "phase_seconds", "whole_number"]
+__all__ = ["LONG_SECONDS", "phase_seconds", "whole_number"]
 
-LOW_LOSS_SECONDS = 120
-"""What only windows of thirty seconds show is named after one to two minutes."""
+LONG_SECONDS = 150
+"""Enough to learn what is normal, and then to see what only windows of thirty seconds show."""
 
 _LOW_PERCENT = 5
 
 
-def phase_seconds(chosen: int | None, loss_percent: int, usual: int) -> int:
-    """The length of a phase: as chosen, else long enough for a verdict on such a loss."""
+def phase_seconds(
+    chosen: int | None, usual: int, loss_percent: int, *, takes_long: bool = False
+) -> int:
+    """The length of a phase: as chosen, else long enough for a verdict on the fault."""
     if chosen is not None:
         return chosen
-    return usual if loss_percent >= _LOW_PERCENT else LOW_LOSS_SECONDS
+    return LONG_SECONDS if takes_long or loss_percent < _LOW_PERCENT else usual
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:

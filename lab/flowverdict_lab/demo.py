@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowverdict_contracts import verdicts
 from flowverdict_lab import report
-from flowverdict_lab.arguments import LOW_LOSS_SECONDS, phase_seconds, whole_number
+from flowverdict_lab.arguments import LONG_SECONDS, phase_seconds, whole_number
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
 from flowverdict_lab.live_support import why_not_live
@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=whole_number(5, 3600),
         metavar="N",
-        help=f"length of each phase; default: {_USUAL_SECONDS}, or {LOW_LOSS_SECONDS} for losses"
-        " below 5%%",
+        help=f"length of each phase; default: {_USUAL_SECONDS}, or {LONG_SECONDS} for losses"
+        " below 5%% and for delays",
     )
     add("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
     add("--record", type=Path, metavar="FILE", help="where to save the recording (default: in DIR)")
@@ -159,7 +159,9 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
             return await run_replay(replay, folder, tell)
     (folder / RECORDING_FILE).unlink(missing_ok=True)
     record = arguments.record or folder / RECORDING_FILE
-    seconds = phase_seconds(arguments.seconds, arguments.loss, _USUAL_SECONDS)
+    seconds = phase_seconds(
+        arguments.seconds, _USUAL_SECONDS, arguments.loss, takes_long=fault.takes_long
+    )
     with _progress(console, len(PHASES) * seconds) as tell:
         return await run_live(cluster, fault, seconds, folder, record, tell)
 

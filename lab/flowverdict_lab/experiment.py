@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flowverdict_lab.arguments import LOW_LOSS_SECONDS, phase_seconds, whole_number
+from flowverdict_lab.arguments import LONG_SECONDS, phase_seconds, whole_number
 from flowverdict_lab.kubernetes_objects import (
     EXPERIMENT,
     FLOWVERDICT,
@@ -306,7 +306,7 @@ def _parser() -> argparse.ArgumentParser:
     running.add_argument(
         "--seconds",
         type=whole_number(1, 3600),
-        help=f"phase length; default: {_USUAL_SECONDS}, or {LOW_LOSS_SECONDS} for losses below 5%%",
+        help=f"phase length; default: {_USUAL_SECONDS}, or {LONG_SECONDS} for losses below 5%%",
     )
     running.add_argument(
         "--wait",
@@ -360,7 +360,7 @@ def _run_command(arguments: argparse.Namespace, console: Console) -> int:
             arguments.target,
             arguments.loss,
             arguments.delay,
-            phase_seconds(arguments.seconds, arguments.loss, _USUAL_SECONDS),
+            phase_seconds(arguments.seconds, _USUAL_SECONDS, arguments.loss),
             arguments.wait,
         )
         try:

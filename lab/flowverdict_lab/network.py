@@ -87,6 +87,21 @@ class Network:
             raise LabError(f"{argv[0]} in the network of {name}: {output}")
         return done.stdout
 
+    def start_inside(self, name: str, argv: Sequence[str]) -> subprocess.Popen[bytes]:
+        """Start a command in the network of the pod or node `name`; it prints when it is ready.
+
+        Raises:
+            LabError: if it ends before that.
+        """
+        enter = ["nsenter", f"--net=/proc/{self.pid(name)}/ns/net", "--", *_DIE_WITH_PARENT]
+        process = subprocess.Popen([*enter, *argv], stdout=subprocess.PIPE, start_new_session=True)
+        assert process.stdout is not None
+        with process.stdout as printed:
+            if not printed.readline():
+                raise LabError(f"{argv[0]} in the network of {name} ended: {process.wait()}")
+        self._processes[f"{name}: {process.pid}"] = process
+        return process
+
     def port_of(self, pod: Pod) -> str:
         """The node's interface that the pod is attached to."""
         return pod.name

@@ -5,11 +5,12 @@ from flowverdict_lab.faults.fault import Fault, FaultError
 from flowverdict_lab.faults.link_loss import LinkLoss
 from flowverdict_lab.faults.no_fault import NoFault
 from flowverdict_lab.faults.node_loss import NodeLoss
+from flowverdict_lab.faults.pod_delay import PodDelay
 from flowverdict_lab.faults.pod_loss import PodLoss
 
 __all__ = ["FAULTS", "Fault", "FaultError", "parse_fault"]
 
-_ALL: tuple[type[Fault], ...] = (PodLoss, NodeLoss, LinkLoss, NoFault)
+_ALL: tuple[type[Fault], ...] = (PodLoss, NodeLoss, LinkLoss, PodDelay, NoFault)
 
 FAULTS = {each.name: each for each in _ALL}
 """The faults by their names on the command line."""

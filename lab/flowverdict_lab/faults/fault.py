@@ -1,4 +1,4 @@
-"""The base class of the lab's faults; they drop packets with nftables.
+"""The base class of the lab's faults; most drop packets with nftables.
 
 `numgen random` in a netdev table drops at the interface itself, as a bad cable or a full ring
 would, and works on kernels without netem. The tables are in the nodes' own network namespaces and
@@ -31,12 +31,14 @@ class Fault(ABC):
     Attributes:
         name: what the command line calls this kind of fault.
         default_target: its target unless the command line names another.
+        takes_long: whether only windows of thirty seconds show it.
         targets: the pods or nodes that it affects.
         loss_percent: how many of the passing packets it drops.
     """
 
     name: ClassVar[str]
     default_target: ClassVar[str]
+    takes_long: ClassVar[bool] = False
 
     def __init__(self, targets: Sequence[Pod | Node], loss_percent: int, cluster: Cluster) -> None:
         self.targets = tuple(targets)

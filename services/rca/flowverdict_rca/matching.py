@@ -71,17 +71,21 @@ def matched(
     Args:
         found: what a window shows.
         known: each of these is one finding at most.
-        shared: open incidents of which findings may be a part, any number of them.
+        shared: open incidents of which findings may be a part, any number of them; rather that than
+            one of `known` that is still pending.
         backends: each service's pods.
     """
     free, match_of = list(known), dict[int, Incident]()
+    for number, each in enumerate(found):
+        if not any(i.state != "pending" and _same_cause(i, each, backends) for i in known):
+            match = next((i for i in shared if _is_part_of(i, each, backends)), None)
+            if match is not None:
+                match_of[number] = match
     for is_match in (_same_cause, _same_flows, belongs):
         for number, each in enumerate(found):
             if number in match_of:
                 continue
             match = next((i for i in free if is_match(i, each, backends)), None)
-            if match is None:
-                match = next((i for i in shared if _is_part_of(i, each, backends)), None)
             if match is not None:
                 match_of[number] = match
                 free = [each for each in free if each is not match]

@@ -338,6 +338,17 @@ def test_what_is_slow_and_loses_is_one_incident() -> None:
     assert mesh.said() == [("opened", "pod default/pod-b")]
 
 
+def test_what_short_windows_find_while_it_was_pending_in_long_ones_is_one_incident() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst))
+    mesh.passes(35)  # slow in one long window
+    assert mesh.verdicts == []
+    mesh.passes(100, at("pod-b", 0.2))
+    assert mesh.said() == [("opened", "pod default/pod-b")]
+    assert mesh.verdicts[0].severity == "critical"
+
+
 def test_latency_goes_on_while_nothing_measures_it_and_over_a_restart() -> None:
     mesh = Mesh()
     mesh.passes(150)
