@@ -3,7 +3,7 @@
 `cluster`             the lab's nodes and pods, and their addresses.
 `network`             the cluster as namespaces, bridges and veth pairs on this machine.
 `pod`                 what runs in a pod: an HTTP server, and calls to the other pods.
-`faults`              what can be broken, a class and a file each.
+`faults`              what can be broken, a class and a file each; `delayer` holds packets back.
 `pipeline`            NATS and the services as processes.
 `recording`           raw messages with their timestamps, in a file.
 `phases`              before, during and after a fault, and the verdicts on them.

@@ -12,6 +12,7 @@ import msgspec
 from flowverdict_contracts import MalformedMessage
 
 __all__ = [
+    "Basis",
     "Cause",
     "Component",
     "ComponentEnd",
@@ -50,6 +51,7 @@ Condition = Literal[
     "NO_READY_ENDPOINTS",
 ]
 Severity = Literal["critical", "warning"]
+Basis = Literal["failures", "losses", "latency"]
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
@@ -234,6 +236,8 @@ class Verdict(_Record, frozen=True, kw_only=True):
         summary: one sentence that a person can act on.
         enough_evidence: False if flows fail but no cause stands out; `causes` is then empty.
         causes: best first. The first is the verdict, the others fit less well.
+        basis: what was judged: flows that fail, in a window of seconds; or in a longer one losses,
+            most of them too low to make a flow fail, or round trips.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
             below the threshold, or latency, for example.
@@ -251,6 +255,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
     enough_evidence: bool
     causes: tuple[Cause, ...]
     rules: tuple[Rule, ...]
+    basis: Basis = "failures"
     conditions: tuple[Condition, ...]
     severity: Severity
     fail_ratio: float

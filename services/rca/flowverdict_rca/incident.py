@@ -16,8 +16,7 @@ from typing import Literal
 
 import msgspec
 
-from flowverdict_contracts.verdicts import Cause
-from flowverdict_rca.judgement import Basis
+from flowverdict_contracts.verdicts import Basis, Cause
 
 __all__ = ["Incident", "key_of"]
 

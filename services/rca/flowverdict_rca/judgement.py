@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from flowverdict_contracts.timestamps import to_rfc3339
 from flowverdict_contracts.verdicts import (
+    Basis,
     Cause,
     Condition,
     FailingFlow,
@@ -28,12 +28,9 @@ from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Pair, Window
 
-__all__ = ["Basis", "Judgement", "judge", "verdict"]
+__all__ = ["Judgement", "judge", "verdict"]
 
 _SHOWN_FLOWS = 20
-
-Basis = Literal["failures", "losses", "latency"]
-"""What a judgement, and an incident, is about."""
 
 _SUFFIX: dict[Basis, str] = {"failures": "", "losses": "-losses", "latency": "-latency"}
 
@@ -44,8 +41,7 @@ class Judgement:
 
     Attributes:
         aftermath: positions of pairs that would fail, but for what has just changed around them.
-        basis: what was judged: failures in a short window, or in a long one losses, most of them
-            too low to make a flow fail, or round trips.
+        basis: what was judged, as in a verdict.
         usual: of losses, the retransmission ratio of the pairs that no cause covers; of latency,
             the median of what the failing pairs' round trips usually take, in microseconds.
     """
@@ -117,6 +113,7 @@ def verdict(
         enough_evidence=bool(causes),
         causes=causes,
         rules=failure_rules(_transactions(decisions), judgement.settings.miner),
+        basis=judgement.basis,
         conditions=_conditions(judgement, explained, pairs, causes),
         severity=_severity(causes, len(explained), judgement.basis),
         fail_ratio=judgement.settings.fail_ratio,

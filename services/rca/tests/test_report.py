@@ -50,19 +50,22 @@ async def publish_verdicts(client: Client, *them: Verdict) -> None:
         await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(verdict), headers=headers)
 
 
-async def publish_flows(client: Client, bad_from: int, bad_until: int) -> None:
-    """A minute of flows; what pod-a sends or is sent loses a fifth in between."""
+async def publish_flows(
+    client: Client, bad_from: int, bad_until: int, *, lost: int = 20, rtt_us: int = 400
+) -> None:
+    """A minute of flows; of what pod-a sends or is sent, some are lost or slow in between."""
     jetstream = client.jetstream()
     for second in range(-50, 40):
         rows = []
         for src, src_node in PODS.items():
             for dst, dst_node in PODS.items():
                 bad = bad_from <= second < bad_until and "pod-a" in (src, dst)
-                again = 20 if bad else 0
+                again = lost if bad else 0
                 if src != dst:
                     row = flow_row(
-                        f"{src}@{src_node}", f"{dst}@{dst_node}", retransmitted_segments=again
-                    )
+                        f"{src}@{src_node}", f"{dst}@{dst_node}", retransmitted_segments=again,
+                        rtt_us=rtt_us if bad else 400,
+                    )  # fmt: skip
                     rows.append(row)
         batch = enriched.encode(enriched_batch(*rows))
         headers = header(NOW + second, second + 51).encode(enriched.SCHEMA)
@@ -114,6 +117,37 @@ async def test_a_report_says_who_when_where_and_why(
     assert page.count('class="bad"') == 2, "one line for the two ways between two pods"
     assert "src=" not in page
     assert "http" not in re.sub(r'http-equiv="Content-Security-Policy"', "", page)
+
+
+async def test_a_report_on_latency_shows_round_trips(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    opened = verdict_at("opened", 10, conditions=("HIGH_LATENCY",))
+    slow = msgspec.structs.replace(opened.failing_flows[0], rtt_us=100_000)
+    published = [msgspec.structs.replace(opened, failing_flows=(slow,)), verdict_at("resolved", 30)]
+    await publish_verdicts(nats_client, *published)
+    await publish_flows(nats_client, 2, 13, lost=0, rtt_us=100_000)
+    page = await page_of(nats_server, tmp_path)
+    text = words(page)
+    assert "Red lines are flows with a round-trip time above 50 ms." in text
+    assert "Round-trip time, in steps of two seconds" in text
+    assert "Round-trip time from the row to the column in milliseconds" in text
+    assert matrix(page, "before")[0] == ["", "&lt;1", "&lt;1"]
+    during = matrix(page, "during")
+    assert all(int(each) > 50 for each in during[0][1:])
+    assert during[1][2] == "&lt;1"
+
+
+async def test_a_report_on_a_low_loss_shows_what_is_below_the_threshold_in_red(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    opened = verdict_at("opened", 10)
+    low = msgspec.structs.replace(opened.failing_flows[0], retransmission_ratio=0.02)
+    published = [msgspec.structs.replace(opened, failing_flows=(low,)), verdict_at("resolved", 30)]
+    await publish_verdicts(nats_client, *published)
+    await publish_flows(nats_client, 2, 13, lost=2)
+    text = words(await page_of(nats_server, tmp_path))
+    assert "Red lines are flows with a retransmission ratio above 1%." in text
 
 
 async def test_an_open_incident_has_no_after(

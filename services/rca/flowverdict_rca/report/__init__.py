@@ -2,6 +2,7 @@
 
 `command`  reads an incident and writes its page.
 `gather`   the incident's verdicts and the flows around it.
+`measure`  what the pictures show of each pair.
 `page`     what goes into the template.
 `picture`  the map of nodes and pods, and the timeline.
 """

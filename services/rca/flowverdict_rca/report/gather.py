@@ -18,10 +18,11 @@ from flowverdict_flows.components import roles_of
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairSums
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
+from flowverdict_rca.report.measure import FIELDS, Counts, Measure, measure_of
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_runtime.terminal import printable
 
-__all__ = ["PHASES", "Counts", "NoIncident", "PairKey", "ReportedIncident", "gather"]
+__all__ = ["PHASES", "NoIncident", "PairKey", "ReportedIncident", "gather"]
 
 PHASES = ("before", "during", "after")
 _BEFORE_NS = 60 * 10**9
@@ -33,10 +34,6 @@ _MAX_MESSAGES = 5000
 class NoIncident(LookupError):
     """There is no such incident in NATS; the message lists those that exist."""
 
-
-_FIELDS = RETRANSMISSION_RATIO.fields
-Counts = dict[str, int]
-"""Sums of the fields of the retransmission ratio."""
 
 PairKey = tuple[Endpoint, Endpoint]
 """Who sends, and to whom."""
@@ -64,9 +61,22 @@ class ReportedIncident:
 
     @property
     def worst(self) -> Verdict:
-        """The verdict with the most failing flows; if several tie, the last of them."""
+        """The verdict with the most failing flows; if several tie, the one with the longest round
+        trips if it is about them, else the last.
+        """
+
+        def badness(at: int) -> tuple[int, float]:
+            each = unresolved[at]
+            rtt_us = sum(flow.rtt_us for flow in each.failing_flows)
+            return each.flows.failing, rtt_us if "HIGH_LATENCY" in each.conditions else at
+
         unresolved = [each for each in self.verdicts if each.status != "resolved"]
-        return max(enumerate(unresolved), key=lambda each: (each[1].flows.failing, each[0]))[1]
+        return unresolved[max(range(len(unresolved)), key=badness)]
+
+    @property
+    def measure(self) -> Measure:
+        """What the pictures show."""
+        return measure_of(self.worst)
 
     @property
     def cause(self) -> Cause | None:
@@ -102,6 +112,8 @@ async def gather(
     incident = ReportedIncident(await _verdicts(jetstream, incident_id), {})
     opened, last = incident.verdicts[0], incident.verdicts[-1]
     start = from_rfc3339(opened.window.start)
+    if opened.basis != "failures":  # the window before showed it, too
+        start -= from_rfc3339(opened.window.end) - start
     incident.phases["before"] = (start - _BEFORE_NS, start)
     if incident.resolved is None:
         incident.phases["during"] = (start, from_rfc3339(last.window.end))
@@ -153,15 +165,16 @@ class _Sums:
         self._incident = incident
         self._pairs = EndpointPairs()
         self._explained: dict[int, bool] = {}
-        self._phases = {phase: PairSums(len(_FIELDS), np.int64) for phase in incident.phases}
+        self._phases = {phase: PairSums(len(FIELDS), np.int64) for phase in incident.phases}
         self._timeline: dict[int, PairSums[np.int64]] = defaultdict(
-            lambda: PairSums(len(_FIELDS), np.int64)
+            lambda: PairSums(len(FIELDS), np.int64)
         )
 
     def add(self, middle_ns: int, batch: pa.RecordBatch) -> None:
         """Add the rows of an interval whose middle is `middle_ns`."""
         rows = self._pairs.group(batch)
-        added = rows.table(_FIELDS)
+        rtt_us = rows.largest("rtt_us")
+        added = np.column_stack([rows.table(RETRANSMISSION_RATIO.fields), rtt_us, rtt_us > 0])
         for phase, (start, end) in self._incident.phases.items():
             if start <= middle_ns < end:
                 self._phases[phase].add(rows.numbers, added)
@@ -190,7 +203,7 @@ class _Sums:
 
 
 def _counts(sums: Numbers) -> Counts:
-    return dict(zip(_FIELDS, sums.tolist(), strict=True))
+    return dict(zip(FIELDS, sums.tolist(), strict=True))
 
 
 async def _add_flows(

@@ -9,7 +9,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.endpoint import Endpoint
-from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.report.gather import PHASES, ReportedIncident
 from flowverdict_rca.report.picture import draw_map, draw_timeline
 from flowverdict_rca.summary import percent
@@ -23,7 +22,7 @@ _LEVELS = ((5, "level-5"), (2, "level-4"), (1, "level-3"), (0.2, "level-2"), (0,
 
 @dataclass(frozen=True, slots=True)
 class _Cell:
-    """A cell of a matrix: the ratio as text, its shade, and the numbers behind it."""
+    """A cell of a matrix: a value as text, its shade, and the numbers behind it."""
 
     text: str
     shade: str
@@ -50,6 +49,7 @@ def render(incident: ReportedIncident) -> str:
     page: str = environment.get_template("report.html").render(
         incident=incident,
         verdict=incident.worst,
+        measure=incident.measure,
         cause=incident.cause,
         resolved=incident.resolved,
         status="resolved" if incident.resolved else "open",
@@ -80,7 +80,7 @@ def _ends(incident: ReportedIncident) -> tuple[list[Endpoint], int]:
     worst: dict[Endpoint, float] = {}
     for phase in PHASES:
         for (src, dst), counts in incident.pairs.get(phase, {}).items():
-            share = (RETRANSMISSION_RATIO.of(counts) or 0.0) if phase == "during" else 0.0
+            share = (incident.measure.of(counts) or 0.0) if phase == "during" else 0.0
             for end in (src, dst):
                 worst[end] = max(worst.get(end, 0.0), share)
     chosen = sorted(worst, key=lambda end: (-worst[end], str(end)))[:_MAX_IN_MATRIX]
@@ -94,15 +94,14 @@ def _matrix(incident: ReportedIncident, phase: str, ends: list[Endpoint]) -> _Ma
 
 
 def _cell(incident: ReportedIncident, phase: str, src: Endpoint, dst: Endpoint) -> _Cell:
-    counts = incident.pairs[phase].get((src, dst))
-    ratio = RETRANSMISSION_RATIO.of(counts) if counts else None
-    if counts is None or ratio is None:
+    counts, measure = incident.pairs[phase].get((src, dst)), incident.measure
+    value = measure.of(counts) if counts else None
+    if counts is None or value is None:
         return _Cell("", "none", "sent no data")
-    resent, sent = counts["retransmitted_data_segments"], counts["data_segments_sent"]
-    title = f"{src} to {dst}: {resent} of {sent} data segments retransmitted"
-    levels = ((times * incident.worst.fail_ratio, name) for times, name in _LEVELS)
-    shade = next((name for least, name in levels if ratio > least), "level-0")
-    return _Cell(f"{100 * ratio:.0f}" if ratio >= 0.01 or ratio == 0 else "<1", shade, title)
+    title = f"{src} to {dst}: {measure.sentence(value, counts)}"
+    levels = ((times * measure.threshold, name) for times, name in _LEVELS)
+    shade = next((name for least, name in levels if value > least), "level-0")
+    return _Cell(measure.short(value), shade, title)
 
 
 def _number(value: float) -> str:

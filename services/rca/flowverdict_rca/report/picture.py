@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 
 from flowverdict_contracts.timestamps import from_rfc3339
 from flowverdict_flows.endpoint import Endpoint
-from flowverdict_flows.ratios import RETRANSMISSION_RATIO
-from flowverdict_rca.report.gather import Counts, PairKey, ReportedIncident
-from flowverdict_rca.summary import percent
+from flowverdict_rca.report.gather import PairKey, ReportedIncident
+from flowverdict_rca.report.measure import Counts, Measure
 
 __all__ = ["Edge", "Group", "Map", "Spot", "Timeline", "draw_map", "draw_timeline"]
 
@@ -21,10 +20,6 @@ _OUTSIDE = "outside the cluster"
 
 _CHART_WIDTH, _CHART_HEIGHT = 760, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 26
-
-
-def _ratio(counts: Counts) -> float:
-    return RETRANSMISSION_RATIO.of(counts) or 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +105,7 @@ def draw_map(incident: ReportedIncident) -> Map:
         height=2 * (around + 16),
         groups=tuple(groups),
         spots=tuple(spots),
-        edges=tuple(_edges(pairs, angles, radius, incident.worst.fail_ratio)),
+        edges=tuple(_edges(pairs, angles, radius, incident.measure)),
         left_out=len({end for pair in pairs for end in pair}) - len(chosen),
     )
 
@@ -144,7 +139,7 @@ def _group(
 
 def _chosen(incident: ReportedIncident, pairs: dict[PairKey, Counts]) -> set[Endpoint]:
     """The endpoints to draw: those of the worst pairs first, up to the limit."""
-    worst = sorted(pairs.items(), key=lambda each: -_ratio(each[1]))
+    worst = sorted(pairs.items(), key=lambda each: -(incident.measure.of(each[1]) or 0.0))
     chosen: dict[Endpoint, None] = {}
     for (src, dst), _ in sorted(worst, key=lambda each: not incident.explains(*each[0])):
         for end in (src, dst):
@@ -154,7 +149,7 @@ def _chosen(incident: ReportedIncident, pairs: dict[PairKey, Counts]) -> set[End
 
 
 def _edges(
-    pairs: dict[PairKey, Counts], angles: dict[Endpoint, float], radius: float, fail_ratio: float
+    pairs: dict[PairKey, Counts], angles: dict[Endpoint, float], radius: float, measure: Measure
 ) -> list[Edge]:
     both_ways: dict[frozenset[Endpoint], dict[PairKey, Counts]] = defaultdict(dict)
     for pair, counts in pairs.items():
@@ -169,10 +164,10 @@ def _edges(
     for ends, ways in both_ways.items():
         first, second = sorted(ends, key=lambda end: angles[end])
         title = ", ".join(
-            f"{src} to {dst}: {percent(_ratio(counts))} retransmitted"
+            f"{src} to {dst}: {measure.sentence(measure.of(counts) or 0.0, counts)}"
             for (src, dst), counts in ways.items()
         )
-        bad = any(_ratio(counts) > fail_ratio for counts in ways.values())
+        bad = any((measure.of(counts) or 0.0) > measure.threshold for counts in ways.values())
         edges.append(Edge(_chord(angles[first], angles[second], radius), bad, title))
     # Failing edges are drawn last, on top of the others.
     edges.sort(key=lambda edge: edge.bad)
@@ -189,13 +184,13 @@ def _chord(first: float, second: float, radius: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Timeline:
-    """Retransmission ratios over time.
+    """What the report is about, over time.
 
     Attributes:
         explained, others: points of the lines, in SVG syntax.
         bands: each phase's name, left edge and width.
         marks: when the incident opened and was resolved: label and x.
-        grid: ratios as text, and their y.
+        grid: values as text, and their y.
         times: clock times, and their x.
     """
 
@@ -217,22 +212,23 @@ def draw_timeline(incident: ReportedIncident) -> Timeline | None:
         return None
     steps = sorted(incident.timeline)
     start, end = steps[0], max(steps[-1], steps[0] + 1)
+    measure = incident.measure
     highest = max(
-        [incident.worst.fail_ratio * 2]
-        + [_ratio(counts) for both in incident.timeline.values() for counts in both]
+        [measure.threshold * 2]
+        + [measure.of(counts) or 0.0 for both in incident.timeline.values() for counts in both]
     )
-    top = math.ceil(highest * 10) / 10
+    top = _rounded_up(highest)
 
     def x(ns: float) -> float:
         share = (min(max(ns, start), end) - start) / (end - start)
         return _LEFT + share * (_CHART_WIDTH - _LEFT - _RIGHT)
 
-    def y(ratio: float) -> float:
-        return _CHART_HEIGHT - _BOTTOM - ratio / top * (_CHART_HEIGHT - _TOP - _BOTTOM)
+    def y(value: float) -> float:
+        return _CHART_HEIGHT - _BOTTOM - value / top * (_CHART_HEIGHT - _TOP - _BOTTOM)
 
     def line(which: int) -> str:
-        points = ((at, RETRANSMISSION_RATIO.of(incident.timeline[at][which])) for at in steps)
-        return " ".join(f"{x(at):.1f},{y(r):.1f}" for at, r in points if r is not None)
+        points = ((at, measure.of(incident.timeline[at][which])) for at in steps)
+        return " ".join(f"{x(at):.1f},{y(v):.1f}" for at, v in points if v is not None)
 
     bands = [
         (name, x(first), x(last) - x(first)) for name, (first, last) in incident.phases.items()
@@ -245,12 +241,18 @@ def draw_timeline(incident: ReportedIncident) -> Timeline | None:
         others=line(1),
         bands=tuple(bands),
         marks=tuple(marks),
-        grid=tuple((f"{100 * top * part / 4:g}%", y(top * part / 4)) for part in range(5)),
+        grid=tuple((measure.shown(top * part / 4), y(top * part / 4)) for part in range(5)),
         times=tuple(
             (_clock(start + (end - start) * part / 4), x(start + (end - start) * part / 4))
             for part in range(5)
         ),
     )
+
+
+def _rounded_up(value: float) -> float:
+    """To one of 1, 2, 4, 6, 8 times a power of ten: quarters of it are short as text."""
+    power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
+    return next(times * power for times in (1, 2, 4, 6, 8, 10) if times * power >= value)
 
 
 def _clock(ns: float) -> str:
