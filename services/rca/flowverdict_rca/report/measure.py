@@ -77,4 +77,6 @@ def measure_of(verdict: Verdict) -> Measure:
 
 
 def _percent_in_a_cell(ratio: float) -> str:
-    return f"{100 * ratio:.0f}" if ratio >= 0.01 or ratio == 0 else "<1"
+    if ratio == 0 or ratio >= 0.01:
+        return f"{100 * ratio:.0f}"
+    return f"{100 * ratio:.1f}" if ratio >= 0.001 else "<0.1"
