@@ -92,7 +92,7 @@ def test_no_label_can_make_a_second_line(name: str) -> None:
 
 def test_a_verdict_is_a_point_with_its_cause_and_summary() -> None:
     line = verdict_point(a_verdict(causes=(a_cause("pod", "shop/cart 1"),)))
-    assert line.startswith("verdict,cause_kind=pod,cause_name=shop/cart\\ 1,")
+    assert line.startswith("verdict,basis=failures,cause_kind=pod,cause_name=shop/cart\\ 1,")
     assert "score=0.9" in line
     assert 'summary="pod shop/cart 1 is to blame"' in line
     assert line.endswith(f" {1_000_000 * 10**9}\n")

@@ -151,6 +151,7 @@ HISTORY = Board(
                         Column("status", "Status"),
                         Column("cause_kind", "Kind"),
                         Column("cause_name", "Cause"),
+                        Column("basis", "Judged"),
                         Column("_value", "Verdict"),
                         Column("incident_id", "Incident"),
                     ),
