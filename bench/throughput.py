@@ -1,4 +1,5 @@
-"""Rows per second through the enricher and the exporter, on one core, without NATS in between.
+"""Rows per second through the enricher, the exporter and the intake of the RCA worker, on one core,
+without NATS in between.
 
 A message is like the collector's: 2,048 records from 200 pods that all talk to each other. Each
 figure is the median of five rounds, measured in CPU seconds of this process.
@@ -7,6 +8,7 @@ figure is the median of five rounds, measured in CPU seconds of this process.
 import statistics
 import time
 from collections.abc import Callable
+from itertools import count
 
 import numpy as np
 import numpy.typing as npt
@@ -15,15 +17,20 @@ from bench.figure import Figure
 from flowverdict_contracts import enriched, raw_records
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import Names
+from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_exporter.series import PairSeries
+from flowverdict_rca.panes import Panes
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_runtime.settings import load
 
 __all__ = ["measure"]
 
 _ROWS = 2048
 _PODS = 200
 _MESSAGES = 50
+_NODES = 10
 _ROUNDS = 5
 
 
@@ -62,13 +69,24 @@ def _rows_per_second(work: Callable[[], object]) -> float:
 
 
 def measure() -> list[Figure]:
-    """Enricher: decode, name, encode. Exporter: decode, add up."""
+    """Enricher: decode, name, encode. Exporter: decode, add up. RCA worker: decode, add up, make
+    windows, which are not judged.
+    """
     body, directory, series = _records(1).tobytes(), _directory(), PairSeries(100_000, 3600)
 
     def through_enricher() -> bytes:
         return enriched.encode(enrich(raw_records.decode(body), directory, 0, 1, "n1")[0])
 
-    named = through_enricher()
+    named, panes, messages = through_enricher(), Panes(load(RcaSettings, {})), count(1)
+
+    def into_windows() -> None:
+        number = next(messages)
+        end_ns = (number // _NODES + 1) * 10**9
+        header = IntervalHeader(f"n{number % _NODES}", "run", number, end_ns - 10**9, end_ns)
+        panes.add(header, enriched.decode(named), number)
+        for _ in panes.windows():
+            pass
+
     return [
         Figure("throughput", "enricher", _rows_per_second(through_enricher), "rows/s per core"),
         Figure(
@@ -76,6 +94,9 @@ def measure() -> list[Figure]:
             "exporter",
             _rows_per_second(lambda: series.add(enriched.decode(named))),
             "rows/s per core",
+        ),
+        Figure(
+            "throughput", "RCA worker's intake", _rows_per_second(into_windows), "rows/s per core"
         ),
         Figure("throughput", "raw message, 2,048 rows", len(body), "bytes"),
         Figure("throughput", "enriched message, 2,048 rows", len(named), "bytes"),
