@@ -19,7 +19,7 @@ from tests.cluster.installation import FOLDER, NAMESPACE, Installation
 EXPERIMENT = str(Path(sys.executable).with_name("flowverdict-experiment"))
 CONNECT = """
 import socket, sys, time
-deadline = time.monotonic() + 8  # a network plugin hears of a new pod a moment after its start
+deadline = time.monotonic() + int(sys.argv[3])
 while time.monotonic() < deadline:
     try:
         socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)
@@ -158,9 +158,11 @@ async def test_whatever_is_killed_no_count_is_lost_and_no_innocent_of_the_shop_i
 
 
 def _can_connect(
-    installation: Installation, namespace: str, label: str, host: str, port: int
+    installation: Installation, namespace: str, label: str, host: str, port: int, seconds: int
 ) -> bool:
-    """Whether a pod with that label can."""
+    """Whether a pod with that label can in so many seconds: a network plugin hears of a new pod a
+    moment after its start.
+    """
     key, _, value = label.partition("=")
     pod: dict[str, Any] = {
         "apiVersion": "v1",
@@ -171,7 +173,7 @@ def _can_connect(
             "containers": [{
                 "name": "probe",
                 "image": "ghcr.io/flowverdict/experiment:0.1.0",
-                "command": ["python3", "-c", CONNECT, host, str(port)],
+                "command": ["python3", "-c", CONNECT, host, str(port), str(seconds)],
             }],
         },
     }  # fmt: skip
@@ -200,4 +202,6 @@ def test_only_those_who_need_a_connection_can_open_it(
     installation: Installation, namespace: str, label: str, service: str, port: int, may: bool
 ) -> None:
     (pod,) = installation.pods(NAMESPACE, f"app.kubernetes.io/name={service}")
-    assert _can_connect(installation, namespace, label, pod["status"]["podIP"], port) is may
+    seconds = 40 if may else 8
+    address = pod["status"]["podIP"]
+    assert _can_connect(installation, namespace, label, address, port, seconds) is may

@@ -29,6 +29,7 @@ from flowverdict_rca.matching import (
     digest,
     found_in,
     hashes_of,
+    is_among,
     matched,
 )
 from flowverdict_rca.settings import RcaSettings
@@ -97,10 +98,11 @@ class Incidents:
         self, missing: Sequence[Incident], judgement: Judgement, now: list[Incident]
     ) -> Iterator[Verdict]:
         """The verdicts on incidents that a window does not show; `now` gets those that go on."""
-        aftermath = hashes_of(judgement.decisions.pairs(judgement.aftermath))
+        aftermath = list(judgement.decisions.pairs(judgement.aftermath))
+        backends = judgement.window.facts.backends
         for incident in missing:
             clear = incident.clear + 1
-            if incident.state != "pending" and incident.flows & aftermath:
+            if incident.state != "pending" and is_among(incident, aftermath, backends):
                 now.append(incident)
             elif clear < self._windows_to_resolve(incident, judgement):
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))
@@ -169,8 +171,10 @@ class Incidents:
         )
 
     def _windows_to_open(self, found: Found) -> int:
-        """Windows in a row before the first verdict: a single flow may be the first of many."""
-        longer = self._settings.window_panes if len(found.pairs) == 1 else 0
+        """Windows in a row before the first verdict: a single flow may be the first of many, and
+        what has no cause yet may get one.
+        """
+        longer = self._settings.window_panes if len(found.pairs) == 1 or not found.causes else 0
         return self._settings.open_after + longer
 
     def _windows_to_replace(self, match: Incident, found: Found, backends: Backends) -> int:

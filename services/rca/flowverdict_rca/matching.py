@@ -12,7 +12,7 @@ from flowverdict_rca.incident import Incident, key_of
 from flowverdict_rca.judgement import Judgement
 from flowverdict_rca.window import Pair
 
-__all__ = ["Found", "belongs", "digest", "found_in", "hashes_of", "matched"]
+__all__ = ["Found", "belongs", "digest", "found_in", "hashes_of", "is_among", "matched"]
 
 _SAMPLED_FLOWS = 500
 
@@ -112,6 +112,13 @@ def belongs(incident: Incident, found: Found, backends: Backends) -> bool:
     if incident.state == "pending" or not incident.causes:
         return False
     return all(_takes_part(incident.causes[0], pair, backends) for pair in found.pairs)
+
+
+def is_among(incident: Incident, pairs: Sequence[Pair], backends: Backends) -> bool:
+    """Whether any of the pairs was the incident's, or has to do with what it blames."""
+    if incident.flows & hashes_of(pairs):
+        return True
+    return any(_takes_part(each, pair, backends) for each in incident.causes[:1] for pair in pairs)
 
 
 def _takes_part(component: Component, pair: Pair, backends: Backends) -> bool:

@@ -92,14 +92,14 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
     """
     ok = decisions.status == PairStatus.OK
     failing, total = int(remaining.sum()), int(remaining.sum() + ok.sum())
-    if not failing or (failing == 1 and not _shows_by_itself(decisions, remaining)):
+    if not failing:
         return []
     roles = attribute_to_backends(decisions.window, roles_in(decisions.window), remaining, ok)
     found: list[Finding] = []
     p_values: list[float] = []
     while remaining.sum() > min(1, len(found)) and len(found) < _MAX_FINDINGS:
         best, *runners_up = _best_suspects(roles, remaining, ok)
-        if best.score < _MIN_SCORE:
+        if best.score < _MIN_SCORE or not _is_enough(best, decisions):
             break
         still_failing = int(remaining.sum())
         causes = tuple(
@@ -121,9 +121,11 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
     return found[: 1 + p_values.index(min(p_values))]
 
 
-def _shows_by_itself(decisions: Decisions, failing: Mask) -> bool:
-    """Whether a single failing pair is more than a mishap."""
-    evidence = decisions.evidence[failing]
+def _is_enough(suspect: _Suspect, decisions: Decisions) -> bool:
+    """Whether it explains more than a single failing pair, or one that is more than a mishap."""
+    if len(suspect.failing) > 1:
+        return True
+    evidence = decisions.evidence[suspect.failing]
     return bool(total_of(evidence, *_SIGNS).sum() >= _ENOUGH_SIGNS)
 
 
