@@ -126,10 +126,11 @@ class Incidents:
     def _confirmed(self, match: Incident, judgement: Judgement, found: Found) -> Incident:
         """An incident of other windows that a long one found, too.
 
-        If its losses are near the threshold, short windows will not always show it: from now on
-        the long ones decide when it is resolved.
+        If it was open all the time and its losses are near the threshold, short windows will not
+        always show it: from now on the long ones decide when it is resolved.
         """
-        if judgement.basis != "losses" or match.basis != "failures":
+        whole = match.opened_ns <= judgement.window.start_ns
+        if judgement.basis != "losses" or match.basis != "failures" or not whole:
             return match
         evidence = judgement.decisions.evidence[found.positions].sum(axis=0, keepdims=True)
         ratio = float(ratios_of(RETRANSMISSION_RATIO, evidence, COUNTS)[0])
