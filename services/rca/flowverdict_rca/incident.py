@@ -17,6 +17,7 @@ from typing import Literal
 import msgspec
 
 from flowverdict_contracts.verdicts import Basis, Cause
+from flowverdict_flows.components import both_ways
 
 __all__ = ["Incident", "key_of"]
 
@@ -47,7 +48,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def blamed(self) -> tuple[str, str]:
-        """Kind and name of the first cause, empty if there is none."""
+        """Kind and name of the first cause, as in `key_of`."""
         return key_of(self.causes)
 
     @property
@@ -61,5 +62,10 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def key_of(causes: tuple[Cause, ...]) -> tuple[str, str]:
-    """Kind and name of the first cause, empty if there is none."""
-    return (causes[0].kind, causes[0].name) if causes else ("", "")
+    """Kind and name of the first cause, empty if there is none; of a path, whichever way it fails:
+    chance may show one way only.
+    """
+    if not causes:
+        return "", ""
+    cause = both_ways(causes[0])
+    return cause.kind, cause.name

@@ -68,7 +68,11 @@ class Incidents:
         open_ = [each for each in others if each.state != "pending"]
         known, shared = (before, open_) if is_long else ([*before, *open_], [])
         matches = matched(found_in(judgement), known, shared, backends)
+        done: set[str] = set()
         for found, match in matches:
+            if match is not None and match.id in done:
+                continue
+            done |= {match.id} if match else set()
             if match is not None and match.basis != judgement.basis:
                 others = [each for each in others if each.id != match.id]
                 if is_long:

@@ -80,7 +80,7 @@ class LowLoss:
         """Remember a window but for the pairs of what is blamed: those are not normal."""
         normal = settled(window)
         for each in blamed:
-            normal &= ~pairs_of(each, "both", window)
+            normal &= ~pairs_of(each, "both", window) & ~answered_by([each], window)
         if normal.any():
             self._past.append(table_of(window, normal))
             self._unlearnt += 1

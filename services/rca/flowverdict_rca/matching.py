@@ -65,35 +65,38 @@ def matched(
     shared: Sequence[Incident],
     backends: Backends,
 ) -> list[tuple[Found, Incident | None]]:
-    """The incident that each finding is: the one with the same cause, or else with mostly the same
-    flows, or else the open one whose component takes part in all of its flows.
+    """The incident that each finding is: an open one with the same cause, or else an open one whose
+    component takes part in all of its flows, or else one with the same cause or mostly the same
+    flows. The best match of an incident comes before its others.
 
     Args:
         found: what a window shows.
-        known: each of these is one finding at most.
-        shared: open incidents of which findings may be a part, any number of them; rather that than
-            one of `known` that is still pending.
+        known: what it can be.
+        shared: open incidents about something else, of which it may be a part.
         backends: each service's pods.
     """
-    free, match_of = list(known), dict[int, Incident]()
-    for number, each in enumerate(found):
-        if not any(i.state != "pending" and _same_cause(i, each, backends) for i in known):
-            match = next((i for i in shared if _is_part_of(i, each, backends)), None)
+    rest, result = list(found), list[tuple[Found, Incident | None]]()
+    for is_match, incidents in (
+        (_is_open_with_same_cause, (*known, *shared)),
+        (belongs, (*known, *shared)),
+        (_mostly_in, shared),
+        (_same_cause, known),
+        (_same_flows, known),
+    ):
+        for each in tuple(rest):
+            match = next((i for i in incidents if is_match(i, each, backends)), None)
             if match is not None:
-                match_of[number] = match
-    for is_match in (_same_cause, _same_flows, belongs):
-        for number, each in enumerate(found):
-            if number in match_of:
-                continue
-            match = next((i for i in free if is_match(i, each, backends)), None)
-            if match is not None:
-                match_of[number] = match
-                free = [each for each in free if each is not match]
-    return [(each, match_of.get(number)) for number, each in enumerate(found)]
+                result.append((each, match))
+                rest = [other for other in rest if other is not each]
+    return [*result, *((each, None) for each in rest)]
 
 
 def _same_cause(incident: Incident, found: Found, _: Backends) -> bool:
     return incident.blamed == key_of(found.causes)
+
+
+def _is_open_with_same_cause(incident: Incident, found: Found, backends: Backends) -> bool:
+    return incident.state != "pending" and _same_cause(incident, found, backends)
 
 
 def _same_flows(incident: Incident, found: Found, _: Backends) -> bool:
@@ -101,9 +104,7 @@ def _same_flows(incident: Incident, found: Found, _: Backends) -> bool:
     return 2 * shared >= min(len(incident.flows), len(found.flows)) > 0
 
 
-def _is_part_of(incident: Incident, found: Found, backends: Backends) -> bool:
-    if _same_cause(incident, found, backends) or belongs(incident, found, backends):
-        return True
+def _mostly_in(incident: Incident, found: Found, _: Backends) -> bool:
     return 2 * len(incident.flows & found.flows) >= len(found.flows)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from flowverdict_contracts.verdicts import Verdict
+from flowverdict_contracts.verdicts import Cause, Verdict
 from flowverdict_rca.engine.baseline import learn
 from flowverdict_rca.incident import Incident
 from flowverdict_rca.incidents import Incidents
@@ -30,6 +30,7 @@ class WindowJudge:
         self._incidents = Incidents(settings, incidents)
         self._low_loss = LowLoss(settings)
         self._latency = Latency(settings)
+        self._blamed: dict[str, Cause | None] = {}
 
     @property
     def known(self) -> tuple[Incident, ...]:
@@ -38,19 +39,30 @@ class WindowJudge:
 
     def judge(self, window: Window) -> list[Verdict]:
         """The verdicts on the latest panes."""
-        return list(self._incidents.judge(judge(window, self._settings)))
+        published = list(self._incidents.judge(judge(window, self._settings)))
+        self._note()
+        return published
 
     def judge_long(self, window: Window) -> list[Verdict]:
-        """The verdicts on a long window, which is remembered but for what an incident blames."""
+        """The verdicts on a long window, which is remembered but for what was blamed in it."""
         published: list[Verdict] = []
         for each in (self._low_loss, self._latency):
             published += self._incidents.judge(each.judge(window))
-        causes = [each.causes[:1] for each in self.known]
-        if all(causes):
-            blamed = [cause for (cause,) in causes]
+        self._note()
+        if "" not in self._blamed:
+            blamed = list(filter(None, self._blamed.values()))
             self._low_loss.remember(window, blamed)
             self._latency.remember(window, blamed)
+        self._blamed.clear()
         return published
+
+    def _note(self) -> None:
+        """Note what is blamed now, by name, until the next long window ends."""
+        for each in self.known:
+            for cause in each.causes[:1]:
+                self._blamed[str(cause)] = cause
+            if not each.causes and each.state != "pending":
+                self._blamed[""] = None
 
     def expect(self, normal: Normal) -> None:
         """Take this as normal."""
