@@ -335,3 +335,11 @@ def test_nothing_learnt_is_like_no_history() -> None:
     where, covers = FAULTS["node"]
     table = window(np.random.default_rng(13), (covers, 0.02))
     assert named(table, learn([])) == [where]
+
+
+@pytest.mark.parametrize("retransmits", [0, 3])
+@pytest.mark.parametrize("windows", [1, 4])
+def test_a_baseline_of_a_single_pair_can_be_kept(retransmits: int, windows: int) -> None:
+    row = {"src_pod": "a", "dst_pod": "b", "segments": 500, "retransmits": retransmits}
+    learnt = learn([[row]] * windows)
+    assert Baseline.decode(learnt.encode()) == learnt

@@ -206,7 +206,7 @@ def learn(windows: Iterable[Any], *, total: str = "segments", bad: str = "retran
         for fault, rate in zip(normal.found.faults, normal.found.fit.rates, strict=True)
     )
     return Baseline(
-        rate=max(normal.rate * normal.found.fit.factor, 1 / max(everything.total.sum(), 1)),
+        rate=float(max(normal.rate * normal.found.fit.factor, 1 / max(everything.total.sum(), 1))),
         habits=habits,
         pairs=_named_factors(everything, normal),
         places=_places(everything.columns),
