@@ -169,6 +169,24 @@ def test_a_fault_that_goes_on_while_a_collector_restarts_stays_one_incident() ->
     assert [each.status for each in verdicts if each.status != "ongoing"] == ["opened"]
 
 
+def test_a_fault_stays_one_incident_though_other_flows_of_it_fail_after_a_collector_restarted() -> (
+    None
+):
+    n1 = [flow("a@n1", "b@n1"), flow("b@n1", "a@n1"), flow("a@n1", "e@n3"), flow("b@n1", "e@n3")]
+    before, after = flow("a@n1", "c@n2", True), flow("b@n1", "c@n2", True)
+    n2 = [flow("c@n2", "a@n1", True), flow("d@n2", "a@n1"), flow("d@n2", "e@n3")]
+    n3 = [flow("e@n3", "a@n1")]
+    cluster = Cluster()
+    cluster.passes(20, n1=[*n1, before], n2=n2, n3=[*n3, flow("e@n3", "c@n2", True)])
+    stopped = cluster.second
+    cluster.passes(7, n1=[*n1, before], n3=n3)
+    cluster.report("n2", n2 * 7, since=stopped)
+    cluster.passes(40, n1=[*n1, after], n2=n2, n3=[*n3, flow("e@n3", "c@n2", True)])
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert [each.status for each in verdicts if each.status != "ongoing"] == ["opened"]
+
+
 def test_what_fails_long_after_a_node_was_heard_again_is_judged() -> None:
     cluster = cluster_after_n2_was_cut_off(20)
     cluster.passes(60, n1=N1, n2=N2, n3=N3)
