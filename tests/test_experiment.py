@@ -186,7 +186,7 @@ async def test_it_is_the_targets_node_and_namespace_that_is_broken_and_only_that
 async def test_an_interruption_in_the_middle_leaves_nothing_behind(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    process = start(cluster, tmp_path, "run", "--seconds", "60")
+    process = start(cluster, tmp_path, "run")
     await eventually(lambda: "created experiment-listener" in cluster.changes)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)

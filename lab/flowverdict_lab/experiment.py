@@ -344,25 +344,28 @@ def _remove(objects: Objects, keep_pods: bool, tell: Tell) -> None:
         raise ClusterError(f"{error}; objects remain, run script/experiment cleanup") from None
 
 
+def _plan(arguments: argparse.Namespace) -> Plan:
+    return Plan(
+        arguments.target,
+        arguments.loss,
+        arguments.delay,
+        phase_seconds(arguments.seconds, _USUAL_SECONDS, arguments.loss),
+        arguments.wait,
+    )
+
+
 def _run_command(arguments: argparse.Namespace, console: Console) -> int:
     objects = Objects(arguments.kubeconfig, arguments.context)
-    total = len(PHASES) * getattr(arguments, "seconds", 0)
-    with _progress(console, total) as tell:
+    plan = _plan(arguments) if arguments.command == "run" else None
+    with _progress(console, len(PHASES) * plan.seconds if plan else 0) as tell:
         if arguments.command == "init":
             init(objects, Images(objects, arguments.images), tell)
             console.print(f"{', '.join(PODS)} call each other in namespace {EXPERIMENT}.")
             return RIGHT
-        if arguments.command == "cleanup":
+        if plan is None:
             cleanup(objects, tell)
             console.print("Everything the experiment created has been removed.")
             return RIGHT
-        plan = Plan(
-            arguments.target,
-            arguments.loss,
-            arguments.delay,
-            phase_seconds(arguments.seconds, _USUAL_SECONDS, arguments.loss),
-            arguments.wait,
-        )
         try:
             verdicts = run(objects, Images(objects, arguments.images), plan, tell)
         finally:
