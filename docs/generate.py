@@ -53,7 +53,7 @@ def pair_metrics() -> Iterator[str]:
     yield from table("metric", "type", "unit", "extra labels", "meaning", "InfluxDB field")
     for metric, signals in METRICS.items():
         first = signals[0]
-        if first.kind == "histogram":
+        if first.kind != "counter":
             name, unit = metric, metric.rpartition("_")[2]
             fields = f"`{first.field}_sum` ({first.unit}), `{first.field}_samples`"
         else:

@@ -33,7 +33,7 @@ __all__ = [
     "encode",
 ]
 
-SCHEMA = "flows.enriched/3"
+SCHEMA = "flows.enriched/4"
 
 KINDS = ("pod", "service", "node", "external", "unknown")
 """`kind`: what owns the address. `external` is a public address, `unknown` a private one that

@@ -6,7 +6,7 @@ their columns (`raw_records`). The headers say which node and interval the recor
 (`interval_header`). This module does not need numpy, so that the collector stays small.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -16,11 +16,13 @@ __all__ = [
     "RECORD_BYTES",
     "ROLES",
     "SCHEMA",
+    "VERSION_2_FIELDS",
+    "VERSION_2_RECORD_BYTES",
     "Field",
     "c_members",
 ]
 
-SCHEMA = "flows.raw/2"
+SCHEMA = "flows.raw/3"
 
 ROLES = ("unknown", "client", "server")
 """The values of `role`, by number: which end of the connection `src` is."""
@@ -72,16 +74,31 @@ _COUNTS = (
     ),
 )
 _READINGS = (("rtt_us", 4), ("rtt_variation_us", 4), ("mss", 2), ("role", 1))
+# Since version 3, which begins with what version 2 has.
+_MORE_COUNTS = tuple(
+    (name, 4)
+    for name in (
+        "spurious_retransmissions",
+        "out_of_order_segments",
+        "zero_windows_received",
+        "path_mtu_reductions",
+        "unreachable_opens",
+        "cancelled_opens",
+        "drops_listen_queue",
+    )
+)
+_MORE_READINGS = (("minimum_rtt_us", 4), ("connect_us", 4), ("path_mtu_bytes", 2))
 
 
 def _layout() -> Iterable[Field]:
     """The fields in order, each aligned to its size, as a C compiler would lay them out."""
     at = 0
-    for name, size in (*_KEY, *_COUNTS, *_READINGS):
-        alignment = 1 if size == 16 else size
-        at = -(-at // alignment) * alignment
-        yield Field(name, size, at, (name, size) in _COUNTS)
-        at += size
+    for group in (_KEY, _COUNTS, _READINGS, _MORE_COUNTS, _MORE_READINGS):
+        for name, size in group:
+            alignment = 1 if size == 16 else size
+            at = -(-at // alignment) * alignment
+            yield Field(name, size, at, group in (_COUNTS, _MORE_COUNTS))
+            at += size
 
 
 FIELDS = tuple(_layout())
@@ -100,19 +117,40 @@ are for the interval:
   `retransmitted_by_tail_loss_probe` are those whose cause the kernel reports.
 - As in tcp_info, `bytes_received` includes one byte for a FIN, and `bytes_acked` one for a FIN and
   one for a client's SYN.
-- `failed_opens` counts all failed attempts; `refused_opens` and `timed_out_opens` count those that
-  failed with ECONNREFUSED and ETIMEDOUT.
-- `drops_*` are packets from `src` to `dst` that this node's kernel discarded.
+- `spurious_retransmissions` are segments that the peer reported to have received twice (DSACK,
+  RFC 2883), so that sending them again was not necessary.
+- `out_of_order_segments` were received ahead of one that was missing.
+- `zero_windows_received` is how often the peer had no room left for data (RFC 9293, 3.8.6).
+- `path_mtu_reductions` is how often the path MTU of a connection became smaller: "fragmentation
+  needed" (RFC 1191), "packet too big" (RFC 8201), or a change of its route.
+- `failed_opens` counts all failed attempts, among them `refused_opens` (ECONNREFUSED),
+  `unreachable_opens` (EHOSTUNREACH, ENETUNREACH) and `timed_out_opens`: ETIMEDOUT, or closed by its
+  program after a SYN had been retransmitted. `cancelled_opens` were closed by their program before
+  that, and have not failed.
+- `drops_*` are packets from `src` to `dst` that this node's kernel discarded; those of
+  `drops_listen_queue` found too many connections waiting for their program to accept them.
 
-`rtt_us` is the kernel's smoothed RTT and `rtt_variation_us` its mean deviation, as of the
-interval's last sample, 0 if unknown.
+Readings are those of the interval's last sample, 0 if unknown. `rtt_us` is the kernel's smoothed
+RTT, `rtt_variation_us` its mean deviation, `minimum_rtt_us` the shortest of the last five minutes
+(tcp_min_rtt_wlen). `connect_us` is the time from a client's connect() to the answer to its SYN, in
+the interval in which the connection was established. `path_mtu_bytes` includes IP and TCP headers.
 """
 
 KEY_FIELDS = FIELDS[: len(_KEY)]
 """What identifies a flow: the key of the kernel map."""
 
+VERSION_2_FIELDS = FIELDS[: len(_KEY) + len(_COUNTS) + len(_READINGS)]
+"""The fields of a record of `flows.raw/2`, whose records were as large as these need."""
+
 KEY_BYTES = FIELDS[len(_KEY)].offset
-RECORD_BYTES = -(-(FIELDS[-1].offset + FIELDS[-1].bytes) // 8) * 8
+
+
+def _record_bytes(fields: Sequence[Field]) -> int:
+    return -(-(fields[-1].offset + fields[-1].bytes) // 8) * 8
+
+
+RECORD_BYTES = _record_bytes(FIELDS)
+VERSION_2_RECORD_BYTES = _record_bytes(VERSION_2_FIELDS)
 
 
 def c_members(fields: Iterable[Field]) -> str:

@@ -1,35 +1,43 @@
 """The body of a raw message as a numpy array of records."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.interval_header import IntervalHeader, schema_of
-from flowverdict_contracts.raw import FIELDS, RECORD_BYTES, ROLES, SCHEMA
-
-__all__ = ["COUNTS", "OLD_SCHEMA", "RECORD", "SCHEMAS", "decode", "read"]
-
-RECORD = np.dtype(
-    {
-        "names": [field.name for field in FIELDS],
-        # "V16", not "S16": numpy strips trailing zeros from byte strings.
-        "formats": ["V16" if each.bytes == 16 else f"<u{each.bytes}" for each in FIELDS],
-        "offsets": [field.offset for field in FIELDS],
-        "itemsize": RECORD_BYTES,
-    }
+from flowverdict_contracts.raw import (
+    FIELDS,
+    RECORD_BYTES,
+    ROLES,
+    SCHEMA,
+    VERSION_2_FIELDS,
+    VERSION_2_RECORD_BYTES,
+    Field,
 )
+
+__all__ = ["COUNTS", "RECORD", "SCHEMAS", "decode", "read"]
+
+
+def _dtype(fields: Sequence[Field], itemsize: int) -> np.dtype[np.void]:
+    return np.dtype(
+        {
+            "names": [each.name for each in fields],
+            # "V16", not "S16": numpy strips trailing zeros from byte strings.
+            "formats": ["V16" if each.bytes == 16 else f"<u{each.bytes}" for each in fields],
+            "offsets": [each.offset for each in fields],
+            "itemsize": itemsize,
+        }
+    )
+
+
+RECORD = _dtype(FIELDS, RECORD_BYTES)
 
 COUNTS = tuple(field.name for field in FIELDS if field.adds_up)
 """The fields that add up over flows and intervals."""
 
-OLD_SCHEMA = "flows.raw/1"
-"""What collectors used to publish; still read, since nodes are upgraded one by one."""
-
-SCHEMAS = (SCHEMA, OLD_SCHEMA)
-
-_OLD_RECORD = np.dtype(
+_RECORD_1 = np.dtype(
     {
         "names": [
             "src", "dst", "src_port", "dst_port", "netns", "bytes_sent", "bytes_acked",
@@ -45,6 +53,14 @@ _OLD_RECORD = np.dtype(
         "itemsize": 128,
     }
 )  # fmt: skip
+_LAYOUTS = {
+    SCHEMA: RECORD,
+    "flows.raw/2": _dtype(VERSION_2_FIELDS, VERSION_2_RECORD_BYTES),
+    "flows.raw/1": _RECORD_1,
+}
+
+SCHEMAS = tuple(_LAYOUTS)
+"""What is read: also what collectors used to publish, since nodes are upgraded one by one."""
 
 
 def read(
@@ -67,7 +83,9 @@ def read(
 
 _LIMITS = {
     field.name: 1 << 48 if field.bytes == 8 else 1 << 31 for field in FIELDS if field.adds_up
-} | {"rtt_us": 600_000_000, "rtt_variation_us": 600_000_000, "role": len(ROLES) - 1}
+}
+_LIMITS |= dict.fromkeys(("rtt_us", "rtt_variation_us", "minimum_rtt_us"), 600_000_000)
+_LIMITS |= {"connect_us": 3_600_000_000, "role": len(ROLES) - 1}
 """The most that a field of an interval can hold: no flow sends 256 TiB or two thousand million
 segments in it, and TCP gives up long before a round trip takes ten minutes."""
 
@@ -91,24 +109,26 @@ def decode(body: bytes, schema: str = SCHEMA) -> npt.NDArray[np.void]:
     Raises:
         MalformedMessage: if the length is not a multiple of the record size.
     """
-    layout = _OLD_RECORD if schema == OLD_SCHEMA else RECORD
+    layout = _LAYOUTS[schema]
     if len(body) % layout.itemsize:
         raise MalformedMessage(
             f"{len(body)} bytes are not a whole number of {layout.itemsize}-byte records"
         )
     records = np.frombuffer(body, dtype=layout)
-    return _from_old(records) if schema == OLD_SCHEMA else records
+    if layout is RECORD:
+        return records
+    current = np.zeros(len(records), RECORD)
+    for name in set(layout.names or ()) & set(RECORD.names or ()):
+        current[name] = records[name]
+    if layout is _RECORD_1:
+        _divide_retransmissions(records, current)
+    return current
 
 
-def _from_old(old: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+def _divide_retransmissions(old: npt.NDArray[np.void], records: npt.NDArray[np.void]) -> None:
     """Version 1 had SYN and SYN-ACK in one field; a server's are SYN-ACKs."""
-    records = np.zeros(len(old), RECORD)
-    for name in _OLD_RECORD.names or ():
-        if name in RECORD.names:  # type: ignore[operator] # it has names
-            records[name] = old[name]
     handshake = np.minimum(old["syn_retransmits"], old["retransmitted_segments"])
     is_server = old["role"] == ROLES.index("server")
     records["retransmitted_syns"] = np.where(is_server, 0, handshake)
     records["retransmitted_synacks"] = np.where(is_server, handshake, 0)
     records["retransmitted_data_segments"] = old["retransmitted_segments"] - handshake
-    return records

@@ -35,9 +35,10 @@ class Signal:
         field: its name in an enriched row, and of the field in InfluxDB.
         metric: its name in Prometheus, without the suffixes of the exposition format (`_total`).
             Signals with the same metric differ in `labels`.
-        kind: `counter` adds up over flows and intervals; `histogram` is a reading of each flow in
+        kind: `counter` adds up over flows and intervals; the others are a reading of each flow in
             each interval, 0 if there was none, stored in InfluxDB as `<field>_sum` and
-            `<field>_samples`.
+            `<field>_samples`. A `summary` is that in Prometheus, too, and takes fewer series than
+            a `histogram`, which also shows how the readings are distributed.
         unit: of the number in the row.
         meaning: one sentence for the operator.
         scale: what the row's number is multiplied by to give Prometheus its base unit.
@@ -47,7 +48,7 @@ class Signal:
 
     field: str
     metric: str
-    kind: Literal["counter", "histogram"] = "counter"
+    kind: Literal["counter", "histogram", "summary"] = "counter"
     unit: str
     meaning: str
     scale: float = 1.0
@@ -61,7 +62,8 @@ def _drops(reason: str) -> Signal:
         metric="tcp_dropped_packets",
         unit="packets",
         meaning="Packets dropped by a node's kernel: by a netfilter rule, because a queue was "
-        "full, because there was no socket or no room in its buffer, or for another reason.",
+        "full, because there was no room in a socket's buffer, because too many connections were "
+        "waiting to be accepted, or for another reason.",
         labels={"reason": reason},
     )
 
@@ -118,6 +120,32 @@ SIGNALS = (
     _retransmissions("retransmitted_in_fast_recovery", "fast_recovery"),
     _retransmissions("retransmitted_by_tail_loss_probe", "tail_loss_probe"),
     Signal(
+        field="spurious_retransmissions",
+        metric="tcp_spurious_retransmissions",
+        unit="segments",
+        meaning="TCP segments that the peer reported to have received twice (DSACK, RFC 2883): "
+        "sending them again was not necessary.",
+    ),
+    Signal(
+        field="out_of_order_segments",
+        metric="tcp_out_of_order_segments",
+        unit="segments",
+        meaning="TCP segments received ahead of one that was missing.",
+    ),
+    Signal(
+        field="zero_windows_received",
+        metric="tcp_zero_windows_received",
+        unit="windows",
+        meaning="Times the peer had no room left for data: its program reads too slowly.",
+    ),
+    Signal(
+        field="path_mtu_reductions",
+        metric="tcp_path_mtu_reductions",
+        unit="reductions",
+        meaning="Times a connection's path MTU became smaller, as after ICMP's fragmentation "
+        "needed or packet too big.",
+    ),
+    Signal(
         field="bytes_sent",
         metric="tcp_sent_bytes",
         unit="bytes",
@@ -151,7 +179,22 @@ SIGNALS = (
         field="timed_out_opens",
         metric="tcp_timed_out_opens",
         unit="connections",
-        meaning="TCP connection attempts that timed out (ETIMEDOUT).",
+        meaning="TCP connection attempts that timed out (ETIMEDOUT), or were given up by their "
+        "program after a SYN had been retransmitted.",
+    ),
+    Signal(
+        field="unreachable_opens",
+        metric="tcp_unreachable_opens",
+        unit="connections",
+        meaning="TCP connection attempts that failed because there was no route to the host or "
+        "network (EHOSTUNREACH, ENETUNREACH).",
+    ),
+    Signal(
+        field="cancelled_opens",
+        metric="tcp_cancelled_opens",
+        unit="connections",
+        meaning="TCP connection attempts closed by their own program before any SYN was "
+        "retransmitted. They do not count as failed.",
     ),
     Signal(
         field="resets_sent",
@@ -168,6 +211,7 @@ SIGNALS = (
     _drops("netfilter"),
     _drops("queue"),
     _drops("socket"),
+    _drops("listen_queue"),
     _drops("other"),
     Signal(
         field="rtt_us",
@@ -186,6 +230,30 @@ SIGNALS = (
         meaning="Jitter: mean deviation of the round-trip time (RTTVAR, RFC 6298).",
         scale=1e-6,
         bounds=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0),
+    ),
+    Signal(
+        field="minimum_rtt_us",
+        metric="tcp_minimum_rtt_seconds",
+        kind="summary",
+        unit="microseconds",
+        meaning="Shortest round-trip time of the last five minutes, one reading per flow and "
+        "interval.",
+        scale=1e-6,
+    ),
+    Signal(
+        field="connect_us",
+        metric="tcp_connect_seconds",
+        kind="summary",
+        unit="microseconds",
+        meaning="Time from connect() to the answer to its SYN, for connections established.",
+        scale=1e-6,
+    ),
+    Signal(
+        field="path_mtu_bytes",
+        metric="tcp_path_mtu_bytes",
+        kind="summary",
+        unit="bytes",
+        meaning="Path MTU, IP and TCP headers included, one reading per flow and interval.",
     ),
 )
 """All signals, in the order in which they are shown."""

@@ -46,6 +46,8 @@ Condition = Literal[
     "HIGH_LATENCY",
     "CONNECT_FAILURE",
     "PACKET_DROPS",
+    "ZERO_WINDOW",
+    "MTU_MISMATCH",
     "HALF_OPEN",
     "NODE_SILENT",
     "NO_READY_ENDPOINTS",
@@ -190,6 +192,7 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     failed_opens: Count
     refused_opens: Count
     timed_out_opens: Count
+    unreachable_opens: Count
     rtt_us: Count
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from conftest import header
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.raw import FIELDS, RECORD_BYTES, ROLES, SCHEMA
-from flowverdict_contracts.raw_records import OLD_SCHEMA, RECORD, decode, read
+from flowverdict_contracts.raw_records import RECORD, decode, read
 from flowverdict_contracts.subjects import STREAMS, raw_subject
 
 OFFSETS = {field.name: field.offset for field in FIELDS}
@@ -91,7 +91,17 @@ def test_a_record_of_version_1_is_read_and_its_handshake_told_from_its_data() ->
     old[124:128] = (50).to_bytes(4, "little")  # data_segments_sent
     for role, name in ((1, "retransmitted_syns"), (2, "retransmitted_synacks")):
         old[122] = role
-        (record,) = decode(bytes(old), OLD_SCHEMA)
+        (record,) = decode(bytes(old), "flows.raw/1")
         assert (record["retransmitted_segments"], record[name]) == (9, 4)
         assert record["retransmitted_data_segments"] == 5
         assert (record["opens"], record["data_segments_sent"], record["role"]) == (2, 50, role)
+
+
+def test_a_record_of_version_2_is_read_and_what_it_lacks_is_zero() -> None:
+    old = bytearray(160)
+    old[144:148] = (123).to_bytes(4, "little")  # rtt_us
+    old[154] = 2  # role
+    old[155:160] = b"\xff" * 5  # not part of any field
+    (record,) = decode(bytes(old), "flows.raw/2")
+    assert (record["rtt_us"], record["role"]) == (123, 2)
+    assert record["spurious_retransmissions"] == record["connect_us"] == 0

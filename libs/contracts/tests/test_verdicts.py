@@ -82,6 +82,7 @@ VERDICT = Verdict(
             failed_opens=0,
             refused_opens=0,
             timed_out_opens=0,
+            unreachable_opens=0,
             rtt_us=300,
         ),
     ),

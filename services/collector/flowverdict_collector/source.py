@@ -34,8 +34,8 @@ FIRST_PROCESS_NAMESPACE = 0xEFFFFFFC
 """The inode number of the kernel's first one (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
 _MAPS = (
-    "flows_even", "flows_odd", "active_flows", "sockets", "lost", "control", "progress",
-    "drop_offsets",
+    "flows_even", "flows_odd", "active_flows", "sockets", "connecting", "lost", "control",
+    "progress", "drop_offsets",
 )  # fmt: skip
 
 

@@ -30,7 +30,10 @@ def label_text(labels: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """The signals of one metric: a histogram's only one, or counters that differ in a label."""
+    """The signals of one metric: counters that differ in a label, or one that is a reading.
+
+    A summary is kept as a histogram with one bucket, which has all readings.
+    """
 
     signals: tuple[Signal, ...]
 
@@ -45,19 +48,23 @@ class Family:
 
     @property
     def columns(self) -> int:
-        """Numbers kept for each pair: a counter's sums, or a histogram's buckets and its sum."""
-        return len(self._first.bounds) + 2 if self._first.bounds else len(self.signals)
+        """Numbers kept for each pair: sums of counters, or buckets of readings and their sum."""
+        return len(self.signals) if self._counts else len(self._first.bounds) + 2
+
+    @property
+    def _counts(self) -> bool:
+        return self._first.kind == "counter"
 
     @property
     def series(self) -> int:
         """Series for each pair."""
-        return self.columns + 1 if self._first.bounds else self.columns
+        return self.columns + 1 if self._first.kind == "histogram" else self.columns
 
     def sums(self, rows: PairRows) -> npt.NDArray[np.float64]:
         """What a batch adds to each of its pairs: one row each, `columns` wide."""
         pairs = len(rows.numbers)
         added = np.empty((pairs, self.columns))
-        if not self._first.bounds:
+        if self._counts:
             for column, signal in enumerate(self.signals):
                 added[:, column] = rows.sums(signal.field) * signal.scale
             return added
@@ -75,8 +82,10 @@ class Family:
         self, labels: Sequence[str], values: npt.NDArray[np.float64], openmetrics: bool
     ) -> str:
         """The metric's lines: a row of `values` for each of `labels`."""
-        if self._first.bounds:
-            return self._head("histogram", self.name, openmetrics) + self._histogram(labels, values)
+        if not self._counts:
+            return self._head(self._first.kind, self.name, openmetrics) + self._readings(
+                labels, values
+            )
         named = self.name if openmetrics else f"{self.name}_total"
         lines = [self._head("counter", named, openmetrics)]
         for signal, column in zip(self.signals, values.T, strict=True):
@@ -93,8 +102,9 @@ class Family:
         head = f"# HELP {named} {self._first.meaning}\n# TYPE {named} {kind}\n"
         return head + (f"# UNIT {named} {unit}\n" if openmetrics and unit in _UNITS else "")
 
-    def _histogram(self, labels: Sequence[str], values: npt.NDArray[np.float64]) -> str:
-        bounds = [*map(str, map(float, self._first.bounds)), "+Inf"]
+    def _readings(self, labels: Sequence[str], values: npt.NDArray[np.float64]) -> str:
+        is_histogram = self._first.kind == "histogram"
+        bounds = [*map(str, map(float, self._first.bounds)), "+Inf"] if is_histogram else []
         template = "".join(f'{self.name}_bucket{{%s,le="{bound}"}} %d\n' for bound in bounds) + (
             f"{self.name}_count{{%s}} %d\n{self.name}_sum{{%s}} %r\n"
         )
@@ -102,7 +112,7 @@ class Family:
         lines = []
         for label, counts, total in zip(labels, cumulative, values[:, -1].tolist(), strict=True):
             fields: list[str | float] = []
-            for count in counts:
+            for count in counts[: len(bounds)]:
                 fields += (label, count)
             lines.append(template % (*fields, label, counts[-1], label, total))
         return "".join(lines)

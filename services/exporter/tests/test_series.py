@@ -88,7 +88,7 @@ def test_labels_with_every_special_character_are_served_as_they_are() -> None:
 
 
 def test_each_metric_has_a_budget_of_its_own() -> None:
-    series = PairSeries(13, 60)
+    series = PairSeries(15, 60)
     for number in range(3):
         row = flow_row(f"pod-{number}", "pod-x", retransmitted_segments=1, rtt_us=700)
         series.add(enriched_batch(row | {"drops_queue": 1}))
@@ -126,6 +126,16 @@ def test_round_trip_times_are_a_histogram_in_seconds_with_a_reading_for_each_flo
         assert buckets[0.05] == 3
         assert buckets[math.inf] == 4
     assert value(series, "tcp_rtt_seconds_sum") == pytest.approx(2.031001)
+
+
+def test_the_time_a_connect_takes_is_a_summary_in_seconds_of_the_connects_that_were_timed() -> None:
+    series = PairSeries(1000, 60)
+    for connect_us in (0, 500, 30_000):
+        series.add(enriched_batch(flow_row("pod-a", "pod-b", connect_us=connect_us)))
+    assert value(series, "tcp_connect_seconds_count") == 2
+    assert value(series, "tcp_connect_seconds_sum") == pytest.approx(0.0305)
+    names = {name for name, _ in scrape(series) if name.startswith("tcp_connect_seconds")}
+    assert names == {"tcp_connect_seconds_count", "tcp_connect_seconds_sum"}
 
 
 def test_both_text_formats_say_the_same() -> None:

@@ -35,8 +35,8 @@ def _tag_text(labels: dict[str, str]) -> str:
 def _template() -> str:
     fields = []
     for signal in SIGNALS:
-        histogram = signal.kind == "histogram"
-        names = [f"{signal.field}_sum", f"{signal.field}_samples"] if histogram else [signal.field]
+        reading = (f"{signal.field}_sum", f"{signal.field}_samples")
+        names = [signal.field] if signal.kind == "counter" else reading
         fields += [f"{name}=%di" for name in names]
     return f"{MEASUREMENT}%s%s {','.join(fields)} %d\n"
 
@@ -47,7 +47,7 @@ _TEMPLATE = _template()
 class FlowPoints:
     """Converts enriched batches to points, one for each pair of addresses in each interval.
 
-    A counter becomes a field with its sum. A histogram becomes two fields, the sum of its readings
+    A counter becomes a field with its sum. A reading becomes two fields, the sum of the readings
     and their number, so that they can be averaged over any time and any group. The same message
     gives the same points, so writing it again changes nothing.
     """
@@ -65,7 +65,7 @@ class FlowPoints:
         columns: list[list[int]] = []
         for signal in SIGNALS:
             columns.append(rows.sums(signal.field).tolist())
-            if signal.kind == "histogram":
+            if signal.kind != "counter":
                 columns.append(rows.samples(signal.field).tolist())
         collector = _tag_text({"collector": header.node})
         time_ns = header.end_ns + (header.part - 1) * _PART_NS

@@ -120,8 +120,8 @@ def test_every_signal_has_a_panel() -> None:
 def test_flux_asks_only_for_fields_and_tags_that_are_written() -> None:
     written = {"summary", "_value", "_time", "_field", "_measurement", "status"}
     for signal in SIGNALS:
-        histogram = (f"{signal.field}_sum", f"{signal.field}_samples")
-        written |= {signal.field} if signal.kind == "counter" else set(histogram)
+        reading = {f"{signal.field}_sum", f"{signal.field}_samples"}
+        written |= {signal.field} if signal.kind == "counter" else reading
     for board, panel in panels():
         for query in panel.queries:
             if panel.store != "influxdb":

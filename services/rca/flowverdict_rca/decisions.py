@@ -13,7 +13,7 @@ from flowverdict_flows.pairs import Numbers, ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.facts import LEAVING
 from flowverdict_rca.settings import RcaSettings
-from flowverdict_rca.window import COUNTS, Pair, Window, total
+from flowverdict_rca.window import COUNTS, Pair, Window, lost_segments, total
 
 __all__ = ["Decisions", "PairStatus", "cannot_connect", "decide", "retransmits"]
 
@@ -64,8 +64,13 @@ class Decisions:
 
 
 def retransmits(evidence: Numbers, settings: RcaSettings) -> Mask:
-    """Whether the retransmission ratio is above the threshold, on more than a few segments."""
-    enough = total(evidence, "retransmitted_data_segments") >= settings.min_retransmissions
+    """Whether the retransmission ratio is above the threshold, on more than a few segments, most of
+    which were lost.
+    """
+    lost = lost_segments(evidence)
+    enough = (lost >= settings.min_retransmissions) & (
+        2 * lost > total(evidence, "retransmitted_data_segments")
+    )
     # A pair that sent no data has no ratio: comparing NaN gives False.
     return enough & (ratios_of(RETRANSMISSION_RATIO, evidence, COUNTS) > settings.fail_ratio)
 

@@ -170,6 +170,8 @@ def _conditions(
         or bool(retransmits(evidence, settings).any()),
         "CONNECT_FAILURE": bool(cannot_connect(evidence, settings).any()),
         "PACKET_DROPS": any(pair.drops for pair in pairs),
+        "ZERO_WINDOW": any(pair.counts["zero_windows_received"] for pair in pairs),
+        "MTU_MISMATCH": any(pair.counts["path_mtu_reductions"] for pair in pairs),
         "HALF_OPEN": any(each.name in named for each in judgement.decisions.half_open),
         "NODE_SILENT": bool(causes and causes[0].reported) and causes[0].kind == "node",
         "NO_READY_ENDPOINTS": _has_no_ready_endpoints(causes),

@@ -15,7 +15,7 @@ from flowverdict_rca.judgement import Judgement
 from flowverdict_rca.ranking import findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import known_causes_of, suspects_of
-from flowverdict_rca.window import Window, total
+from flowverdict_rca.window import Window, lost_segments, total
 from flowverdict_rca.window_table import answered_by, pairs_of, settled, table_of
 
 __all__ = ["LowLoss"]
@@ -51,7 +51,7 @@ class LowLoss:
         chosen = settled(window)
         found = engine.localise(table_of(window, chosen), self.baseline)
         sent = total(window.panes, "data_segments_sent")
-        lost = np.minimum(total(window.panes, "retransmitted_data_segments"), sent)
+        lost = np.minimum(lost_segments(window.panes), sent)
         suspects = [
             each
             for each in suspects_of(found.causes, window)

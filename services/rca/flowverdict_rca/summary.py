@@ -33,6 +33,8 @@ _CHECK_REFUSED = {
     "external": "It is outside the cluster: check that the remote side listens on that port.",
     "unknown": "Nothing in the cluster has this address: find out what should listen there.",
 }
+_CHECK_UNREACHABLE = "Check that it is up, and the routes to it."
+_CHECK_MTU = "Check the MTU of every interface and tunnel on the way."
 _CHECK_REPORTED = {
     "node": "Check whether the node is up and what connects it to the others.",
     "service": "Check why its pods are not ready: kubectl describe and logs of what it selects.",
@@ -133,12 +135,6 @@ def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:
     return syns >= settings.min_retransmissions and syns > counts["opens"] + counts["failed_opens"]
 
 
-def _timed_out(counts: dict[str, int]) -> int:
-    """Attempts without an answer: the kernel gave up, or the program after a retransmission."""
-    gave_up = counts["failed_opens"] - counts["refused_opens"] - counts["timed_out_opens"]
-    return counts["timed_out_opens"] + min(gave_up, counts["retransmitted_syns"])
-
-
 def _symptoms(counts: dict[str, int], loses_data: bool, settings: RcaSettings) -> list[str]:
     """What is wrong with flows whose counts add up to `counts`, in words."""
     found = []
@@ -147,16 +143,14 @@ def _symptoms(counts: dict[str, int], loses_data: bool, settings: RcaSettings) -
         found.append(f"{percent(ratio)} of the data segments are retransmitted")
     failed, attempts = counts["failed_opens"], counts["failed_opens"] + counts["opens"]
     if failed >= settings.min_retransmissions:
-        refused, timed_out = counts["refused_opens"], _timed_out(counts)
-        if refused == failed:
-            how = "are refused"
-        elif timed_out == failed:
-            how = "time out"
-        else:
-            how = "fail"
-            kinds = {"refused": refused, "timed out": timed_out}
-            some = [f"{count} {kind}" for kind, count in kinds.items() if count]
-            how += f" ({', '.join(some)})" if some else ""
+        kinds = {
+            "refused": ("are refused", counts["refused_opens"]),
+            "timed out": ("time out", counts["timed_out_opens"]),
+            "unreachable": ("find no route to it", counts["unreachable_opens"]),
+        }
+        of_all = [words for words, count in kinds.values() if count == failed]
+        some = [f"{count} {kind}" for kind, (_, count) in kinds.items() if count]
+        how = of_all[0] if of_all else f"fail ({', '.join(some)})" if some else "fail"
         found.append(f"{failed} of {attempts} connection attempts {how}")
     elif _go_unanswered(counts, settings):
         syns = counts["retransmitted_syns"]
@@ -164,6 +158,8 @@ def _symptoms(counts: dict[str, int], loses_data: bool, settings: RcaSettings) -
     elif not found and counts["retransmitted_syns"]:
         syns = counts["retransmitted_syns"]
         found.append(f"{syns} SYN segments are retransmitted in {attempts} connection attempts")
+    if counts["path_mtu_reductions"]:
+        found.append("the path MTU has become smaller")
     return found
 
 
@@ -172,12 +168,17 @@ def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: Rc
         return _CHECK_REPORTED[cause.kind]
     advice = []
     failed, refused = counts["failed_opens"], counts["refused_opens"]
+    unreachable = counts["unreachable_opens"]
     if refused >= settings.min_retransmissions and 2 * refused > failed:
         advice.append(_CHECK_REFUSED[cause.kind])
+    elif unreachable >= settings.min_retransmissions and 2 * unreachable > failed:
+        advice.append(_CHECK_UNREACHABLE)
     elif failed >= settings.min_retransmissions or _go_unanswered(counts, settings):
         advice.append(_CHECK_UNANSWERED)
     if not advice or loses_data:
         advice.insert(0, _CHECK_LOSS[cause.kind])
+    if counts["path_mtu_reductions"]:
+        advice.append(_CHECK_MTU)
     return " ".join(advice)
 
 

@@ -10,21 +10,26 @@ from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.facts import Facts
 
-__all__ = ["COUNTS", "Pair", "Window", "total"]
+__all__ = ["COUNTS", "Pair", "Window", "lost_segments", "total"]
 
 COUNTS = (
     "data_segments_sent",
     "bytes_acked",
     "retransmitted_data_segments",
+    "spurious_retransmissions",
     "retransmitted_syns",
     "retransmitted_synacks",
     "opens",
     "failed_opens",
     "refused_opens",
     "timed_out_opens",
+    "unreachable_opens",
+    "zero_windows_received",
+    "path_mtu_reductions",
     "drops_netfilter",
     "drops_queue",
     "drops_socket",
+    "drops_listen_queue",
     "drops_other",
 )
 """What is counted for a pair: fields of an enriched row, the columns of a window's tables."""
@@ -84,3 +89,15 @@ def total(table: Numbers, *names: str) -> Numbers:
     """The sum of some of the `COUNTS` for each row of a table of them."""
     added: Numbers = table[..., [COUNTS.index(name) for name in names]].sum(axis=-1)
     return added.astype(np.int64)
+
+
+def lost_segments(table: Numbers) -> Numbers:
+    """Data segments that were retransmitted because they were lost, for each row of a table.
+
+    Those that the peer then had twice were not lost: they were late, or what acknowledged them was
+    lost or late.
+    """
+    lost: Numbers = np.maximum(
+        total(table, "retransmitted_data_segments") - total(table, "spurious_retransmissions"), 0
+    )
+    return lost

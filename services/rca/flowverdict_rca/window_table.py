@@ -10,7 +10,7 @@ import pandas as pd
 from flowverdict_contracts.verdicts import Component, Direction
 from flowverdict_flows.components import component_of, is_directed, is_part, parts_of, path_from_to
 from flowverdict_flows.endpoint import Endpoint
-from flowverdict_rca.window import Window, total
+from flowverdict_rca.window import Window, lost_segments, total
 
 __all__ = ["answered_by", "component_at", "named_in", "pairs_of", "settled", "table_of"]
 
@@ -35,7 +35,7 @@ def settled(window: Window) -> Mask:
 
 
 def table_of(window: Window, chosen: Mask) -> pd.DataFrame:
-    """The chosen pairs with what they sent and retransmitted, for `localise` and `learn`.
+    """The chosen pairs with what they sent and lost, for `localise` and `learn`.
 
     Columns hold components as `str(Component)`, a list of them for a service with several pods: it
     is not known which of them answered.
@@ -51,7 +51,7 @@ def table_of(window: Window, chosen: Mask) -> pd.DataFrame:
     counts = window.panes[:, chosen].sum(axis=0)
     columns: dict[str, Any] = {
         "segments": total(counts, "data_segments_sent"),
-        "retransmits": total(counts, "retransmitted_data_segments"),
+        "retransmits": lost_segments(counts),
     }
     for name in _PARTS:
         values = np.empty(len(parts), object)

@@ -46,6 +46,12 @@ def test_two_retransmissions_are_no_failure_however_few_the_segments() -> None:
     assert status(pane(10, 3)) is PairStatus.FAIL
 
 
+def test_retransmissions_of_which_most_were_not_necessary_are_no_failure() -> None:
+    assert status(pane(100, 10, spurious_retransmissions=5)) is PairStatus.OK
+    assert status(pane(100, 10, spurious_retransmissions=4)) is PairStatus.FAIL
+    assert status(pane(100, 10, spurious_retransmissions=99)) is PairStatus.OK
+
+
 def test_a_failing_present_is_not_outweighed_by_a_healthy_past() -> None:
     assert status(pane(15, 3), pane(10_000), pane(10_000)) is PairStatus.FAIL
 

@@ -190,6 +190,29 @@ def test_a_cause_that_times_out_is_described_by_that_and_the_advice_fits() -> No
     assert "Check network policies, firewalls and routes" in text
 
 
+def test_a_cause_that_cannot_be_reached_is_described_by_that_and_the_advice_fits() -> None:
+    text, _ = summary_of(failed_opens=8, unreachable_opens=8)
+    assert "40 of 40 connection attempts find no route to it" in text
+    assert "Check that it is up, and the routes to it." in text
+
+
+def test_attempts_that_fail_in_several_ways_are_described_by_all_of_them() -> None:
+    text, _ = summary_of(failed_opens=8, refused_opens=2, timed_out_opens=5, unreachable_opens=1)
+    assert "attempts fail (10 refused, 25 timed out, 5 unreachable)" in text
+
+
+def test_a_path_mtu_that_became_smaller_and_a_full_receiver_are_conditions() -> None:
+    text, conditions = summary_of(
+        data_segments_sent=100,
+        retransmitted_segments=30,
+        path_mtu_reductions=1,
+        zero_windows_received=2,
+    )
+    assert "30% of the data segments are retransmitted and the path MTU has become smaller" in text
+    assert "Check the MTU of every interface and tunnel on the way." in text
+    assert conditions == ("HIGH_RETRANSMISSION_RATIO", "ZERO_WINDOW", "MTU_MISMATCH")
+
+
 def test_a_cause_with_both_names_both() -> None:
     text, conditions = summary_of(
         data_segments_sent=100, retransmitted_segments=30, failed_opens=8, refused_opens=8

@@ -52,6 +52,7 @@ class Mesh:
         self.others: list[dict[str, Any]] = []
         self.conditions: dict[str, str] = {}
         self.rtt_us: Callable[[str, str], float] = lambda src, dst: 400
+        self.spurious = False
         self._messages: list[tuple[int, IntervalHeader, pa.RecordBatch]] = []
         self._random = np.random.default_rng(1)
 
@@ -98,7 +99,11 @@ class Mesh:
         ends = (f"{each}@{PODS[each]}" for each in (src, dst))
         rtt_us = int(self.rtt_us(src, dst) * self._random.uniform(0.8, 1.5))
         row = flow_row(
-            *ends, data_segments_sent=SEGMENTS, retransmitted_segments=lost, rtt_us=rtt_us
+            *ends,
+            data_segments_sent=SEGMENTS,
+            retransmitted_segments=lost,
+            spurious_retransmissions=lost if self.spurious else 0,
+            rtt_us=rtt_us,
         )
         of_src, of_dst = (self.conditions.get(each, "") for each in (src, dst))
         return row | {"src_condition": of_src, "dst_condition": of_dst}
@@ -122,6 +127,14 @@ def test_a_pod_that_loses_one_segment_in_a_hundred_is_named_as_a_warning_and_rec
     assert "of the data segments of 16 flows are retransmitted, against 0.0" in opened.summary
     mesh.passes(120)
     assert mesh.said()[1:] == [("resolved", "pod default/pod-b")]
+
+
+def test_what_is_sent_again_though_it_arrived_is_not_lost() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.spurious = True
+    mesh.passes(120, at("pod-b", 0.01))
+    assert mesh.verdicts == []
 
 
 def test_without_a_past_what_loses_more_than_the_rest_is_named() -> None:

@@ -25,8 +25,10 @@
 #define TCP_CLOSING 11
 #define AF_INET 2
 #define AF_INET6 10
-#define ECONNREFUSED 111
+#define ENETUNREACH 101
 #define ETIMEDOUT 110
+#define ECONNREFUSED 111
+#define EHOSTUNREACH 113
 #define IPPROTO_TCP 6
 
 /* Where the counts of a socket begin. */
@@ -206,6 +208,9 @@ static __always_inline void read_totals(void *sk, struct totals *now)
 	READ(now->segs_in, sk, TCP_SOCK_SEGS_IN);
 	READ(now->data_segs_out, sk, TCP_SOCK_DATA_SEGS_OUT);
 	READ(now->total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
+	READ(now->spurious, sk, TCP_SOCK_DSACK_DUPS);
+	READ(now->out_of_order, sk, TCP_SOCK_RCV_OOOPACK);
+	READ(now->path_mtu, sk, ICSK_PMTU_COOKIE);
 }
 
 /* tcp_disconnect() resets the totals of a socket that is reused. */
@@ -234,7 +239,7 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	struct totals now = {};
 	struct flow_key key;
 	struct flow_record *record;
-	u32 srtt = 0, mdev = 0, mss = 0;
+	u32 srtt = 0, mdev = 0, minimum = 0, mss = 0, window = 0;
 	u8 state = 0;
 
 	__builtin_memcpy(&key, &tracked->key, sizeof(key));
@@ -257,17 +262,34 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 		else
 			__sync_fetch_and_add(&record->retransmitted_data_segments, retransmitted);
 	}
+	if (now.spurious != tracked->seen.spurious)
+		__sync_fetch_and_add(&record->spurious_retransmissions, GREW(spurious));
+	if (now.out_of_order != tracked->seen.out_of_order)
+		__sync_fetch_and_add(&record->out_of_order_segments, GREW(out_of_order));
+	if (now.path_mtu < tracked->seen.path_mtu)
+		__sync_fetch_and_add(&record->path_mtu_reductions, 1);
+	record->path_mtu_bytes = now.path_mtu < 0xffff ? now.path_mtu : 0xffff;
 	READ(srtt, sk, TCP_SOCK_SRTT_US);
 	if (srtt) {
 		READ(mdev, sk, TCP_SOCK_MDEV_US);
 		record->rtt_us = srtt >> 3;
 		record->rtt_variation_us = mdev >> 2;
+		/* The newest value of a struct minmax (include/linux/win_minmax.h). */
+		READ(minimum, sk, TCP_SOCK_RTT_MIN + sizeof(u32));
+		record->minimum_rtt_us = minimum;
 	}
 	READ(mss, sk, TCP_SOCK_MSS_CACHE);
 	record->mss = mss;
 	record->role = tracked->seen.role;
 	now.role = tracked->seen.role;
 	READ(state, sk, SOCK_COMMON_STATE);
+	/* Before the window that comes with the first segment is read, it is 0. */
+	if (!opens_now && (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT)) {
+		READ(window, sk, TCP_SOCK_SND_WND);
+		now.zero_window = window == 0;
+		if (now.zero_window && !tracked->seen.zero_window)
+			__sync_fetch_and_add(&record->zero_windows_received, 1);
+	}
 	now.opened = tracked->seen.opened || opens_now || is_connected(state);
 	if (now.opened && !tracked->seen.opened) {
 		__sync_fetch_and_add(&record->opens, 1);
@@ -403,6 +425,50 @@ static __always_inline int is_stale(void *sk, struct tracked_socket *tracked)
 	       one[3] != other[3] || one[4] != other[4];
 }
 
+/* The client's port is not chosen yet: the time is all that can be kept. */
+static __always_inline void connect_begins(void *sk)
+{
+	u64 id = (u64)sk, now = bpf_ktime_get_ns();
+
+	connecting.update(&id, &now);
+}
+
+/* How long it took, or 0 if its beginning was not seen. */
+static __always_inline u32 connect_ends(void *sk)
+{
+	u64 id = (u64)sk, *began = connecting.lookup(&id), took;
+
+	if (!began)
+		return 0;
+	took = (bpf_ktime_get_ns() - *began) / 1000;
+	connecting.delete(&id);
+	return took ? took : 1;
+}
+
+/*
+ * The error is set before the state: see tcp_reset() and tcp_write_err(). A program that
+ * closes its socket leaves none; one that does so after its SYN was sent again gave up
+ * waiting. Without a port, connect() found none that is free.
+ */
+static __always_inline void count_failed_open(void *sk, struct tracked_socket *tracked,
+					      struct flow_record *record, int is_client)
+{
+	int error = 0;
+
+	READ(error, sk, SOCK_ERR);
+	if (error == 0 && is_client && tracked->key.src_port && !tracked->seen.total_retrans) {
+		__sync_fetch_and_add(&record->cancelled_opens, 1);
+		return;
+	}
+	__sync_fetch_and_add(&record->failed_opens, 1);
+	if (error == ECONNREFUSED)
+		__sync_fetch_and_add(&record->refused_opens, 1);
+	else if (error == EHOSTUNREACH || error == ENETUNREACH)
+		__sync_fetch_and_add(&record->unreachable_opens, 1);
+	else if (error == ETIMEDOUT || (error == 0 && tracked->seen.total_retrans))
+		__sync_fetch_and_add(&record->timed_out_opens, 1);
+}
+
 /*
  * Handshakes end here, at either end, successfully or not. Only the state before
  * tells a client from a server, and a retransmitted SYN from a data segment. A
@@ -411,21 +477,29 @@ static __always_inline int is_stale(void *sk, struct tracked_socket *tracked)
 int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
-	int before = ctx->args[1], after = ctx->args[2], error = 0;
+	int before = ctx->args[1], after = ctx->args[2];
 	u16 protocol = 0;
+	u32 took = 0;
 	u64 id = (u64)sk;
-	int opened = after == TCP_ESTABLISHED, is_client = before == TCP_SYN_SENT;
+	int begins = after == TCP_SYN_SENT, opened = after == TCP_ESTABLISHED;
+	int is_client = before == TCP_SYN_SENT;
 	struct tracked_socket *tracked;
 	struct flow_record *record;
 
-	if (!is_active() || (!is_client && before != TCP_SYN_RECV))
+	if (!is_active() || (!begins && !is_client && before != TCP_SYN_RECV))
 		return 0;
-	if (!opened && after != TCP_CLOSE)
+	if (!begins && !opened && after != TCP_CLOSE)
 		return 0;
 	/* Wider than a byte: IPPROTO_MPTCP is 262. */
 	READ(protocol, sk, SOCK_PROTOCOL);
 	if (protocol != IPPROTO_TCP)
 		return 0;
+	if (begins) {
+		connect_begins(sk);
+		return 0;
+	}
+	if (is_client)
+		took = connect_ends(sk);
 
 	tracked = sockets.lookup(&id);
 	/* What has been open cannot open: that was an earlier use of the same ports. */
@@ -435,21 +509,14 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	if (!tracked)
 		return 0;
 	record = sample(sk, tracked, is_client, opened);
+	if (!record)
+		count_lost(LOST_FLOW_UPDATES);
+	else if (!opened)
+		count_failed_open(sk, tracked, record, is_client);
+	else if (took)
+		record->connect_us = took;
 	if (!opened)
 		sockets.delete(&id);
-	if (!record) {
-		count_lost(LOST_FLOW_UPDATES);
-		return 0;
-	}
-	if (!opened) {
-		/* Set before the state: see tcp_reset() and tcp_write_err(). */
-		READ(error, sk, SOCK_ERR);
-		__sync_fetch_and_add(&record->failed_opens, 1);
-		if (error == ECONNREFUSED)
-			__sync_fetch_and_add(&record->refused_opens, 1);
-		else if (error == ETIMEDOUT)
-			__sync_fetch_and_add(&record->timed_out_opens, 1);
-	}
 	return 0;
 }
 

@@ -22,8 +22,13 @@ struct totals {
 	u32 segs_in;
 	u32 data_segs_out;
 	u32 total_retrans;
-	u32 role;
-	u32 opened;
+	u32 spurious;
+	u32 out_of_order;
+	u32 path_mtu;
+	u8 role;
+	u8 opened;
+	u8 zero_window;
+	u8 unused;
 };
 
 struct tracked_socket {
@@ -47,6 +52,8 @@ BPF_TABLE("hash", struct flow_key, struct flow_record, flows_even, MAX_FLOWS);
 BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
 BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
 BPF_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS);
+/* When each socket that is connecting began to, in nanoseconds of the monotonic clock. */
+BPF_TABLE("lru_hash", u64, u64, connecting, 8192);
 BPF_ARRAY(lost, u64, 2);
 BPF_ARRAY(control, struct control, 1);
 /* What the service has published. The programs do not read it. */

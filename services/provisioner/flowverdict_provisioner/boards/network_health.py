@@ -25,8 +25,10 @@ _GRAFANA_UNITS = {
     "bytes": "Bps",
     "connections": "cps",
     "resets": "cps",
-    "microseconds": "s",
+    "windows": "cps",
+    "reductions": "cps",
 }
+_READING_UNITS = {"microseconds": "s", "bytes": "decbytes"}
 _POD = Link(
     "This pod",
     "flowverdict-pod",
@@ -40,7 +42,14 @@ _POD = Link(
 def _signal_panel(signal: Signal) -> Panel:
     """A panel for a signal by namespace, so that a new signal needs no code here."""
     queries: tuple[Query, ...]
-    if signal.kind == "histogram":
+    units = _GRAFANA_UNITS if signal.kind == "counter" else _READING_UNITS
+    if signal.kind == "summary":
+        mean = " / ".join(
+            rate(f"{signal.metric}_{part}", FLOWS_FROM, "src_namespace")
+            for part in ("sum", "count")
+        )
+        queries = (Query(mean, "{{src_namespace}}"),)
+    elif signal.kind == "histogram":
         buckets = f"rate({signal.metric}_bucket{{{FLOWS_FROM}}}[$__rate_interval])"
         queries = (
             Query(f"histogram_quantile(0.5, sum by (le) ({buckets}))", "median", "A"),
@@ -55,7 +64,7 @@ def _signal_panel(signal: Signal) -> Panel:
         kind="timeseries",
         description=signal.meaning,
         queries=queries,
-        unit=_GRAFANA_UNITS[signal.unit],
+        unit=units[signal.unit],
         empty="none counted",
         width=8,
         height=6,
