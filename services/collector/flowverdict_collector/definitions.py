@@ -125,20 +125,31 @@ _REASONS = {
 """Maps each counter to the drop reasons that mean a lost packet. TCP's own housekeeping
 (TCP_OLD_DATA and similar) is left out."""
 
+_FIRST_QDISC_SLOT, _QDISC_SLOTS = 384, 128
+_SUBSYSTEM_SHIFT = 16
+"""A subsystem's reasons have its number in their upper half (include/net/dropreason.h)."""
+
 
 def drop_offsets(types: KernelTypes) -> dict[int, int]:
-    """Maps this kernel's drop reason numbers to the byte offset of their counter in a record.
+    """Maps slots of the map `drop_offsets` to the byte offset of a counter in a record.
 
-    Empty before Linux 5.17, which has no reasons (include/net/dropreason-core.h).
+    A reason's slot is its number, unless it is one of the queueing disciplines' own, since Linux
+    7.0 (include/net/dropreason-qdisc.h). Empty before Linux 5.17, which has no reasons
+    (include/net/dropreason-core.h).
     """
     numbers = types.enumerators("skb_drop_reason")
     offsets = {field.name: field.offset for field in FIELDS}
-    return {
+    slots = {
         numbers[f"SKB_DROP_REASON_{reason}"]: offsets[counter]
         for counter, reasons in _REASONS.items()
         for reason in reasons
         if f"SKB_DROP_REASON_{reason}" in numbers
     }
+    for name, number in types.enumerators("qdisc_drop_reason").items():
+        slot = number % (1 << _SUBSYSTEM_SHIFT)
+        if name.startswith("QDISC_DROP_") and 0 < slot < _QDISC_SLOTS:
+            slots[_FIRST_QDISC_SLOT + slot] = offsets["drops_queue"]
+    return slots
 
 
 def layout_flags(max_flows: int) -> list[str]:
@@ -158,6 +169,13 @@ def compiler_flags(types: KernelTypes) -> list[str]:
         NoKernelTypes: if the kernel lacks a member that the program reads.
     """
     numbers = {name: types.offset(*path) for name, path in _OFFSETS.items()}
+    subsystems = types.enumerators("skb_drop_reason_subsys")
+    numbers |= {
+        "QDISC_SUBSYSTEM": subsystems.get("SKB_DROP_REASON_SUBSYS_QDISC", 0),
+        "SUBSYSTEM_SHIFT": _SUBSYSTEM_SHIFT,
+        "FIRST_QDISC_SLOT": _FIRST_QDISC_SLOT,
+        "QDISC_SLOTS": _QDISC_SLOTS,
+    }
     numbers |= {f"ROLE_{name.upper()}": number for number, name in enumerate(ROLES)}
     return [f"-D{name}={value}" for name, value in numbers.items()]
 

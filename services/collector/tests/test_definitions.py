@@ -26,6 +26,36 @@ def test_offsets_are_those_of_the_running_kernel() -> None:
         assert set(definitions.drop_offsets(types).values()) <= counters
 
 
+class _Kernel7(KernelTypes):
+    """What Linux 7.2 has of drop reasons."""
+
+    def __init__(self) -> None:
+        pass
+
+    def enumerators(self, enum: str) -> dict[str, int]:
+        return {
+            "skb_drop_reason": {
+                "SKB_DROP_REASON_NOT_SPECIFIED": 2,
+                "SKB_DROP_REASON_NETFILTER_DROP": 10,
+            },
+            "qdisc_drop_reason": {
+                "QDISC_DROP_UNSPEC": 0,
+                "__QDISC_DROP_REASON": 196608,
+                "QDISC_DROP_GENERIC": 196609,
+                "QDISC_DROP_OVERLIMIT": 196610,
+                "QDISC_DROP_MAX": 196618,
+            },
+        }.get(enum, {})
+
+
+def test_the_drop_reasons_of_queueing_disciplines_are_told_from_those_of_the_core() -> None:
+    offsets = {field.name: field.offset for field in FIELDS}
+    found = definitions.drop_offsets(_Kernel7())
+    assert found[10] == offsets["drops_netfilter"]
+    assert found[384 + 1] == found[384 + 2] == offsets["drops_queue"]
+    assert not {0, 2, 384, 196609} & set(found)
+
+
 @HAS_BTF
 @pytest.mark.parametrize(("struct", "member"), [("sock", "no_such"), ("no_such", "x")])
 def test_a_member_that_is_not_there_is_named(struct: str, member: str) -> None:

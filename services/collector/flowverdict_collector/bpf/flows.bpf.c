@@ -738,6 +738,16 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Where in drop_offsets a reason is; slot 0 counts nothing. */
+static __always_inline u32 slot_of(u32 reason)
+{
+	u32 subsystem = reason >> SUBSYSTEM_SHIFT;
+
+	if (subsystem == 0)
+		return reason < FIRST_QDISC_SLOT ? reason : 0;
+	return subsystem == QDISC_SUBSYSTEM ? FIRST_QDISC_SLOT + reason % QDISC_SLOTS : 0;
+}
+
 /*
  * The kernel's drop reasons are per packet, and the packet may belong to no socket on
  * this node, so the flow is read from its headers.
@@ -745,8 +755,8 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx)
 int on_drop(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *skb = (void *)ctx->args[0];
-	u32 reason = ctx->args[2], at;
-	u32 *offset = drop_offsets.lookup(&reason);
+	u32 slot = slot_of(ctx->args[2]), at;
+	u32 *offset = drop_offsets.lookup(&slot);
 	struct flow_key key = {};
 	struct flow_record *record;
 

@@ -58,5 +58,5 @@ BPF_ARRAY(lost, u64, 2);
 BPF_ARRAY(control, struct control, 1);
 /* What the service has published. The programs do not read it. */
 BPF_ARRAY(progress, struct progress, 1);
-/* Drop reason to the byte offset of its counter in a record; 0 if it is not counted. */
+/* Slot of a drop reason to the byte offset of its counter in a record; 0 if it is not counted. */
 BPF_ARRAY(drop_offsets, u32, 512);

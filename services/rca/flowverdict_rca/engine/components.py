@@ -101,6 +101,17 @@ class Components:
             return int(self.first[number] + at[0]) if at.size else None
         return None
 
+    def opposite(self, component: int) -> int | None:
+        """The same component the other way; None if it has no direction, or no such rows."""
+        names = self.names(component)
+        if names not in _DIRECTED:
+            return None
+        where = self.where(component)
+        if len(names) > 1:
+            return self.find(dict(zip(names, reversed(where.values()), strict=True)))
+        other = "dst_pod" if names == ("src_pod",) else "src_pod"
+        return self.find({other: where[names[0]]})
+
     def rows(self, component: int) -> tuple[Numbers, Floats]:
         """The rows of one component, and how much of each is its."""
         part = slice(self.cover.indptr[component], self.cover.indptr[component + 1])

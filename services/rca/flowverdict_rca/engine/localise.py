@@ -147,24 +147,11 @@ def _causes(
     return tuple(sorted(causes, key=lambda each: (-round(each.score, 6), str(each.where))))
 
 
-def _opposite(where: Mapping[str, Any]) -> Where | None:
-    """The same component the other way; None if it has no direction."""
-    names = tuple(where)
-    if names in (("src_pod",), ("dst_pod",)):
-        other = "dst_pod" if names == ("src_pod",) else "src_pod"
-        return {other: where[names[0]]}
-    if names in (("src_pod", "dst_pod"), ("src_node", "dst_node")):
-        one, two = names
-        return {one: where[two], two: where[one]}
-    return None
-
-
 def _without_echoes(components: Components, rates: Mapping[int, float]) -> list[int]:
     """The faults but for those that are only the echo of the same one the other way."""
     named = []
     for fault, rate in rates.items():
-        opposite = _opposite(components.where(fault))
-        other = components.find(opposite) if opposite else None
+        other = components.opposite(fault)
         if other is None or rate >= ECHO * rates.get(other, 0.0):
             named.append(fault)
     return named

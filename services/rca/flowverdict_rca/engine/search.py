@@ -26,6 +26,8 @@ _TRIED_OF_EACH_KIND = 12
 _SAMPLED_ROWS = 2000
 _WORTH = 0.5
 _WORTH_OF_AN_ECHO = 3.0
+_PRICE_OF_THE_OTHER_WAY = float(np.log(2))
+"""A path that fails one way is as likely as not to fail the other way, too."""
 _ROUNDS = 4
 _TINY = 1e-12
 
@@ -54,6 +56,7 @@ class _Search:
     price: Floats
     steadiness: float
     segments: Floats
+    other_ways: dict[int, int | None]
 
     def explained_by(self, faults: Sequence[int]) -> Explanation:
         fitted = fit(
@@ -64,8 +67,24 @@ class _Search:
             faults,
             self.steadiness,
         )
-        value = fitted.log_likelihood / self.dispersion - self.price[list(faults)].sum()
-        return Explanation(tuple(faults), fitted, float(value))
+        value = fitted.log_likelihood / self.dispersion - self._price_of(faults)
+        return Explanation(tuple(faults), fitted, value)
+
+    def _price_of(self, faults: Sequence[int]) -> float:
+        """Together; of a path that fails both ways, one way has the full price."""
+        price = {fault: float(self.price[fault]) for fault in faults}
+        for fault in faults:
+            other = self._other_way(fault)
+            if other is not None and fault < other and other in price:
+                price[other] = _PRICE_OF_THE_OTHER_WAY
+        return sum(price.values())
+
+    def _other_way(self, fault: int) -> int | None:
+        """A path's other direction; a pod's two ways are a component of their own."""
+        if fault not in self.other_ways:
+            is_path = len(self.components.names(fault)) > 1
+            self.other_ways[fault] = self.components.opposite(fault) if is_path else None
+        return self.other_ways[fault]
 
     def candidates(
         self, found: Explanation, among: Numbers | None = None
@@ -89,7 +108,12 @@ class _Search:
         if not some.size:
             return some, np.zeros(0)
         gained, _ = gains(total, bad, mean, self.components, some)
-        worth = gained / self.dispersion - self.price[some]
+        price = self.price[some].copy()
+        other_ways = [self._other_way(each) for each in found.faults]
+        price[np.isin(some, [each for each in other_ways if each is not None])] = (
+            _PRICE_OF_THE_OTHER_WAY
+        )
+        worth = gained / self.dispersion - price
         order = np.argsort(-worth, kind="stable")
         return some[order], worth[order]
 
@@ -192,6 +216,7 @@ def explain(
         price_of(components, constant),
         steadiness * dispersion,
         segments,
+        {},
     )
     found = search.explained_by(())
     while len(found.faults) < _MOST_FAULTS:
