@@ -79,6 +79,31 @@ def test_two_faults_at_once_are_both_named() -> None:
     assert named(table) == [node, pod]
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_a_path_that_loses_both_ways_is_named_and_not_the_node_at_one_end_that_has_few_flows(
+    seed: int,
+) -> None:
+    node = {pod: "n1" if number < 2 else "n2" for number, pod in enumerate(PODS)}
+
+    def windows(*faults: tuple[Covers, float]) -> pd.DataFrame:
+        def between(covers: Covers) -> Covers:
+            return lambda t: covers(
+                t.assign(src_node=t.src_pod.map(node), dst_node=t.dst_pod.map(node))
+            )
+
+        table = window(rng, *((between(each), loss) for each, loss in faults), segments=400)
+        return table.assign(src_node=table.src_pod.map(node), dst_node=table.dst_pod.map(node))
+
+    rng = np.random.default_rng(seed)
+    baseline = learn([windows() for _ in range(6)])
+    table = windows(
+        (lambda t: (t.src_node == "n1") & (t.dst_node == "n2"), 0.014),
+        (lambda t: (t.src_node == "n2") & (t.dst_node == "n1"), 0.010),
+    )
+    found = named(table, baseline)
+    assert {tuple(each.values()) for each in found} == {("n1", "n2"), ("n2", "n1")}
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=30)
 def test_the_same_rows_in_any_order_or_split_give_the_same_causes(seed: int) -> None:

@@ -149,7 +149,9 @@ class _Search:
     def _instead(
         self, others: tuple[int, ...], replaced: tuple[int, ...]
     ) -> Iterator[tuple[int, ...]]:
-        """One component instead of those replaced, among those that share rows with them."""
+        """One component instead of those replaced, or a path both ways, among those that share rows
+        with them.
+        """
         rows = np.unique(np.concatenate([self.components.rows(each)[0] for each in replaced]))
         if len(rows) > _SAMPLED_ROWS:
             rows = rows[:: len(rows) // _SAMPLED_ROWS]
@@ -157,6 +159,12 @@ class _Search:
         for instead in some[worth > 0][:2].tolist():
             if instead not in replaced:
                 yield (*others, instead)
+        for path in some.tolist():
+            other_way = self._other_way(path)
+            if other_way is not None:
+                if not {path, other_way} & set(others):
+                    yield (*others, path, other_way)
+                break
 
     def ways(self, fault: int) -> tuple[int, ...]:
         """A pod's sending and its receiving as components; none if it is no pod, or lacks one."""
