@@ -104,6 +104,11 @@ class KernelTypes:
             bits, type_id = bits + found[0], found[1]
         return bits // 8
 
+    def has_struct(self, name: str) -> bool:
+        """Whether the kernel has a struct of that name."""
+        found: int = self._libbpf.btf__find_by_name_kind(self._btf, name.encode(), _STRUCT)
+        return found > 0
+
     def enumerators(self, enum: str) -> dict[str, int]:
         """Name to value; empty if the kernel has no such enum."""
         type_id = self._libbpf.btf__find_by_name_kind(self._btf, enum.encode(), _ENUM)

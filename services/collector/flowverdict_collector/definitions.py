@@ -126,6 +126,8 @@ _REASONS = {
 (TCP_OLD_DATA and similar) is left out."""
 
 _FIRST_QDISC_SLOT, _QDISC_SLOTS = 384, 128
+_NO_PREALLOC = 1
+"""BPF_F_NO_PREALLOC (include/uapi/linux/bpf.h)."""
 _SUBSYSTEM_SHIFT = 16
 """A subsystem's reasons have its number in their upper half (include/net/dropreason.h)."""
 
@@ -152,9 +154,18 @@ def drop_offsets(types: KernelTypes) -> dict[int, int]:
     return slots
 
 
-def layout_flags(max_flows: int) -> list[str]:
-    """`-D` definitions for maps.bpf.h: the size of the maps and the members of a record."""
-    numbers = {"MAX_FLOWS": max_flows, "MAX_SOCKETS": max_flows}
+_MANY_SOCKETS = 1 << 20
+
+
+def layout_flags(types: KernelTypes, max_flows: int) -> list[str]:
+    """`-D` definitions for maps.bpf.h: the size of the maps and the members of a record.
+
+    Since Linux 6.1 a program can allocate the entries of a map as it needs them
+    (kernel/bpf/memalloc.c), so that the number of sockets is limited only by memory.
+    """
+    numbers = {"MAX_FLOWS": max_flows, "MAX_SOCKETS": max_flows, "SOCKETS_FLAGS": 0}
+    if types.has_struct("bpf_mem_alloc"):
+        numbers |= {"MAX_SOCKETS": max(max_flows, _MANY_SOCKETS), "SOCKETS_FLAGS": _NO_PREALLOC}
     numbers |= {"FLOW_KEY_BYTES": KEY_BYTES, "FLOW_RECORD_BYTES": RECORD_BYTES}
     numbers |= {"PROGRESS_WORDS": PROGRESS_WORDS}
     flags = [f"-D{name}={value}" for name, value in numbers.items()]

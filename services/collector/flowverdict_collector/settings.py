@@ -32,7 +32,8 @@ class CollectorSettings(CommonSettings):
     max_flows: int = setting(
         integer(1024, 1 << 22),
         "65536",
-        "capacity of the kernel maps; each flow takes 2 x 160 bytes, each socket 88",
+        "how many flows may have counts in an interval; each takes 2 x 200 bytes in the kernel. "
+        "Before Linux 6.1, also how many sockets can be tracked, at 104 bytes each",
     )
     pin_directory: str = setting(
         optional_text,

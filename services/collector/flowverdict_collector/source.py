@@ -90,8 +90,8 @@ def find_source(max_flows: int, *, find_namespaces: bool) -> Source:
     in_container = find_namespaces and own != FIRST_PROCESS_NAMESPACE
     maps, text = ((BPF / name).read_text() for name in ("maps.bpf.h", "flows.bpf.c"))
     missing = {}
-    of_layout = layout_flags(max_flows)
     with KernelTypes() as types:
+        of_layout = layout_flags(types, max_flows)
         flags = [*of_layout, *compiler_flags(types)]
         reasons = drop_offsets(types)
         if in_container:

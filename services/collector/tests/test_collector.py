@@ -13,6 +13,7 @@ import pytest
 from nats.aio.client import Client
 
 from conftest import COLLECTOR, Collector, NatsServer, eventually
+from flowverdict_collector.btf import KernelTypes
 from flowverdict_contracts import raw, raw_records
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.interval_header import IntervalHeader
@@ -72,6 +73,11 @@ def test_without_capabilities_it_says_which_are_missing() -> None:
     )
     assert done.returncode == 1
     assert "needs CAP_PERFMON and CAP_BPF" in done.stdout
+
+
+def has_bpf_mem_alloc() -> bool:
+    with KernelTypes() as types:
+        return types.has_struct("bpf_mem_alloc")
 
 
 @pytest.fixture
@@ -297,3 +303,31 @@ async def test_more_flows_than_the_map_holds_are_counted_as_lost_and_none_unseen
         assert sum(header.lost_flow_updates + header.lost_sockets for header in heard) > 0
     finally:
         stop_process(running.process)
+
+
+@live
+async def test_a_busy_socket_is_not_hidden_by_many_idle_ones(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    if not has_bpf_mem_alloc():
+        pytest.skip("before Linux 6.1 the number of sockets is limited")
+    running = Collector(nats_server, tmp_path, FLOWVERDICT_MAX_FLOWS="1024")
+    try:
+        await running.listen(nats_client)
+        with contextlib.ExitStack() as opened:
+            server = opened.enter_context(socket.create_server(("127.0.0.1", 0), backlog=64))
+            for _ in range(1500):
+                opened.enter_context(socket.create_connection(server.getsockname()))
+                opened.enter_context(server.accept()[0])
+            so_far = len(running.headers)
+            await eventually(lambda: len(running.headers) > so_far + 1)  # they are idle now
+            client, accepted, port = opened.enter_context(connected())
+            for _ in range(20):
+                client.sendall(b"hello")
+                accepted.recv(5, socket.MSG_WAITALL)
+                accepted.sendall(b"hello")
+                client.recv(5, socket.MSG_WAITALL)
+            await eventually(lambda: running.total(port, "server", "bytes_received") == 100)
+        assert sum(header.lost_sockets for header in running.headers) == 0
+    finally:
+        running.stop()

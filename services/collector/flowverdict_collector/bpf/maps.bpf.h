@@ -51,7 +51,7 @@ _Static_assert(sizeof(struct flow_record) == FLOW_RECORD_BYTES, "record");
 BPF_TABLE("hash", struct flow_key, struct flow_record, flows_even, MAX_FLOWS);
 BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
 BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
-BPF_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS);
+BPF_F_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS, SOCKETS_FLAGS);
 /* When each socket that is connecting began to, in nanoseconds of the monotonic clock. */
 BPF_TABLE("lru_hash", u64, u64, connecting, 8192);
 BPF_ARRAY(lost, u64, 2);
