@@ -16,6 +16,7 @@ from flowverdict_contracts import MalformedMessage, enriched, verdicts
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS, SUBJECT_VERDICTS
 from flowverdict_contracts.verdicts import Verdict
+from flowverdict_rca.lease import lease
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
@@ -252,12 +253,15 @@ async def run(settings: RcaSettings, context: Context) -> None:
     """Judge every window until the service stops."""
     _FAIL_RATIO.set(settings.fail_ratio)
     async with connected(settings, "rca", context, _STREAMS) as jetstream:
-        if jetstream is not None:
+        if jetstream is None:
+            return
 
-            async def subscribe(before: Judging | None) -> Judging:
-                return await Judging.open(jetstream, context, settings, before)
+        async def subscribe(before: Judging | None) -> Judging:
+            return await Judging.open(jetstream, context, settings, before)
 
-            await consume(context, FLOWS_ENRICHED, subscribe)
+        async with lease(jetstream, context) as held:
+            if held:
+                await consume(context, FLOWS_ENRICHED, subscribe)
 
 
 async def check(settings: RcaSettings) -> int:

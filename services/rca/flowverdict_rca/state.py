@@ -16,7 +16,7 @@ from flowverdict_rca.incident import Incident
 from flowverdict_rca.normal import Normal
 from flowverdict_runtime.context import CannotRun
 
-__all__ = ["State", "StateStore"]
+__all__ = ["State", "StateStore", "state_bucket"]
 
 _KEY = "state"
 _NORMAL_KEY = "normal"
@@ -68,7 +68,7 @@ class StateStore:
         cls, jetstream: JetStreamContext, replicas: int = 1
     ) -> tuple["StateStore", State | None]:
         """The store and its state; created with `replicas` replicas if it does not exist."""
-        bucket = await _bucket(jetstream, replicas)
+        bucket = await state_bucket(jetstream, replicas)
         try:
             entry = await bucket.get(_KEY)
         except KeyNotFoundError as missing:
@@ -113,11 +113,12 @@ class StateStore:
             self._revision = entry.revision or 0
         except NoStreamResponseError:
             # NATS restarted without its data.
-            self._bucket, self._revision = await _bucket(self._jetstream, self._replicas), 0
+            self._bucket, self._revision = await state_bucket(self._jetstream, self._replicas), 0
             raise
 
 
-async def _bucket(jetstream: JetStreamContext, replicas: int) -> KeyValue:
+async def state_bucket(jetstream: JetStreamContext, replicas: int) -> KeyValue:
+    """The bucket, created with `replicas` replicas if it does not exist."""
     try:
         return await jetstream.key_value(RCA_STATE_BUCKET)
     except NotFoundError:

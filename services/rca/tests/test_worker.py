@@ -156,22 +156,74 @@ async def test_a_node_whose_clock_runs_ahead_does_not_keep_the_others_from_being
     assert "clock of node ahead is" in worker.log.read_text()
 
 
-async def test_a_second_worker_makes_the_first_stop_rather_than_judge_everything_twice(
-    worker: Worker, nats_client: Client, nats_server: NatsServer, tmp_path: Path
-) -> None:
-    jetstream = nats_client.jetstream()
+@contextlib.contextmanager
+def standing_by(server: NatsServer, folder: Path) -> Iterator[Worker]:
+    """A second worker."""
+    (folder / "second").mkdir()
+    second = Worker(server, folder / "second")
+    try:
+        yield second
+    finally:
+        stop_process(second.process)
+
+
+async def opened_by_the_first(worker: Worker, jetstream: JetStreamContext) -> str:
+    """The incident that the first worker has open."""
     await ensure_streams(jetstream)
     for second in range(10):
         await publish(jetstream, second, "pod-a")
-    await until(jetstream, "opened")
-    (tmp_path / "second").mkdir()
-    second_worker = Worker(nats_server, tmp_path / "second")
-    try:
-        await eventually(lambda: "reading from" in second_worker.log.read_text())
-        for second in range(10, 30):
-            await publish(jetstream, second, "pod-a")
-        both = (worker.process, second_worker.process)
-        await eventually(lambda: sum(each.poll() is not None for each in both) == 1)
-        assert len({each.id for each in await verdicts(jetstream)}) >= 2
-    finally:
-        stop_process(second_worker.process)
+    found = await until(jetstream, "opened")
+    assert worker.process.poll() is None
+    return found[0].incident_id
+
+
+async def goes_on_once(jetstream: JetStreamContext, incident: str) -> None:
+    """The incident goes on and is resolved, and nothing is said twice."""
+    for second in range(10, 40):
+        await publish(jetstream, second, "pod-a" if second < 20 else "")
+    found = await until(jetstream, "resolved")
+    assert {each.incident_id for each in found} == {incident}
+    assert [each.status for each in found].count("opened") == 1
+    ends = [each.window.end for each in found]
+    assert len(ends) == len(set(ends))
+
+
+async def test_a_second_worker_stands_by_and_takes_over_when_the_first_is_killed(
+    worker: Worker, nats_client: Client, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    jetstream = nats_client.jetstream()
+    incident = await opened_by_the_first(worker, jetstream)
+    with standing_by(nats_server, tmp_path) as second:
+        await eventually(lambda: "standing by: the RCA worker on" in second.log.read_text())
+        assert worker.process.poll() is None
+        worker.kill()
+        await eventually(lambda: "reading from" in second.log.read_text())
+        await goes_on_once(jetstream, incident)
+
+
+async def test_a_worker_that_stops_lets_the_other_take_over_at_once(
+    worker: Worker, nats_client: Client, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    jetstream = nats_client.jetstream()
+    incident = await opened_by_the_first(worker, jetstream)
+    with standing_by(nats_server, tmp_path) as second:
+        await eventually(lambda: "standing by" in second.log.read_text())
+        assert stop_process(worker.process) == 0
+        await eventually(lambda: "reading from" in second.log.read_text(), 5)
+        await goes_on_once(jetstream, incident)
+
+
+async def test_a_worker_that_did_not_run_for_a_while_stops_when_another_has_taken_over(
+    worker: Worker, nats_client: Client, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    jetstream = nats_client.jetstream()
+    incident = await opened_by_the_first(worker, jetstream)
+    with standing_by(nats_server, tmp_path) as second:
+        await eventually(lambda: "standing by" in second.log.read_text())
+        worker.process.send_signal(signal.SIGSTOP)
+        await eventually(lambda: "reading from" in second.log.read_text(), 30)
+        worker.process.send_signal(signal.SIGCONT)
+        await eventually(lambda: worker.process.poll() is not None)
+        assert "another RCA worker" in worker.log.read_text()
+        assert worker.process.returncode != 0
+        await goes_on_once(jetstream, incident)
