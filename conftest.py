@@ -285,8 +285,8 @@ def a_verdict(
         "flows": {"failing": 6, "ok": 6, "undecided": 0},
         "failing_flows": (),
         "coverage": {
-            "nodes_reporting": ("worker0",), "nodes_silent": (), "lost_flow_updates": 0,
-            "lost_sockets": 0, "rows_late": 0,
+            "nodes_reporting": ("worker0",), "nodes_silent": (), "nodes_late": (),
+            "lost_flow_updates": 0, "lost_sockets": 0, "rows_late": 0,
         },
     }  # fmt: skip
     return msgspec.convert(plain, verdicts.Verdict)

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 from nats.js import JetStreamContext
 
+from flowverdict_contracts.interval_header import SENT
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_contracts.verdicts import Kind, in_words
 from flowverdict_runtime.stored_messages import stored_messages
@@ -126,6 +127,8 @@ async def replay(jetstream: JetStreamContext, messages: Iterator[RawMessage]) ->
     """Publish messages as fast as NATS accepts them; returns the end of the last interval."""
     end_ns = 0
     for message in messages:
-        await jetstream.publish(message.subject, message.body, headers=dict(message.headers))
+        # When it was sent says nothing about the clock of now.
+        headers = {name: value for name, value in message.headers.items() if name != SENT}
+        await jetstream.publish(message.subject, message.body, headers=headers)
         end_ns = int(message.headers["Flowverdict-Interval"].split("-")[1])
     return end_ns

@@ -1,14 +1,18 @@
 """The NATS headers of flow messages: which node and interval they belong to."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowverdict_contracts import MalformedMessage
 
-__all__ = ["IntervalHeader", "schema_of"]
+__all__ = ["SENT", "IntervalHeader", "schema_of"]
+
+SENT = "Flowverdict-Sent"
+"""The header with the sender's time when it sent the message, UTC nanoseconds."""
 
 _TOLERATED_SECONDS = 5
 _LIMIT = 1 << 63
+_LONGEST_TIME = 20
 
 
 def schema_of(headers: Mapping[str, str] | None) -> str:
@@ -29,6 +33,8 @@ class IntervalHeader:
         part, parts: an interval with many flows is sent as several messages, numbered from 1.
         lost_flow_updates: counts lost because the kernel's flow map was full.
         lost_sockets: sockets not tracked because the kernel's socket map was full.
+        clock_behind_ns: how far the node's clock was behind that of NATS, by which the interval has
+            been dated since; negative if it was ahead. 0 if the node's own clock dates it.
     """
 
     node: str
@@ -40,6 +46,7 @@ class IntervalHeader:
     parts: int = 1
     lost_flow_updates: int = 0
     lost_sockets: int = 0
+    clock_behind_ns: int = 0
 
     def check_not_ahead(self, stored_ns: int) -> None:
         """Reject an interval that ends after its message was stored.
@@ -53,6 +60,23 @@ class IntervalHeader:
                 f"the clock of node {self.node} is {ahead_seconds:.0f} s ahead of NATS"
             )
 
+    def dated_by(self, headers: Mapping[str, str] | None, stored_ns: int) -> "IntervalHeader":
+        """The same interval by the clock of NATS, if the node's differs by more than five seconds.
+
+        Args:
+            headers: of the message, with the time at which it was sent by the node's clock; without
+                it, nothing is known about that clock.
+            stored_ns: when NATS stored it, by its own clock.
+        """
+        sent = (headers or {}).get(SENT, "")
+        if not (sent.isascii() and sent.isdigit() and len(sent) < _LONGEST_TIME):
+            return self
+        behind_ns = stored_ns - int(sent)
+        if abs(behind_ns) <= _TOLERATED_SECONDS * 1_000_000_000:
+            return self
+        start_ns, end_ns = (max(0, each + behind_ns) for each in (self.start_ns, self.end_ns))
+        return replace(self, start_ns=start_ns, end_ns=end_ns, clock_behind_ns=behind_ns)
+
     @property
     def message_id(self) -> str:
         """`Nats-Msg-Id`: the same for every copy of this message."""
@@ -60,7 +84,7 @@ class IntervalHeader:
 
     def encode(self, schema: str) -> dict[str, str]:
         """The NATS headers of a message whose body is of `schema`."""
-        return {
+        fields = {
             "Nats-Msg-Id": self.message_id,
             "Flowverdict-Schema": schema,
             "Flowverdict-Node": self.node,
@@ -68,6 +92,9 @@ class IntervalHeader:
             "Flowverdict-Part": f"{self.part}/{self.parts}",
             "Flowverdict-Lost": f"{self.lost_flow_updates}/{self.lost_sockets}",
         }
+        if self.clock_behind_ns:
+            fields["Flowverdict-Clock-Behind"] = str(self.clock_behind_ns)
+        return fields
 
     @classmethod
     def decode(cls, headers: Mapping[str, str] | None, *schemas: str) -> "IntervalHeader":
@@ -98,6 +125,7 @@ class IntervalHeader:
                 parts=int(parts),
                 lost_flow_updates=int(updates),
                 lost_sockets=int(sockets or 0),
+                clock_behind_ns=int(headers.get("Flowverdict-Clock-Behind", "0")),
             )
         except KeyError as missing:
             raise MalformedMessage(f"header {missing.args[0]} is missing") from None
@@ -107,6 +135,8 @@ class IntervalHeader:
             raise MalformedMessage(f"message id names node {node!r}, header {header.node!r}")
         if not 0 <= header.start_ns <= header.end_ns < 1 << 63:
             raise MalformedMessage(f"interval {start}-{end} is invalid")
+        if abs(header.clock_behind_ns) >= _LIMIT:
+            raise MalformedMessage("the clock's difference is out of range")
         lost_counts = (header.lost_flow_updates, header.lost_sockets)
         numbers = (header.sequence, header.part, header.parts, *lost_counts)
         if not 1 <= header.part <= header.parts or not all(0 <= each < _LIMIT for each in numbers):

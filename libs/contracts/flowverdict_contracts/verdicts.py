@@ -216,6 +216,8 @@ class Coverage(_Record, frozen=True, kw_only=True):
     Attributes:
         nodes_reporting: nodes whose collector sent something in the window.
         nodes_silent: nodes that did in the last ten minutes, but not in the window.
+        nodes_late: nodes whose clock is more than five seconds behind that of NATS, which dates
+            what they count.
         lost_flow_updates: counts lost because a kernel's flow map was full.
         lost_sockets: sockets not tracked because a kernel's socket map was full.
         rows_late: rows that arrived after their window was judged.
@@ -223,6 +225,7 @@ class Coverage(_Record, frozen=True, kw_only=True):
 
     nodes_reporting: tuple[str, ...]
     nodes_silent: tuple[str, ...]
+    nodes_late: tuple[str, ...]
     lost_flow_updates: Count
     lost_sockets: Count
     rows_late: Count

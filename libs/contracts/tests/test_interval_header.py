@@ -1,13 +1,14 @@
 """The headers of messages with flows."""
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from flowverdict_contracts import MalformedMessage
-from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.interval_header import SENT, IntervalHeader
 
 names = st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,2}", fullmatch=True)
 times = st.integers(0, (1 << 63) - 1)
@@ -27,6 +28,7 @@ def headers(draw: st.DrawFn) -> IntervalHeader:
         parts=parts,
         lost_flow_updates=draw(st.integers(0, 1 << 60)),
         lost_sockets=draw(st.integers(0, 1 << 60)),
+        clock_behind_ns=draw(st.integers(-(1 << 60), 1 << 60)),
     )
 
 
@@ -39,7 +41,7 @@ def test_a_header_is_read_as_it_was_written(header: IntervalHeader) -> None:
 def test_a_header_with_a_field_missing_is_malformed(
     header: IntervalHeader, data: st.DataObject
 ) -> None:
-    fields = header.encode("s/1")
+    fields = replace(header, clock_behind_ns=0).encode("s/1")
     del fields[data.draw(st.sampled_from(sorted(fields)))]
     with pytest.raises(MalformedMessage):
         IntervalHeader.decode(fields, "s/1")
@@ -71,3 +73,34 @@ def test_an_interval_from_a_clock_that_runs_ahead_is_malformed_and_its_node_name
     header.check_not_ahead(3600_500_000_000)
     with pytest.raises(MalformedMessage, match="clock of node n7 is 3601 s ahead"):
         header.check_not_ahead(0)
+
+
+SECOND = 1_000_000_000
+
+
+@given(st.integers(-3600, 3600), st.integers(0, 300))
+def test_an_interval_is_dated_by_nats_only_if_the_clock_that_sent_it_is_wrong(
+    behind: int, waited: int
+) -> None:
+    """However long it waited to be sent: that says nothing about the clock."""
+    stored = 1_000_000 * SECOND
+    sent = stored - behind * SECOND
+    end = sent - waited * SECOND
+    header = IntervalHeader("n7", "b", 1, end - SECOND, end)
+    dated = header.dated_by({SENT: str(sent)}, stored)
+    if abs(behind) <= 5:
+        assert dated == header
+    else:
+        assert dated.clock_behind_ns == behind * SECOND
+        assert (dated.start_ns, dated.end_ns) == (
+            stored - (waited + 1) * SECOND,
+            stored - waited * SECOND,
+        )
+        assert dated.message_id == header.message_id
+
+
+@pytest.mark.parametrize("sent", [None, "", "soon", "-5", "1.5", "9" * 40, "\u0661"])
+def test_without_a_time_of_sending_the_nodes_own_clock_is_believed(sent: str | None) -> None:
+    header = IntervalHeader("n7", "b", 1, 0, SECOND)
+    headers = {} if sent is None else {SENT: sent}
+    assert header.dated_by(headers, 1 << 60) == header

@@ -90,6 +90,7 @@ VERDICT = Verdict(
     coverage=Coverage(
         nodes_reporting=("n1",),
         nodes_silent=(),
+        nodes_late=(),
         lost_flow_updates=0,
         lost_sockets=0,
         rows_late=0,

@@ -1,12 +1,14 @@
 """JetStream's streams: create them, publish until stored."""
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 
 from nats.js import JetStreamContext
 from nats.js.api import PubAck, StreamConfig
 from nats.js.errors import NoStreamResponseError, NotFoundError
 
+from flowverdict_contracts.interval_header import SENT
 from flowverdict_contracts.subjects import STREAMS, stream_of
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.retry import retry
@@ -48,12 +50,14 @@ async def publish_until_stored(
 ) -> bool:
     """Publish until a stream has stored the message, deduplicated by its `Nats-Msg-Id`.
 
+    Each attempt says when it was sent, so that readers can compare this clock with that of NATS.
     False if the service is stopping and NATS has still not stored it after `give_up_seconds`.
     """
 
     async def publish() -> PubAck:
         try:
-            return await jetstream.publish(subject, body, headers=dict(headers))
+            sent = {SENT: str(time.time_ns())}
+            return await jetstream.publish(subject, body, headers=dict(headers) | sent)
         except NoStreamResponseError:
             # NATS restarted without its data.
             await ensure_streams(jetstream, [stream_of(subject)], context.stream_replicas)

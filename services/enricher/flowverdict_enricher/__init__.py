@@ -4,6 +4,7 @@
 `directory`   who had an address, and when.
 `pod_networks`  the networks that pods get their addresses from.
 `enrich`      raw records and a directory to an enriched batch.
+`clocks`      dates the intervals of nodes whose clocks are wrong.
 `left_out`    counts the records that cannot be true.
 `inventory`   names from a file.
 `kubernetes`  lists and watches a cluster's API; `cluster` turns its `objects` into names.

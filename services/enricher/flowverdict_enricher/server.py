@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge
 from flowverdict_contracts import MalformedMessage, enriched, raw_records
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_ENRICHED
 from flowverdict_enricher import containers, inventory, kubernetes
+from flowverdict_enricher.clocks import Clocks
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_enricher.left_out import LeftOut
@@ -78,12 +79,13 @@ async def run(settings: EnricherSettings, context: Context) -> None:
 
 
 async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: Directory) -> None:
-    left_out = LeftOut()
+    left_out, clocks = LeftOut(), Clocks()
 
     async def handle(message: Msg) -> bool:
         header, records, impossible = raw_records.read(message.headers, message.data)
         if message.subject != f"flows.raw.{header.node}":
             raise MalformedMessage(f"a message from node {header.node} on {message.subject}")
+        header = clocks.dated(header, message)
         batch, kinds = enrich(records, directory, header.start_ns, header.end_ns, header.node)
         headers = header.encode(enriched.SCHEMA)
         body = enriched.encode(batch)

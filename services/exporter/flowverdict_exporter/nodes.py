@@ -22,6 +22,7 @@ class _Node:
     run_id: str = ""
     end_ns: int = 0
     uncounted_seconds: float = 0.0
+    clock_behind_seconds: float = 0.0
 
     def follow(self, header: IntervalHeader) -> None:
         """Add the time since the run before, if the interval is the first one of a new run."""
@@ -56,6 +57,7 @@ class Nodes(Collector):
             node.lost_flow_updates += header.lost_flow_updates
             node.lost_sockets += header.lost_sockets
             node.last_message = time.monotonic()
+            node.clock_behind_seconds = header.clock_behind_ns / 1e9
             node.follow(header)
 
     def collect(self) -> Iterator[Metric]:
@@ -81,6 +83,12 @@ class Nodes(Collector):
             "pinned nothing.",
             labels=["node"],
         )
+        behind = GaugeMetricFamily(
+            "flowverdict_node_clock_behind_seconds",
+            "How far a node's clock is behind that of NATS, negative if it is ahead; 0 up to five "
+            "seconds.",
+            labels=["node"],
+        )
         oldest = time.monotonic() - _EXPIRE_SECONDS
         with self._lock:
             self._nodes = {n: each for n, each in self._nodes.items() if each.last_message > oldest}
@@ -89,4 +97,5 @@ class Nodes(Collector):
                 updates.add_metric([name], node.lost_flow_updates)
                 sockets.add_metric([name], node.lost_sockets)
                 uncounted.add_metric([name], node.uncounted_seconds)
-        yield from (last, updates, sockets, uncounted)
+                behind.add_metric([name], node.clock_behind_seconds)
+        yield from (last, updates, sockets, uncounted, behind)

@@ -25,6 +25,7 @@ class Pane:
         conditions: of each endpoint, as reported last; `unsettled` has those of endpoints for which
             any was reported at any time.
         nodes: those whose collectors reported.
+        nodes_late: those whose clocks are behind.
         caught_up: nodes that were heard again after a gap, with the gap's start.
         lost_flow_updates, lost_sockets: as in an interval's header, summed.
     """
@@ -36,6 +37,7 @@ class Pane:
     conditions: dict[Endpoint, str] = field(default_factory=dict)
     unsettled: dict[Endpoint, str] = field(default_factory=dict)
     nodes: set[str] = field(default_factory=set)
+    nodes_late: set[str] = field(default_factory=set)
     caught_up: dict[str, int] = field(default_factory=dict)
     lost_flow_updates: int = 0
     lost_sockets: int = 0
@@ -52,6 +54,8 @@ class Pane:
             seen: the endpoints.
         """
         self.nodes.add(header.node)
+        if header.clock_behind_ns > 0:
+            self.nodes_late.add(header.node)
         self.lost_flow_updates += header.lost_flow_updates
         self.lost_sockets += header.lost_sockets
         self.sums.add(numbers, counts)

@@ -5,6 +5,7 @@ that reports has passed its end, or a slow node has been waited for long enough.
 three windows that follow on each other; long windows do not overlap.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -23,7 +24,11 @@ from flowverdict_rca.window import COUNTS, Window
 
 __all__ = ["Panes"]
 
+log = logging.getLogger(__name__)
+
 _SECOND = 1_000_000_000
+_LONG_BEFORE_NS = 60 * _SECOND
+_FOR_LONG_NS = 30 * _SECOND
 _SPARE_PAIRS = 1000
 _THIRDS = 3
 
@@ -49,6 +54,7 @@ class Panes:
         heard: Mapping[str, int] | None = None,
         gaps: Mapping[str, tuple[int, int]] | None = None,
     ) -> None:
+        self._settings = settings
         self._length = int(settings.pane_seconds * _SECOND)
         self._per_window = settings.window_panes
         self._pairs = EndpointPairs()
@@ -62,25 +68,17 @@ class Panes:
         # For each service its pods, and when they were last seen.
         self._backends: dict[Endpoint, dict[Endpoint, int]] = {}
         self._rows_late = 0
+        self._only_late_since_ns: int | None = None
         self._too_late = set(too_late)
         self._last_sequence = seen_until
 
     def add(self, header: IntervalHeader, batch: pa.RecordBatch, sequence: int) -> None:
         """Add the rows of one enriched message; `sequence` is its position in the stream."""
         self._last_sequence = max(self._last_sequence, sequence)
+        if sequence > self._seen_until and self._is_past(header):
+            self._begin_anew(self._pane_of(header))
         is_gap = self._nodes.add(header)
-        index = self._pane_of(header)
-        if self._next is None:
-            self._next = index
-        if index < self._next and sequence > self._seen_until:
-            self._rows_late += batch.num_rows
-            self._too_late.add(sequence)
-        third = index // self._per_window
-        panes = []
-        if index > self._next - self._per_window and sequence not in self._too_late:
-            panes.append(_at(self._panes, index, sequence))
-        if third >= self._first_third:
-            panes.append(_at(self._thirds, third, sequence))
+        panes = self._panes_for(header, batch.num_rows, sequence)
         if not panes:
             return
         rows = self._pairs.group(batch)
@@ -95,6 +93,48 @@ class Panes:
             if each.service:
                 service = Endpoint("service", each.endpoint.namespace, each.service)
                 self._backends.setdefault(service, {})[each.endpoint] = header.end_ns
+
+    def _is_past(self, header: IntervalHeader) -> bool:
+        """Whether nothing but what is long before the windows judged has come for half a minute."""
+        if header.end_ns > self.watermark_ns - _LONG_BEFORE_NS:
+            self._only_late_since_ns = None
+            return False
+        if self._only_late_since_ns is None:
+            self._only_late_since_ns = header.end_ns
+        return header.end_ns - self._only_late_since_ns >= _FOR_LONG_NS
+
+    def _begin_anew(self, index: int) -> None:
+        """Judge from this pane on: the clocks were ahead before, and are right now."""
+        seconds = self.watermark_ns // _SECOND - index * self._length // _SECOND
+        log.warning(
+            "all rows are %d s before what was judged, as after clocks were set back: "
+            "judging begins anew",
+            seconds,
+        )
+        self._next = index
+        self._panes.clear()
+        self._thirds.clear()
+        self._backends.clear()
+        self._too_late.clear()
+        self._only_late_since_ns = None
+        self._nodes = Nodes(self._settings)
+        self._unready = UnreadyServices(self._per_window * self._length)
+
+    def _panes_for(self, header: IntervalHeader, rows: int, sequence: int) -> list[Pane]:
+        """The panes that an interval's rows belong to; none if all were judged without them."""
+        index = self._pane_of(header)
+        if self._next is None:
+            self._next = index
+        if index < self._next and sequence > self._seen_until:
+            self._rows_late += rows
+            self._too_late.add(sequence)
+        third = index // self._per_window
+        panes = []
+        if index > self._next - self._per_window and sequence not in self._too_late:
+            panes.append(_at(self._panes, index, sequence))
+        if third >= self._first_third:
+            panes.append(_at(self._thirds, third, sequence))
+        return panes
 
     def windows(self) -> Iterator[Window]:
         """The windows that are complete now, oldest first."""
@@ -230,6 +270,7 @@ class Panes:
             coverage=Coverage(
                 nodes_reporting=tuple(sorted(reporting)),
                 nodes_silent=tuple(sorted(known - reporting)),
+                nodes_late=tuple(sorted(set().union(*(pane.nodes_late for pane in panes)))),
                 lost_flow_updates=sum(pane.lost_flow_updates for pane in panes),
                 lost_sockets=sum(pane.lost_sockets for pane in panes),
                 rows_late=self._rows_late,

@@ -1,5 +1,7 @@
 """Rows to windows, by event time."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -90,6 +92,48 @@ def test_an_interval_merged_over_an_outage_belongs_to_its_end() -> None:
     windows = list(panes.windows())
     assert 50 in [total(window) for window in windows]
     assert len(windows) < 40
+
+
+def test_when_all_clocks_are_set_back_judging_begins_anew_within_a_minute() -> None:
+    panes = Panes(SETTINGS)
+    for second in range(20):
+        add(panes, T + second)
+    list(panes.windows())
+    before = panes.watermark_ns
+    restarted = Panes(SETTINGS, before, panes.last_sequence, heard=panes.heard)
+    for each in (panes, restarted):
+        windows: list[Window] = []
+        for second in range(60):
+            add(each, T - 3600 + second, sequence=T + 100 + second, node="n1")
+            add(each, T - 3600 + second, sequence=T + 100 + second, node="n2")
+            windows += each.windows()
+        assert windows
+        assert all(window.end_ns < before for window in windows)
+        assert windows[-1].coverage.nodes_reporting == ("n1", "n2")
+        assert windows[-1].coverage.nodes_silent == ()
+
+
+def test_one_node_that_is_long_behind_does_not_make_judging_begin_anew() -> None:
+    panes = Panes(SETTINGS)
+    windows: list[Window] = []
+    for second in range(120):
+        add(panes, T + second, sequence=T + 2 * second)
+        add(panes, T - 3600 + second, sequence=T + 2 * second + 1, node="behind")
+        windows += panes.windows()
+    ends = [window.end_ns for window in windows]
+    assert ends == sorted(ends)
+    assert ends[-1] > (T + 100) * SECOND
+
+
+def test_a_node_that_nats_has_to_date_is_late_in_the_coverage() -> None:
+    panes = Panes(SETTINGS)
+    late = replace(header(T), clock_behind_ns=90 * SECOND)
+    ahead = replace(header(T, node="n2"), clock_behind_ns=-90 * SECOND)
+    for number, each in enumerate((late, ahead), 1):
+        panes.add(each, enriched_batch(), number)
+    add(panes, T + 3)
+    add(panes, T + 3, node="n2")
+    assert next(panes.windows()).coverage.nodes_late == ("n1",)
 
 
 def test_kernel_losses_are_in_the_coverage() -> None:

@@ -1,0 +1,88 @@
+"""The enricher as a process, and collectors whose clocks are wrong."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from conftest import NatsServer, eventually
+from flowverdict_contracts import enriched, raw
+from flowverdict_contracts.interval_header import SENT, IntervalHeader
+from flowverdict_contracts.raw_records import RECORD
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, raw_subject
+from flowverdict_lab.pipeline import start_process, stop_process
+from flowverdict_runtime.streams import ensure_streams
+
+SECOND = 1_000_000_000
+ENRICHER = str(Path(sys.executable).with_name("flowverdict-enricher"))
+
+
+@pytest.fixture
+def log(nats_server: NatsServer, tmp_path: Path) -> Iterator[Path]:
+    names = tmp_path / "inventory.json"
+    names.write_text(json.dumps({"pods": []}))
+    environ = {
+        "FLOWVERDICT_NATS_URL": nats_server.url,
+        "FLOWVERDICT_LISTEN": "127.0.0.1:0",
+        "FLOWVERDICT_NAMES": "inventory",
+        "FLOWVERDICT_INVENTORY": str(names),
+    }
+    path = tmp_path / "enricher.log"
+    running = start_process([ENRICHER], path, environ)
+    yield path
+    stop_process(running)
+
+
+async def sent(jetstream: JetStreamContext, sequence: int, *, behind: int, waited: int) -> None:
+    """Publish an interval of a second from a node whose clock is `behind` seconds, `waited` seconds
+    after it ended.
+    """
+    now = time.time_ns() - behind * SECOND
+    end = now - waited * SECOND
+    header = IntervalHeader("n1", "run", sequence, end - SECOND, end)
+    headers = header.encode(raw.SCHEMA) | {SENT: str(now)}
+    await jetstream.publish(raw_subject("n1"), np.zeros(1, RECORD).tobytes(), headers=headers)
+
+
+async def enriched_header(jetstream: JetStreamContext, number: int) -> IntervalHeader:
+    """That of the message with this number."""
+
+    async def stored() -> bool:
+        return (await jetstream.stream_info(FLOWS_ENRICHED)).state.last_seq >= number
+
+    await eventually(stored)
+    message = await jetstream.get_msg(FLOWS_ENRICHED, number)
+    return IntervalHeader.decode(message.headers, enriched.SCHEMA)
+
+
+@pytest.mark.parametrize(("behind", "words"), [(120, "behind"), (-3600, "ahead of")])
+async def test_what_a_node_with_a_wrong_clock_counts_is_dated_by_nats_and_the_node_is_named(
+    log: Path, nats_client: Client, behind: int, words: str
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    await sent(jetstream, 1, behind=behind, waited=0)
+    header = await enriched_header(jetstream, 1)
+    assert abs(header.end_ns - time.time_ns()) < 60 * SECOND
+    assert header.end_ns - header.start_ns == SECOND
+    assert round(header.clock_behind_ns / SECOND) == behind
+    sentence = f"the clock of node n1 is {abs(behind)} s {words} that of NATS"
+    await eventually(lambda: sentence in log.read_text())
+
+
+async def test_an_interval_that_nats_could_not_take_at_once_keeps_its_time(
+    log: Path, nats_client: Client
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    await sent(jetstream, 1, behind=0, waited=300)
+    header = await enriched_header(jetstream, 1)
+    assert header.clock_behind_ns == 0
+    assert time.time_ns() - header.end_ns > 299 * SECOND
+    assert "clock" not in log.read_text()
