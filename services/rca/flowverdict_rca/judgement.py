@@ -22,6 +22,7 @@ from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
 from flowverdict_rca import summary
 from flowverdict_rca.decisions import Decisions, PairStatus, cannot_connect, decide, retransmits
+from flowverdict_rca.failures import behind_failures
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
 from flowverdict_rca.mining import Transactions, failure_rules
 from flowverdict_rca.ranking import Finding, findings
@@ -70,7 +71,8 @@ def judge(window: Window, settings: RcaSettings) -> Judgement:
     alone = heard_alone(decisions)
     known = tuple(known_causes(decisions, alone))
     decisions, aftermath = without_aftermath(decisions, known, alone)
-    return Judgement(decisions, tuple(findings(decisions, known)), aftermath, settings)
+    losses = behind_failures(decisions, known)
+    return Judgement(decisions, tuple(findings(decisions, (*known, *losses))), aftermath, settings)
 
 
 def verdict(

@@ -6,7 +6,7 @@ in the same way, so that two simultaneous faults give two findings.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -77,8 +77,13 @@ def findings(decisions: Decisions, known: Iterable[KnownCause] = ()) -> list[Fin
     failing = decisions.status == PairStatus.FAIL
     found = []
     for each in known:
-        found.append(_reported(each, int(failing.sum()), decisions))
-        failing[each.explained] = False
+        explained = each.explained[failing[each.explained]]
+        if not explained.size:
+            continue
+        cause = replace(each, explained=explained)
+        found.append(_reported(cause, int(failing.sum()), decisions))
+        failing[explained] = False
+        failing &= ~_other_way(each.component, decisions.window)
     if found and failing.sum() == 1:  # not more than a trace of what is known
         return found
     return [*found, *_by_flows(decisions, failing)]
@@ -108,7 +113,7 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
         )
         found.append(Finding(causes, best.failing, best.ok))
         remaining[best.failing] = False
-        remaining &= ~_other_way(best, decisions.window)
+        remaining &= ~_other_way(best.components[0], decisions.window)
         explained = sum(len(each.explained) for each in found)
         contradicting = len(np.unique(np.concatenate([each.contradicting for each in found])))
         p_values.append(
@@ -129,9 +134,8 @@ def _is_enough(suspect: _Suspect, decisions: Decisions) -> bool:
     return bool(total_of(evidence, *_SIGNS).sum() >= _ENOUGH_SIGNS)
 
 
-def _other_way(best: _Suspect, window: Window) -> Mask:
+def _other_way(named: Component, window: Window) -> Mask:
     """All pairs of a pod that is blamed, whichever way: what else fails at it is the same fault."""
-    named = best.components[0]
     if named.kind != "pod":
         return np.zeros(len(window.src), np.bool_)
     is_it = np.array([_is_part(each, named) for each in window.endpoints], np.bool_)
@@ -274,7 +278,7 @@ def _direction(component: Component, suspect: _Suspect, window: Window) -> Direc
         sends = any(_is_part(end, component) for end in sources)
         receives = any(_is_part(end, component) for end in targets)
         found = "both" if sends == receives else "sending" if sends else "receiving"
-    if len(component.ends) == 1 and found != "both":
+    if len(component.ends) == 1:
         # What goes the other way is counted where it is sent.
         senders = {end.node for end in targets} - {""}
         if senders and senders <= set(window.coverage.nodes_silent):
