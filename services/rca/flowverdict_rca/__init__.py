@@ -11,6 +11,7 @@
 `window`     a window as a table: what every pair counted in each pane.
 `decisions`  whether each pair of a window is OK or FAIL.
 `facts`      what the cluster itself knows about a window; `known` the causes that follow from it.
+`failures`   what is behind failing pairs, by `localise`.
 `backends`   attributes what callers of a service suffer to the one pod that is broken.
 `roles`      which components take part in which pairs.
 `ranking`    the components that explain the failing pairs.

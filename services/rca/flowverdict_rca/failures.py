@@ -1,4 +1,4 @@
-"""What is behind failing pairs, by which fail and which are OK."""
+"""What is behind failing pairs, by which of them fail and which are OK."""
 
 from collections.abc import Iterable, Iterator
 
@@ -12,30 +12,34 @@ from flowverdict_rca.window_table import settled, table_of
 
 __all__ = ["behind_failures"]
 
-_WEIGHT = 10
-"""How much the status of a pair counts, in observations. How much of its segments a pair loses
-differs between the pairs of one fault, so that its status says all there is."""
+_WEIGHT = 3
+"""How many observations the status of a pair counts for. With more, pairs that fail by chance
+outweigh their price; with fewer, a fault needs more pairs to show."""
+
+_LEAST_PAIRS = 2
+_MOST_PAIRS = 200_000
+"""More take longer than a pane."""
 
 
 def behind_failures(decisions: Decisions, known: Iterable[KnownCause]) -> Iterator[KnownCause]:
-    """The causes of failing pairs, but for those that a known cause explains.
+    """The causes of failing pairs, but for pairs that a known cause explains.
 
-    A single pair is left to others: there is nothing to compare it with.
+    How much a pair loses differs between the pairs of one fault, so it is the status that counts. A
+    cause of a single pair is left to others: there is nothing to compare it with.
     """
     window = decisions.window
     chosen = settled(window) & (decisions.status != PairStatus.UNDECIDED)
     for each in known:
         chosen[each.explained] = False
     fails = chosen & (decisions.status == PairStatus.FAIL)
-    if fails.sum() < _LEAST_PAIRS:
+    if fails.sum() < _LEAST_PAIRS or chosen.sum() > _MOST_PAIRS:
         return
     table = table_of(window, chosen).assign(flows=_WEIGHT, failing=_WEIGHT * fails[chosen])
     found = localise(table, total="flows", bad="failing")
     suspects = [
-        each for each in suspects_of(found.causes, window) if (each.covers & fails).sum() > 1
+        each
+        for each in suspects_of(found.causes, window)
+        if (each.covers & fails).sum() >= _LEAST_PAIRS
     ]
     status = np.where(chosen, decisions.status, PairStatus.UNDECIDED)
     yield from known_causes_of(suspects, status)
-
-
-_LEAST_PAIRS = 2

@@ -71,8 +71,8 @@ def judge(window: Window, settings: RcaSettings) -> Judgement:
     alone = heard_alone(decisions)
     known = tuple(known_causes(decisions, alone))
     decisions, aftermath = without_aftermath(decisions, known, alone)
-    losses = behind_failures(decisions, known)
-    return Judgement(decisions, tuple(findings(decisions, (*known, *losses))), aftermath, settings)
+    known += tuple(behind_failures(decisions, known))
+    return Judgement(decisions, tuple(findings(decisions, known)), aftermath, settings)
 
 
 def verdict(
