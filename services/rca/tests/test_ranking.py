@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from conftest import flow_row, window_of
 from flowverdict_contracts.verdicts import Cause
 from flowverdict_flows.endpoint import Endpoint
-from flowverdict_rca.decisions import decide
-from flowverdict_rca.ranking import Finding, findings
+from flowverdict_rca.judgement import judge
+from flowverdict_rca.ranking import Finding
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_runtime.settings import load
 
@@ -35,7 +35,7 @@ def find(breaks: Breaks, pods: dict[str, str] = PODS, talks: Breaks | None = Non
         for src, dst in permutations(ends, 2)
         if talks is None or talks(src, dst)
     ]
-    return findings(decide(window_of(rows, settings=SETTINGS), SETTINGS))
+    return list(judge(window_of(rows, settings=SETTINGS), SETTINGS).findings)
 
 
 def named(found: list[Finding]) -> list[tuple[str, str]]:
@@ -163,7 +163,7 @@ def test_a_nodes_name_that_begins_anothers_does_not_lend_it_its_address() -> Non
                 f"{end}_ip": workers[node],
             }
         rows.append(row)
-    (found, *_) = findings(decide(window_of(rows, settings=SETTINGS), SETTINGS))
+    (found, *_) = judge(window_of(rows, settings=SETTINGS), SETTINGS).findings
     assert (found.causes[0].kind, found.causes[0].name) == ("node", "worker10")
     assert found.causes[0].addresses == ("10.9.0.10",)
 
@@ -197,6 +197,6 @@ def test_whatever_kubernetes_allows_in_a_name_the_broken_pod_is_named(names: lis
                 f"{end}_node": workers[at],
             }
         rows.append(row)
-    (found,) = findings(decide(window_of(rows, settings=SETTINGS), SETTINGS))
+    (found,) = judge(window_of(rows, settings=SETTINGS), SETTINGS).findings
     assert found.causes[0].ends[0].name == names[0]
     assert found.causes[0].addresses == ("10.0.0.0",)

@@ -1,0 +1,95 @@
+"""What is behind failing pairs when chance decides which of them fail, as with real losses."""
+
+from collections import Counter
+from collections.abc import Callable
+from itertools import permutations
+
+import numpy as np
+import pytest
+
+from conftest import flow_row, window_of
+from flowverdict_rca.judgement import judge
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_runtime.settings import load
+
+SETTINGS = load(RcaSettings, {})
+WINDOWS = 20
+TWO_NODES = {f"pod-{number}": "n1" if number < 4 else "n2" for number in range(10)}
+FOUR_NODES = {f"pod-{number}": f"n{number % 4}" for number in range(12)}
+Loss = Callable[[str, str], float]
+
+
+def blamed(pods: dict[str, str], loss: Loss) -> Counter[tuple[tuple[str, str], ...]]:
+    """What is blamed, with the direction, in several windows of pods that talk as pods do: some
+    with each other, some much, some little. Losses differ by up to a half from pair to pair.
+    """
+    found: Counter[tuple[tuple[str, str], ...]] = Counter()
+    for seed in range(WINDOWS):
+        rng = np.random.default_rng(seed)
+        pairs = [each for each in permutations(pods, 2) if rng.random() < 0.6]
+        segments = {pair: int(rng.integers(4, 40)) for pair in pairs}
+        panes = []
+        for _ in range(SETTINGS.window_panes):
+            rows = []
+            for src, dst in pairs:
+                sent = int(rng.poisson(segments[src, dst]))
+                lost = int(rng.binomial(sent, min(1, loss(src, dst) * rng.uniform(0.5, 1.5))))
+                ends = (f"{each}@{pods[each]}" for each in (src, dst))
+                rows.append(flow_row(*ends, data_segments_sent=sent, retransmitted_segments=lost))
+            panes.append(rows)
+        causes = [
+            each.causes[0]
+            for each in judge(window_of(*panes, settings=SETTINGS), SETTINGS).findings
+        ]
+        found[tuple((str(each), each.direction) for each in causes)] += 1
+    return found
+
+
+def usual(src: str, dst: str) -> float:
+    return 0.0003
+
+
+def either(pod: str, rate: float) -> Loss:
+    return lambda src, dst: rate if pod in (src, dst) else usual(src, dst)
+
+
+def sent_by(pod: str, rate: float) -> Loss:
+    return lambda src, dst: rate if src == pod else usual(src, dst)
+
+
+def across(pods: dict[str, str], rate: float) -> Loss:
+    return lambda src, dst: rate if pods[src] != pods[dst] else usual(src, dst)
+
+
+def to_or_from(node: str, rate: float) -> Loss:
+    def loss(src: str, dst: str) -> float:
+        ends = {FOUR_NODES[src], FOUR_NODES[dst]}
+        return rate if node in ends and len(ends) == 2 else usual(src, dst)
+
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("pods", "loss", "right", "least"),
+    [
+        (TWO_NODES, across(TWO_NODES, 0.1), ("the link between nodes n1 <-> n2", "both"), 16),
+        (FOUR_NODES, to_or_from("n2", 0.1), ("node n2", "both"), 20),
+        (FOUR_NODES, either("pod-5", 0.06), ("pod default/pod-5", "both"), 14),
+        (FOUR_NODES, either("pod-5", 0.1), ("pod default/pod-5", "both"), 18),
+        (FOUR_NODES, either("pod-5", 0.4), ("pod default/pod-5", "both"), 20),
+        (FOUR_NODES, sent_by("pod-5", 0.1), ("pod default/pod-5", "sending"), 19),
+    ],
+)  # fmt: skip
+def test_one_fault_is_named_alone_in_nearly_every_window(
+    pods: dict[str, str], loss: Loss, right: tuple[str, str], least: int
+) -> None:
+    found = blamed(pods, loss)
+    assert found[(right,)] >= least, found
+
+
+@pytest.mark.parametrize(("rate", "least"), [(0.0003, 20), (0.01, 20), (0.03, 17)])
+def test_where_everyone_loses_alike_nobody_is_blamed_for_what_chance_does(
+    rate: float, least: int
+) -> None:
+    found = blamed(FOUR_NODES, lambda src, dst: rate)
+    assert found[()] >= least, found
