@@ -6,7 +6,9 @@ cached. The fields are formatted here, since a Point for each row would take ten
 """
 
 from datetime import datetime
+from functools import lru_cache
 
+import numpy as np
 import pyarrow as pa
 from influxdb_client import Point, WritePrecision
 
@@ -14,6 +16,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.signals import MEASUREMENT, SIGNALS
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.pairs import LabelledPairs
+from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 
 __all__ = ["FlowPoints", "verdict_point"]
 
@@ -32,24 +35,33 @@ def _tag_text(labels: dict[str, str]) -> str:
     return line.removeprefix("m").removesuffix(" f=1i")
 
 
-def _template() -> str:
-    fields = []
+def _names() -> list[str]:
+    names: list[str] = []
     for signal in SIGNALS:
         reading = (f"{signal.field}_sum", f"{signal.field}_samples")
-        names = [signal.field] if signal.kind == "counter" else reading
-        fields += [f"{name}=%di" for name in names]
+        names += (signal.field,) if signal.kind == "counter" else reading
+    return names
+
+
+_NAMES = _names()
+_BITS = 1 << np.arange(len(_NAMES))
+_ALWAYS = np.isin(_NAMES, RETRANSMISSION_RATIO.numerator)
+
+
+@lru_cache(maxsize=1000)
+def _template(chosen: bytes) -> str:
+    """A point with these fields, one byte for each."""
+    fields = (f"{name}=%di" for name, is_chosen in zip(_NAMES, chosen, strict=True) if is_chosen)
     return f"{MEASUREMENT}%s%s {','.join(fields)} %d\n"
-
-
-_TEMPLATE = _template()
 
 
 class FlowPoints:
     """Converts enriched batches to points, one for each pair of addresses in each interval.
 
     A counter becomes a field with its sum. A reading becomes two fields, the sum of the readings
-    and their number, so that they can be averaged over any time and any group. The same message
-    gives the same points, so writing it again changes nothing.
+    and their number, so that they can be averaged over any time and any group. Fields that are 0
+    are left out, as most of a healthy pair's are, but for what is divided in a ratio. The same
+    message gives the same points, so writing it again changes nothing.
     """
 
     def __init__(self) -> None:
@@ -62,17 +74,29 @@ class FlowPoints:
             self._pairs.clear()
             self._tags.clear()
         rows = self._pairs.group(batch)
-        columns: list[list[int]] = []
+        columns = []
         for signal in SIGNALS:
-            columns.append(rows.sums(signal.field).tolist())
+            columns.append(rows.sums(signal.field))
             if signal.kind != "counter":
-                columns.append(rows.samples(signal.field).tolist())
+                columns.append(rows.samples(signal.field))
+        values = np.column_stack(columns).astype(np.int64)
         collector = _tag_text({"collector": header.node})
         time_ns = header.end_ns + (header.part - 1) * _PART_NS
-        lines = [
-            _TEMPLATE % (self._tags_of(number), collector, *values, time_ns)
-            for number, *values in zip(rows.numbers.tolist(), *columns, strict=True)
-        ]
+        lines: list[str] = []
+        shown = (values != 0) | _ALWAYS
+        # Few sets of fields occur in a message; each is a number here.
+        for number in np.unique(sets := shown @ _BITS).tolist():
+            of_set = np.flatnonzero(sets == number)
+            chosen = shown[of_set[0]]
+            template = _template(chosen.tobytes())
+            lines += [
+                template % (self._tags_of(pair), collector, *of_pair, time_ns)
+                for pair, of_pair in zip(
+                    rows.numbers[of_set].tolist(),
+                    values[of_set][:, chosen].tolist(),
+                    strict=True,
+                )
+            ]
         return "".join(lines), len(rows.numbers)
 
     def _tags_of(self, number: int) -> str:

@@ -57,6 +57,19 @@ def test_a_pair_is_one_point_in_each_interval() -> None:
     assert back[2]["bytes_sent"] == "9i"
 
 
+def test_fields_that_are_zero_are_left_out_but_for_what_a_ratio_divides() -> None:
+    lines, _ = FlowPoints().lines(
+        header(), enriched_batch(flow_row("pod-a@w", "pod-b@w", bytes_sent=9, opens=1))
+    )
+    _, _, fields, _ = parse(lines)
+    assert fields == {
+        "bytes_sent": "9i",
+        "opens": "1i",
+        "data_segments_sent": "100i",
+        "retransmitted_data_segments": "0i",
+    }
+
+
 def test_parts_of_an_interval_do_not_overwrite_each_other() -> None:
     points, batch = FlowPoints(), enriched_batch(flow_row("pod-a", "pod-b"))
     first = IntervalHeader("n1", "b", 1, 0, 10**9, part=1, parts=2)
@@ -87,7 +100,7 @@ def test_no_label_can_make_a_second_line(name: str) -> None:
     row = flow_row("pod-a", "pod-b") | {"dst_workload": name}
     lines, _ = FlowPoints().lines(header(), enriched_batch(row))
     assert lines.count("\n") == 1
-    assert re.search(r"[^\\] retransmitted_segments=0i,", lines)
+    assert re.search(r"[^\\] data_segments_sent=100i,", lines)
 
 
 def test_a_verdict_is_a_point_with_its_cause_and_summary() -> None:
