@@ -23,8 +23,8 @@ def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDB]:
     with InfluxDB(folder) as database:
         assert database.set_up(folder).returncode == 0
         rows = [
-            flow_row("pod-a@n1", "pod-b@n1", retransmitted_segments=5, rtt_us=700),
-            flow_row("pod-b@n1", "pod-a@n1", rtt_us=700),
+            flow_row("pod-a@n1", "pod-b@n1", retransmitted_segments=5, rtt_us=700, bytes_sent=9),
+            flow_row("pod-b@n1", "pod-a@n1", rtt_us=700, bytes_sent=9),
         ]
         points, now = FlowPoints(), time.time()
         lines = [
