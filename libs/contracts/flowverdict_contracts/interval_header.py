@@ -5,12 +5,13 @@ from dataclasses import dataclass, replace
 
 from flowverdict_contracts import MalformedMessage
 
-__all__ = ["SENT", "IntervalHeader", "schema_of"]
+__all__ = ["SENT", "TOLERATED_SECONDS", "IntervalHeader", "schema_of", "sent_ns"]
 
 SENT = "Flowverdict-Sent"
 """The header with the sender's time when it sent the message, UTC nanoseconds."""
 
-_TOLERATED_SECONDS = 5
+TOLERATED_SECONDS = 5
+"""By how much a clock may be wrong."""
 _LIMIT = 1 << 63
 _LONGEST_TIME = 20
 
@@ -18,6 +19,13 @@ _LONGEST_TIME = 20
 def schema_of(headers: Mapping[str, str] | None) -> str:
     """The schema that a message's headers name; "none" if they name none."""
     return (headers or {}).get("Flowverdict-Schema", "none")
+
+
+def sent_ns(headers: Mapping[str, str] | None) -> int | None:
+    """When a message was sent, by its sender's clock; None if it does not say."""
+    text = (headers or {}).get(SENT, "")
+    is_number = text.isascii() and text.isdigit() and len(text) < _LONGEST_TIME
+    return int(text) if is_number else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +63,13 @@ class IntervalHeader:
             MalformedMessage: if it ends more than five seconds later.
         """
         ahead_seconds = (self.end_ns - stored_ns) / 1e9
-        if ahead_seconds > _TOLERATED_SECONDS:
+        if ahead_seconds > TOLERATED_SECONDS:
             raise MalformedMessage(
                 f"the clock of node {self.node} is {ahead_seconds:.0f} s ahead of NATS"
             )
 
-    def dated_by(self, headers: Mapping[str, str] | None, stored_ns: int) -> "IntervalHeader":
-        """The same interval by the clock of NATS, if the node's differs by more than five seconds.
-
-        Args:
-            headers: of the message, with the time at which it was sent by the node's clock; without
-                it, nothing is known about that clock.
-            stored_ns: when NATS stored it, by its own clock.
-        """
-        sent = (headers or {}).get(SENT, "")
-        if not (sent.isascii() and sent.isdigit() and len(sent) < _LONGEST_TIME):
-            return self
-        behind_ns = stored_ns - int(sent)
-        if abs(behind_ns) <= _TOLERATED_SECONDS * 1_000_000_000:
-            return self
+    def dated_by_nats(self, behind_ns: int) -> "IntervalHeader":
+        """The same interval by the clock of NATS, which the node's is behind by that much."""
         start_ns, end_ns = (max(0, each + behind_ns) for each in (self.start_ns, self.end_ns))
         return replace(self, start_ns=start_ns, end_ns=end_ns, clock_behind_ns=behind_ns)
 

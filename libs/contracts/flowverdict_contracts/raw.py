@@ -125,8 +125,9 @@ are for the interval:
   needed" (RFC 1191), "packet too big" (RFC 8201), or a change of its route.
 - `failed_opens` counts all failed attempts, among them `refused_opens` (ECONNREFUSED),
   `unreachable_opens` (EHOSTUNREACH, ENETUNREACH) and `timed_out_opens`: ETIMEDOUT, or closed by its
-  program after a SYN had been retransmitted. `cancelled_opens` were closed by their program before
-  that, and have not failed.
+  program after it had waited for a fifth of a second. `cancelled_opens` were closed by their
+  program before that, and have not failed. What fails before a SYN is sent, as without any route,
+  is not an attempt.
 - `drops_*` are packets from `src` to `dst` that this node's kernel discarded; those of
   `drops_listen_queue` found too many connections waiting for their program to accept them.
 

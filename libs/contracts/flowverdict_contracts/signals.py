@@ -180,21 +180,21 @@ SIGNALS = (
         metric="tcp_timed_out_opens",
         unit="connections",
         meaning="TCP connection attempts that timed out (ETIMEDOUT), or were given up by their "
-        "program after a SYN had been retransmitted.",
+        "program after a fifth of a second without an answer.",
     ),
     Signal(
         field="unreachable_opens",
         metric="tcp_unreachable_opens",
         unit="connections",
-        meaning="TCP connection attempts that failed because there was no route to the host or "
-        "network (EHOSTUNREACH, ENETUNREACH).",
+        meaning="TCP connection attempts that failed because the host or network could not be "
+        "reached (EHOSTUNREACH, ENETUNREACH), after a SYN had been sent or waited for an address.",
     ),
     Signal(
         field="cancelled_opens",
         metric="tcp_cancelled_opens",
         unit="connections",
-        meaning="TCP connection attempts closed by their own program before any SYN was "
-        "retransmitted. They do not count as failed.",
+        meaning="TCP connection attempts closed by their own program within a fifth of a second. "
+        "They do not count as failed.",
     ),
     Signal(
         field="resets_sent",

@@ -35,7 +35,7 @@ __all__ = [
     "json_schema",
 ]
 
-SCHEMA = "rca.verdicts/3"
+SCHEMA = "rca.verdicts/4"
 
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
 EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
@@ -251,7 +251,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
         half_open: endpoints with connection requests that never completed, worst first.
     """
 
-    schema: Literal["rca.verdicts/3"] = "rca.verdicts/3"
+    schema: Literal["rca.verdicts/4"] = "rca.verdicts/4"
     id: str
     incident_id: str
     status: VerdictStatus

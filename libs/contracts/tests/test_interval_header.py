@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flowverdict_contracts import MalformedMessage
-from flowverdict_contracts.interval_header import SENT, IntervalHeader
+from flowverdict_contracts.interval_header import SENT, IntervalHeader, sent_ns
 
 names = st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,2}", fullmatch=True)
 times = st.integers(0, (1 << 63) - 1)
@@ -78,29 +78,20 @@ def test_an_interval_from_a_clock_that_runs_ahead_is_malformed_and_its_node_name
 SECOND = 1_000_000_000
 
 
-@given(st.integers(-3600, 3600), st.integers(0, 300))
-def test_an_interval_is_dated_by_nats_only_if_the_clock_that_sent_it_is_wrong(
-    behind: int, waited: int
-) -> None:
-    """However long it waited to be sent: that says nothing about the clock."""
-    stored = 1_000_000 * SECOND
-    sent = stored - behind * SECOND
-    end = sent - waited * SECOND
-    header = IntervalHeader("n7", "b", 1, end - SECOND, end)
-    dated = header.dated_by({SENT: str(sent)}, stored)
-    if abs(behind) <= 5:
-        assert dated == header
-    else:
-        assert dated.clock_behind_ns == behind * SECOND
-        assert (dated.start_ns, dated.end_ns) == (
-            stored - (waited + 1) * SECOND,
-            stored - waited * SECOND,
-        )
-        assert dated.message_id == header.message_id
+def test_an_interval_dated_by_nats_is_the_same_but_for_its_time() -> None:
+    header = IntervalHeader("n7", "b", 1, 100 * SECOND, 101 * SECOND)
+    dated = header.dated_by_nats(20 * SECOND)
+    assert (dated.start_ns, dated.end_ns) == (120 * SECOND, 121 * SECOND)
+    assert dated.clock_behind_ns == 20 * SECOND
+    assert dated.message_id == header.message_id
+    assert header.dated_by_nats(-1000 * SECOND).start_ns == 0
 
 
-@pytest.mark.parametrize("sent", [None, "", "soon", "-5", "1.5", "9" * 40, "\u0661"])
-def test_without_a_time_of_sending_the_nodes_own_clock_is_believed(sent: str | None) -> None:
-    header = IntervalHeader("n7", "b", 1, 0, SECOND)
-    headers = {} if sent is None else {SENT: sent}
-    assert header.dated_by(headers, 1 << 60) == header
+@pytest.mark.parametrize("text", [None, "", "soon", "-5", "1.5", "9" * 40, "\u0661"])
+def test_a_time_of_sending_that_is_none_is_not_known(text: str | None) -> None:
+    assert sent_ns({} if text is None else {SENT: text}) is None
+    assert sent_ns(None) is None
+
+
+def test_a_time_of_sending_is_read() -> None:
+    assert sent_ns({SENT: "1700000000000000000"}) == 1_700_000_000_000_000_000

@@ -119,7 +119,7 @@ def test_what_is_no_verdict_is_malformed(body: bytes) -> None:
 
 
 def test_a_verdict_of_a_newer_version_is_malformed() -> None:
-    newer = encode(VERDICT).replace(b"rca.verdicts/3", b"rca.verdicts/4")
+    newer = encode(VERDICT).replace(b"rca.verdicts/4", b"rca.verdicts/5")
     with pytest.raises(MalformedMessage):
         decode(newer)
 

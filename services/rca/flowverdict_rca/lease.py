@@ -44,20 +44,29 @@ class _Worker(msgspec.Struct, frozen=True):
 
     Attributes:
         host: its host's name, which is the pod's in a pod.
+        boot_id: of the kernel it runs on.
         pid: its number there.
     """
 
     host: str
+    boot_id: str
     pid: int
+
+    @classmethod
+    def this(cls) -> "_Worker":
+        """This process."""
+        boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return cls(platform.node(), boot_id, os.getpid())
 
     @property
     def has_ended(self) -> bool:
         """Whether it is known to have ended: it ran here, and another process has its number now,
         or none. False if it may run.
         """
-        if self.host != platform.node():
+        this = _Worker.this()
+        if (self.host, self.boot_id) != (this.host, this.boot_id):
             return False
-        return self.pid == os.getpid() or not Path(f"/proc/{self.pid}").exists()
+        return self.pid == this.pid or not Path(f"/proc/{self.pid}").exists()
 
 
 @contextlib.asynccontextmanager
@@ -86,20 +95,24 @@ async def _take(jetstream: JetStreamContext, context: Context) -> tuple[KeyValue
     """The bucket, and the revision of the lease in it; None if the service is to stop."""
     loop = asyncio.get_running_loop()
     seen, since = -1, loop.time()
-    us = msgspec.json.encode(_Worker(platform.node(), os.getpid()))
+    us = msgspec.json.encode(_Worker.this())
     while not context.stopping.is_set():
         try:
             bucket = await state_bucket(jetstream, context.stream_replicas)
             try:
                 entry = await bucket.get(_KEY)
             except KeyNotFoundError:
-                return bucket, await bucket.create(_KEY, us)
+                taken = await bucket.create(_KEY, us)
+                context.health.ready(_PART)
+                return bucket, taken
             revision, holder = entry.revision or 0, _worker(entry.value)
             if revision != seen:
                 seen, since = revision, loop.time()
             expired = loop.time() - since >= _EXPIRES_SECONDS
             if expired or holder is None or holder.has_ended:
-                return bucket, await bucket.update(_KEY, us, last=revision)
+                taken = await bucket.update(_KEY, us, last=revision)
+                context.health.ready(_PART)
+                return bucket, taken
             if _PART not in context.health.reasons():
                 log.info("standing by: the RCA worker on %s judges", holder.host)
             context.health.ready(_PART)
@@ -129,7 +142,7 @@ class _Held:
         self._context = context
         self._bucket = bucket
         self._revision = revision
-        self._us = msgspec.json.encode(_Worker(platform.node(), os.getpid()))
+        self._us = msgspec.json.encode(_Worker.this())
 
     async def renew(self) -> None:
         """Renew it until it is lost."""

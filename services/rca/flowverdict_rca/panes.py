@@ -72,10 +72,18 @@ class Panes:
         self._too_late = set(too_late)
         self._last_sequence = seen_until
 
-    def add(self, header: IntervalHeader, batch: pa.RecordBatch, sequence: int) -> None:
-        """Add the rows of one enriched message; `sequence` is its position in the stream."""
+    def add(
+        self, header: IntervalHeader, batch: pa.RecordBatch, sequence: int, stored_ns: int = 0
+    ) -> None:
+        """Add the rows of one enriched message.
+
+        Args:
+            header, batch: what it says.
+            sequence: its position in the stream.
+            stored_ns: when the stream stored it; as the interval ended, if it is not given.
+        """
         self._last_sequence = max(self._last_sequence, sequence)
-        if sequence > self._seen_until and self._is_past(header):
+        if sequence > self._seen_until and self._is_past(header, stored_ns or header.end_ns):
             self._begin_anew(self._pane_of(header))
         is_gap = self._nodes.add(header)
         panes = self._panes_for(header, batch.num_rows, sequence)
@@ -94,14 +102,14 @@ class Panes:
                 service = Endpoint("service", each.endpoint.namespace, each.service)
                 self._backends.setdefault(service, {})[each.endpoint] = header.end_ns
 
-    def _is_past(self, header: IntervalHeader) -> bool:
+    def _is_past(self, header: IntervalHeader, stored_ns: int) -> bool:
         """Whether nothing but what is long before the windows judged has come for half a minute."""
         if header.end_ns > self.watermark_ns - _LONG_BEFORE_NS:
             self._only_late_since_ns = None
             return False
         if self._only_late_since_ns is None:
-            self._only_late_since_ns = header.end_ns
-        return header.end_ns - self._only_late_since_ns >= _FOR_LONG_NS
+            self._only_late_since_ns = stored_ns
+        return stored_ns - self._only_late_since_ns >= _FOR_LONG_NS
 
     def _begin_anew(self, index: int) -> None:
         """Judge from this pane on: the clocks were ahead before, and are right now."""

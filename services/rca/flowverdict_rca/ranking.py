@@ -230,7 +230,7 @@ def _cause(
         ends=named.ends,
         node=_node(named, ends),
         addresses=tuple(sorted(set().union(*(window.addresses[end] for end in ends)))),
-        direction=_direction(named, suspect, window),
+        direction=_direction(named, suspect, window, reported),
         score=round(suspect.score, 4),
         precision=round(bad / involved, 4),
         explains=round(bad / failing, 4),
@@ -264,7 +264,7 @@ def _node(component: Component, ends: set[Endpoint]) -> str:
     return nodes.pop() if len(nodes) == 1 else ""
 
 
-def _direction(component: Component, suspect: _Suspect, window: Window) -> Direction:
+def _direction(component: Component, suspect: _Suspect, window: Window, reported: str) -> Direction:
     """The direction judged; if several cover the same flows, the direction of those flows; unknown
     if nobody could be heard that counts the other direction.
     """
@@ -278,7 +278,7 @@ def _direction(component: Component, suspect: _Suspect, window: Window) -> Direc
         sends = any(_is_part(end, component) for end in sources)
         receives = any(_is_part(end, component) for end in targets)
         found = "both" if sends == receives else "sending" if sends else "receiving"
-    if len(component.ends) == 1:
+    if len(component.ends) == 1 and not reported:
         # What goes the other way is counted where it is sent.
         senders = {end.node for end in targets} - {""}
         if senders and senders <= set(window.coverage.nodes_silent):

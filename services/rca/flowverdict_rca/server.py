@@ -135,10 +135,11 @@ class Judging:
     async def _add(self, message: Msg) -> None:
         try:
             header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
-            header.check_not_ahead(int(message.metadata.timestamp.timestamp() * 1e9))
+            stored_ns = int(message.metadata.timestamp.timestamp() * 1e9)
+            header.check_not_ahead(stored_ns)
             batch = enriched.decode(message.data)
             sequence = message.metadata.sequence.stream
-            self._panes.add(header, batch, sequence)
+            self._panes.add(header, batch, sequence, stored_ns)
         except MalformedMessage as error:
             await reject(message, error)
             return

@@ -87,6 +87,14 @@ def test_one_fault_is_named_alone_in_nearly_every_window(
     assert found[(right,)] >= least, found
 
 
+def test_what_fails_within_a_node_is_no_link_from_the_node_to_itself() -> None:
+    def loss(src: str, dst: str) -> float:
+        return 0.2 if FOUR_NODES[src] == FOUR_NODES[dst] == "n1" else usual(src, dst)
+
+    for causes in blamed(FOUR_NODES, loss):
+        assert not any("n1 -> n1" in name or "n1 <-> n1" in name for name, _ in causes)
+
+
 @pytest.mark.parametrize(("rate", "least"), [(0.0003, 20), (0.01, 20), (0.03, 17)])
 def test_where_everyone_loses_alike_nobody_is_blamed_for_what_chance_does(
     rate: float, least: int

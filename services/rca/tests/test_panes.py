@@ -113,6 +113,18 @@ def test_when_all_clocks_are_set_back_judging_begins_anew_within_a_minute() -> N
         assert windows[-1].coverage.nodes_silent == ()
 
 
+def test_a_burst_of_messages_that_were_delivered_again_does_not_make_judging_begin_anew() -> None:
+    panes = Panes(SETTINGS)
+    for second in range(120):
+        add(panes, T + second)
+    list(panes.windows())
+    before = panes.watermark_ns
+    for second in range(50):
+        late = header(T + second, sequence=1000 + second)
+        panes.add(late, enriched_batch(), T + 1000 + second, stored_ns=(T + 121) * SECOND)
+    assert panes.watermark_ns == before
+
+
 def test_one_node_that_is_long_behind_does_not_make_judging_begin_anew() -> None:
     panes = Panes(SETTINGS)
     windows: list[Window] = []

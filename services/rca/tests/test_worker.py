@@ -1,11 +1,14 @@
 """The RCA worker as a process: enriched messages in, verdicts out, whatever happens to it."""
 
+import asyncio
 import contextlib
+import json
 import signal
 import sys
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from nats.aio.client import Client
@@ -199,6 +202,26 @@ async def test_a_second_worker_stands_by_and_takes_over_when_the_first_is_killed
         worker.kill()
         await eventually(lambda: "reading from" in second.log.read_text())
         await goes_on_once(jetstream, incident)
+
+
+async def test_a_worker_that_had_to_wait_for_nats_is_ready_in_the_end(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    nats_server.stop()
+    worker = Worker(nats_server, tmp_path)
+    try:
+        await eventually(lambda: "waiting" in worker.log.read_text())
+        nats_server.start()
+        address = json.loads(worker.log.read_text().splitlines()[0])["listen"]
+
+        def is_ready() -> bool:
+            with contextlib.suppress(OSError), urlopen(f"http://{address}/readyz") as answer:
+                return bool(answer.status == 200)
+            return False
+
+        await eventually(lambda: asyncio.to_thread(is_ready))
+    finally:
+        stop_process(worker.process)
 
 
 async def test_a_worker_that_stops_lets_the_other_take_over_at_once(

@@ -36,6 +36,9 @@
 #define FROM_ACCEPT 1 /* SYN-ACK retransmissions were counted on the request */
 #define FROM_NOW 2    /* older than the collector */
 
+/* Nobody who is near takes as long to answer: it is the shortest retransmission timeout. */
+#define LONG_WAIT_US 200000
+
 /* More segments than a new connection exchanges before any hook sees it. */
 #define FEW_SEGMENTS 4096
 
@@ -447,16 +450,17 @@ static __always_inline u32 connect_ends(void *sk)
 
 /*
  * The error is set before the state: see tcp_reset() and tcp_write_err(). A program that
- * closes its socket leaves none; one that does so after its SYN was sent again gave up
- * waiting. Without a port, connect() found none that is free.
+ * closes its socket leaves none; one that has waited for long has given up. Without a
+ * segment, connect() found no port that is free.
  */
 static __always_inline void count_failed_open(void *sk, struct tracked_socket *tracked,
-					      struct flow_record *record, int is_client)
+					      struct flow_record *record, u32 took_us)
 {
-	int error = 0;
+	int error = 0, waited;
 
 	READ(error, sk, SOCK_ERR);
-	if (error == 0 && is_client && tracked->key.src_port && !tracked->seen.total_retrans) {
+	waited = tracked->seen.total_retrans || took_us >= LONG_WAIT_US;
+	if (error == 0 && tracked->seen.role == ROLE_CLIENT && tracked->seen.segs_out && !waited) {
 		__sync_fetch_and_add(&record->cancelled_opens, 1);
 		return;
 	}
@@ -465,7 +469,7 @@ static __always_inline void count_failed_open(void *sk, struct tracked_socket *t
 		__sync_fetch_and_add(&record->refused_opens, 1);
 	else if (error == EHOSTUNREACH || error == ENETUNREACH)
 		__sync_fetch_and_add(&record->unreachable_opens, 1);
-	else if (error == ETIMEDOUT || (error == 0 && tracked->seen.total_retrans))
+	else if (error == ETIMEDOUT || (error == 0 && waited))
 		__sync_fetch_and_add(&record->timed_out_opens, 1);
 }
 
@@ -512,7 +516,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	if (!record)
 		count_lost(LOST_FLOW_UPDATES);
 	else if (!opened)
-		count_failed_open(sk, tracked, record, is_client);
+		count_failed_open(sk, tracked, record, took);
 	else if (took)
 		record->connect_us = took;
 	if (!opened)

@@ -220,7 +220,7 @@ def components_of(rows: Rows, dimensions: Sequence[str] | None = None) -> Compon
     found: list[tuple[tuple[str, ...], _Column]] = []
     if dimensions is None:
         possible = [names for names in _DIRECTED if all(name in columns for name in names)]
-        found += [(names, _of(columns, names)) for names in possible]
+        found += [(names, _between_two(_of(columns, names))) for names in possible]
         for name in ENDED:
             ends = [columns[each] for each in (f"src_{name}", f"dst_{name}") if each in columns]
             if ends:
@@ -232,6 +232,21 @@ def components_of(rows: Rows, dimensions: Sequence[str] | None = None) -> Compon
         for size in range(1, _MOST_COMBINED + 1):
             found += [(names, _of(columns, names)) for names in combinations(dimensions, size)]
     return _joined(found, len(rows.total))
+
+
+def _between_two(path: _Column) -> _Column:
+    """Without the paths from something to itself: there is nothing between them."""
+    if len(path.distinct) == 1:
+        return path
+    ends = [
+        pd.Index(distinct).take(path.values[:, at]) for at, distinct in enumerate(path.distinct)
+    ]
+    kept = np.asarray(ends[0] != ends[1])
+    number = np.cumsum(kept) - 1
+    rows = kept[path.code]
+    return _Column(
+        path.row[rows], path.share[rows], number[path.code[rows]], path.values[kept], path.distinct
+    )
 
 
 def _of(columns: Mapping[Any, _Column], names: Sequence[str]) -> _Column:
