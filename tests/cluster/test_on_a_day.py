@@ -256,19 +256,7 @@ async def test_an_api_server_that_is_unavailable_is_at_most_its_service(
 
 
 @pytest.mark.day
-@pytest.mark.parametrize(
-    ("percent", "seconds"),
-    [
-        (10, 45),
-        pytest.param(
-            1, 120,
-            marks=pytest.mark.xfail(
-                reason="Verdict engine: a path both ways is two faults, so that with two nodes and"
-                " losses in bursts one node, the other one, may explain more for less"
-            ),
-        ),
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize(("percent", "seconds"), [(10, 45), (1, 120)])
 async def test_loss_on_a_nodes_wire_is_the_node_or_the_link_between_nodes(
     installation: Installation, percent: int, seconds: float
 ) -> None:

@@ -1,6 +1,7 @@
 """What is behind failing pairs, by which of them fail and which are OK."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,7 +9,7 @@ from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine.localise import localise
 from flowverdict_rca.known import KnownCause
 from flowverdict_rca.suspects import known_causes_of, suspects_of
-from flowverdict_rca.window_table import settled, table_of
+from flowverdict_rca.window_table import answered_by, settled, table_of
 
 __all__ = ["behind_failures"]
 
@@ -37,7 +38,8 @@ def behind_failures(decisions: Decisions, known: Iterable[KnownCause]) -> Iterat
     table = table_of(window, chosen).assign(flows=_WEIGHT, failing=_WEIGHT * fails[chosen])
     found = localise(table, total="flows", bad="failing")
     suspects = [
-        each
+        # Callers of a service do not know which of its pods answers them.
+        replace(each, covers=each.covers | (fails & answered_by([each.component], window)))
         for each in suspects_of(found.causes, window)
         if (each.covers & fails).sum() >= _LEAST_PAIRS
     ]

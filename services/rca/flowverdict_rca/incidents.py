@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 import msgspec
 import numpy as np
 
-from flowverdict_contracts.verdicts import Verdict, VerdictStatus
+from flowverdict_contracts.verdicts import Cause, Verdict, VerdictStatus
+from flowverdict_flows.components import both_ways, is_directed
 from flowverdict_flows.pairs import ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import PairStatus
@@ -155,7 +156,8 @@ class Incidents:
             )
         key = key_of(found.causes)
         if key == match.blamed or (match.state == "pending" and match.windows == 0):
-            causes, windows, rival, rivals = found.causes, match.windows + 1, ("", ""), 0
+            causes = _no_narrower(match.causes, found.causes)
+            windows, rival, rivals = match.windows + 1, ("", ""), 0
         else:
             rivals = match.rival_windows + 1 if key == match.rival else 1
             causes, windows, rival = match.causes, match.windows, key
@@ -193,6 +195,21 @@ class Incidents:
             return 1
         longer = self._settings.window_panes if belongs(match, found, backends) else 0
         return self._settings.open_after + longer
+
+
+def _no_narrower(before: tuple[Cause, ...], now: tuple[Cause, ...]) -> tuple[Cause, ...]:
+    """The causes of now; a path that has failed both ways stays one that does.
+
+    Which way it shows changes from window to window, and while it recovers.
+    """
+    if not (before and now):
+        return now
+    old, new = before[0], now[0]
+    path = both_ways(new)
+    if not is_directed(new) or both_ways(old).name != path.name or old.name == new.name:
+        return now
+    whole = msgspec.structs.replace(new, name=path.name, ends=path.ends, direction="both")
+    return (whole, *now[1:])
 
 
 def _was_judged(incident: Incident, judgement: Judgement) -> bool:

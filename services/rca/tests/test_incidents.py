@@ -242,3 +242,23 @@ def test_half_open_requests_open_no_incident() -> None:
         ]  # fmt: skip
         made = window_of(rows, settings=SETTINGS, second=1_000 + 2 * number)
         assert list(incidents.judge(judge(made, SETTINGS))) == []
+
+
+def test_a_path_that_failed_both_ways_is_blamed_so_while_one_way_recovers_before_the_other() -> (
+    None
+):
+    nodes = {f"pod-{number}": "n1" if number < 4 else "n2" for number in range(8)}
+    incidents, verdicts = Incidents(SETTINGS), list[Verdict]()
+    for number in range(20):
+        rows = []
+        for src, dst in permutations(nodes, 2):
+            way = (nodes[src], nodes[dst])
+            fails = way == ("n1", "n2") or (way == ("n2", "n1") and number < 5)
+            again = 20 if fails and number < 12 else 0
+            ends = (f"{each}@{nodes[each]}" for each in (src, dst))
+            rows.append(flow_row(*ends, retransmitted_segments=again))
+        made = window_of(rows, settings=SETTINGS, second=1_000 + 2 * number)
+        verdicts += incidents.judge(judge(made, SETTINGS))
+    assert {str(each.causes[0]) for each in verdicts} == {"the link between nodes n1 <-> n2"}
+    assert len({each.incident_id for each in verdicts}) == 1
+    assert verdicts[-1].status == "resolved"
