@@ -141,14 +141,18 @@ async def test_the_shortest_round_trip_and_the_path_mtu_are_those_of_tcp_info(
     connection: Connection, collector: Collector
 ) -> None:
     connection.exchange(10)
-    info = TcpInfo.of(connection.client)
 
     def last(name: str) -> int:
         readings = [each[name] for each in collector.of_port(PORT) if each["role"] == 1]
         return int(readings[-1]) if readings else 0
 
-    await eventually(lambda: last("path_mtu_bytes") == info.path_mtu_bytes > 0)
-    await eventually(lambda: last("minimum_rtt_us") == info.minimum_rtt_us > 0)
+    def agree() -> bool:
+        connection.exchange(1)
+        info = TcpInfo.of(connection.client)
+        ours = (last("path_mtu_bytes"), last("minimum_rtt_us"))
+        return ours == (info.path_mtu_bytes, info.minimum_rtt_us) and all(ours)
+
+    await eventually(agree)
 
 
 async def test_the_time_that_a_connect_took_is_known_at_the_clients_end(
@@ -171,7 +175,14 @@ async def test_a_path_mtu_that_becomes_smaller_is_counted_once(
     network.inside(one.name, route.split())
     connection.exchange(3)
     assert TcpInfo.of(connection.client).path_mtu_bytes == 900
-    await eventually(lambda: collector.total(PORT, "client", "path_mtu_reductions") == 1)
+
+    def counted() -> bool:
+        connection.exchange(1)
+        return collector.total(PORT, "client", "path_mtu_reductions") > 0
+
+    await eventually(counted)
+    connection.exchange(3)
+    assert collector.total(PORT, "client", "path_mtu_reductions") == 1
     assert collector.total(PORT, "server", "path_mtu_reductions") == 0
 
 

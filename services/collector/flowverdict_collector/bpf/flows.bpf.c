@@ -211,9 +211,10 @@ static __always_inline void read_totals(void *sk, struct totals *now)
 	READ(now->segs_in, sk, TCP_SOCK_SEGS_IN);
 	READ(now->data_segs_out, sk, TCP_SOCK_DATA_SEGS_OUT);
 	READ(now->total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
-	READ(now->spurious, sk, TCP_SOCK_DSACK_DUPS);
+	/* Only what was retransmitted can have been unnecessary: see tcp_dsack_seen(). */
+	if (now->total_retrans)
+		READ(now->spurious, sk, TCP_SOCK_DSACK_DUPS);
 	READ(now->out_of_order, sk, TCP_SOCK_RCV_OOOPACK);
-	READ(now->path_mtu, sk, ICSK_PMTU_COOKIE);
 }
 
 /* tcp_disconnect() resets the totals of a socket that is reused. */
@@ -230,6 +231,25 @@ static __always_inline int is_connected(u8 state)
 	return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || is_closing(state);
 }
 
+/* What one look in each interval is enough for, and one when a segment is retransmitted. */
+static __always_inline void read_rarely_changing(void *sk, struct tracked_socket *tracked,
+						 struct totals *now, struct flow_record *record)
+{
+	u32 mss = 0, minimum = 0;
+
+	READ(mss, sk, TCP_SOCK_MSS_CACHE);
+	record->mss = mss;
+	READ(now->path_mtu, sk, ICSK_PMTU_COOKIE);
+	record->path_mtu_bytes = now->path_mtu < 0xffff ? now->path_mtu : 0xffff;
+	if (now->path_mtu < tracked->seen.path_mtu)
+		__sync_fetch_and_add(&record->path_mtu_reductions, 1);
+	/* The newest value of a struct minmax (include/linux/win_minmax.h). */
+	if (record->rtt_us) {
+		READ(minimum, sk, TCP_SOCK_RTT_MIN + sizeof(u32));
+		record->minimum_rtt_us = minimum;
+	}
+}
+
 /*
  * Adds what the socket counted since the previous hook. If the map is full, the
  * difference stays in the socket's own totals for the next hook. The only thing a
@@ -242,7 +262,7 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	struct totals now = {};
 	struct flow_key key;
 	struct flow_record *record;
-	u32 srtt = 0, mdev = 0, minimum = 0, mss = 0, window = 0;
+	u32 srtt = 0, mdev = 0, window = 0, retransmitted;
 	u8 state = 0;
 
 	__builtin_memcpy(&key, &tracked->key, sizeof(key));
@@ -250,15 +270,14 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	if (!record)
 		return 0;
 	read_totals(sk, &now);
+	retransmitted = GREW(total_retrans);
 	__sync_fetch_and_add(&record->bytes_sent, GREW(bytes_sent));
 	__sync_fetch_and_add(&record->bytes_acked, GREW(bytes_acked));
 	__sync_fetch_and_add(&record->bytes_received, GREW(bytes_received));
 	__sync_fetch_and_add(&record->segments_sent, GREW(segs_out));
 	__sync_fetch_and_add(&record->segments_received, GREW(segs_in));
 	__sync_fetch_and_add(&record->data_segments_sent, GREW(data_segs_out));
-	if (now.total_retrans != tracked->seen.total_retrans) {
-		u32 retransmitted = GREW(total_retrans);
-
+	if (retransmitted) {
 		__sync_fetch_and_add(&record->retransmitted_segments, retransmitted);
 		if (in_syn_sent)
 			__sync_fetch_and_add(&record->retransmitted_syns, retransmitted);
@@ -269,20 +288,15 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 		__sync_fetch_and_add(&record->spurious_retransmissions, GREW(spurious));
 	if (now.out_of_order != tracked->seen.out_of_order)
 		__sync_fetch_and_add(&record->out_of_order_segments, GREW(out_of_order));
-	if (now.path_mtu < tracked->seen.path_mtu)
-		__sync_fetch_and_add(&record->path_mtu_reductions, 1);
-	record->path_mtu_bytes = now.path_mtu < 0xffff ? now.path_mtu : 0xffff;
 	READ(srtt, sk, TCP_SOCK_SRTT_US);
 	if (srtt) {
 		READ(mdev, sk, TCP_SOCK_MDEV_US);
 		record->rtt_us = srtt >> 3;
 		record->rtt_variation_us = mdev >> 2;
-		/* The newest value of a struct minmax (include/linux/win_minmax.h). */
-		READ(minimum, sk, TCP_SOCK_RTT_MIN + sizeof(u32));
-		record->minimum_rtt_us = minimum;
 	}
-	READ(mss, sk, TCP_SOCK_MSS_CACHE);
-	record->mss = mss;
+	now.path_mtu = tracked->seen.path_mtu;
+	if (record->mss == 0 || retransmitted)
+		read_rarely_changing(sk, tracked, &now, record);
 	record->role = tracked->seen.role;
 	now.role = tracked->seen.role;
 	READ(state, sk, SOCK_COMMON_STATE);
@@ -399,6 +413,7 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 		return 0;
 	if (from == FROM_NOW) {
 		read_totals(sk, &fresh.seen);
+		READ(fresh.seen.path_mtu, sk, ICSK_PMTU_COOKIE);
 		fresh.seen.opened = 1;
 	}
 	if (from == FROM_ACCEPT)
