@@ -29,7 +29,6 @@ _OFFSETS = {
     "INET_SOCK_SPORT": ("inet_sock", "inet_sport"),
     "TCP_SOCK_BYTES_SENT": ("tcp_sock", "bytes_sent"),
     "TCP_SOCK_BYTES_ACKED": ("tcp_sock", "bytes_acked"),
-    "TCP_SOCK_BYTES_RECEIVED": ("tcp_sock", "bytes_received"),
     "TCP_SOCK_BYTES_RETRANS": ("tcp_sock", "bytes_retrans"),
     "TCP_SOCK_LSNDTIME": ("tcp_sock", "lsndtime"),
     "TCP_SOCK_PACKETS_OUT": ("tcp_sock", "packets_out"),
@@ -38,10 +37,8 @@ _OFFSETS = {
     "TCP_SOCK_WRITE_SEQ": ("tcp_sock", "write_seq"),
     "TCP_SOCK_SEGS_OUT": ("tcp_sock", "segs_out"),
     "TCP_SOCK_SEGS_IN": ("tcp_sock", "segs_in"),
-    "TCP_SOCK_DATA_SEGS_OUT": ("tcp_sock", "data_segs_out"),
     "TCP_SOCK_TOTAL_RETRANS": ("tcp_sock", "total_retrans"),
     "TCP_SOCK_DSACK_DUPS": ("tcp_sock", "dsack_dups"),
-    "TCP_SOCK_RCV_OOOPACK": ("tcp_sock", "rcv_ooopack"),
     "TCP_SOCK_SND_WND": ("tcp_sock", "snd_wnd"),
     "TCP_SOCK_RTT_MIN": ("tcp_sock", "rtt_min"),
     "TCP_SOCK_RCV_TSTAMP": ("tcp_sock", "rcv_tstamp"),
@@ -60,6 +57,20 @@ _OFFSETS = {
     "SK_BUFF_CB": ("sk_buff", "cb"),
     "TCP_SKB_CB_GSO_SEGS": ("tcp_skb_cb", "tcp_gso_segs"),
 }
+
+_TOTALS = {
+    "bytes_sent": ("bytes_sent", 8),
+    "bytes_acked": ("bytes_acked", 8),
+    "bytes_received": ("bytes_received", 8),
+    "segs_out": ("segs_out", 4),
+    "segs_in": ("segs_in", 4),
+    "data_segs_out": ("data_segs_out", 4),
+    "total_retrans": ("total_retrans", 4),
+    "out_of_order": ("rcv_ooopack", 4),
+}
+"""Member of `struct totals` to the one of `struct tcp_sock`, and its size."""
+_MOST_AT_ONCE = 48
+"""Bytes; reading that many from the kernel takes as long as reading four."""
 
 _NAMESPACE_OFFSETS = {
     "TASK_STRUCT_NSPROXY": ("task_struct", "nsproxy"),
@@ -173,6 +184,30 @@ def layout_flags(types: KernelTypes, max_flows: int) -> list[str]:
     return [*flags, f"-DFLOW_COUNT_MEMBERS={c_members(FIELDS[len(KEY_FIELDS) :])}"]
 
 
+def _read_totals(types: KernelTypes) -> str:
+    """C statements that read every total of the socket `sk` into `now`, in few reads."""
+    fields = sorted(
+        (types.offset("tcp_sock", member), size, name) for name, (member, size) in _TOTALS.items()
+    )
+    blocks: list[list[tuple[int, int, str]]] = []
+    for at, size, name in fields:
+        if not blocks or at + size - blocks[-1][0][0] > _MOST_AT_ONCE:
+            blocks.append([])
+        blocks[-1].append((at, size, name))
+    statements = []
+    for block in blocks:
+        start, end = block[0][0], block[-1][0] + block[-1][1]
+        copies = (
+            f"__builtin_memcpy(&now->{name}, (u8 *)block + {at - start}, {size});"
+            for at, size, name in block
+        )
+        words = -(-(end - start) // 8)
+        statements.append(
+            f"{{ u64 block[{words}] = {{}}; READ(block, sk, {start}); {' '.join(copies)} }}"
+        )
+    return " ".join(statements)
+
+
 def compiler_flags(types: KernelTypes) -> list[str]:
     """`-D` definitions for flows.bpf.c.
 
@@ -188,7 +223,8 @@ def compiler_flags(types: KernelTypes) -> list[str]:
         "QDISC_SLOTS": _QDISC_SLOTS,
     }
     numbers |= {f"ROLE_{name.upper()}": number for number, name in enumerate(ROLES)}
-    return [f"-D{name}={value}" for name, value in numbers.items()]
+    flags = [f"-D{name}={value}" for name, value in numbers.items()]
+    return [*flags, f"-DREAD_TOTALS={_read_totals(types)}"]
 
 
 def namespace_flags(types: KernelTypes) -> list[str]:

@@ -1,6 +1,7 @@
 """What the C program is compiled with."""
 
 import ctypes
+import re
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,17 @@ def test_every_function_of_the_program_is_a_hook_and_every_hook_a_function() -> 
         if line.startswith("int on_")
     }
     assert functions == {hook.function for hook in hooks.HOOKS}
+
+
+@HAS_BTF
+def test_every_total_of_a_socket_is_read_from_its_place_in_this_kernel() -> None:
+    with KernelTypes() as types:
+        (flag,) = [each for each in definitions.compiler_flags(types) if "READ_TOTALS" in each]
+        found = {
+            name: int(start) + int(at)
+            for start, block in re.findall(r"READ\(block, sk, (\d+)\);([^}]*)", flag)
+            for name, at in re.findall(r"now->(\w+), \(u8 \*\)block \+ (\d+)", block)
+        }
+        members = {"out_of_order": "rcv_ooopack"}
+        assert found == {name: types.offset("tcp_sock", members.get(name, name)) for name in found}
+        assert len(found) == 8

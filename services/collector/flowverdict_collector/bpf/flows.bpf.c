@@ -202,19 +202,13 @@ static __always_inline struct flow_record *record_of(struct flow_key *key)
 	return bpf_map_lookup_elem(flows, key);
 }
 
+/* READ_TOTALS reads those that are near each other in one go: definitions.py. */
 static __always_inline void read_totals(void *sk, struct totals *now)
 {
-	READ(now->bytes_sent, sk, TCP_SOCK_BYTES_SENT);
-	READ(now->bytes_acked, sk, TCP_SOCK_BYTES_ACKED);
-	READ(now->bytes_received, sk, TCP_SOCK_BYTES_RECEIVED);
-	READ(now->segs_out, sk, TCP_SOCK_SEGS_OUT);
-	READ(now->segs_in, sk, TCP_SOCK_SEGS_IN);
-	READ(now->data_segs_out, sk, TCP_SOCK_DATA_SEGS_OUT);
-	READ(now->total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
+	READ_TOTALS
 	/* Only what was retransmitted can have been unnecessary: see tcp_dsack_seen(). */
 	if (now->total_retrans)
 		READ(now->spurious, sk, TCP_SOCK_DSACK_DUPS);
-	READ(now->out_of_order, sk, TCP_SOCK_RCV_OOOPACK);
 }
 
 /* tcp_disconnect() resets the totals of a socket that is reused. */
