@@ -94,27 +94,25 @@ async def lease(jetstream: JetStreamContext, context: Context) -> AsyncIterator[
 async def _take(jetstream: JetStreamContext, context: Context) -> tuple[KeyValue, int] | None:
     """The bucket, and the revision of the lease in it; None if the service is to stop."""
     loop = asyncio.get_running_loop()
-    seen, since = -1, loop.time()
+    seen, since, known = -1, loop.time(), None
     us = msgspec.json.encode(_Worker.this())
     while not context.stopping.is_set():
         try:
             bucket = await state_bucket(jetstream, context.stream_replicas)
-            try:
-                entry = await bucket.get(_KEY)
-            except KeyNotFoundError:
-                taken = await bucket.create(_KEY, us)
-                context.health.ready(_PART)
-                return bucket, taken
-            revision, holder = entry.revision or 0, _worker(entry.value)
+            revision, holder = await _held_by(bucket)
             if revision != seen:
                 seen, since = revision, loop.time()
             expired = loop.time() - since >= _EXPIRES_SECONDS
             if expired or holder is None or holder.has_ended:
-                taken = await bucket.update(_KEY, us, last=revision)
+                take = (
+                    bucket.update(_KEY, us, last=revision) if revision else bucket.create(_KEY, us)
+                )
+                taken = await take
                 context.health.ready(_PART)
                 return bucket, taken
-            if _PART not in context.health.reasons():
+            if holder != known:
                 log.info("standing by: the RCA worker on %s judges", holder.host)
+                known = holder
             context.health.ready(_PART)
         except KeyWrongLastSequenceError:
             seen = -1  # another worker was faster
@@ -125,11 +123,16 @@ async def _take(jetstream: JetStreamContext, context: Context) -> tuple[KeyValue
     return None
 
 
-def _worker(value: bytes | None) -> _Worker | None:
+async def _held_by(bucket: KeyValue) -> tuple[int, _Worker | None]:
+    """The lease's revision, 0 if there is none, and who has it, None if nobody can be told."""
     try:
-        return msgspec.json.decode(value or b"", type=_Worker)
+        entry = await bucket.get(_KEY)
+    except KeyNotFoundError:
+        return 0, None
+    try:
+        return entry.revision or 0, msgspec.json.decode(entry.value or b"", type=_Worker)
     except msgspec.MsgspecError:
-        return None
+        return entry.revision or 0, None
 
 
 class _Held:

@@ -5,7 +5,7 @@ import contextlib
 import json
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
 from urllib.request import urlopen
@@ -159,25 +159,30 @@ async def test_a_node_whose_clock_runs_ahead_does_not_keep_the_others_from_being
     assert "clock of node ahead is" in worker.log.read_text()
 
 
-@contextlib.contextmanager
-def standing_by(server: NatsServer, folder: Path) -> Iterator[Worker]:
-    """A second worker."""
-    (folder / "second").mkdir()
-    second = Worker(server, folder / "second")
-    try:
-        yield second
-    finally:
-        stop_process(second.process)
-
-
-async def opened_by_the_first(worker: Worker, jetstream: JetStreamContext) -> str:
+@pytest.fixture
+async def incident(worker: Worker, nats_client: Client) -> str:
     """The incident that the first worker has open."""
+    jetstream = nats_client.jetstream()
     await ensure_streams(jetstream)
     for second in range(10):
         await publish(jetstream, second, "pod-a")
     found = await until(jetstream, "opened")
     assert worker.process.poll() is None
     return found[0].incident_id
+
+
+@pytest.fixture
+async def second(
+    incident: str,  # it is to be open before
+    nats_server: NatsServer,
+    tmp_path: Path,
+) -> AsyncIterator[Worker]:
+    """A second worker, which stands by."""
+    (tmp_path / "second").mkdir()
+    running = Worker(nats_server, tmp_path / "second")
+    await eventually(lambda: "standing by: the RCA worker on" in running.log.read_text())
+    yield running
+    stop_process(running.process)
 
 
 async def goes_on_once(jetstream: JetStreamContext, incident: str) -> None:
@@ -192,16 +197,13 @@ async def goes_on_once(jetstream: JetStreamContext, incident: str) -> None:
 
 
 async def test_a_second_worker_stands_by_and_takes_over_when_the_first_is_killed(
-    worker: Worker, nats_client: Client, nats_server: NatsServer, tmp_path: Path
+    worker: Worker, second: Worker, incident: str, nats_client: Client
 ) -> None:
-    jetstream = nats_client.jetstream()
-    incident = await opened_by_the_first(worker, jetstream)
-    with standing_by(nats_server, tmp_path) as second:
-        await eventually(lambda: "standing by: the RCA worker on" in second.log.read_text())
-        assert worker.process.poll() is None
-        worker.kill()
-        await eventually(lambda: "reading from" in second.log.read_text())
-        await goes_on_once(jetstream, incident)
+    assert worker.process.poll() is None
+    worker.kill()
+    await eventually(lambda: "reading from" in second.log.read_text())
+    assert second.log.read_text().count("standing by") == 1
+    await goes_on_once(nats_client.jetstream(), incident)
 
 
 async def test_a_worker_that_had_to_wait_for_nats_is_ready_in_the_end(
@@ -225,28 +227,20 @@ async def test_a_worker_that_had_to_wait_for_nats_is_ready_in_the_end(
 
 
 async def test_a_worker_that_stops_lets_the_other_take_over_at_once(
-    worker: Worker, nats_client: Client, nats_server: NatsServer, tmp_path: Path
+    worker: Worker, second: Worker, incident: str, nats_client: Client
 ) -> None:
-    jetstream = nats_client.jetstream()
-    incident = await opened_by_the_first(worker, jetstream)
-    with standing_by(nats_server, tmp_path) as second:
-        await eventually(lambda: "standing by" in second.log.read_text())
-        assert stop_process(worker.process) == 0
-        await eventually(lambda: "reading from" in second.log.read_text(), 5)
-        await goes_on_once(jetstream, incident)
+    assert stop_process(worker.process) == 0
+    await eventually(lambda: "reading from" in second.log.read_text(), 5)
+    await goes_on_once(nats_client.jetstream(), incident)
 
 
 async def test_a_worker_that_did_not_run_for_a_while_stops_when_another_has_taken_over(
-    worker: Worker, nats_client: Client, nats_server: NatsServer, tmp_path: Path
+    worker: Worker, second: Worker, incident: str, nats_client: Client
 ) -> None:
-    jetstream = nats_client.jetstream()
-    incident = await opened_by_the_first(worker, jetstream)
-    with standing_by(nats_server, tmp_path) as second:
-        await eventually(lambda: "standing by" in second.log.read_text())
-        worker.process.send_signal(signal.SIGSTOP)
-        await eventually(lambda: "reading from" in second.log.read_text(), 30)
-        worker.process.send_signal(signal.SIGCONT)
-        await eventually(lambda: worker.process.poll() is not None)
-        assert "another RCA worker" in worker.log.read_text()
-        assert worker.process.returncode != 0
-        await goes_on_once(jetstream, incident)
+    worker.process.send_signal(signal.SIGSTOP)
+    await eventually(lambda: "reading from" in second.log.read_text(), 30)
+    worker.process.send_signal(signal.SIGCONT)
+    await eventually(lambda: worker.process.poll() is not None)
+    assert "another RCA worker" in worker.log.read_text()
+    assert worker.process.returncode != 0
+    await goes_on_once(nats_client.jetstream(), incident)
