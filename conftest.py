@@ -26,6 +26,7 @@ from flowverdict_contracts.enriched import ARROW_SCHEMA
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw_records import RECORD
 from flowverdict_contracts.timestamps import to_rfc3339
+from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import start_process, stop_process
@@ -75,6 +76,15 @@ class NatsServer:
 def kernel(network: Network, counter: str) -> int:
     """A counter of the pods' own kernels, added up."""
     return sum(network.tcp_counter(pod, counter) for pod in network.cluster.pods)
+
+
+@pytest.fixture
+def network(tmp_path: Path) -> Iterator[Network]:
+    """Four pods on two nodes, in network namespaces of their own."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    with Network(make_cluster(4, 2), logs) as built:
+        yield built
 
 
 class Collector:

@@ -18,7 +18,6 @@ import flowverdict_collector
 from conftest import COLLECTOR, SKIPPED, Collector, NatsServer, eventually, kernel
 from flowverdict_contracts import raw_records
 from flowverdict_contracts.subjects import FLOWS_RAW
-from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
@@ -37,14 +36,6 @@ def bpf_fs(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
     yield folder
     subprocess.run(["umount", folder], check=True)
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Network]:
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    with Network(make_cluster(4, 2), logs) as built:
-        yield built
 
 
 class Restarting:

@@ -11,10 +11,15 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 
-__all__ = ["stored_messages"]
+__all__ = ["stored_messages", "stored_ns"]
 
 _BATCH = 256
 _INACTIVE_SECONDS = 60.0
+
+
+def stored_ns(message: Msg) -> int:
+    """When its stream stored a message, by the clock of NATS, UTC nanoseconds."""
+    return int(message.metadata.timestamp.timestamp() * 1e9)
 
 
 async def stored_messages(

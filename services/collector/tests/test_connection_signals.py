@@ -13,7 +13,7 @@ import pytest
 from nats.aio.client import Client
 
 from conftest import Collector, NatsServer, eventually
-from flowverdict_lab.cluster import Pod, make_cluster
+from flowverdict_lab.cluster import Pod
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
@@ -24,14 +24,6 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no eBPF: {REASON}")
 
 PORT = 7007
 SMALL = b"x" * 100
-
-
-@pytest.fixture
-def network(tmp_path: Path) -> Iterator[Network]:
-    logs = tmp_path / "logs"
-    logs.mkdir()
-    with Network(make_cluster(4, 2), logs) as built:
-        yield built
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from nats.aio.msg import Msg
 
 from flowverdict_contracts.interval_header import TOLERATED_SECONDS, IntervalHeader, sent_ns
 from flowverdict_runtime.logs import Throttle
+from flowverdict_runtime.stored_messages import stored_ns
 
 __all__ = ["Clocks"]
 
@@ -32,8 +33,7 @@ class Clocks:
         sent = sent_ns(message.headers)
         if sent is None:
             return header
-        stored_ns = int(message.metadata.timestamp.timestamp() * 1e9)
-        behind_ns = self._seen(header.node, stored_ns - sent)
+        behind_ns = self._seen(header.node, stored_ns(message) - sent)
         if abs(behind_ns) <= _TOLERATED_NS:
             return header
         self._throttle.warn(
@@ -48,7 +48,8 @@ class Clocks:
         return header.dated_by_nats(behind_ns)
 
     def _seen(self, node: str, behind_ns: int) -> int:
-        """How far the node's clock is behind, by its last messages; 0 after one or two.
+        """How far the node's clock is behind, by its last messages; 0 until there are five,
+        unless it is ahead.
 
         Some messages take long, which looks as if the clock were behind, but not all of them do.
         """

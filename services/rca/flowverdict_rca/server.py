@@ -28,6 +28,7 @@ from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
+from flowverdict_runtime.stored_messages import stored_ns
 from flowverdict_runtime.streams import ensure_streams, publish_until_stored
 
 __all__ = ["SERVICE"]
@@ -135,11 +136,10 @@ class Judging:
     async def _add(self, message: Msg) -> None:
         try:
             header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
-            stored_ns = int(message.metadata.timestamp.timestamp() * 1e9)
-            header.check_not_ahead(stored_ns)
+            header.check_not_ahead(stored_ns(message))
             batch = enriched.decode(message.data)
             sequence = message.metadata.sequence.stream
-            self._panes.add(header, batch, sequence, stored_ns)
+            self._panes.add(header, batch, sequence, stored_ns(message))
         except MalformedMessage as error:
             await reject(message, error)
             return
