@@ -23,6 +23,9 @@ __all__ = ["LowLoss"]
 _LEAST_RATE = 0.0005
 """A loss of less than one segment in 2,000 is nobody's trouble."""
 
+_LEAST_LOST_BY_ONE = 15
+"""Segments that a pair must lose to be named alone: a few in 30 s are lost on any busy machine."""
+
 _SHOWN = 3.0
 """Segments that had to be lost on average, for a pair that lost none to be OK (e^-3 = 5%)."""
 
@@ -55,8 +58,7 @@ class LowLoss:
         suspects = [
             each
             for each in suspects_of(found.causes, window)
-            # What loses at one moment only, as when a machine halts for a second, is not at fault.
-            if each.rate >= _LEAST_RATE and lost[:, each.covers].sum(axis=1).all()
+            if each.rate >= _LEAST_RATE and _is_evident(lost[:, each.covers])
         ]
         sent, lost = sent.sum(axis=0), lost.sum(axis=0)
         rates = np.zeros(len(sent))
@@ -94,3 +96,12 @@ class LowLoss:
             return []
         self._unlearnt = 0
         return list(self._past)
+
+
+def _is_evident(lost: Floats) -> bool:
+    """Whether losses, by pane and pair, are more than a machine that halted for a second, or that
+    is busy, explains.
+    """
+    is_alone = np.count_nonzero(lost.any(axis=0)) == 1
+    least = _LEAST_LOST_BY_ONE if is_alone else 1
+    return bool(lost.any(axis=1).all() and lost.sum() >= least)

@@ -58,7 +58,7 @@ class Mesh:
 
     def passes(self, seconds: int, loss: Loss = nothing) -> None:
         pairs = list(permutations(PODS, 2))
-        self.passes_rows(seconds, lambda: [self._row(*each, loss(*each)) for each in pairs])
+        self.passes_rows(seconds, lambda: [self.row(*each, loss(*each)) for each in pairs])
 
     def passes_rows(self, seconds: int, rows: Callable[[], list[dict[str, Any]]]) -> None:
         for _ in range(seconds):
@@ -94,7 +94,7 @@ class Mesh:
             if number >= panes.resume_from:
                 self.panes.add(header, batch, number)
 
-    def _row(self, src: str, dst: str, rate: float) -> dict[str, Any]:
+    def row(self, src: str, dst: str, rate: float) -> dict[str, Any]:
         lost = int(self._random.binomial(SEGMENTS, rate))
         ends = (f"{each}@{PODS[each]}" for each in (src, dst))
         rtt_us = int(self.rtt_us(src, dst) * self._random.uniform(0.8, 1.5))
@@ -186,6 +186,19 @@ def test_whatever_loses_one_segment_in_a_hundred_is_named_alone(
     mesh.passes(120, lambda src, dst: max(0.0002, loss(src, dst)))
     assert mesh.said() == [("opened", cause)]
     assert mesh.verdicts[0].causes[0].direction == direction
+
+
+def test_a_few_segments_that_a_single_flow_loses_are_nobodys_fault() -> None:
+    mesh = Mesh()
+
+    def loses_seven_segments_in_fifteen_seconds() -> list[dict[str, Any]]:
+        rows = [mesh.row(*pair, 0.0) for pair in permutations(PODS, 2)]
+        rows[0]["retransmitted_data_segments"] = int(mesh.second % 15 < 7)
+        return rows
+
+    mesh.passes(150, lambda src, dst: 0.0)
+    mesh.passes_rows(120, loses_seven_segments_in_fifteen_seconds)
+    assert mesh.verdicts == []
 
 
 def test_a_flow_that_fails_for_a_moment_hides_nothing() -> None:
