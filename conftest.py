@@ -1,6 +1,7 @@
 """Shared by the tests of several parts: a real NATS server, raw records, deadlines."""
 
 import asyncio
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -121,9 +122,7 @@ class Collector:
         await eventually(lambda: self.headers)
 
     def metrics(self) -> str:
-        started = json.loads(self.log.read_text().splitlines()[0])
-        with urllib.request.urlopen(f"http://{started['listen']}/metrics") as answer:  # our own
-            return str(answer.read().decode())
+        return answer_of(self.log, "/metrics")
 
     def of_port(self, port: int) -> list[np.void]:
         return [each for each in self.records if port in (each["src_port"], each["dst_port"])]
@@ -321,6 +320,28 @@ async def eventually(
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
         await asyncio.sleep(0.1)
+
+
+def answer_of(log: Path, path: str) -> str:
+    """What the service with this log answers over HTTP.
+
+    Raises:
+        OSError: if it does not, or not with success.
+    """
+    started = json.loads(log.read_text().splitlines()[0])
+    with urllib.request.urlopen(f"http://{started['listen']}{path}") as answer:  # our own
+        return str(answer.read().decode())
+
+
+async def until_ready(log: Path) -> None:
+    """Wait for the service with this log."""
+
+    def is_ready() -> bool:
+        with contextlib.suppress(OSError, IndexError):
+            return bool(answer_of(log, "/readyz"))
+        return False
+
+    await eventually(lambda: asyncio.to_thread(is_ready))
 
 
 def load_program(path: Path) -> Any:

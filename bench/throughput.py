@@ -1,8 +1,9 @@
 """Rows per second through the enricher, the exporter and the intake of the RCA worker, on one core,
 without NATS in between.
 
-A message is like the collector's: 2,048 records from 200 pods that all talk to each other. Each
-figure is the median of five rounds, measured in CPU seconds of this process.
+A message is like the collector's: 2,048 records from 200 pods that all talk to each other, or that
+call each other through 20 services. Each figure is the median of five rounds, measured in CPU
+seconds of this process.
 """
 
 import statistics
@@ -15,9 +16,11 @@ import numpy.typing as npt
 
 from bench.figure import Figure
 from flowverdict_contracts import enriched, raw_records
-from flowverdict_contracts.addresses import to_bytes
+from flowverdict_contracts.addresses import to_bytes, to_text
 from flowverdict_contracts.enriched import Names
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.raw import ROLES
+from flowverdict_enricher.connections import Connections
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_exporter.series import PairSeries
@@ -29,6 +32,7 @@ __all__ = ["measure"]
 
 _ROWS = 2048
 _PODS = 200
+_SERVICES = 20
 _MESSAGES = 50
 _NODES = 10
 _ROUNDS = 5
@@ -45,6 +49,22 @@ def _records(seed: int) -> npt.NDArray[np.void]:
     return records
 
 
+def _to_services(records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
+    """The same flows, half of them clients' ends of connections to services, the rest servers'."""
+    records = records.copy()
+    clients, servers = np.split(records, 2)  # views
+    ports = np.arange(len(clients)) + 30_000
+    for each, role, port in ((clients, "client", "src_port"), (servers, "server", "dst_port")):
+        each["role"] = ROLES.index(role)
+        each[port] = ports
+    servers["src"], servers["dst"] = clients["dst"], clients["src"]
+    services = np.array([np.void(to_bytes(f"10.96.0.{n + 1}")) for n in range(_SERVICES)])
+    pods = {_address(pod): pod for pod in range(_PODS)}
+    called = [pods[to_text(each.tobytes())] % _SERVICES for each in clients["dst"]]
+    clients["dst"] = services[called]
+    return records
+
+
 def _address(pod: int) -> str:
     return f"10.244.{pod // 250}.{pod % 250 + 1}"
 
@@ -53,7 +73,12 @@ def _directory() -> Directory:
     directory = Directory()
     for pod in range(_PODS):
         endpoint = Names("pod", "default", f"web-{pod}", "web", "Deployment", f"node-{pod % 10}")
-        directory.put(str(pod), endpoint, [to_bytes(_address(pod))], 0, 0)
+        own = [to_bytes(_address(pod))]
+        directory.put(str(pod), endpoint, own, 0, 0)
+        directory.backends.put(str(pod), [("default", f"web-{pod % _SERVICES}")], own)
+    for number in range(_SERVICES):
+        names = Names("service", "default", service=f"web-{number}")
+        directory.put(f"service {number}", names, [to_bytes(f"10.96.0.{number + 1}")], 0, 0)
     return directory
 
 
@@ -69,13 +94,23 @@ def _rows_per_second(work: Callable[[], object]) -> float:
 
 
 def measure() -> list[Figure]:
-    """Enricher: decode, name, encode. Exporter: decode, add up. RCA worker: decode, add up, make
-    windows, which are not judged.
+    """Enricher: decode, name, encode; to services, also learn and find who answers. Exporter:
+    decode, add up. RCA worker: decode, add up, make windows, which are not judged.
     """
     body, directory, series = _records(1).tobytes(), _directory(), PairSeries(100_000, 3600)
 
     def through_enricher() -> bytes:
         return enriched.encode(enrich(raw_records.decode(body), directory, 0, 1, "n1")[0])
+
+    connections, to_services = Connections(directory), _to_services(_records(1)).tobytes()
+    header = IntervalHeader("n1", "run", 1, 0, 10**9)
+
+    def through_enricher_to_services() -> bytes:
+        records = raw_records.decode(to_services)
+        connections.learn(header, records)
+        resolved = connections.resolve(header, records)
+        batch, _ = enrich(resolved.records, directory, 0, 1, "n1", resolved.services)
+        return enriched.encode(batch)
 
     named, panes, messages = through_enricher(), Panes(load(RcaSettings, {})), count(1)
 
@@ -89,6 +124,12 @@ def measure() -> list[Figure]:
 
     return [
         Figure("throughput", "enricher", _rows_per_second(through_enricher), "rows/s per core"),
+        Figure(
+            "throughput",
+            "enricher, to services",
+            _rows_per_second(through_enricher_to_services),
+            "rows/s per core",
+        ),
         Figure(
             "throughput",
             "exporter",

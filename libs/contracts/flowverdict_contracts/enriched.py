@@ -3,6 +3,9 @@
 The body is one Arrow IPC stream (arrow.apache.org/docs/format/Columnar.html) whose names are
 dictionary-encoded; the headers are those of `interval_header`, with this module's schema and the
 message id of the raw message, so that a raw message enriched twice is stored once.
+
+A flow to a service's address has the address, port and names of the pod that answers, if it is
+known, and the service beside them.
 """
 
 import dataclasses

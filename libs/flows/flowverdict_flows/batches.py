@@ -10,7 +10,7 @@ from flowverdict_contracts.addresses import ENDS, to_text
 from flowverdict_contracts.enriched import ARROW_SCHEMA, NAMES, Names
 from flowverdict_contracts.raw import ROLES
 
-__all__ = ["batch_of"]
+__all__ = ["batch_of", "distinct_addresses"]
 
 _ROLES = pa.array(ROLES, pa.string())
 _NUMBERS = [field.name for field in ARROW_SCHEMA if not pa.types.is_dictionary(field.type)]
@@ -24,7 +24,7 @@ def batch_of(
     `names_of` is called once for each distinct address, given as 16 bytes, and whether it is the
     local end of a flow.
     """
-    codes, addresses = _distinct(records)
+    codes, addresses = distinct_addresses(np.concatenate([records["src"], records["dst"]]))
     local = np.zeros(len(addresses), np.bool_)
     local[codes[: len(records)]] = True
     names = [names_of(*each) for each in zip(addresses, local.tolist(), strict=True)]
@@ -49,13 +49,14 @@ def batch_of(
     )
 
 
-def _distinct(records: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.int32], list[bytes]]:
-    """Each end's index among the distinct addresses, sources first, and those addresses."""
-    both = np.concatenate([records["src"], records["dst"]])
-    if not both.size:
+def distinct_addresses(
+    packed: npt.NDArray[np.void],
+) -> tuple[npt.NDArray[np.int32], list[bytes]]:
+    """The distinct ones of some addresses of 16 bytes, and for each its position among them."""
+    if not packed.size:
         return np.zeros(0, np.int32), []
-    buffer = pa.py_buffer(np.ascontiguousarray(both))
-    encoded = pa.Array.from_buffers(pa.binary(16), both.size, [None, buffer]).dictionary_encode()
+    buffer = pa.py_buffer(np.ascontiguousarray(packed))
+    encoded = pa.Array.from_buffers(pa.binary(16), packed.size, [None, buffer]).dictionary_encode()
     return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
 
 

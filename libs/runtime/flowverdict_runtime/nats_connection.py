@@ -5,10 +5,11 @@ import contextlib
 import logging
 import re
 import ssl
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from flowverdict_runtime.context import Context
@@ -93,12 +94,17 @@ async def _open(settings: NatsSettings, name: str, context: Context) -> Client:
 
 @contextlib.asynccontextmanager
 async def connected(
-    settings: NatsSettings, name: str, context: Context, streams: Collection[str]
+    settings: NatsSettings,
+    name: str,
+    context: Context,
+    streams: Collection[str],
+    hears: Mapping[str, Callable[[Msg], Awaitable[None]]] | None = None,
 ) -> AsyncIterator[JetStreamContext | None]:
     """JetStream, closed on exit; None if the service is stopped before NATS responds.
 
     The `streams` the service reads or writes exist by the time this yields. Waits for NATS
-    indefinitely.
+    indefinitely. `hears` is called, by subject, with each message that is published while this is
+    connected, whoever else gets it from a stream.
 
     Raises:
         SettingsError: if the CA certificate file cannot be read.
@@ -123,6 +129,8 @@ async def connected(
         if created is None:
             yield None
             return
+        for subject, hear in (hears or {}).items():
+            await client.subscribe(subject, cb=hear)
         context.health.ready(PART)
         yield jetstream
     finally:

@@ -1,8 +1,12 @@
 """Gives flows their Kubernetes names: `flows.raw.>` in, `flows.enriched` out.
 
-`server`      the service: a source of names, then one enriched message per raw message.
+`server`      the service: its life.
+`enriching`   raw messages to enriched ones, with all that has to be known for that.
 `directory`   who had an address, and when.
 `pod_networks`  the networks that pods get their addresses from.
+`connections`  which pod answers each connection to a service's address.
+`backends`    the pods behind each service.
+`reports`     until when each node has reported.
 `enrich`      raw records and a directory to an enriched batch.
 `clocks`      dates the intervals of nodes whose clocks are wrong.
 `left_out`    counts the records that cannot be true.

@@ -111,6 +111,7 @@ class Cluster:
         uid, owner = pod.metadata.uid, pod.metadata.controller()
         self._pods.pop(uid, None)
         self._directory.end(uid, time.time_ns())
+        self._directory.backends.put(uid, (), ())
         if owner is not None and owner.uid in self._pods_by_controller:
             self._pods_by_controller[owner.uid].discard(uid)
             if not self._pods_by_controller[owner.uid]:
@@ -138,6 +139,8 @@ class Cluster:
         self._take(own)
         own += [each for each in pod.further_addresses() if self._is_free(each, names)]
         self._directory.put(meta.uid, names, own, pod.started_ns(), time.time_ns())
+        behind = ((meta.namespace, each) for each in services.values())
+        self._directory.backends.put(meta.uid, behind, own)
 
     def _is_free(self, address: bytes, names: Names) -> bool:
         """Whether nothing but this pod has the address, as far as is known."""

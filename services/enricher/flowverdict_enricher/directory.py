@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 from flowverdict_contracts import addresses
 from flowverdict_contracts.enriched import Names
+from flowverdict_enricher.backends import Backends
 from flowverdict_enricher.pod_networks import PodNetworks
 
 __all__ = ["ALWAYS", "Directory", "unowned"]
@@ -59,10 +60,16 @@ def _likely(tenure: _Tenure, end_ns: int) -> Names:
 
 
 class Directory:
-    """Addresses and their owners over time. One thread may change it while others read."""
+    """Addresses and their owners over time. One thread may change it while others read.
+
+    Attributes:
+        pod_networks: the networks that pods get their addresses from.
+        backends: the pods behind each service.
+    """
 
     def __init__(self) -> None:
         self.pod_networks = PodNetworks()
+        self.backends = Backends()
         self._tenures: dict[bytes, tuple[_Tenure, ...]] = {}
         self._addresses: dict[str, frozenset[bytes]] = {}
         self._changes = threading.Lock()
@@ -140,6 +147,13 @@ class Directory:
         if found is None and not used_on and address in self.pod_networks:
             return Names("unknown", name_confidence="none", condition="gone")
         return found or unowned(address)
+
+    def service_at(self, address: bytes) -> tuple[str, str] | None:
+        """Namespace and name of the service that has `address`, if one does."""
+        tenures = self._tenures.get(address, ())
+        names = tenures[-1].names if tenures else None
+        is_service = names is not None and names.kind == "service"
+        return (names.namespace, names.service) if names is not None and is_service else None
 
     def _twins(self, address: bytes, end_ns: int) -> list[_Tenure]:
         """The latest tenure of each pod that has the address, if they are on several nodes.

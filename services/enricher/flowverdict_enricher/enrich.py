@@ -1,6 +1,7 @@
 """Raw records and a directory to an enriched batch."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +16,16 @@ __all__ = ["enrich"]
 
 
 def enrich(
-    records: npt.NDArray[np.void], directory: Directory, start_ns: int, end_ns: int, node: str
+    records: npt.NDArray[np.void],
+    directory: Directory,
+    start_ns: int,
+    end_ns: int,
+    node: str,
+    services: Mapping[str, Mapping[int, str]] | None = None,
 ) -> tuple[pa.RecordBatch, Counter[str]]:
     """A node's `records` (dtype `raw_records.RECORD`) with the names of their interval.
+
+    `services` has, for each end, the services through which rows were sent to a pod.
 
     Returns the batch (`enriched.ARROW_SCHEMA`, rows in the order of `records`) and the number of
     ends of each kind.
@@ -27,8 +35,24 @@ def enrich(
         return directory.at(address, start_ns, end_ns, node if is_local else "")
 
     batch = batch_of(records, names_of)
+    for end, through in (services or {}).items():
+        batch = _through(batch, f"{end}_service", through)
     kinds: Counter[str] = Counter()
     for end in ENDS:
         for count in batch.column(f"{end}_kind").value_counts().to_pylist():
             kinds[count["values"]] += count["counts"]
     return batch, kinds
+
+
+def _through(batch: pa.RecordBatch, column: str, services: Mapping[int, str]) -> pa.RecordBatch:
+    """The batch with these services in some of its rows."""
+    if not services:
+        return batch
+    at = batch.schema.get_field_index(column)
+    values = batch.column(at).dictionary.to_pylist()
+    position = {name: number for number, name in enumerate(values)}
+    indices = batch.column(at).indices.to_numpy().copy()
+    for row, name in services.items():
+        indices[row] = position.setdefault(name, len(position))
+    replaced = pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(position, pa.string()))
+    return batch.set_column(at, batch.schema.field(at), replaced)

@@ -5,7 +5,8 @@ JSON, for example:
     {"nodes": [{"name": "worker0", "addresses": ["10.0.0.10"], "zone": "a"}],
      "pods": [{"namespace": "default", "name": "pod-a", "addresses": ["10.244.0.2"],
                "node": "worker0", "workload": "web", "workload_kind": "Deployment"}],
-     "services": [{"namespace": "default", "name": "web", "addresses": ["10.96.0.7"]}]}
+     "services": [{"namespace": "default", "name": "web", "addresses": ["10.96.0.7"],
+                   "pods": ["pod-a"]}]}
 """
 
 import asyncio
@@ -43,11 +44,12 @@ class InventoryPod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InventoryService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A service and its cluster IPs."""
+    """A service, its cluster IPs, and the pods behind it."""
 
     namespace: str
     name: str
     addresses: tuple[str, ...]
+    pods: tuple[str, ...] = ()
 
 
 class Inventory(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -82,6 +84,10 @@ def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int
     """Update the directory from `inventory`; anything new is dated `since_ns`."""
     zones = {node.name: node.zone for node in inventory.nodes}
     wanted: dict[str, tuple[Names, tuple[str, ...]]] = {}
+    behind: dict[tuple[str, str], list[str]] = {}
+    for service in inventory.services:
+        for name in service.pods:
+            behind.setdefault((service.namespace, name), []).append(service.name)
     for node in inventory.nodes:
         wanted[f"node/{node.name}"] = (
             Names("node", node=node.name, zone=node.zone),
@@ -97,6 +103,7 @@ def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int
                 workload_kind=pod.workload_kind,
                 node=pod.node,
                 zone=zones.get(pod.node, ""),
+                service=min(behind.get((pod.namespace, pod.name), ()), default=""),
             ),
             pod.addresses,
         )
@@ -107,7 +114,10 @@ def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int
         )
     directory.keep_only(wanted, now_ns)
     for owner, (names, addresses) in wanted.items():
-        directory.put(owner, names, map(to_bytes, addresses), since_ns, now_ns)
+        own = [*map(to_bytes, addresses)]
+        directory.put(owner, names, own, since_ns, now_ns)
+        services = behind.get((names.namespace, names.pod), [])
+        directory.backends.put(owner, ((names.namespace, each) for each in services), own)
 
 
 async def follow(path: Path, directory: Directory, context: Context) -> None:

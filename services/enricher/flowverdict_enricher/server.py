@@ -4,32 +4,25 @@ import asyncio
 import time
 from pathlib import Path
 
-from nats.aio.msg import Msg
-from nats.js import JetStreamContext
-from prometheus_client import Counter, Gauge
+from prometheus_client import Gauge
 
-from flowverdict_contracts import MalformedMessage, enriched, raw_records
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_ENRICHED
+from flowverdict_contracts.subjects import (
+    FLOWS_ENRICHED,
+    FLOWS_RAW,
+    SUBJECT_RAW_ALL,
+)
 from flowverdict_enricher import containers, inventory, kubernetes
-from flowverdict_enricher.clocks import Clocks
 from flowverdict_enricher.directory import Directory
-from flowverdict_enricher.enrich import enrich
-from flowverdict_enricher.left_out import LeftOut
+from flowverdict_enricher.enriching import Enriching
 from flowverdict_enricher.settings import EnricherSettings
-from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
 from flowverdict_runtime.settings import SettingsError
-from flowverdict_runtime.streams import publish_until_stored
 
 __all__ = ["SERVICE"]
 
-_ROWS = Counter("flowverdict_enricher_rows_total", "Flow rows enriched.")
-_ENDS = Counter(
-    "flowverdict_enricher_ends_total", "Flow endpoints by the kind they were resolved to.", ["kind"]
-)
 _OWNERS = Gauge("flowverdict_enricher_names", "Pods, nodes and services that have an address.")
 _FORGET_SECONDS = 60
 
@@ -62,42 +55,22 @@ async def run(settings: EnricherSettings, context: Context) -> None:
     _OWNERS.set_function(lambda: len(directory))
     names = _follow_names(settings, directory, context)
     forgetting = asyncio.create_task(_forget(directory))
+    enriching = Enriching(context, directory)
     try:
         streams = (FLOWS_RAW, FLOWS_ENRICHED)
-        async with connected(settings, "enricher", context, streams) as jetstream:
+        hears = {SUBJECT_RAW_ALL: enriching.hear}
+        async with connected(settings, "enricher", context, streams, hears) as jetstream:
             # A flow enriched before the names are known would stay unknown.
             while "names" in context.health.reasons() and not context.stopping.is_set():
                 if names.done():
                     names.result()
                 await context.pause(0.1)
             if jetstream is not None:
-                await _enrich_all(jetstream, context, directory)
+                await enriching.all_of(jetstream)
     finally:
         forgetting.cancel()
         context.stopping.set()
         await names
-
-
-async def _enrich_all(jetstream: JetStreamContext, context: Context, directory: Directory) -> None:
-    left_out, clocks = LeftOut(), Clocks()
-
-    async def handle(message: Msg) -> bool:
-        header, records, impossible = raw_records.read(message.headers, message.data)
-        if message.subject != f"flows.raw.{header.node}":
-            raise MalformedMessage(f"a message from node {header.node} on {message.subject}")
-        header = clocks.dated(header, message)
-        batch, kinds = enrich(records, directory, header.start_ns, header.end_ns, header.node)
-        headers = header.encode(enriched.SCHEMA)
-        body = enriched.encode(batch)
-        if not await publish_until_stored(jetstream, context, SUBJECT_ENRICHED, body, headers):
-            return False
-        _ROWS.inc(len(records))
-        left_out.add(header.node, impossible)
-        for kind, count in kinds.items():
-            _ENDS.labels(kind).inc(count)
-        return True
-
-    await consume_each(jetstream, context, FLOWS_RAW, "enricher", handle)
 
 
 async def check(settings: EnricherSettings) -> int:

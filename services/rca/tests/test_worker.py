@@ -1,21 +1,18 @@
 """The RCA worker as a process: enriched messages in, verdicts out, whatever happens to it."""
 
-import asyncio
 import contextlib
-import json
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from datetime import datetime
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 
-from conftest import NatsServer, enriched_batch, eventually, flow_row, header
+from conftest import NatsServer, enriched_batch, eventually, flow_row, header, until_ready
 from flowverdict_contracts import enriched
 from flowverdict_contracts.subjects import RCA_VERDICTS, SUBJECT_ENRICHED
 from flowverdict_contracts.verdicts import Verdict, decode
@@ -214,14 +211,7 @@ async def test_a_worker_that_had_to_wait_for_nats_is_ready_in_the_end(
     try:
         await eventually(lambda: "waiting" in worker.log.read_text())
         nats_server.start()
-        address = json.loads(worker.log.read_text().splitlines()[0])["listen"]
-
-        def is_ready() -> bool:
-            with contextlib.suppress(OSError), urlopen(f"http://{address}/readyz") as answer:
-                return bool(answer.status == 200)
-            return False
-
-        await eventually(lambda: asyncio.to_thread(is_ready))
+        await until_ready(worker.log)
     finally:
         stop_process(worker.process)
 

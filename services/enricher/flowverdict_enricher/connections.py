@@ -1,0 +1,189 @@
+"""Which pod answers each connection to a service's address.
+
+A service's address belongs to nobody: the client's node sends what goes there to one of the pods
+behind it. The client's end of a connection shows the service's address, the server's end the pod's,
+and both show the client's address and port. So what the server's node reports tells who answers,
+in every mode of kube-proxy and whatever replaces it, unless the client's address is translated,
+too. Then, and as long as nobody has answered, the service's address stays as it is.
+
+Every enricher reads what every node reports, though it enriches only its share: so all of them
+know the same.
+"""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowverdict_contracts.addresses import ENDS
+from flowverdict_contracts.interval_header import TOLERATED_SECONDS, IntervalHeader
+from flowverdict_contracts.raw import ROLES
+from flowverdict_enricher.directory import Directory
+from flowverdict_enricher.objects import Service
+from flowverdict_flows.batches import distinct_addresses
+
+__all__ = ["Connections", "Resolved"]
+
+Records = npt.NDArray[np.void]
+Rows = npt.NDArray[np.intp]
+
+_SERVER = ROLES.index("server")
+_END = np.dtype([("address", "V16"), ("port", "<u2")])
+_ANSWER = np.dtype([("address", "V16"), ("port", "<u2"), ("seen_ns", "<i8")])
+_MOST_ANSWERS = 4
+
+_MOST = 100_000
+"""Connections in each half of what is remembered: together about 50 MB."""
+_HALF_SECONDS = 300.0
+
+_TOLERATED_NS = TOLERATED_SECONDS * 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """Records in which pods stand in the place of their services' addresses.
+
+    Attributes:
+        records: the same flows, in the same order.
+        services: for each end ("src", "dst"), the rows in which a pod does, and the names of the
+            services, which are in the pods' namespaces.
+        unknown: how many rows still have a service's address at one end.
+        missing: whether a node that has not reported yet may tell more.
+    """
+
+    records: Records
+    services: dict[str, dict[int, str]]
+    unknown: int
+    missing: bool
+
+
+class Connections:
+    """Who answers connections, as learnt from the servers' ends of them."""
+
+    def __init__(self, directory: Directory) -> None:
+        self._directory = directory
+        # By the client's end, who answered: `_ANSWER`s, the latest first. Now and then the younger
+        # half becomes the older one, which is forgotten.
+        self._young: dict[bytes, bytes] = {}
+        self._old: dict[bytes, bytes] = {}
+        self._young_since = time.monotonic()
+
+    def learn(self, header: IntervalHeader, records: Records) -> None:
+        """Learn from what a node reports."""
+        now = time.monotonic()
+        if len(self._young) >= _MOST or now - self._young_since > _HALF_SECONDS:
+            self._old, self._young, self._young_since = self._young, {}, now
+        self._learn_calls(records, header.start_ns - _TOLERATED_NS)
+        self._learn_answers(records, header.end_ns)
+
+    def resolve(self, header: IntervalHeader, records: Records) -> Resolved:
+        """A node's records with the pods that answer in the place of their services."""
+        unknown, missing, resolved = 0, False, records
+        services: dict[str, dict[int, str]] = {end: {} for end in ENDS}
+        opened_ns = header.start_ns - _TOLERATED_NS
+        for end, other in (ENDS, ENDS[::-1]):
+            answers: list[bytes] = []
+            for row, service, client, opened in self._calls(records, end, other):
+                answer = self._answer(client, service, opened_ns if opened else 0)
+                if answer is not None:
+                    services[end][row] = service[1]
+                    answers.append(answer)
+                    continue
+                unknown += 1
+                if records["segments_received"][row]:
+                    missing = missing or self._directory.backends.has_pods(service)
+            if answers:
+                resolved = resolved.copy() if resolved is records else resolved
+                rows, found = list(services[end]), np.frombuffer(b"".join(answers), _ANSWER)
+                resolved[end][rows] = found["address"]
+                resolved[f"{end}_port"][rows] = found["port"]
+        return Resolved(resolved, services, unknown, missing)
+
+    def _answer(self, client: bytes, service: Service, since_ns: int) -> bytes | None:
+        """The latest answer of a pod behind the service."""
+        for each in _split(self._known(client)):
+            behind = self._directory.backends.services_at(each[:16])
+            if service in behind and (not since_ns or _seen_ns(each) > since_ns):
+                return each
+        return None
+
+    def _learn_answers(self, records: Records, end_ns: int) -> None:
+        rows = np.flatnonzero(records["role"] == _SERVER)
+        codes, addresses = distinct_addresses(records["src"][rows])
+        behind = [bool(self._directory.backends.services_at(each)) for each in addresses]
+        rows = rows[np.array(behind, np.bool_)[codes]]
+        answers = np.empty(len(rows), _ANSWER)
+        answers["address"], answers["port"] = records["src"][rows], records["src_port"][rows]
+        answers["seen_ns"] = end_ns
+        for client, answer in zip(_ends(records, rows, "dst"), _packed(answers), strict=True):
+            known = self._known(client)
+            if len(known) <= len(answer) and known.startswith(answer[: _END.itemsize]):
+                self._young[client] = answer
+                continue
+            others = [
+                each for each in _split(known) if not each.startswith(answer[: _END.itemsize])
+            ]
+            self._young[client] = b"".join([answer, *others[: _MOST_ANSWERS - 1]])
+
+    def _learn_calls(self, records: Records, before_ns: int) -> None:
+        """Who answers what still goes on is remembered; who answered earlier connections, with the
+        ports of those opened now, is forgotten.
+        """
+        for _, _, client, opened in self._calls(records, *ENDS[::-1]):
+            if opened:
+                known = self._known(client)
+                later = (each for each in _split(known) if _seen_ns(each) > before_ns)
+                if known:
+                    self._young[client] = b"".join(later)
+            elif client in self._old and client not in self._young:
+                self._young[client] = self._old[client]
+
+    def _known(self, client: bytes) -> bytes:
+        known = self._young.get(client)
+        return self._old.get(client, b"") if known is None else known
+
+    def _calls(
+        self, records: Records, end: str, other: str
+    ) -> Iterable[tuple[int, Service, bytes, int]]:
+        """The rows with a service's address at one end: which row and service, the client's address
+        and port at the other end, and how many connections were opened.
+        """
+        codes, addresses = distinct_addresses(records[end])
+        services = {
+            code: service
+            for code, address in enumerate(addresses)
+            if (service := self._directory.service_at(address)) is not None
+        }
+        if not services:
+            return ()
+        is_service = np.zeros(len(addresses), np.bool_)
+        is_service[list(services)] = True
+        rows = np.flatnonzero(is_service[codes])
+        called = [services[code] for code in codes[rows].tolist()]
+        opened = records["opens"][rows].tolist()
+        return zip(rows.tolist(), called, _ends(records, rows, other), opened, strict=True)
+
+
+def _ends(records: Records, rows: Rows, end: str) -> list[bytes]:
+    """Address and port at one end of the rows."""
+    found = np.empty(len(rows), _END)
+    found["address"], found["port"] = records[end][rows], records[f"{end}_port"][rows]
+    return _packed(found)
+
+
+def _packed(values: Records) -> list[bytes]:
+    packed: list[bytes] = values.view(f"V{values.itemsize}").tolist()
+    return packed
+
+
+def _split(answers: bytes) -> Sequence[bytes]:
+    size = _ANSWER.itemsize
+    if len(answers) == size:
+        return (answers,)
+    return [answers[at : at + size] for at in range(0, len(answers), size)]
+
+
+def _seen_ns(answer: bytes) -> int:
+    return int.from_bytes(answer[_END.itemsize :], "little")

@@ -1,0 +1,106 @@
+"""Raw messages to enriched ones, with all that has to be known for that."""
+
+import contextlib
+
+import numpy as np
+import numpy.typing as npt
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from prometheus_client import Counter
+
+from flowverdict_contracts import MalformedMessage, enriched, raw_records
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.subjects import FLOWS_RAW, SUBJECT_ENRICHED
+from flowverdict_enricher.clocks import Clocks
+from flowverdict_enricher.connections import Connections
+from flowverdict_enricher.directory import Directory
+from flowverdict_enricher.enrich import enrich
+from flowverdict_enricher.left_out import LeftOut
+from flowverdict_enricher.reports import Reports
+from flowverdict_runtime.consumer import consume_each
+from flowverdict_runtime.context import Context
+from flowverdict_runtime.retry import retry
+from flowverdict_runtime.streams import publish_until_stored
+
+__all__ = ["Enriching"]
+
+_ROWS = Counter("flowverdict_enricher_rows_total", "Flow rows enriched.")
+_ENDS = Counter(
+    "flowverdict_enricher_ends_total", "Flow endpoints by the kind they were resolved to.", ["kind"]
+)
+_SERVICE_ROWS = Counter(
+    "flowverdict_enricher_service_rows_total",
+    "Flow rows with a service's address, by whether it is known which pod answered.",
+    ["backend"],
+)
+
+_OTHERS_SECONDS = 1.5
+"""How long to wait for what other nodes report about the same time."""
+
+
+class Enriching:
+    """Enriches the messages that this enricher gets, and learns from all of them."""
+
+    def __init__(self, context: Context, directory: Directory) -> None:
+        self._context = context
+        self._directory = directory
+        self._connections = Connections(directory)
+        self._reports = Reports()
+        self._clocks = Clocks()
+        self._left_out = LeftOut()
+
+    async def all_of(self, jetstream: JetStreamContext) -> None:
+        """Enrich every message until the service stops."""
+        stream = await retry(self._context, "streams", lambda: jetstream.stream_info(FLOWS_RAW))
+        if stream is None:
+            return
+        heard_after = stream.state.last_seq
+
+        async def handle(message: Msg) -> bool:
+            return await self._enrich(jetstream, message, heard_after)
+
+        await consume_each(jetstream, self._context, FLOWS_RAW, "enricher", handle)
+
+    async def hear(self, message: Msg) -> None:
+        """Learn from what a node has just published, whichever enricher will enrich it."""
+        with contextlib.suppress(MalformedMessage):  # counted by whoever enriches it
+            header, records, _ = _read(message)
+            self._connections.learn(header, records)
+            await self._reports.add(header)
+
+    async def _enrich(self, jetstream: JetStreamContext, message: Msg, heard_after: int) -> bool:
+        header, records, impossible = _read(message)
+        if message.metadata.sequence.stream <= heard_after:
+            self._connections.learn(header, records)
+        resolved = self._connections.resolve(header, records)
+        if resolved.missing:
+            await self._reports.complete(header.end_ns, _OTHERS_SECONDS)
+            resolved = self._connections.resolve(header, records)
+        header = self._clocks.dated(header, message)
+        batch, kinds = enrich(
+            resolved.records, self._directory, header.start_ns, header.end_ns, header.node,
+            resolved.services,
+        )  # fmt: skip
+        headers = header.encode(enriched.SCHEMA)
+        body = enriched.encode(batch)
+        if not await publish_until_stored(
+            jetstream, self._context, SUBJECT_ENRICHED, body, headers
+        ):
+            return False
+        _ROWS.inc(batch.num_rows)
+        _SERVICE_ROWS.labels("known").inc(sum(map(len, resolved.services.values())))
+        _SERVICE_ROWS.labels("unknown").inc(resolved.unknown)
+        self._left_out.add(header.node, impossible)
+        for kind, count in kinds.items():
+            _ENDS.labels(kind).inc(count)
+        return True
+
+
+def _read(
+    message: Msg,
+) -> tuple[IntervalHeader, npt.NDArray[np.void], dict[str, int]]:
+    """As `raw_records.read`, of a message on the subject of its node."""
+    read = raw_records.read(message.headers, message.data)
+    if message.subject != f"flows.raw.{read[0].node}":
+        raise MalformedMessage(f"a message from node {read[0].node} on {message.subject}")
+    return read
