@@ -43,6 +43,22 @@ Rules and dashboards read it from the metric `flowverdict_fail_ratio`, reports f
 `flowverdict-tail` from the key `fail_ratio` in the NATS bucket `rca_state`."""
 
 
+BOTH_ENDS = """
+### Both ends
+
+Each end of a connection counts what it sent and what it received, so the difference is what was
+lost, in segments. What a node's kernel dropped is counted, too; the rest was lost on the way:
+
+```promql
+sum(increase(tcp_segments_sent_total{src_pod="pod-a", dst_pod="pod-b"}[5m]))
+  - sum(increase(tcp_segments_received_total{src_pod="pod-b", dst_pod="pod-a"}[5m]))
+  - sum(increase(tcp_dropped_packets_total{src_pod="pod-a", dst_pod="pod-b"}[5m]))
+```
+
+A verdict's `failing_flows` have the same. Where only one end is seen, as with the Internet, there
+is nothing to compare."""
+
+
 def table(*head: str) -> list[str]:
     """The first lines of a Markdown table."""
     return ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
@@ -162,7 +178,7 @@ def main() -> None:
         return
     labels = ", ".join(f"`{label}`" for label in PAIR_LABELS)
     print(INTRODUCTION.format(labels=labels, measurement=MEASUREMENT))
-    print("\n".join([*pair_metrics(), *ratios(), *own_metrics()]))
+    print("\n".join([*pair_metrics(), *ratios(), BOTH_ENDS, *own_metrics()]))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,13 @@ SIGNALS = (
         meaning="TCP segments sent, retransmissions and pure ACKs included.",
     ),
     Signal(
+        field="segments_received",
+        metric="tcp_segments_received",
+        unit="segments",
+        meaning="TCP segments received, pure ACKs included: what the peer sent, but for what was "
+        "lost.",
+    ),
+    Signal(
         field="data_segments_sent",
         metric="tcp_data_segments_sent",
         unit="segments",

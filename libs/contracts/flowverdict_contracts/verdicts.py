@@ -35,7 +35,7 @@ __all__ = [
     "json_schema",
 ]
 
-SCHEMA = "rca.verdicts/4"
+SCHEMA = "rca.verdicts/5"
 
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
 EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
@@ -178,6 +178,11 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
         connect_retransmission_ratio: `(retransmitted_syns + retransmitted_synacks) / (opens +
             failed_opens)`; null if no attempt ended.
         rtt_us: smoothed RTT in microseconds, 0 if unknown.
+        segments_sent: by `src` in the whole window, retransmissions and pure ACKs included.
+        segments_arrived: how many of them `dst` counted; null if its end is not seen. The two ends
+            are not read at the same moment.
+        dropped_by_node: packets that `src` sent and a node's kernel dropped, by node. What did not
+            arrive and no kernel dropped was lost on the way between them.
     """
 
     src: str
@@ -194,6 +199,9 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     timed_out_opens: Count
     unreachable_opens: Count
     rtt_us: Count
+    segments_sent: Count
+    segments_arrived: Count | None
+    dropped_by_node: dict[str, Count] = {}
 
 
 class HalfOpen(_Record, frozen=True, kw_only=True):
@@ -251,7 +259,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
         half_open: endpoints with connection requests that never completed, worst first.
     """
 
-    schema: Literal["rca.verdicts/4"] = "rca.verdicts/4"
+    schema: Literal["rca.verdicts/5"] = "rca.verdicts/5"
     id: str
     incident_id: str
     status: VerdictStatus

@@ -84,6 +84,9 @@ VERDICT = Verdict(
             timed_out_opens=0,
             unreachable_opens=0,
             rtt_us=300,
+            segments_sent=150,
+            segments_arrived=130,
+            dropped_by_node={"worker0": 20},
         ),
     ),
     fail_ratio=0.05,
@@ -119,7 +122,7 @@ def test_what_is_no_verdict_is_malformed(body: bytes) -> None:
 
 
 def test_a_verdict_of_a_newer_version_is_malformed() -> None:
-    newer = encode(VERDICT).replace(b"rca.verdicts/4", b"rca.verdicts/5")
+    newer = encode(VERDICT).replace(b"rca.verdicts/5", b"rca.verdicts/6")
     with pytest.raises(MalformedMessage):
         decode(newer)
 

@@ -129,6 +129,31 @@ async def test_spurious_retransmissions_and_reordering_are_those_of_tcp_info(
             )
 
 
+async def test_what_one_end_sent_and_the_other_did_not_receive_is_what_was_dropped(
+    connection: Connection, collector: Collector
+) -> None:
+    network = connection.network
+    fault = parse_fault("pod-loss", "pod-b", 10, network.cluster)
+    connection.exchange(5)
+    fault.inject(network)
+    connection.exchange(40)
+    fault.remove(network)
+    connection.exchange(5)
+
+    def lost_and_dropped(sender: str, receiver: str) -> tuple[int, int]:
+        port = "dst_port" if receiver == "server" else "src_port"
+        sent = collector.total(PORT, sender, "segments_sent")
+        dropped = (r["drops_netfilter"] for r in collector.of_port(PORT) if r[port] == PORT)
+        received = collector.total(PORT, receiver, "segments_received")
+        return sent - received, sum(map(int, dropped))
+
+    def agree() -> bool:
+        both_ways = lost_and_dropped("client", "server"), lost_and_dropped("server", "client")
+        return all(lost == dropped > 0 for lost, dropped in both_ways)
+
+    await eventually(agree)
+
+
 async def test_the_shortest_round_trip_and_the_path_mtu_are_those_of_tcp_info(
     connection: Connection, collector: Collector
 ) -> None:

@@ -54,12 +54,14 @@ class Decisions:
     def pairs(self, positions: Numbers) -> Iterator[Pair]:
         """The pairs at `positions`, as objects."""
         window = self.window
-        for at in positions.tolist():
+        passages = window.passages(positions)
+        for at, passage in zip(positions.tolist(), passages, strict=True):
             yield Pair(
                 window.endpoints[window.src[at]],
                 window.endpoints[window.dst[at]],
                 dict(zip(COUNTS, self.evidence[at].tolist(), strict=True)),
                 int(window.rtt_us[at]),
+                passage,
             )
 
 

@@ -25,6 +25,7 @@ from flowverdict_rca.decisions import Decisions, PairStatus, cannot_connect, dec
 from flowverdict_rca.failures import behind_failures
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
 from flowverdict_rca.mining import Transactions, failure_rules
+from flowverdict_rca.passage import whole
 from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Pair, Window
@@ -95,14 +96,17 @@ def verdict(
         undecided=len(decisions.positions(PairStatus.UNDECIDED)),
     )
     pairs = list(decisions.pairs(explained))
+    passage = whole(each.passage for each in pairs)
     if status == "resolved":
         text = summary.resolved(causes)
     elif causes and judgement.basis == "losses":
-        text = summary.loses(causes[0], decisions.evidence[explained], judgement.usual)
+        text = summary.loses(causes[0], decisions.evidence[explained], passage, judgement.usual)
     elif causes and judgement.basis == "latency":
         text = summary.slow(causes[0], window.rtt_us[explained], judgement.usual)
     elif causes:
-        text = summary.blamed(causes[0], decisions.evidence[explained], flows, judgement.settings)
+        text = summary.blamed(
+            causes[0], decisions.evidence[explained], passage, flows, judgement.settings
+        )
     else:
         text = summary.undetermined(flows)
     return Verdict(
@@ -194,7 +198,7 @@ def _rounded(ratio: Ratio, pair: Pair) -> float | None:
 
 
 def _failing_flow(pair: Pair) -> FailingFlow:
-    shown = FailingFlow.__struct_fields__
+    shown = set(FailingFlow.__struct_fields__) - {"segments_sent"}
     counts = {name: count for name, count in pair.counts.items() if name in shown}
     return FailingFlow(
         src=str(pair.src),
@@ -202,5 +206,8 @@ def _failing_flow(pair: Pair) -> FailingFlow:
         retransmission_ratio=_rounded(RETRANSMISSION_RATIO, pair),
         connect_retransmission_ratio=_rounded(CONNECT_RETRANSMISSION_RATIO, pair),
         rtt_us=pair.rtt_us,
+        segments_sent=pair.passage.sent,
+        segments_arrived=pair.passage.arrived,
+        dropped_by_node=dict(pair.passage.dropped),
         **counts,
     )

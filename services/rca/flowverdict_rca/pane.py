@@ -1,5 +1,6 @@
 """The counts of one pane."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -8,7 +9,7 @@ import numpy as np
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_flows.endpoint import Endpoint, Sighting
 from flowverdict_flows.pairs import Numbers, PairSums
-from flowverdict_rca.window import COUNTS
+from flowverdict_rca.window import COUNTS, DROPS, total
 
 __all__ = ["Pane"]
 
@@ -26,6 +27,7 @@ class Pane:
             any was reported at any time.
         nodes: those whose collectors reported.
         nodes_late: those whose clocks are behind.
+        dropped: packets dropped by kernels, by pair number and node.
         caught_up: nodes that were heard again after a gap, with the gap's start.
         lost_flow_updates, lost_sockets: as in an interval's header, summed.
     """
@@ -38,6 +40,7 @@ class Pane:
     unsettled: dict[Endpoint, str] = field(default_factory=dict)
     nodes: set[str] = field(default_factory=set)
     nodes_late: set[str] = field(default_factory=set)
+    dropped: dict[int, Counter[str]] = field(default_factory=dict)
     caught_up: dict[str, int] = field(default_factory=dict)
     lost_flow_updates: int = 0
     lost_sockets: int = 0
@@ -60,6 +63,10 @@ class Pane:
         self.lost_sockets += header.lost_sockets
         self.sums.add(numbers, counts)
         self.numbers = np.union1d(self.numbers, numbers)
+        dropped = total(counts, *DROPS)
+        for at in np.flatnonzero(dropped).tolist():
+            by_node = self.dropped.setdefault(int(numbers[at]), Counter())
+            by_node[header.node] += int(dropped[at])
         for each in seen:
             self.addresses.setdefault(each.endpoint, set()).add(each.address)
             self.conditions[each.endpoint] = each.condition

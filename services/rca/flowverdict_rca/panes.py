@@ -6,6 +6,7 @@ three windows that follow on each other; long windows do not overlap.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -260,6 +261,10 @@ class Panes:
         counts = np.stack([pane.counts(numbers) for pane in panes])
         rtt_us, samples = counts[:, :, -2:].sum(axis=0).T
         endpoints, src, dst = self._pairs.ends(numbers)
+        dropped: dict[int, Counter[str]] = {}
+        for pane in panes:
+            for number, by_node in pane.dropped.items():
+                dropped.setdefault(int(np.searchsorted(numbers, number)), Counter()).update(by_node)
         reporting = set().union(*(pane.nodes for pane in panes))
         known = set(self._nodes.heard(end_ns))
         return Window(
@@ -284,6 +289,7 @@ class Panes:
                 rows_late=self._rows_late,
             ),
             facts=facts,
+            dropped=dropped,
         )
 
     def _facts(self, panes: Sequence[Pane], end_ns: int) -> Facts:

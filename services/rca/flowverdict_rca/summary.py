@@ -8,6 +8,7 @@ from flowverdict_contracts.verdicts import Cause, FlowCounts
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import retransmits
+from flowverdict_rca.passage import Passage
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS
 
@@ -52,13 +53,20 @@ _CHECK_SLOW = {
     "external": "It is outside the cluster: check the egress path and the remote side.",
     "unknown": "Nothing in the cluster has this address: find out what does.",
 }
+_LEAST_LOST, _SHOWN_SHARE, _SHOWN_PART = 10, 0.002, 0.1
+"""Fewer segments, a smaller share of those sent, or of those lost, are not worth a sentence: the
+two ends are not read at the same moment."""
+
 _DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "", "unknown": ""}
 
 
-def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSettings) -> str:
-    """What is to blame, on what evidence, and what to check.
+def blamed(
+    cause: Cause, evidence: Numbers, passage: Passage, flows: FlowCounts, settings: RcaSettings
+) -> str:
+    """What is to blame, on what evidence, where segments are lost, and what to check.
 
-    `evidence` has a row of `COUNTS` for each failing pair that the cause explains.
+    `evidence` has a row of `COUNTS` for each failing pair that the cause explains; `passage` is
+    what became of the segments of all of them.
     """
     sums = evidence.sum(axis=0, keepdims=True)
     counts = dict(zip(COUNTS, sums[0].tolist(), strict=True))
@@ -71,6 +79,7 @@ def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSett
         f"{_placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
+    parts += _lost(passage) if loses_data else []
     parts += _alternatives(cause)
     if cause.direction == "unknown":
         parts.append("Which way it fails is unknown: no collector is heard that counts the other.")
@@ -78,11 +87,12 @@ def blamed(cause: Cause, evidence: Numbers, flows: FlowCounts, settings: RcaSett
     return " ".join(parts)
 
 
-def loses(cause: Cause, evidence: Numbers, usual_ratio: float) -> str:
+def loses(cause: Cause, evidence: Numbers, passage: Passage, usual_ratio: float) -> str:
     """What loses more than usual, though not enough to make its flows fail.
 
-    `evidence` has a row of `COUNTS` for each pair that shows it; `usual_ratio` is that of the flows
-    that the cause has nothing to do with.
+    `evidence` has a row of `COUNTS` for each pair that shows it, `passage` is what became of the
+    segments of all of them; `usual_ratio` is that of the flows that the cause has nothing to do
+    with.
     """
     counts = dict(zip(COUNTS, evidence.sum(axis=0).tolist(), strict=True))
     count = len(evidence)
@@ -93,6 +103,7 @@ def loses(cause: Cause, evidence: Numbers, usual_ratio: float) -> str:
         f"{percent(RETRANSMISSION_RATIO.of(counts) or 0.0)} of the data segments of {count} {those}"
         f"{_DIRECTION[cause.direction]} are retransmitted, against {usual} elsewhere."
     ]
+    parts += _lost(passage)
     parts += _alternatives(cause)
     parts.append(_CHECK_LOSS[cause.kind])
     return " ".join(parts)
@@ -128,6 +139,21 @@ def _alternatives(cause: Cause) -> list[str]:
     if not cause.alternatives:
         return []
     return [f"The evidence fits {', '.join(map(str, cause.alternatives))} equally well."]
+
+
+def _lost(passage: Passage) -> list[str]:
+    """Where what did not arrive was lost."""
+    if passage.arrived is None:
+        return ["One end is not seen, so it is unknown where they are lost."]
+    if passage.lost < max(_LEAST_LOST, _SHOWN_SHARE * passage.sent):
+        return []
+    places = [
+        (count, f"{count} were dropped by the kernel of node {node}")
+        for node, count in sorted(passage.dropped.items())
+    ]
+    places.append((passage.lost_on_the_way, f"{passage.lost_on_the_way} were lost on the way"))
+    shown = [words for count, words in places if count >= _SHOWN_PART * passage.lost]
+    return [f"Of {passage.sent} segments, {passage.lost} did not arrive: {' and '.join(shown)}."]
 
 
 def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:

@@ -1,7 +1,7 @@
 """A window as a table: the counts of every pair in each of its panes."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -9,10 +9,13 @@ from flowverdict_contracts.verdicts import Coverage
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.facts import Facts
+from flowverdict_rca.passage import Passage
 
-__all__ = ["COUNTS", "Pair", "Window", "lost_segments", "total"]
+__all__ = ["COUNTS", "DROPS", "Pair", "Window", "lost_segments", "total"]
 
 COUNTS = (
+    "segments_sent",
+    "segments_received",
     "data_segments_sent",
     "bytes_acked",
     "retransmitted_data_segments",
@@ -34,6 +37,11 @@ COUNTS = (
 )
 """What is counted for a pair: fields of an enriched row, the columns of a window's tables."""
 
+DROPS = tuple(name for name in COUNTS if name.startswith("drops_"))
+"""Those of packets that a node's kernel dropped, by its reason."""
+
+_HALF = 32
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -47,6 +55,7 @@ class Window:
         rtt_us: for each pair its smoothed RTT, the mean over the intervals with a sample; 0 if
             there is none.
         rtt_samples: for each pair, how many intervals had one.
+        dropped: for some pairs, by position, the packets that nodes' kernels dropped, by node.
         addresses: those seen for each endpoint.
         coverage: how complete it is.
         facts: what the cluster itself knows about it.
@@ -63,6 +72,30 @@ class Window:
     addresses: dict[Endpoint, frozenset[str]]
     coverage: Coverage
     facts: Facts = Facts()  # immutable
+    dropped: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+
+    def passages(self, positions: Numbers) -> list[Passage]:
+        """What became of the segments of some pairs.
+
+        A receiver of which there are no rows got nothing, if its node reports.
+        """
+        codes = self.src << _HALF | self.dst
+        order = np.argsort(codes)
+        back = self.dst[positions] << _HALF | self.src[positions]
+        at = order[np.minimum(np.searchsorted(codes[order], back), len(order) - 1)]
+        counts = self.panes.sum(axis=0)
+        sent, received = total(counts, "segments_sent"), total(counts, "segments_received")
+        found = []
+        for pair, other, code in zip(positions.tolist(), at.tolist(), back.tolist(), strict=True):
+            arrived = int(received[other]) if codes[other] == code else None
+            if arrived is None and self.endpoints[self.dst[pair]].node in self._reporting:
+                arrived = 0
+            found.append(Passage(int(sent[pair]), arrived, self.dropped.get(pair, {})))
+        return found
+
+    @property
+    def _reporting(self) -> set[str]:
+        return set(self.coverage.nodes_reporting) - {""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,17 +105,19 @@ class Pair:
     Attributes:
         counts: by `COUNTS`, over the panes that decided its status.
         rtt_us: smoothed RTT, 0 if unknown.
+        passage: what became of its segments, in the whole window.
     """
 
     src: Endpoint
     dst: Endpoint
     counts: dict[str, int]
     rtt_us: int
+    passage: Passage
 
     @property
     def drops(self) -> int:
         """How many of its packets a node's kernel dropped."""
-        return sum(count for name, count in self.counts.items() if name.startswith("drops_"))
+        return sum(self.counts[name] for name in DROPS)
 
 
 def total(table: Numbers, *names: str) -> Numbers:
