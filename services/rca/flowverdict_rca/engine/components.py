@@ -44,7 +44,7 @@ class _Column:
     distinct: tuple[Sequence[Any], ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Kind:
     """Components with the same columns.
 
@@ -56,6 +56,30 @@ class _Kind:
     names: tuple[str, ...]
     values: Numbers
     distinct: tuple[Sequence[Any], ...]
+
+    def at(self, condition: Sequence[Any]) -> int | None:
+        """The position of the component with these values of the columns, if there is one."""
+        codes = [known.get(each, -1) for known, each in zip(self._codes, condition, strict=True)]
+        if min(codes) < 0:
+            return None
+        order, ascending = self._ordered
+        key = int(np.ravel_multi_index(codes, self._shape))
+        at = int(np.searchsorted(ascending, key))
+        return int(order[at]) if at < len(order) and ascending[at] == key else None
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return tuple(map(len, self.distinct))
+
+    @cached_property
+    def _codes(self) -> list[dict[Any, int]]:
+        return [{each: at for at, each in enumerate(distinct)} for distinct in self.distinct]
+
+    @cached_property
+    def _ordered(self) -> tuple[Numbers, Numbers]:
+        keys = np.ravel_multi_index(tuple(self.values.T), self._shape)
+        order = np.argsort(keys)
+        return order, keys[order]
 
 
 @dataclass(frozen=True)
@@ -91,14 +115,9 @@ class Components:
     def find(self, where: Mapping[str, Any]) -> int | None:
         """The component with that condition; None if there is none."""
         for number, kind in enumerate(self.kinds):
-            if kind.names != tuple(where):
-                continue
-            codes = [
-                next((at for at, each in enumerate(distinct) if each == value), -1)
-                for distinct, value in zip(kind.distinct, where.values(), strict=True)
-            ]
-            at = np.flatnonzero((kind.values == codes).all(axis=1))
-            return int(self.first[number] + at[0]) if at.size else None
+            if kind.names == tuple(where):
+                at = kind.at(tuple(where.values()))
+                return None if at is None else int(self.first[number]) + at
         return None
 
     def opposite(self, component: int) -> int | None:
