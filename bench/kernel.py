@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.figure import CannotMeasure, Figure
 from flowverdict_collector.hooks import HOOKS
 from flowverdict_collector.kernel import FlowMaps, describe
-from flowverdict_collector.loader import LoadError, load
+from flowverdict_collector.loader import Loader, LoadError
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
@@ -42,7 +42,7 @@ def measure() -> list[Figure]:
     if why := why_not_live():
         raise CannotMeasure(why)
     try:
-        loaded = load(_MAX_FLOWS)
+        loaded = Loader().load(_MAX_FLOWS)
     except LoadError as error:
         raise CannotMeasure(str(error)) from None
     cluster = make_cluster(4, 2)

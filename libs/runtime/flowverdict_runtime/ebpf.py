@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = [
     "BPF_MACHINES",
     "BTF",
+    "CAPABILITIES",
     "REQUIRED_TRACEPOINTS",
     "bpf",
     "may_load_programs",
@@ -24,9 +25,9 @@ _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64l
 BPF_MACHINES = tuple(_SYSCALL)
 """Architectures BCC has been tried on, as `uname -m` reports them."""
 
-_CAPABILITIES = {"CAP_PERFMON": 38, "CAP_BPF": 39}
-"""Bits of include/uapi/linux/capability.h."""
-_SYS_ADMIN = 21
+CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+"""Those that loading programs takes, as bits (include/uapi/linux/capability.h): the first, or the
+others."""
 
 REQUIRED_TRACEPOINTS = {
     "inet_sock_set_state": "sock",
@@ -85,6 +86,5 @@ def missing_capabilities(root: Path = Path("/")) -> list[str]:
     """Names of the capabilities(7) that this process lacks; CAP_SYS_ADMIN covers both."""
     status = (root / "proc/self/status").read_text()
     effective = int(status.split("CapEff:")[1].split()[0], 16)
-    if effective & 1 << _SYS_ADMIN:
-        return []
-    return [name for name, bit in _CAPABILITIES.items() if not effective & 1 << bit]
+    lacking = [name for name, bit in CAPABILITIES.items() if not effective & 1 << bit]
+    return lacking[1:] if "CAP_SYS_ADMIN" in lacking else []

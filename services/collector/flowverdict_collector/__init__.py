@@ -4,6 +4,7 @@
 `publisher`    publishes each message exactly once.
 `progress`     how far that has got, kept in the kernel beside the counts.
 `loader`       what runs in the kernel, loaded by a child process; `attach` is that process.
+`privileges`   gives up what only that process needs.
 `pins`         what stays in the kernel while no collector runs.
 `removal`      whether Kubernetes is removing the collector, rather than replacing a pod.
 `source`       the C text to run, and what identifies it.
@@ -14,3 +15,8 @@
 `namespaces`   which network namespaces are counted, on a kernel that several nodes share.
 `check`        `--check`: what this machine provides and what is missing.
 """
+
+import os
+
+# Threads that numpy starts would keep the capabilities that the service drops. It needs none.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -1,8 +1,12 @@
+import functools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+from flowverdict_collector.loader import Loader
 from flowverdict_collector.pins import unpin
-from flowverdict_collector.server import SERVICE
+from flowverdict_collector.privileges import drop_capabilities
+from flowverdict_collector.server import SERVICE, run
 from flowverdict_collector.settings import CollectorSettings
 from flowverdict_runtime.lifecycle import parser_of, reporting, run_service
 from flowverdict_runtime.settings import load
@@ -27,7 +31,14 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.unpin:
         sys.exit(reporting(SERVICE, _unpin))
-    sys.exit(run_service(SERVICE, arguments.check))
+    if arguments.check:
+        sys.exit(run_service(SERVICE, check=True))
+    loader = Loader()
+    drop_capabilities()
+    service = replace(SERVICE, run=functools.partial(run, loader=loader))
+    status = run_service(service, check=False)
+    loader.close()
+    sys.exit(status)
 
 
 if __name__ == "__main__":

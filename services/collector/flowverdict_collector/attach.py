@@ -247,8 +247,12 @@ def _pin(
 
 def _main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
+    # The claim is held until this process ends.
+    request, _, _, _ = socket.recv_fds(channel, 1 << 16, 1)
+    if not request:
+        return  # nothing is to be loaded
     try:
-        answer, descriptors = _load_here(*json.loads(sys.argv[2]))
+        answer, descriptors = _load_here(*json.loads(request))
     except (LoadError, NoKernelTypes) as error:
         channel.send(json.dumps({"error": str(error)}).encode())
         return

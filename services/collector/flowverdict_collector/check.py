@@ -5,7 +5,7 @@ import platform
 from pathlib import Path
 
 from flowverdict_collector.hooks import HOOKS
-from flowverdict_collector.loader import LoadError, load
+from flowverdict_collector.loader import Loader, LoadError
 from flowverdict_collector.pins import Pins, PinsError
 from flowverdict_collector.settings import CollectorSettings
 from flowverdict_runtime.one_shot import check_nats
@@ -16,8 +16,9 @@ __all__ = ["check"]
 async def check(settings: CollectorSettings) -> int:
     """Attach everything, detach it again and print the result; 0 if nothing is broken."""
     print(f"kernel   {platform.release()} {platform.machine()}, node {settings.node}")
+    loader = Loader()
     try:
-        loaded = load(settings.max_flows)
+        loaded = loader.load(settings.max_flows)
     except LoadError as error:
         print(f"broken   {error}")
         broken = 1
@@ -31,6 +32,7 @@ async def check(settings: CollectorSettings) -> int:
                 print(f"ok       {hook.tracepoint}: {hook.counts}")
         loaded.close()
         _check_pins(settings)
+    loader.close()
     return max(broken, await check_nats(settings))
 
 

@@ -1,11 +1,13 @@
 """What runs in the kernel, loaded by a child process that then exits.
 
-LLVM takes about 150 MB that a process never gives back; the programs and maps need only their
-file descriptors. So a child process (`attach`) does the work, sends the descriptors over a Unix
-socket (unix(7), SCM_RIGHTS) and exits. It compiles against the few headers next to the C file and
-the offsets in the running kernel's BTF, so the node needs no kernel headers.
+Only loading needs privileges, and LLVM takes about 150 MB that a process never gives back, while
+the programs and maps need only their file descriptors. So a child process (`attach`) does the work,
+sends the descriptors over a Unix socket (unix(7), SCM_RIGHTS) and exits. It compiles against the
+few headers next to the C file and the offsets in the running kernel's BTF, so the node needs no
+kernel headers.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -18,7 +20,7 @@ from pathlib import Path
 from flowverdict_collector.pins import Pins
 from flowverdict_runtime.context import CannotRun
 
-__all__ = ["LoadError", "Loaded", "load"]
+__all__ = ["LoadError", "Loaded", "Loader"]
 
 
 class LoadError(CannotRun):
@@ -59,46 +61,68 @@ class Loaded:
                 os.close(descriptor)
 
 
-def load(
-    max_flows: int,
-    pins: Pins | None = None,
-    *,
-    claim: int | None = None,
-    find_namespaces: bool = True,
-) -> Loaded:
-    """Attach every program, from a child process.
-
-    Args:
-        max_flows: capacity of the maps.
-        pins: the node's, where to keep everything, and to find what is there already.
-        claim: what `pins.claim` returned.
-        find_namespaces: whether to find out which network namespaces belong to this node, if it
-            may share its kernel with others.
-
-    Raises:
-        LoadError: if something the collector requires is missing.
+class Loader:
+    """The process that loads the programs. It has the privileges of whoever starts it, and keeps
+    them when its parent gives up its own.
     """
-    ours, theirs = socket.socketpair()
-    with ours, theirs, tempfile.TemporaryFile() as output:
+
+    def __init__(self) -> None:
+        self._open = contextlib.ExitStack()
+        self._output = self._open.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+        channel, theirs = socket.socketpair()
+        self._channel = self._open.enter_context(channel)
         argv = [sys.executable, "-m", "flowverdict_collector.attach", str(theirs.fileno())]
-        argv.append(json.dumps([max_flows, str(pins.folder) if pins else "", find_namespaces]))
-        # The child must not go on with pins that are no longer claimed.
-        kept = [theirs.fileno(), *([] if claim is None else [claim])]
-        child = subprocess.Popen(argv, pass_fds=kept, stdout=output, stderr=output)
+        self._child = subprocess.Popen(
+            argv, pass_fds=[theirs.fileno()], stdout=self._output, stderr=self._output
+        )
         theirs.close()
-        message, descriptors, _, _ = socket.recv_fds(ours, 1 << 20, 64)
-        child.wait()
-        output.seek(0)
-        printed = output.read().decode(errors="replace").strip()
-    if not message:
-        raise LoadError(f"the loader exited with status {child.returncode}: {printed[-2000:]}")
-    answer = json.loads(message)
-    if "error" in answer:
-        raise LoadError(answer["error"] + (f"\n{printed[-2000:]}" if printed else ""))
-    remaining = iter(descriptors)
-    maps, attached, programs = (
-        {name: next(remaining) for name in answer[kind]}
-        for kind in ("maps", "attached", "programs")
-    )
-    folder = Pins(Path(answer["pins"])) if answer["pins"] else None
-    return Loaded(maps, attached, programs, answer["missing"], folder, answer["unpinned"])
+
+    def close(self) -> None:
+        """End the process, if it has not loaded anything."""
+        self._open.close()
+        self._child.wait()
+
+    def load(
+        self,
+        max_flows: int,
+        pins: Pins | None = None,
+        *,
+        claim: int | None = None,
+        find_namespaces: bool = True,
+    ) -> Loaded:
+        """Attach every program; can be called once.
+
+        Args:
+            max_flows: capacity of the maps.
+            pins: the node's, where to keep everything, and to find what is there already.
+            claim: what `pins.claim` returned: the process holds it, too, as long as it runs.
+            find_namespaces: whether to find out which network namespaces belong to this node, if
+                it may share its kernel with others.
+
+        Raises:
+            LoadError: if something the collector requires is missing.
+        """
+        request = json.dumps([max_flows, str(pins.folder) if pins else "", find_namespaces])
+        claims = [] if claim is None else [claim]
+        try:
+            socket.send_fds(self._channel, [request.encode()], claims)
+            message, descriptors, _, _ = socket.recv_fds(self._channel, 1 << 20, 64)
+        except OSError:  # it has ended
+            message, descriptors = b"", []
+        self._child.wait()
+        self._output.seek(0)
+        printed = self._output.read().decode(errors="replace").strip()
+        if not message:
+            raise LoadError(
+                f"the loader exited with status {self._child.returncode}: {printed[-2000:]}"
+            )
+        answer = json.loads(message)
+        if "error" in answer:
+            raise LoadError(answer["error"] + (f"\n{printed[-2000:]}" if printed else ""))
+        remaining = iter(descriptors)
+        maps, attached, programs = (
+            {name: next(remaining) for name in answer[kind]}
+            for kind in ("maps", "attached", "programs")
+        )
+        folder = Pins(Path(answer["pins"])) if answer["pins"] else None
+        return Loaded(maps, attached, programs, answer["missing"], folder, answer["unpinned"])

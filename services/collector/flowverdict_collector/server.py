@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from flowverdict_collector.check import check
 from flowverdict_collector.kernel import describe
-from flowverdict_collector.loader import Loaded, load
+from flowverdict_collector.loader import Loaded, Loader
 from flowverdict_collector.namespaces import Namespaces
 from flowverdict_collector.pins import Pins, PinsError
 from flowverdict_collector.publisher import REQUIRED_MAPS, Publisher
@@ -23,7 +23,7 @@ from flowverdict_runtime.context import Context
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 
-__all__ = ["SERVICE"]
+__all__ = ["SERVICE", "run"]
 
 log = logging.getLogger(__name__)
 
@@ -37,15 +37,18 @@ _SKIPPED = Counter(
 )
 
 
-async def run(settings: CollectorSettings, context: Context) -> None:
-    """Publish every interval until the service stops, then whatever is left."""
+async def run(settings: CollectorSettings, context: Context, loader: Loader | None = None) -> None:
+    """Publish every interval until the service stops, then whatever is left.
+
+    Only `loader` needs privileges; without one, its process is started with those of this one.
+    """
     context.health.waiting("kernel", "loading the eBPF programs")
     pins, claim = await _claimed_pins(settings, context)
     if context.stopping.is_set():
         return
     removal = await asyncio.to_thread(Removal) if pins is not None else None
     try:
-        await _count(settings, context, pins, claim)
+        await _count(loader or Loader(), settings, context, pins, claim)
     finally:
         is_stopping = context.stopping.is_set()
         if pins and removal and is_stopping and await asyncio.to_thread(removal.is_under_way):
@@ -54,10 +57,14 @@ async def run(settings: CollectorSettings, context: Context) -> None:
 
 
 async def _count(
-    settings: CollectorSettings, context: Context, pins: Pins | None, claim: int | None
+    loader: Loader,
+    settings: CollectorSettings,
+    context: Context,
+    pins: Pins | None,
+    claim: int | None,
 ) -> None:
     loaded = await asyncio.to_thread(
-        load,
+        loader.load,
         settings.max_flows,
         pins,
         claim=claim,
@@ -130,7 +137,6 @@ async def _claimed_pins(
         while (claim := pins.claim()) is None and not context.stopping.is_set():
             context.health.waiting("kernel", f"another collector still uses {pins.folder}")
             await context.pause(0.2)
-        pins.check()
     except PinsError as error:
         log.warning("%s: %s", _NOT_COUNTED, error)
         return None, None

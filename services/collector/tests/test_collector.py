@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.pipeline import stop_process
+from flowverdict_runtime.ebpf import CAPABILITIES
 
 IPPROTO_MPTCP = 262
 
@@ -106,6 +108,38 @@ def exchange(family: socket.AddressFamily, host: str, size: int) -> int:
         thread.join()
         port: int = server.getsockname()[1]
     return port
+
+
+@live
+@pytest.mark.parametrize(
+    ("release", "kept"),
+    [("5.10.0-44-amd64", 1 << CAPABILITIES["CAP_BPF"]), ("5.19", 0), ("6.18.5", 0), ("7.2", 0)],
+)
+def test_on_kernels_that_read_no_map_without_it_one_capability_is_kept(
+    release: str, kept: int
+) -> None:
+    text = (
+        "import pathlib; from flowverdict_collector.privileges import drop_capabilities;"
+        f"drop_capabilities({release!r}); print(pathlib.Path('/proc/self/status').read_text())"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    status = dict(line.split(":\t") for line in done.stdout.splitlines() if "Cap" in line)
+    assert {int(status[name], 16) for name in ("CapPrm", "CapEff")} == {kept}
+
+
+@live
+async def test_once_it_counts_it_has_no_capability_left_and_cannot_get_one(
+    collector: Collector, nats_client: Client
+) -> None:
+    await collector.listen(nats_client)
+    port = exchange(socket.AF_INET, "127.0.0.1", 1000)
+    await eventually(lambda: collector.total(port, "client", "bytes_sent") == 1000)
+    threads = list(Path(f"/proc/{collector.process.pid}/task").iterdir())
+    for thread in threads:
+        lines = (thread / "status").read_text().splitlines()
+        status = dict(line.split(":\t") for line in lines if line.startswith(("Cap", "NoNewPrivs")))
+        kept = {int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb")}
+        assert (kept, status["NoNewPrivs"]) == ({0}, "1")
 
 
 @live

@@ -139,6 +139,16 @@ async def test_what_one_end_sent_and_the_other_did_not_receive_is_what_was_dropp
     connection.exchange(40)
     fault.remove(network)
     connection.exchange(5)
+    # An ACK is counted with its sender's next event, at the latest with its end.
+    for sender, receiver in (
+        (connection.client, connection.server),
+        (connection.server, connection.client),
+    ):
+        sender.shutdown(socket.SHUT_WR)
+        while receiver.recv(65536):
+            pass
+    connection.client.close()
+    connection.server.close()
 
     def lost_and_dropped(sender: str, receiver: str) -> tuple[int, int]:
         port = "dst_port" if receiver == "server" else "src_port"
