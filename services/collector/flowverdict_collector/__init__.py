@@ -15,8 +15,3 @@
 `namespaces`   which network namespaces are counted, on a kernel that several nodes share.
 `check`        `--check`: what this machine provides and what is missing.
 """
-
-import os
-
-# Threads that numpy starts would keep the capabilities that the service drops. It needs none.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
