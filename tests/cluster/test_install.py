@@ -12,7 +12,10 @@ from typing import Any
 import pytest
 
 from conftest import eventually
+from flowverdict_contracts import enriched
+from flowverdict_contracts.subjects import FLOWS_ENRICHED
 from flowverdict_lab.kubernetes.control_plane import start_api_server
+from flowverdict_runtime.stored_messages import stored_messages
 from tests.cluster.counting import Retransmissions
 from tests.cluster.installation import FOLDER, NAMESPACE, Installation
 
@@ -121,6 +124,32 @@ def test_the_experiment_names_the_pod(installation: Installation) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+async def test_a_flow_to_a_service_names_the_pod_that_answers(installation: Installation) -> None:
+    async with installation.jetstream() as jetstream:
+        since = (await jetstream.stream_info(FLOWS_ENRICHED)).state.last_seq
+        await asyncio.sleep(15)
+        stored = stored_messages(jetstream, FLOWS_ENRICHED, since_sequence=since)
+        rows = [row async for each in stored for row in enriched.decode(each.data).to_pylist()]
+    calls = [
+        row
+        for row in rows
+        if (row["role"], row["src_workload"], row["dst_service"]) == ("client", "front", "api")
+        and row["segments_received"]
+    ]
+    answered = [row for row in calls if row["dst_kind"] == "pod"]
+    assert len(answered) > 0.95 * len(calls) > 0
+    pods = installation.pods("shop", "app=api")
+    behind = {(each["metadata"]["name"], each["spec"]["nodeName"]) for each in pods}
+    assert {(row["dst_pod"], row["dst_node"]) for row in answered} == behind
+    servers = {_ends(row, "dst", "src") for row in rows if row["role"] == "server"}
+    mirrored = [row for row in answered if _ends(row, "src", "dst") in servers]
+    assert len(mirrored) > 0.95 * len(answered)
+
+
+def _ends(row: dict[str, Any], one: str, other: str) -> tuple[str, int, str, int]:
+    return row[f"{one}_ip"], row[f"{one}_port"], row[f"{other}_ip"], row[f"{other}_port"]
 
 
 async def test_on_nodes_that_share_a_kernel_counts_equal_the_kernels(
