@@ -18,6 +18,8 @@ from flowverdict_rca.window import COUNTS, Pair, Window, lost_segments, total
 __all__ = ["Decisions", "PairStatus", "cannot_connect", "decide", "retransmits"]
 
 _SHOWN_HALF_OPEN = 20
+_SHOWN = 3.0
+"""Segments lost on average, for a chance of 5% that none is lost (Poisson, e^-3)."""
 _QUIET = 4
 """A pair that sends less than a quarter of its mean rate has gone quiet, unless all do."""
 
@@ -97,7 +99,8 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
 
     No more past panes are used than necessary: a failing flow sends less, so a healthy past would
     outweigh it. A pair fails as soon as the newest panes show it. It is OK if the newest pane alone
-    has enough segments, or if the whole window does and the pair has not just gone quiet alone.
+    has enough segments, or if the whole window does and the pair has not just gone quiet alone. But
+    if other pairs fail, it takes as many segments as would show what those lose.
     """
     panes = window.panes
     status = np.full(panes.shape[1], PairStatus.UNDECIDED, np.int64)
@@ -114,8 +117,20 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
             undecided &= ~is_ok
     enough = _delivered(evidence) >= settings.min_segments
     status[undecided & enough & ~_went_quiet(panes, undecided)] = PairStatus.OK
+    would_not_show = _delivered(panes.sum(axis=0)) < _segments_that_show(status, evidence, settings)
+    status[(status == PairStatus.OK) & would_not_show] = PairStatus.UNDECIDED
     status[(status == PairStatus.FAIL) & _leaving(window)] = PairStatus.UNDECIDED
     return Decisions(window, status, evidence, _half_open(window, settings))
+
+
+def _segments_that_show(status: Numbers, evidence: Numbers, settings: RcaSettings) -> float:
+    """How many segments a pair must send to lose one, most probably, if it loses as much as those
+    that fail.
+    """
+    fails = (status == PairStatus.FAIL) & retransmits(evidence, settings)
+    sent = int(total(evidence[fails], "data_segments_sent").sum())
+    lost = int(lost_segments(evidence[fails]).sum())
+    return _SHOWN * sent / lost if lost else 0.0
 
 
 def _went_quiet(panes: Numbers, healthy: Mask) -> Mask:
