@@ -21,6 +21,7 @@ from flowverdict_flows.components import both_ways, is_directed
 from flowverdict_flows.pairs import ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import PairStatus
+from flowverdict_rca.facts import LEAVING
 from flowverdict_rca.incident import Incident, key_of
 from flowverdict_rca.judgement import Judgement, verdict
 from flowverdict_rca.matching import (
@@ -124,6 +125,8 @@ class Incidents:
     def _windows_to_resolve(self, incident: Incident, judgement: Judgement) -> int:
         if incident.basis == "failures":
             return self._settings.resolve_after
+        if incident.basis == "latency" and _is_leaving(incident, judgement):
+            return 1
         if incident.basis == "latency" and not _was_judged(incident, judgement):
             return _UNSEEN_WINDOWS
         return _LONG_WINDOWS
@@ -210,6 +213,13 @@ def _no_narrower(before: tuple[Cause, ...], now: tuple[Cause, ...]) -> tuple[Cau
         return now
     whole = msgspec.structs.replace(new, name=path.name, ends=path.ends, direction="both")
     return (whole, *now[1:])
+
+
+def _is_leaving(incident: Incident, judgement: Judgement) -> bool:
+    """Whether what is blamed is a pod that is being deleted: nothing will measure it any more."""
+    conditions = judgement.window.facts.conditions
+    names = {cause.name for cause in incident.causes[:1] if cause.kind == "pod"}
+    return any(str(each) in names and text in LEAVING for each, text in conditions.items())
 
 
 def _was_judged(incident: Incident, judgement: Judgement) -> bool:

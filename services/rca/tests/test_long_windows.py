@@ -393,6 +393,18 @@ def test_latency_goes_on_while_nothing_measures_it_and_over_a_restart() -> None:
     assert mesh.said()[1:] == [("resolved", "pod default/pod-b")]
 
 
+def test_latency_of_a_pod_that_is_deleted_is_over() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst))
+    mesh.passes(120)
+    mesh.conditions["pod-b"] = "terminating"
+    mesh.passes(3)
+    others = list(permutations(set(PODS) - {"pod-b"}, 2))
+    mesh.passes_rows(60, lambda: [mesh.row(*each, 0) for each in others])
+    assert mesh.said() == [("opened", "pod default/pod-b"), ("resolved", "pod default/pod-b")]
+
+
 @given(st.dictionaries(st.text(), st.integers(0, 1 << 40), max_size=50), st.integers(40, 2000))
 def test_what_is_normal_is_kept_as_far_as_there_is_room(known: dict[str, int], room: int) -> None:
     packed = Normal(rtt_us=known).encode(room)
