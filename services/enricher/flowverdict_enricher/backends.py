@@ -1,7 +1,7 @@
 """Which services each pod's addresses are behind, as endpoint slices have it."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 
 from flowverdict_enricher.objects import Service
 
@@ -14,12 +14,14 @@ class Backends:
     """The pods behind services. One thread may change it while others read."""
 
     def __init__(self) -> None:
-        self._addresses: dict[str, frozenset[bytes]] = {}  # by pod
-        self._at: dict[bytes, tuple[str, frozenset[Service]]] = {}
+        self._behind: dict[str, frozenset[Service]] = {}  # by pod
         self._pods: Counter[Service] = Counter()
+        self._at: dict[bytes, tuple[str, frozenset[Service]]] = {}
 
     def services_at(self, address: bytes) -> frozenset[Service]:
-        """The services that the pod with this address is behind."""
+        """The services that the pod with this address is behind, or was: what it answered goes on,
+        or waits for an answer, though it has left a service or is gone.
+        """
         return self._at.get(address, ("", _NONE))[1]
 
     def has_pods(self, service: Service) -> bool:
@@ -31,14 +33,19 @@ class Backends:
 
         A pod that is gone is behind none.
         """
-        for address in self._addresses.pop(uid, frozenset()):
-            if self._at.get(address, ("",))[0] == uid:
-                self._pods.subtract(self._at.pop(address)[1])
+        for service in self._behind.pop(uid, _NONE):
+            self._pods[service] -= 1
+            if not self._pods[service]:
+                del self._pods[service]
         behind, own = frozenset(services), frozenset(addresses)
-        if not behind or not own:
-            return
-        self._addresses[uid] = own
-        for address in own:
-            self._pods.subtract(self.services_at(address))
-            self._at[address] = uid, behind
+        if behind and own:
+            self._behind[uid] = behind
             self._pods.update(behind)
+        for address in own:
+            holder, before = self._at.get(address, ("", _NONE))
+            self._at[address] = uid, behind | (before if holder == uid else _NONE)
+
+    def forget(self, known: Container[bytes]) -> None:
+        """Forget the addresses that are not `known` any more."""
+        for address in [each for each in self._at if each not in known]:
+            del self._at[address]

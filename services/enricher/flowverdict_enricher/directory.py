@@ -115,6 +115,7 @@ class Directory:
                     self._tenures[address] = kept
                 else:
                     del self._tenures[address]
+            self.backends.forget(self._tenures)
 
     def __len__(self) -> int:
         """The number of owners that currently have an address."""

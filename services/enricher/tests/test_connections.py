@@ -174,11 +174,17 @@ def test_packets_dropped_on_their_way_back_are_the_pods_too() -> None:
     assert (row["src_pod"], row["src_service"], row["drops_queue"]) == ("shop-2", "shop", 3)
 
 
-def test_a_pod_that_has_left_its_service_answers_no_more() -> None:
+def test_a_pod_that_has_left_its_service_is_still_who_answered_until_another_has_its_address() -> (
+    None
+):
     cluster = Cluster()
     cluster.server_reports(0, ONE.seen_by_server())
     cluster.directory.backends.put("pod/default/shop-2", (), ())
-    assert cluster.row(1, ONE.seen_by_client())["dst_kind"] == "service"
+    cluster.directory.end("pod/default/shop-2", (T + 1) * SECOND)
+    row = cluster.row(5, ONE.seen_by_client())
+    assert (row["dst_pod"], row["dst_service"], row["dst_condition"]) == ("shop-2", "shop", "gone")
+    cluster.directory.backends.put("another", (), [to_bytes(PODS["shop-2"])])
+    assert cluster.row(6, ONE.seen_by_client())["dst_kind"] == "service"
 
 
 def test_only_what_can_still_become_known_is_waited_for() -> None:

@@ -79,7 +79,7 @@ def blamed(
         f"{_placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
-    parts += _lost(passage) if loses_data else []
+    parts += _lost(passage) if loses_data and not cause.reported else []
     parts += _alternatives(cause)
     if cause.direction == "unknown":
         parts.append("Which way it fails is unknown: no collector is heard that counts the other.")
