@@ -9,6 +9,7 @@
 `nodes`      which nodes report, which are silent, which have just been heard again.
 `unready`    for how long services have been without a ready endpoint.
 `window`     a window as a table: what every pair counted in each pane.
+`answered`   counts what a service's pods answered as attempts to connect to the service, too.
 `passage`    what became of the segments that one end sent, by the other end's count.
 `decisions`  whether each pair of a window is OK or FAIL.
 `facts`      what the cluster itself knows about a window; `known` the causes that follow from it.

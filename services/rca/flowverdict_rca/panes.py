@@ -16,7 +16,8 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Coverage
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs
-from flowverdict_rca.facts import Facts
+from flowverdict_rca.answered import add_answered_attempts
+from flowverdict_rca.facts import NO_READY_ENDPOINTS, Facts
 from flowverdict_rca.nodes import KNOWN_NS, Nodes
 from flowverdict_rca.pane import Pane
 from flowverdict_rca.settings import RcaSettings
@@ -261,6 +262,7 @@ class Panes:
         counts = np.stack([pane.counts(numbers) for pane in panes])
         rtt_us, samples = counts[:, :, -2:].sum(axis=0).T
         endpoints, src, dst = self._pairs.ends(numbers)
+        add_answered_attempts(counts, endpoints, src, dst, facts.backends)
         dropped: dict[int, Counter[str]] = {}
         for pane in panes:
             for number, by_node in pane.dropped.items():
@@ -295,7 +297,7 @@ class Panes:
     def _facts(self, panes: Sequence[Pane], end_ns: int) -> Facts:
         """What the cluster knows about the window of these panes, the newest first."""
         self._unready.add(panes[0].conditions, end_ns - self._length, end_ns)
-        conditions: dict[Endpoint, str] = {}
+        conditions = dict.fromkeys(self._unready.lately(), NO_READY_ENDPOINTS)
         caught_up: dict[str, int] = {}
         for pane in reversed(panes):
             # A flow may have failed because of a condition that has ended since.

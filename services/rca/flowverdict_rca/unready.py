@@ -8,6 +8,8 @@ from flowverdict_rca.facts import NO_READY_ENDPOINTS
 __all__ = ["UnreadyServices"]
 
 _PATIENCE_NS = 20_000_000_000
+_AFTERMATH_NS = 10_000_000_000
+"""Attempts to connect that began without a ready endpoint end in this time at the latest."""
 
 
 class UnreadyServices:
@@ -32,11 +34,17 @@ class UnreadyServices:
         """
         for endpoint, condition in conditions.items():
             if condition == NO_READY_ENDPOINTS:
-                since, _ = self._known.get(endpoint, (start_ns if self._end_ns else 0, 0))
+                since, until = self._known.get(endpoint, (0, 0))
+                if until < start_ns - self._window_ns:
+                    since = start_ns if self._end_ns else 0
                 self._known[endpoint] = since, end_ns
         self._end_ns = end_ns
-        oldest = end_ns - self._window_ns
+        oldest = end_ns - self._window_ns - _AFTERMATH_NS
         self._known = {each: run for each, run in self._known.items() if run[1] > oldest}
+
+    def lately(self) -> frozenset[Endpoint]:
+        """Those that are without one, or were when attempts began that fail in this window."""
+        return frozenset(self._known)
 
     def brief(self) -> frozenset[Endpoint]:
         """Those whose outage has been short so far, or was short and has just ended."""

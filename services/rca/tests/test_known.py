@@ -354,6 +354,35 @@ def test_a_service_without_ready_endpoints_is_named_as_that_and_wakes_nobody() -
     assert "NO_READY_ENDPOINTS" in verdicts[0].conditions
 
 
+def test_attempts_that_began_without_a_ready_endpoint_still_fail_for_that_reason() -> None:
+    cluster = Cluster()
+    refused = {"opens": 0, "failed_opens": 20, "refused_opens": 20, "data_segments_sent": 0}
+    callers = [to_service(f"{pod}@n1", "db", "no_ready_endpoints", **refused) for pod in ("a", "b")]
+    cluster.passes(30, n1=[*N1, *callers])
+    pod = [backend(flow("db@n1", "a@n1"), "db"), flow("a@n1", "db@n1"), flow("b@n1", "db@n1")]
+    given_up = {
+        "opens": 0, "failed_opens": 3, "timed_out_opens": 3, "retransmitted_syns": 3,
+        "data_segments_sent": 0,
+    }  # fmt: skip
+    late = [to_service(f"{pod}@n1", "db", "", **given_up) for pod in ("a", "b")]
+    cluster.passes(8, n1=[*N1, *pod, *late])
+    cluster.passes(40, n1=[*N1, *pod])
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert {each.severity for each in verdicts} == {"warning"}
+    assert verdicts[-1].status == "resolved"
+
+
+def test_what_a_services_pods_answer_is_counted_as_attempts_to_connect_to_it() -> None:
+    cluster = Cluster()
+    pod = backend(flow("db@n1", "a@n1"), "db")
+    answered = [flow(f"{caller}@n1", "db@n1") | {"opens": 10} for caller in "ab"]
+    fails = {"opens": 0, "failed_opens": 1, "data_segments_sent": 0}
+    some = [to_service(f"{caller}@n1", "db", "", **fails) for caller in "ab"]
+    cluster.passes(30, n1=[*N1, pod, *answered, *some])
+    assert not any(cluster.blamed())
+
+
 def test_a_service_whose_only_pod_moves_is_no_incident() -> None:
     refused = {"opens": 0, "failed_opens": 20, "refused_opens": 20, "data_segments_sent": 0}
     callers = [to_service(f"{pod}@n1", "db", "no_ready_endpoints", **refused) for pod in ("a", "b")]
