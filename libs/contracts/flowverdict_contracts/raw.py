@@ -128,8 +128,9 @@ are for the interval:
   program after it had waited for a fifth of a second. `cancelled_opens` were closed by their
   program before that, and have not failed. What fails before a SYN is sent, as without any route,
   is not an attempt.
-- `drops_*` are packets from `src` to `dst` that this node's kernel discarded; those of
-  `drops_listen_queue` found too many connections waiting for their program to accept them.
+- `drops_*` are packets from `src` to `dst` that this node's kernel discarded; one that would have
+  become several on the wire (GSO) counts as those. Those of `drops_listen_queue` found too many
+  connections waiting for their program to accept them.
 
 Readings are those of the interval's last sample, 0 if unknown. `rtt_us` is the kernel's smoothed
 RTT, `rtt_variation_us` its mean deviation, `minimum_rtt_us` the shortest of the last five minutes

@@ -63,7 +63,8 @@ def _drops(reason: str) -> Signal:
         unit="packets",
         meaning="Packets dropped by a node's kernel: by a netfilter rule, because a queue was "
         "full, because there was no room in a socket's buffer, because too many connections were "
-        "waiting to be accepted, or for another reason.",
+        "waiting to be accepted, or for another reason. A packet that would have become several "
+        "on the wire counts as those.",
         labels={"reason": reason},
     )
 

@@ -55,6 +55,8 @@ _OFFSETS = {
     "SK_BUFF_NETWORK_HEADER": ("sk_buff", "network_header"),
     "SK_BUFF_PROTOCOL": ("sk_buff", "protocol"),
     "SK_BUFF_CB": ("sk_buff", "cb"),
+    "SK_BUFF_END": ("sk_buff", "end"),
+    "SKB_SHARED_INFO_GSO_SEGS": ("skb_shared_info", "gso_segs"),
     "TCP_SKB_CB_GSO_SEGS": ("tcp_skb_cb", "tcp_gso_segs"),
 }
 

@@ -5,7 +5,8 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,20 +91,27 @@ class Connection:
                 receiver.recv(10 * len(SMALL), socket.MSG_WAITALL)
 
 
-@pytest.fixture
-def connection(network: Network, collector: Collector) -> Iterator[Connection]:
-    assert collector.headers  # it counts before the connection is opened
+@contextlib.contextmanager
+def opened(network: Network) -> Iterator[Connection]:
+    """A connection of the second pod to the first."""
     one, other, *_ = network.cluster.pods
-    with contextlib.ExitStack() as opened:
+    with contextlib.ExitStack() as sockets:
         with inside(network, other):
-            listener = opened.enter_context(socket.create_server((str(other.ipv4), PORT)))
+            listener = sockets.enter_context(socket.create_server((str(other.ipv4), PORT)))
         with inside(network, one):
-            client = opened.enter_context(socket.create_connection((str(other.ipv4), PORT)))
-        server = opened.enter_context(listener.accept()[0])
+            client = sockets.enter_context(socket.create_connection((str(other.ipv4), PORT)))
+        server = sockets.enter_context(listener.accept()[0])
         for each in (client, server):
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             each.settimeout(60)
         yield Connection(network, client, server)
+
+
+@pytest.fixture
+def connection(network: Network, collector: Collector) -> Iterator[Connection]:
+    assert collector.headers  # it counts before the connection is opened
+    with opened(network) as connection:
+        yield connection
 
 
 async def test_spurious_retransmissions_and_reordering_are_those_of_tcp_info(
@@ -129,26 +137,46 @@ async def test_spurious_retransmissions_and_reordering_are_those_of_tcp_info(
             )
 
 
-async def test_what_one_end_sent_and_the_other_did_not_receive_is_what_was_dropped(
-    connection: Connection, collector: Collector
-) -> None:
-    network = connection.network
-    fault = parse_fault("pod-loss", "pod-b", 10, network.cluster)
-    connection.exchange(5)
-    fault.inject(network)
+def send_small(connection: Connection) -> None:
     connection.exchange(40)
-    fault.remove(network)
-    connection.exchange(5)
-    # An ACK is counted with its sender's next event, at the latest with its end.
+
+
+def send_large(connection: Connection) -> None:
+    """Each way, as much as makes the kernel keep many segments in one packet."""
     for sender, receiver in (
         (connection.client, connection.server),
         (connection.server, connection.client),
     ):
-        sender.shutdown(socket.SHUT_WR)
-        while receiver.recv(65536):
-            pass
-    connection.client.close()
-    connection.server.close()
+        thread = threading.Thread(target=sender.sendall, args=(b"x" * 2_000_000,))
+        thread.start()
+        left = 2_000_000
+        while left:
+            left -= len(receiver.recv(65536))
+        thread.join()
+
+
+@pytest.mark.parametrize(("send", "percent"), [(send_small, 10), (send_large, 2)])
+async def test_what_one_end_sent_and_the_other_did_not_receive_is_what_was_dropped(
+    network: Network,
+    collector: Collector,
+    send: Callable[[Connection], None],
+    percent: int,
+) -> None:
+    for pod in network.cluster.pods:
+        network.inside(pod.name, ["ip", "link", "set", "eth0", "gso_max_segs", "65535"])
+    fault = parse_fault("pod-loss", "pod-b", percent, network.cluster)
+    with opened(network) as connection:
+        fault.inject(network)
+        send(connection)
+        fault.remove(network)
+        # An ACK is counted with its sender's next event, at the latest with its end.
+        for sender, receiver in (
+            (connection.client, connection.server),
+            (connection.server, connection.client),
+        ):
+            sender.shutdown(socket.SHUT_WR)
+            while receiver.recv(65536):
+                pass
 
     def lost_and_dropped(sender: str, receiver: str) -> tuple[int, int]:
         port = "dst_port" if receiver == "server" else "src_port"

@@ -183,6 +183,19 @@ static __always_inline int read_packet_key(void *skb, struct flow_key *key)
 	return 1;
 }
 
+/* How many a packet becomes on the wire: until then, large ones are kept whole (GSO). */
+static __always_inline u32 segments_of(void *skb)
+{
+	void *head = 0;
+	u32 end = 0;
+	u16 segments = 0;
+
+	READ(head, skb, SK_BUFF_HEAD);
+	READ(end, skb, SK_BUFF_END);
+	READ(segments, head + end, SKB_SHARED_INFO_GSO_SEGS);
+	return segments ? segments : 1;
+}
+
 /* The flow's record for this interval, created if there is none. */
 static __always_inline struct flow_record *record_of(struct flow_key *key)
 {
@@ -785,6 +798,6 @@ int on_drop(struct bpf_raw_tracepoint_args *ctx)
 	/* Show the verifier that the offset is aligned and inside the record. */
 	at = *offset & 0x1fc;
 	if (at <= sizeof(*record) - sizeof(u32))
-		__sync_fetch_and_add((u32 *)((void *)record + at), 1);
+		__sync_fetch_and_add((u32 *)((void *)record + at), segments_of(skb));
 	return 0;
 }
