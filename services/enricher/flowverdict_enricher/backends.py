@@ -11,7 +11,7 @@ _NONE: frozenset[Service] = frozenset()
 
 
 class Backends:
-    """The pods behind services. One thread may change it while others read."""
+    """The pods behind services. Several threads may use it."""
 
     def __init__(self) -> None:
         self._behind: dict[str, frozenset[Service]] = {}  # by pod
@@ -47,5 +47,6 @@ class Backends:
 
     def forget(self, known: Container[bytes]) -> None:
         """Forget the addresses that are not `known` any more."""
-        for address in [each for each in self._at if each not in known]:
-            del self._at[address]
+        for address in list(self._at):  # others may add some meanwhile
+            if address not in known:
+                self._at.pop(address, None)

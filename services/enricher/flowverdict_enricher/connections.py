@@ -31,7 +31,11 @@ Rows = npt.NDArray[np.intp]
 
 _SERVER = ROLES.index("server")
 _END = np.dtype([("address", "V16"), ("port", "<u2")])
-_ANSWER = np.dtype([("address", "V16"), ("port", "<u2"), ("seen_ns", "<i8")])
+_ANSWER = np.dtype([("address", "V16"), ("port", "<u2"), ("seen_ns", ">i8"), ("opened_ns", ">i8")])
+"""Who answered, the end of the interval in which that was reported last, and of that in which the
+connection was opened, 0 if that was not seen. Big-endian, so that bytes compare like the times.
+"""
+_WHO, _SEEN, _OPENED = slice(0, 18), slice(18, 26), slice(26, 34)
 _MOST_ANSWERS = 4
 
 _MOST = 100_000
@@ -75,18 +79,18 @@ class Connections:
         now = time.monotonic()
         if len(self._young) >= _MOST or now - self._young_since > _HALF_SECONDS:
             self._old, self._young, self._young_since = self._young, {}, now
-        self._learn_calls(records, header.start_ns - _TOLERATED_NS)
+        self._learn_calls(records, _time(header.start_ns - _TOLERATED_NS))
         self._learn_answers(records, header.end_ns)
 
     def resolve(self, header: IntervalHeader, records: Records) -> Resolved:
         """A node's records with the pods that answer in the place of their services."""
         unknown, missing, resolved = 0, False, records
         services: dict[str, dict[int, str]] = {end: {} for end in ENDS}
-        opened_ns = header.start_ns - _TOLERATED_NS
+        within = _time(header.start_ns - _TOLERATED_NS), _time(header.end_ns + _TOLERATED_NS)
         for end, other in (ENDS, ENDS[::-1]):
             answers: list[bytes] = []
-            for row, service, client, opened in self._calls(records, end, other):
-                answer = self._answer(client, service, opened_ns if opened else 0)
+            for row, service, client, is_new in self._calls(records, end, other):
+                answer = self._answer(client, service, within, is_new)
                 if answer is not None:
                     services[end][row] = service[1]
                     answers.append(answer)
@@ -101,11 +105,16 @@ class Connections:
                 resolved[f"{end}_port"][rows] = found["port"]
         return Resolved(resolved, services, unknown, missing)
 
-    def _answer(self, client: bytes, service: Service, since_ns: int) -> bytes | None:
-        """The latest answer of a pod behind the service."""
+    def _answer(
+        self, client: bytes, service: Service, within: tuple[bytes, bytes], is_new: bool
+    ) -> bytes | None:
+        """The latest answer of a pod behind the service: to what is new, only if it was opened
+        about then; to what goes on, not if it was opened later.
+        """
         for each in _split(self._known(client)):
-            behind = self._directory.backends.services_at(each[:16])
-            if service in behind and (not since_ns or _seen_ns(each) > since_ns):
+            if service in self._directory.backends.services_at(each[:16]) and (
+                within[0] < each[_OPENED] < within[1] or (not is_new and each[_OPENED] <= within[0])
+            ):
                 return each
         return None
 
@@ -117,24 +126,25 @@ class Connections:
         answers = np.empty(len(rows), _ANSWER)
         answers["address"], answers["port"] = records["src"][rows], records["src_port"][rows]
         answers["seen_ns"] = end_ns
+        answers["opened_ns"] = np.where(records["opens"][rows] > 0, end_ns, 0)
         for client, answer in zip(_ends(records, rows, "dst"), _packed(answers), strict=True):
             known = self._known(client)
-            if len(known) <= len(answer) and known.startswith(answer[: _END.itemsize]):
+            if known:
+                same = [each for each in _split(known) if each[_WHO] == answer[_WHO]]
+                others = [each for each in _split(known) if each[_WHO] != answer[_WHO]]
+                ordered = sorted((_merged([answer, *same]), *others), key=_seen, reverse=True)
+                self._young[client] = b"".join(ordered[:_MOST_ANSWERS])
+            else:
                 self._young[client] = answer
-                continue
-            others = [
-                each for each in _split(known) if not each.startswith(answer[: _END.itemsize])
-            ]
-            self._young[client] = b"".join([answer, *others[: _MOST_ANSWERS - 1]])
 
-    def _learn_calls(self, records: Records, before_ns: int) -> None:
+    def _learn_calls(self, records: Records, before: bytes) -> None:
         """Who answers what still goes on is remembered; who answered earlier connections, with the
-        ports of those opened now, is forgotten.
+        ports of those that are new, is forgotten.
         """
-        for _, _, client, opened in self._calls(records, *ENDS[::-1]):
-            if opened:
+        for _, _, client, is_new in self._calls(records, *ENDS[::-1]):
+            if is_new:
                 known = self._known(client)
-                later = (each for each in _split(known) if _seen_ns(each) > before_ns)
+                later = (each for each in _split(known) if each[_OPENED] > before)
                 if known:
                     self._young[client] = b"".join(later)
             elif client in self._old and client not in self._young:
@@ -146,9 +156,9 @@ class Connections:
 
     def _calls(
         self, records: Records, end: str, other: str
-    ) -> Iterable[tuple[int, Service, bytes, int]]:
+    ) -> Iterable[tuple[int, Service, bytes, bool]]:
         """The rows with a service's address at one end: which row and service, the client's address
-        and port at the other end, and how many connections were opened.
+        and port at the other end, and whether it is about a connection that is opened just then.
         """
         codes, addresses = distinct_addresses(records[end])
         services = {
@@ -162,8 +172,20 @@ class Connections:
         is_service[list(services)] = True
         rows = np.flatnonzero(is_service[codes])
         called = [services[code] for code in codes[rows].tolist()]
-        opened = records["opens"][rows].tolist()
-        return zip(rows.tolist(), called, _ends(records, rows, other), opened, strict=True)
+        is_new = _is_new(records[rows]).tolist()
+        return zip(rows.tolist(), called, _ends(records, rows, other), is_new, strict=True)
+
+
+def _is_new(records: Records) -> npt.NDArray[np.bool_]:
+    """Which rows are about an attempt to connect: it succeeded, failed, or only sent its SYN."""
+    found = np.zeros(len(records), np.bool_)
+    for name in ("opens", "failed_opens", "cancelled_opens", "retransmitted_syns"):
+        found |= records[name] > 0
+    silent = np.ones(len(records), np.bool_)
+    for name in ("segments_received", "data_segments_sent", "retransmitted_segments"):
+        silent &= records[name] == 0
+    is_syn: npt.NDArray[np.bool_] = silent & (records["segments_sent"] > 0)
+    return found | is_syn
 
 
 def _ends(records: Records, rows: Rows, end: str) -> list[bytes]:
@@ -185,5 +207,14 @@ def _split(answers: bytes) -> Sequence[bytes]:
     return [answers[at : at + size] for at in range(0, len(answers), size)]
 
 
-def _seen_ns(answer: bytes) -> int:
-    return int.from_bytes(answer[_END.itemsize :], "little")
+def _seen(answer: bytes) -> bytes:
+    return answer[_SEEN]
+
+
+def _merged(same: Sequence[bytes]) -> bytes:
+    """What is known about one pod's answers, in whatever order it was reported."""
+    return same[0][_WHO] + max(a[_SEEN] for a in same) + max(a[_OPENED] for a in same)
+
+
+def _time(ns: int) -> bytes:
+    return max(ns, 0).to_bytes(8, "big")

@@ -1,6 +1,7 @@
 """Raw messages to enriched ones, with all that has to be known for that."""
 
 import contextlib
+from collections import OrderedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +20,6 @@ from flowverdict_enricher.left_out import LeftOut
 from flowverdict_enricher.reports import Reports
 from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import Context
-from flowverdict_runtime.retry import retry
 from flowverdict_runtime.streams import publish_until_stored
 
 __all__ = ["Enriching"]
@@ -36,6 +36,7 @@ _SERVICE_ROWS = Counter(
 
 _OTHERS_SECONDS = 1.5
 """How long to wait for what other nodes report about the same time."""
+_MOST_HEARD = 10_000
 
 
 class Enriching:
@@ -48,16 +49,13 @@ class Enriching:
         self._reports = Reports()
         self._clocks = Clocks()
         self._left_out = LeftOut()
+        self._heard: OrderedDict[str, None] = OrderedDict()  # ids of messages
 
     async def all_of(self, jetstream: JetStreamContext) -> None:
         """Enrich every message until the service stops."""
-        stream = await retry(self._context, "streams", lambda: jetstream.stream_info(FLOWS_RAW))
-        if stream is None:
-            return
-        heard_after = stream.state.last_seq
 
         async def handle(message: Msg) -> bool:
-            return await self._enrich(jetstream, message, heard_after)
+            return await self._enrich(jetstream, message)
 
         await consume_each(jetstream, self._context, FLOWS_RAW, "enricher", handle)
 
@@ -66,11 +64,14 @@ class Enriching:
         with contextlib.suppress(MalformedMessage):  # counted by whoever enriches it
             header, records, _ = _read(message)
             self._connections.learn(header, records)
+            self._heard[header.message_id] = None
+            if len(self._heard) > _MOST_HEARD:
+                self._heard.popitem(last=False)
             await self._reports.add(header)
 
-    async def _enrich(self, jetstream: JetStreamContext, message: Msg, heard_after: int) -> bool:
+    async def _enrich(self, jetstream: JetStreamContext, message: Msg) -> bool:
         header, records, impossible = _read(message)
-        if message.metadata.sequence.stream <= heard_after:
+        if header.message_id not in self._heard:  # published while this was not connected
             self._connections.learn(header, records)
         resolved = self._connections.resolve(header, records)
         if resolved.missing:

@@ -15,7 +15,8 @@ class Reports:
     """Which intervals have been reported, by each node's own clock."""
 
     def __init__(self) -> None:
-        self._until_ns: dict[str, int] = {}
+        # For each node, until when it has reported, and when that was heard.
+        self._until_ns: dict[str, tuple[int, float]] = {}
         self._not_awaited: dict[str, float] = {}
         self._added = asyncio.Condition()
 
@@ -23,18 +24,14 @@ class Reports:
         """Note that a node has reported an interval, if this is the last part of it."""
         if header.part < header.parts:
             return
+        now = time.monotonic()
         async with self._added:
-            self._until_ns[header.node] = header.end_ns
-            newest = max(self._until_ns.values())
+            self._until_ns[header.node] = header.end_ns, now
             # A node that is silent for as long as this may be gone.
-            current = {
-                node: until_ns
-                for node, until_ns in self._until_ns.items()
-                if until_ns >= newest - _TOLERATED_NS
-            }
-            if len(current) < len(self._until_ns):
-                self._until_ns = current
-                self._not_awaited = {n: t for n, t in self._not_awaited.items() if n in current}
+            gone = [n for n, (_, at) in self._until_ns.items() if at < now - TOLERATED_SECONDS]
+            for node in gone:
+                del self._until_ns[node]
+                self._not_awaited.pop(node, None)
             self._added.notify_all()
 
     async def complete(self, end_ns: int, within_seconds: float) -> None:
@@ -53,6 +50,7 @@ class Reports:
         now = time.monotonic()
         return [
             node
-            for node, until_ns in self._until_ns.items()
-            if until_ns < end_ns and self._not_awaited.get(node, 0.0) < now
+            for node, (until_ns, _) in self._until_ns.items()
+            # If they are far apart, one of the two clocks is wrong.
+            if end_ns - _TOLERATED_NS < until_ns < end_ns and self._not_awaited.get(node, 0.0) < now
         ]

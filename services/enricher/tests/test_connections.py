@@ -1,5 +1,6 @@
 """Which pod answers a connection to a service's address."""
 
+import asyncio
 import json
 import sys
 import time
@@ -27,6 +28,7 @@ from flowverdict_enricher.connections import Connections
 from flowverdict_enricher.directory import ALWAYS, Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_enricher.inventory import Inventory
+from flowverdict_enricher.reports import Reports
 from flowverdict_lab.pipeline import start_process, stop_process
 
 SECOND = 1_000_000_000
@@ -164,6 +166,57 @@ def test_a_new_connection_from_the_same_port_is_not_what_the_last_one_was() -> N
     assert cluster.row(61, ONE.seen_by_client())["dst_kind"] == "service"
     cluster.server_reports(60, replace(ONE, pod="shop-3").seen_by_server(opens=1))
     assert cluster.row(62, ONE.seen_by_client())["dst_pod"] == "shop-3"
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        {"failed_opens": 1, "timed_out_opens": 1, "retransmitted_syns": 3, "segments_received": 0},
+        {"failed_opens": 1, "refused_opens": 1, "segments_received": 1},
+        {"segments_sent": 1, "segments_received": 0},
+    ],
+)
+def test_an_attempt_that_fails_is_not_one_of_who_answered_the_same_port_before(
+    attempt: dict[str, int],
+) -> None:
+    cluster = Cluster()
+    cluster.server_reports(0, ONE.seen_by_server(opens=1))
+    assert cluster.row(200, ONE.seen_by_client(**attempt))["dst_kind"] == "service"
+
+
+def test_a_port_that_is_used_again_after_seconds_waits_for_who_answers_now() -> None:
+    cluster = Cluster()
+    for second in range(60):
+        cluster.server_reports(second, ONE.seen_by_server(opens=int(second == 0)))
+    new = ONE.seen_by_client(opens=1)
+    assert cluster.connections.resolve(cluster.header(62), records_of(new)).missing
+    cluster.server_reports(62, replace(ONE, pod="shop-3").seen_by_server(opens=1))
+    assert cluster.row(62, new)["dst_pod"] == "shop-3"
+
+
+def test_what_is_read_late_is_not_answered_by_who_was_asked_later() -> None:
+    cluster = Cluster()
+    cluster.server_reports(600, replace(ONE, pod="shop-3").seen_by_server(opens=1))
+    assert cluster.row(0, ONE.seen_by_client(opens=1))["dst_kind"] == "service"
+    assert cluster.row(1, ONE.seen_by_client())["dst_kind"] == "service"
+    cluster.server_reports(0, ONE.seen_by_server(opens=1))
+    assert cluster.row(1, ONE.seen_by_client())["dst_pod"] == "shop-2"
+
+
+async def test_one_wrong_clock_keeps_nobody_waiting_and_hides_nobody() -> None:
+    reports, cluster = Reports(), Cluster()
+    for node, second in (("a", 0), ("ahead", 3600), ("b", 0)):
+        await reports.add(replace(cluster.header(second), node=node))
+    began = time.monotonic()
+    await reports.complete(cluster.header(3600).end_ns, 10)
+    await reports.complete(cluster.header(0).end_ns, 10)
+    assert time.monotonic() - began < 5
+    waiting = asyncio.create_task(reports.complete(cluster.header(1).end_ns, 10))
+    await asyncio.sleep(0)
+    await reports.add(replace(cluster.header(1), node="a"))
+    assert not waiting.done()
+    await reports.add(replace(cluster.header(1), node="b"))
+    await waiting
 
 
 def test_packets_dropped_on_their_way_back_are_the_pods_too() -> None:

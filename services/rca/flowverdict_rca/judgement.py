@@ -98,7 +98,7 @@ def verdict(
     pairs = list(decisions.pairs(explained))
     passage = whole(each.passage for each in pairs)
     if status == "resolved":
-        text = summary.resolved(causes)
+        text = summary.resolved(causes, judgement.basis)
     elif causes and judgement.basis == "losses":
         text = summary.loses(causes[0], decisions.evidence[explained], passage, judgement.usual)
     elif causes and judgement.basis == "latency":

@@ -9,7 +9,7 @@ import numpy as np
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_flows.endpoint import Endpoint, Sighting
 from flowverdict_flows.pairs import Numbers, PairSums
-from flowverdict_rca.window import COUNTS, DROPS, total
+from flowverdict_rca.window import COUNTS, DROPS_BEFORE_RECEIPT, total
 
 __all__ = ["Pane"]
 
@@ -63,7 +63,7 @@ class Pane:
         self.lost_sockets += header.lost_sockets
         self.sums.add(numbers, counts)
         self.numbers = np.union1d(self.numbers, numbers)
-        dropped = total(counts, *DROPS)
+        dropped = total(counts, *DROPS_BEFORE_RECEIPT)
         for at in np.flatnonzero(dropped).tolist():
             by_node = self.dropped.setdefault(int(numbers[at]), Counter())
             by_node[header.node] += int(dropped[at])

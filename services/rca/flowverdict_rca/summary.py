@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flowverdict_contracts.verdicts import Cause, FlowCounts
+from flowverdict_contracts.verdicts import Basis, Cause, FlowCounts
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import retransmits
@@ -145,7 +145,7 @@ def _lost(passage: Passage) -> list[str]:
     """Where what did not arrive was lost."""
     if passage.arrived is None:
         return ["One end is not seen, so it is unknown where they are lost."]
-    if passage.lost < max(_LEAST_LOST, _SHOWN_SHARE * passage.sent):
+    if passage.lost < max(_LEAST_LOST, _SHOWN_SHARE * passage.sent) or not passage.credible:
         return []
     places = [
         (count, f"{count} were dropped by the kernel of node {node}")
@@ -153,6 +153,9 @@ def _lost(passage: Passage) -> list[str]:
     ]
     places.append((passage.lost_on_the_way, f"{passage.lost_on_the_way} were lost on the way"))
     shown = [words for count, words in places if count >= _SHOWN_PART * passage.lost]
+    if not shown:
+        dropped = sum(passage.dropped.values())
+        shown = [f"{dropped} were dropped by the kernels of {len(passage.dropped)} nodes"]
     return [f"Of {passage.sent} segments, {passage.lost} did not arrive: {' and '.join(shown)}."]
 
 
@@ -217,10 +220,12 @@ def undetermined(flows: FlowCounts) -> str:
     )
 
 
-def resolved(causes: Sequence[Cause]) -> str:
-    """The flows of the blamed component no longer fail."""
+def resolved(causes: Sequence[Cause], basis: Basis) -> str:
+    """The flows of the blamed component no longer fail or are slow, or it is gone."""
     if not causes:
         return "The flows that failed without a clear cause have recovered."
+    if basis == "latency":
+        return f"No slow round trips are measured at {causes[0]} any more."
     return f"{_capital(str(causes[0]))} has recovered: its flows are no longer failing."
 
 

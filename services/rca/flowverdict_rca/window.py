@@ -11,7 +11,7 @@ from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.facts import Facts
 from flowverdict_rca.passage import Passage
 
-__all__ = ["COUNTS", "DROPS", "Pair", "Window", "lost_segments", "total"]
+__all__ = ["COUNTS", "DROPS", "DROPS_BEFORE_RECEIPT", "Pair", "Window", "lost_segments", "total"]
 
 COUNTS = (
     "segments_sent",
@@ -39,6 +39,9 @@ COUNTS = (
 
 DROPS = tuple(name for name in COUNTS if name.startswith("drops_"))
 """Those of packets that a node's kernel dropped, by its reason."""
+
+DROPS_BEFORE_RECEIPT = tuple(name for name in DROPS if name != "drops_socket")
+"""A segment for which a socket has no room was counted as received before (tcp_v4_rcv)."""
 
 _HALF = 32
 
@@ -85,12 +88,15 @@ class Window:
         at = order[np.minimum(np.searchsorted(codes[order], back), len(order) - 1)]
         counts = self.panes.sum(axis=0)
         sent, received = total(counts, "segments_sent"), total(counts, "segments_received")
+        resent = lost_segments(counts) + total(counts, "retransmitted_syns")
         found = []
         for pair, other, code in zip(positions.tolist(), at.tolist(), back.tolist(), strict=True):
             arrived = int(received[other]) if codes[other] == code else None
             if arrived is None and self.endpoints[self.dst[pair]].node in self._reporting:
                 arrived = 0
-            found.append(Passage(int(sent[pair]), arrived, self.dropped.get(pair, {})))
+            found.append(
+                Passage(int(sent[pair]), arrived, self.dropped.get(pair, {}), int(resent[pair]))
+            )
         return found
 
     @property
