@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from flowverdict_runtime.context import Context
+from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
 from flowverdict_runtime.service_settings import NatsSettings
 from flowverdict_runtime.settings import SettingsError
@@ -21,6 +22,7 @@ from flowverdict_runtime.streams import ensure_streams
 __all__ = ["connected", "nats_options", "redact"]
 
 log = logging.getLogger(__name__)
+_throttle = Throttle()
 
 PART = "nats"
 
@@ -69,6 +71,10 @@ async def _open(settings: NatsSettings, name: str, context: Context) -> Client:
         context.health.ready(PART)
 
     async def failed(error: Exception) -> None:
+        if "permissions violation" in str(error).lower():
+            _throttle.warn(
+                log, str(error), "NATS does not allow what this service needs: %s", error
+            )
         log.debug("nats: %s", error)
         if not client.is_connected and not context.stopping.is_set():
             why = str(error) or type(error).__name__
