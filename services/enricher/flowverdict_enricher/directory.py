@@ -152,9 +152,9 @@ class Directory:
     def service_at(self, address: bytes) -> tuple[str, str] | None:
         """Namespace and name of the service that has `address`, if one does."""
         tenures = self._tenures.get(address, ())
-        names = tenures[-1].names if tenures else None
-        is_service = names is not None and names.kind == "service"
-        return (names.namespace, names.service) if names is not None and is_service else None
+        if not tenures or tenures[-1].names.kind != "service":
+            return None
+        return tenures[-1].names.namespace, tenures[-1].names.service
 
     def _twins(self, address: bytes, end_ns: int) -> list[_Tenure]:
         """The latest tenure of each pod that has the address, if they are on several nodes.

@@ -6,11 +6,7 @@ from pathlib import Path
 
 from prometheus_client import Gauge
 
-from flowverdict_contracts.subjects import (
-    FLOWS_ENRICHED,
-    FLOWS_RAW,
-    SUBJECT_RAW_ALL,
-)
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_RAW_ALL
 from flowverdict_enricher import containers, inventory, kubernetes
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enriching import Enriching

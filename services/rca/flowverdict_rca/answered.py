@@ -10,11 +10,11 @@ import numpy as np
 
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.pair_positions import PairPositions
 from flowverdict_rca.window import COUNTS, total
 
 __all__ = ["add_answered_attempts"]
 
-_HALF = 32
 _OPENS = COUNTS.index("opens")
 
 
@@ -38,13 +38,9 @@ def add_answered_attempts(
     if not called:
         return
     position = {endpoint: at for at, endpoint in enumerate(endpoints)}
-    codes = src << _HALF | dst
-    order = np.argsort(codes)
-    ordered = codes[order]
+    positions = PairPositions(src, dst)
     for service in called:
         pairs = np.flatnonzero(fails & (dst == service))
         for pod in backends[endpoints[service]] & position.keys():
-            wanted = src[pairs] << _HALF | position[pod]
-            at = np.minimum(np.searchsorted(ordered, wanted), len(order) - 1)
-            found = ordered[at] == wanted
-            panes[:, pairs[found], _OPENS] += panes[:, order[at[found]], _OPENS]
+            at, found = positions.find(src[pairs], position[pod])
+            panes[:, pairs[found], _OPENS] += panes[:, at[found], _OPENS]

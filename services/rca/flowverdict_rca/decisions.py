@@ -15,10 +15,10 @@ from flowverdict_rca.facts import LEAVING
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Pair, Window, lost_segments, total
 
-__all__ = ["Decisions", "PairStatus", "cannot_connect", "decide", "retransmits"]
+__all__ = ["LOST_TO_SHOW", "Decisions", "PairStatus", "cannot_connect", "decide", "retransmits"]
 
 _SHOWN_HALF_OPEN = 20
-_SHOWN = 3.0
+LOST_TO_SHOW = 3.0
 """Segments lost on average, for a chance of 5% that none is lost (Poisson, e^-3)."""
 _QUIET = 4
 """A pair that sends less than a quarter of its mean rate has gone quiet, unless all do."""
@@ -56,14 +56,12 @@ class Decisions:
     def pairs(self, positions: Numbers) -> Iterator[Pair]:
         """The pairs at `positions`, as objects."""
         window = self.window
-        passages = window.passages(positions)
-        for at, passage in zip(positions.tolist(), passages, strict=True):
+        for at in positions.tolist():
             yield Pair(
                 window.endpoints[window.src[at]],
                 window.endpoints[window.dst[at]],
                 dict(zip(COUNTS, self.evidence[at].tolist(), strict=True)),
                 int(window.rtt_us[at]),
-                passage,
             )
 
 
@@ -130,7 +128,7 @@ def _segments_that_show(status: Numbers, evidence: Numbers, settings: RcaSetting
     fails = (status == PairStatus.FAIL) & retransmits(evidence, settings)
     sent = int(total(evidence[fails], "data_segments_sent").sum())
     lost = int(lost_segments(evidence[fails]).sum())
-    return _SHOWN * sent / lost if lost else 0.0
+    return LOST_TO_SHOW * sent / lost if lost else 0.0
 
 
 def _went_quiet(panes: Numbers, healthy: Mask) -> Mask:

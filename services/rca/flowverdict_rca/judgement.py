@@ -25,7 +25,7 @@ from flowverdict_rca.decisions import Decisions, PairStatus, cannot_connect, dec
 from flowverdict_rca.failures import behind_failures
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
 from flowverdict_rca.mining import Transactions, failure_rules
-from flowverdict_rca.passage import whole
+from flowverdict_rca.passage import Passage, whole
 from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Pair, Window
@@ -96,7 +96,8 @@ def verdict(
         undecided=len(decisions.positions(PairStatus.UNDECIDED)),
     )
     pairs = list(decisions.pairs(explained))
-    passage = whole(each.passage for each in pairs)
+    passages = window.passages(explained)
+    passage = whole(passages)
     if status == "resolved":
         text = summary.resolved(causes, judgement.basis)
     elif causes and judgement.basis == "losses":
@@ -124,7 +125,7 @@ def verdict(
         severity=_severity(causes, len(explained), judgement.basis),
         fail_ratio=judgement.settings.fail_ratio,
         flows=flows,
-        failing_flows=tuple(_failing_flow(pair) for pair in _worst(pairs)),
+        failing_flows=tuple(_failing_flow(*each) for each in _worst(pairs, passages)),
         half_open=decisions.half_open,
         coverage=window.coverage,
     )
@@ -185,11 +186,12 @@ def _conditions(
     return tuple(name for name, is_seen in seen.items() if is_seen)
 
 
-def _worst(pairs: Sequence[Pair]) -> list[Pair]:
-    def badness(pair: Pair) -> tuple[float, int]:
+def _worst(pairs: Sequence[Pair], passages: Sequence[Passage]) -> list[tuple[Pair, Passage]]:
+    def badness(flow: tuple[Pair, Passage]) -> tuple[float, int]:
+        pair, _ = flow
         return -(RETRANSMISSION_RATIO.of(pair.counts) or 0.0), -pair.counts["failed_opens"]
 
-    return sorted(pairs, key=badness)[:_SHOWN_FLOWS]
+    return sorted(zip(pairs, passages, strict=True), key=badness)[:_SHOWN_FLOWS]
 
 
 def _rounded(ratio: Ratio, pair: Pair) -> float | None:
@@ -197,7 +199,7 @@ def _rounded(ratio: Ratio, pair: Pair) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _failing_flow(pair: Pair) -> FailingFlow:
+def _failing_flow(pair: Pair, passage: Passage) -> FailingFlow:
     shown = set(FailingFlow.__struct_fields__) - {"segments_sent"}
     counts = {name: count for name, count in pair.counts.items() if name in shown}
     return FailingFlow(
@@ -206,8 +208,8 @@ def _failing_flow(pair: Pair) -> FailingFlow:
         retransmission_ratio=_rounded(RETRANSMISSION_RATIO, pair),
         connect_retransmission_ratio=_rounded(CONNECT_RETRANSMISSION_RATIO, pair),
         rtt_us=pair.rtt_us,
-        segments_sent=pair.passage.sent,
-        segments_arrived=pair.passage.arrived,
-        dropped_by_node=dict(pair.passage.dropped),
+        segments_sent=passage.sent,
+        segments_arrived=passage.arrived,
+        dropped_by_node=dict(passage.dropped),
         **counts,
     )

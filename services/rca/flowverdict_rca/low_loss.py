@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowverdict_contracts.verdicts import Component
-from flowverdict_rca.decisions import Decisions, PairStatus
+from flowverdict_rca.decisions import LOST_TO_SHOW, Decisions, PairStatus
 from flowverdict_rca.engine import localise as engine
 from flowverdict_rca.engine.baseline import Baseline
 from flowverdict_rca.judgement import Judgement
@@ -25,9 +25,6 @@ _LEAST_RATE = 0.0005
 
 _LEAST_LOST_BY_ONE = 15
 """Segments that a pair must lose to be named alone: a few in 30 s are lost on any busy machine."""
-
-_SHOWN = 3.0
-"""Segments that had to be lost on average, for a pair that lost none to be OK (e^-3 = 5%)."""
 
 _REMEMBERED = 20
 _LEARN_EVERY = 4
@@ -69,7 +66,7 @@ class LowLoss:
         status = np.full(len(sent), PairStatus.UNDECIDED, np.int64)
         if suspects:
             least = np.where(rates > 0, rates, min(each.rate for each in suspects))
-            shown = (others | (rates > 0)) & (least * sent >= _SHOWN)
+            shown = (others | (rates > 0)) & (least * sent >= LOST_TO_SHOW)
             status[shown] = PairStatus.OK
             # Poisson counts: is the higher mean the likelier one?
             gain = lost * np.log1p(rates / max(usual, 1e-6)) - rates * sent

@@ -9,6 +9,7 @@ from flowverdict_contracts.verdicts import Coverage
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.facts import Facts
+from flowverdict_rca.pair_positions import PairPositions
 from flowverdict_rca.passage import Passage
 
 __all__ = ["COUNTS", "DROPS", "DROPS_BEFORE_RECEIPT", "Pair", "Window", "lost_segments", "total"]
@@ -42,8 +43,6 @@ DROPS = tuple(name for name in COUNTS if name.startswith("drops_"))
 
 DROPS_BEFORE_RECEIPT = tuple(name for name in DROPS if name != "drops_socket")
 """A segment for which a socket has no room was counted as received before (tcp_v4_rcv)."""
-
-_HALF = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,26 +81,22 @@ class Window:
 
         A receiver of which there are no rows got nothing, if its node reports.
         """
-        codes = self.src << _HALF | self.dst
-        order = np.argsort(codes)
-        back = self.dst[positions] << _HALF | self.src[positions]
-        at = order[np.minimum(np.searchsorted(codes[order], back), len(order) - 1)]
+        at, is_seen = PairPositions(self.src, self.dst).find(
+            self.dst[positions], self.src[positions]
+        )
         counts = self.panes.sum(axis=0)
         sent, received = total(counts, "segments_sent"), total(counts, "segments_received")
         resent = lost_segments(counts) + total(counts, "retransmitted_syns")
+        reporting = set(self.coverage.nodes_reporting)
         found = []
-        for pair, other, code in zip(positions.tolist(), at.tolist(), back.tolist(), strict=True):
-            arrived = int(received[other]) if codes[other] == code else None
-            if arrived is None and self.endpoints[self.dst[pair]].node in self._reporting:
+        for pair, other, seen in zip(positions.tolist(), at.tolist(), is_seen, strict=True):
+            arrived = int(received[other]) if seen else None
+            if arrived is None and self.endpoints[self.dst[pair]].node in reporting:
                 arrived = 0
             found.append(
                 Passage(int(sent[pair]), arrived, self.dropped.get(pair, {}), int(resent[pair]))
             )
         return found
-
-    @property
-    def _reporting(self) -> set[str]:
-        return set(self.coverage.nodes_reporting) - {""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +106,12 @@ class Pair:
     Attributes:
         counts: by `COUNTS`, over the panes that decided its status.
         rtt_us: smoothed RTT, 0 if unknown.
-        passage: what became of its segments, in the whole window.
     """
 
     src: Endpoint
     dst: Endpoint
     counts: dict[str, int]
     rtt_us: int
-    passage: Passage
 
     @property
     def drops(self) -> int:
