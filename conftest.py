@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ the programs for a whole softirq (docs/architecture.md, "Skipped events"): a con
 cannot be recovered if its destruction is skipped as well. A lost interval misses dozens.
 """
 COLLECTOR = str(Path(sys.executable).with_name("flowverdict-collector"))
+ENRICHER = str(Path(sys.executable).with_name("flowverdict-enricher"))
 
 
 class NatsServer:
@@ -342,6 +343,27 @@ async def until_ready(log: Path) -> None:
         return False
 
     await eventually(lambda: asyncio.to_thread(is_ready))
+
+
+@contextlib.contextmanager
+def running_enricher(
+    url: str, inventory: Mapping[str, Any], log: Path, **environ: str
+) -> Iterator[Path]:
+    """An enricher with the names of an inventory, which stands beside its log; yields the log."""
+    names = log.with_suffix(".json")
+    names.write_text(json.dumps(inventory))
+    settings = {
+        "FLOWVERDICT_NATS_URL": url,
+        "FLOWVERDICT_LISTEN": "127.0.0.1:0",
+        "FLOWVERDICT_NAMES": "inventory",
+        "FLOWVERDICT_INVENTORY": str(names),
+        **environ,
+    }
+    running = start_process([ENRICHER], log, settings)
+    try:
+        yield log
+    finally:
+        stop_process(running)
 
 
 def load_program(path: Path) -> Any:

@@ -5,6 +5,7 @@ BPF_ENABLE_STATS); they are read from /proc/self/fdinfo of each program's descri
 the lab's, with a fifth of pod-a's packets dropped.
 """
 
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -42,7 +43,8 @@ def measure() -> list[Figure]:
     if why := why_not_live():
         raise CannotMeasure(why)
     try:
-        loaded = Loader().load(_MAX_FLOWS)
+        with contextlib.closing(Loader()) as loader:
+            loaded = loader.load(_MAX_FLOWS)
     except LoadError as error:
         raise CannotMeasure(str(error)) from None
     cluster = make_cluster(4, 2)

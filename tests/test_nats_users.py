@@ -21,13 +21,13 @@ from conftest import (
     eventually,
     flow_row,
     header,
+    running_enricher,
     until_ready,
 )
 from flowverdict_contracts import enriched, subjects, verdicts
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_lab.free_port import free_port
-from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_runtime.streams import ensure_streams
 from tests.stand_ins.influx import InfluxStandIn
@@ -113,28 +113,20 @@ async def test_a_service_hears_only_answers_to_itself(
 async def test_an_enricher_that_may_not_hear_the_nodes_says_so_and_enriches(
     tmp_path: Path, passwords: None
 ) -> None:
-    conf, names, log = (tmp_path / each for each in ("users.conf", "names.json", "enricher.log"))
+    conf = tmp_path / "users.conf"
     conf.write_text(CONF.read_text().replace('"flows.raw.>", "_INBOX_enricher', '"_INBOX_enricher'))
-    names.write_text("{}")
     server = NatsServer(tmp_path, "-c", str(conf))
     server.start()
-    environ = {
-        "FLOWVERDICT_NATS_URL": server.url,
+    user = {
         "FLOWVERDICT_NATS_USER": "enricher",
         "FLOWVERDICT_NATS_PASSWORD": password_of("enricher"),
-        "FLOWVERDICT_LISTEN": "127.0.0.1:0",
-        "FLOWVERDICT_NAMES": "inventory",
-        "FLOWVERDICT_INVENTORY": str(names),
     }
-    enricher = start_process(
-        [str(Path(sys.executable).with_name("flowverdict-enricher"))], log, environ
-    )
     try:
-        await until_ready(log)
-        refused = "NATS does not allow what this service needs"
-        await eventually(lambda: refused in log.read_text())
+        with running_enricher(server.url, {}, tmp_path / "enricher.log", **user) as log:
+            await until_ready(log)
+            refused = "NATS does not allow what this service needs"
+            await eventually(lambda: refused in log.read_text())
     finally:
-        stop_process(enricher)
         server.stop()
 
 

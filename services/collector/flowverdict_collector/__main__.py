@@ -1,3 +1,4 @@
+import contextlib
 import functools
 import sys
 from dataclasses import replace
@@ -33,12 +34,10 @@ def main() -> None:
         sys.exit(reporting(SERVICE, _unpin))
     if arguments.check:
         sys.exit(run_service(SERVICE, check=True))
-    loader = Loader()
-    drop_capabilities()
-    service = replace(SERVICE, run=functools.partial(run, loader=loader))
-    status = run_service(service, check=False)
-    loader.close()
-    sys.exit(status)
+    with contextlib.closing(Loader()) as loader:
+        drop_capabilities()
+        service = replace(SERVICE, run=functools.partial(run, loader=loader))
+        sys.exit(run_service(service, check=False))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`flowverdict-collector --check`: what this machine provides and what is missing."""
 
+import contextlib
 import os
 import platform
 from pathlib import Path
@@ -16,9 +17,9 @@ __all__ = ["check"]
 async def check(settings: CollectorSettings) -> int:
     """Attach everything, detach it again and print the result; 0 if nothing is broken."""
     print(f"kernel   {platform.release()} {platform.machine()}, node {settings.node}")
-    loader = Loader()
     try:
-        loaded = loader.load(settings.max_flows)
+        with contextlib.closing(Loader()) as loader:
+            loaded = loader.load(settings.max_flows)
     except LoadError as error:
         print(f"broken   {error}")
         broken = 1
@@ -32,7 +33,6 @@ async def check(settings: CollectorSettings) -> int:
                 print(f"ok       {hook.tracepoint}: {hook.counts}")
         loaded.close()
         _check_pins(settings)
-    loader.close()
     return max(broken, await check_nats(settings))
 
 

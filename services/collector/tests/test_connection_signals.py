@@ -1,5 +1,6 @@
 """What a connection goes through, against what the kernel reports to the program that uses it."""
 
+import asyncio
 import contextlib
 import ctypes
 import os
@@ -90,6 +91,10 @@ class Connection:
                     sender.sendall(SMALL)
                 receiver.recv(10 * len(SMALL), socket.MSG_WAITALL)
 
+    def ends(self) -> tuple[TcpInfo, TcpInfo]:
+        """What the kernel knows about the client's end and the server's."""
+        return TcpInfo.of(self.client), TcpInfo.of(self.server)
+
 
 @contextlib.contextmanager
 def opened(network: Network) -> Iterator[Connection]:
@@ -119,16 +124,16 @@ async def test_spurious_retransmissions_and_reordering_are_those_of_tcp_info(
 ) -> None:
     network = connection.network
     fault = parse_fault("pod-loss", "pod-b", 20, network.cluster)
+    signals = ("spurious_retransmissions", "out_of_order_segments")
     connection.exchange(5)
     fault.inject(network)
-    connection.exchange(30)
+    async with asyncio.timeout(120):
+        while not all(any(getattr(end, signal) for end in connection.ends()) for signal in signals):
+            await asyncio.to_thread(connection.exchange, 10)
     fault.remove(network)
     connection.exchange(5)
-    ends = {"client": TcpInfo.of(connection.client), "server": TcpInfo.of(connection.server)}
-    assert sum(each.spurious_retransmissions for each in ends.values()) > 0
-    assert sum(each.out_of_order_segments for each in ends.values()) > 0
-    for role, info in ends.items():
-        for name in ("spurious_retransmissions", "out_of_order_segments"):
+    for role, info in zip(("client", "server"), connection.ends(), strict=True):
+        for name in signals:
             expected = getattr(info, name)
             await eventually(
                 lambda role=role, name=name, expected=expected: (

@@ -1,7 +1,5 @@
 """The enricher as a process, and collectors whose clocks are wrong."""
 
-import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,32 +9,20 @@ import pytest
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from conftest import NatsServer, eventually
+from conftest import NatsServer, eventually, running_enricher
 from flowverdict_contracts import enriched, raw
 from flowverdict_contracts.interval_header import SENT, IntervalHeader
 from flowverdict_contracts.raw_records import RECORD
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, raw_subject
-from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_runtime.streams import ensure_streams
 
 SECOND = 1_000_000_000
-ENRICHER = str(Path(sys.executable).with_name("flowverdict-enricher"))
 
 
 @pytest.fixture
 def log(nats_server: NatsServer, tmp_path: Path) -> Iterator[Path]:
-    names = tmp_path / "inventory.json"
-    names.write_text(json.dumps({"pods": []}))
-    environ = {
-        "FLOWVERDICT_NATS_URL": nats_server.url,
-        "FLOWVERDICT_LISTEN": "127.0.0.1:0",
-        "FLOWVERDICT_NAMES": "inventory",
-        "FLOWVERDICT_INVENTORY": str(names),
-    }
-    path = tmp_path / "enricher.log"
-    running = start_process([ENRICHER], path, environ)
-    yield path
-    stop_process(running)
+    with running_enricher(nats_server.url, {"pods": []}, tmp_path / "enricher.log") as log:
+        yield log
 
 
 async def sent(jetstream: JetStreamContext, sequence: int, *, behind: int, waited: int) -> None:

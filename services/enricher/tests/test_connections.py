@@ -1,8 +1,7 @@
 """Which pod answers a connection to a service's address."""
 
 import asyncio
-import json
-import sys
+import contextlib
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nats.aio.client import Client
 
-from conftest import NatsServer, eventually, until_ready
+from conftest import NatsServer, eventually, running_enricher, until_ready
 from flowverdict_contracts import enriched, raw
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.interval_header import IntervalHeader
@@ -29,7 +28,6 @@ from flowverdict_enricher.directory import ALWAYS, Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_enricher.inventory import Inventory
 from flowverdict_enricher.reports import Reports
-from flowverdict_lab.pipeline import start_process, stop_process
 
 SECOND = 1_000_000_000
 T = 1_800_000_000
@@ -277,24 +275,16 @@ def test_whatever_the_order_no_pod_is_named_that_did_not_answer(
 
 @pytest.fixture
 async def two_enrichers(nats_server: NatsServer, tmp_path: Path) -> AsyncIterator[None]:
-    names = tmp_path / "inventory.json"
-    names.write_text(json.dumps(CLUSTER))
-    environ = {
-        "FLOWVERDICT_NATS_URL": nats_server.url,
-        "FLOWVERDICT_LISTEN": "127.0.0.1:0",
-        "FLOWVERDICT_NAMES": "inventory",
-        "FLOWVERDICT_INVENTORY": str(names),
-    }
-    command = [str(Path(sys.executable).with_name("flowverdict-enricher"))]
-    logs = [tmp_path / f"enricher-{number}.log" for number in (1, 2)]
-    running = [start_process(command, log, environ) for log in logs]
-    try:
+    with contextlib.ExitStack() as running:
+        logs = [
+            running.enter_context(
+                running_enricher(nats_server.url, CLUSTER, tmp_path / f"enricher-{number}.log")
+            )
+            for number in (1, 2)
+        ]
         for log in logs:
             await until_ready(log)
         yield
-    finally:
-        for each in running:
-            stop_process(each)
 
 
 @pytest.mark.parametrize("first", ["n3", "n1"])
