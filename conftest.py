@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import time
@@ -30,7 +31,7 @@ from flowverdict_contracts.timestamps import to_rfc3339
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.network import Network
-from flowverdict_lab.pipeline import start_process, stop_process
+from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
@@ -39,6 +40,8 @@ settings.register_profile("any machine", deadline=None)  # timing never decides 
 settings.load_profile("any machine")
 
 SECOND = 1_000_000_000
+SLOWER = float(os.environ.get("FLOWVERDICT_TESTS_SLOWER", "1"))
+"""How much slower this machine is than most, for deadlines: script/kernels emulates a processor."""
 SKIPPED = 2
 """Events of a run that may be missing, or SYN-ACKs counted twice, because the kernel ran none of
 the programs for a whole softirq (docs/architecture.md, "Skipped events"): a connection's last FIN
@@ -87,6 +90,18 @@ def network(tmp_path: Path) -> Iterator[Network]:
     logs.mkdir()
     with Network(make_cluster(4, 2), logs) as built:
         yield built
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
+    """The lab without traffic, and the pipeline watching it."""
+    cluster = make_cluster(4, 2)
+    (tmp_path / "logs").mkdir()
+    with (
+        Network(cluster, tmp_path / "logs") as network,
+        Pipeline(tmp_path, cluster.inventory(), namespaces=network.namespaces()) as pipeline,
+    ):
+        yield network, pipeline
 
 
 class Collector:
@@ -312,6 +327,7 @@ async def eventually(
     condition: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 30
 ) -> Any:
     """The first true value of `condition`; fails if there is none in time."""
+    seconds *= SLOWER
     deadline = time.monotonic() + seconds
     while True:
         value = condition()

@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import influx, kernel, localise, memory, scrape, throughput
+from bench import cost, influx, kernel, localise, memory, scrape, throughput
 from bench.figure import CannotMeasure, Figure
 
 MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
@@ -21,6 +21,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "influx": influx.measure,
     "localise": localise.measure,
     "kernel": kernel.measure,
+    "cost": cost.measure,
     "memory": memory.measure,
 }
 _MEANINGS = {
@@ -29,6 +30,7 @@ _MEANINGS = {
     "influx": "points per second through the influx-writer",
     "localise": "time and memory of a whole verdict",
     "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
+    "cost": "what traffic loses while it is counted (needs root and eBPF)",
     "memory": "memory of each service under load",
 }
 

@@ -13,9 +13,7 @@ from flowverdict_lab.network import Network
 from flowverdict_lab.phases import until_judged
 from flowverdict_lab.pipeline import Pipeline
 from flowverdict_runtime.stored_messages import stored_messages
-from tests.test_pipeline import jetstream_of, lab
-
-__all__ = ["lab"]
+from tests.kernel_counts import jetstream_of
 
 REASON = why_not_live()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")

@@ -1,21 +1,16 @@
 """Real kernel counts through the whole pipeline, exact, whatever happens on the way."""
 
 import asyncio
-import contextlib
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-import nats
-import numpy as np
-import numpy.typing as npt
 import pytest
 from nats.js import JetStreamContext
 
-from conftest import SKIPPED, Flow, eventually, header, kernel
-from flowverdict_contracts import enriched, raw, raw_records
+from conftest import Flow, eventually, header, kernel
+from flowverdict_contracts import enriched, raw
 from flowverdict_contracts.addresses import to_text
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, raw_subject
 from flowverdict_lab.cluster import make_cluster
@@ -23,76 +18,17 @@ from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline
-from flowverdict_runtime.stored_messages import stored_messages
+from tests.kernel_counts import (
+    equals_kernel,
+    jetstream_of,
+    of_the_lab,
+    opens_equal_kernel,
+    read_all,
+    records_of,
+)
 
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
-    """The lab without traffic, and the pipeline watching it."""
-    cluster = make_cluster(4, 2)
-    (tmp_path / "logs").mkdir()
-    with (
-        Network(cluster, tmp_path / "logs") as network,
-        Pipeline(tmp_path, cluster.inventory(), namespaces=network.namespaces()) as pipeline,
-    ):
-        yield network, pipeline
-
-
-@contextlib.asynccontextmanager
-async def jetstream_of(pipeline: Pipeline) -> AsyncIterator[JetStreamContext]:
-    client = await nats.connect(pipeline.nats_url, max_reconnect_attempts=-1)
-    try:
-        yield client.jetstream(timeout=10)
-    finally:
-        await client.close()
-
-
-async def read_all(jetstream: JetStreamContext, stream: str) -> list[Any]:
-    return [message async for message in stored_messages(jetstream, stream)]
-
-
-async def records_of(jetstream: JetStreamContext) -> npt.NDArray[np.void]:
-    """All raw records that the stream holds."""
-    return np.concatenate(
-        [raw_records.decode(each.data) for each in await read_all(jetstream, FLOWS_RAW)]
-    )
-
-
-def of_the_lab(records: npt.NDArray[np.void], network: Network) -> npt.NDArray[np.void]:
-    """Those counted in this lab's own namespaces; an earlier lab's last FINs may still be seen."""
-    namespaces = [
-        Path(f"/proc/{network.pid(pod.name)}/ns/net").stat().st_ino for pod in network.cluster.pods
-    ]
-    return records[np.isin(records["netns"], namespaces)]
-
-
-async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
-    """Whether the raw records have the kernel's retransmissions, but for `SKIPPED`, and the kernel
-    has stopped counting: a last FIN may still be sent.
-    """
-    before = kernel(network, "RetransSegs")
-    records = of_the_lab(await records_of(jetstream), network)
-    counted = int(records["retransmitted_segments"].sum())
-    print(f"retransmissions: {counted} counted, {before} by the kernel")  # for a failure
-    return abs(counted - before) <= SKIPPED and before == kernel(network, "RetransSegs")
-
-
-async def opens_equal_kernel(jetstream: JetStreamContext, network: Network) -> bool:
-    """Whether the raw records have as many connections as the kernel, asked for and accepted."""
-    records = of_the_lab(await records_of(jetstream), network)
-    clients = records[records["role"] == raw.ROLES.index("client")]
-    servers = records[records["role"] == raw.ROLES.index("server")]
-    attempts = int(clients["opens"].sum() + clients["failed_opens"].sum())
-    accepted = int(servers["opens"].sum())
-    difference = (
-        attempts - kernel(network, "ActiveOpens"),
-        accepted - kernel(network, "PassiveOpens"),
-    )
-    print(f"opens: {difference} more than the kernel, asked for and accepted")  # for a failure
-    return all(abs(each) <= SKIPPED for each in difference)
 
 
 async def pipeline_agrees(jetstream: JetStreamContext, pipeline: Pipeline) -> bool:

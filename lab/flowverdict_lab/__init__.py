@@ -12,6 +12,7 @@
 `experiment`          the command `flowverdict-experiment`, on a real cluster.
 `kubernetes_objects`  the experiment's pods: created, waited for, removed.
 `kubernetes`          a whole Kubernetes on this machine: the command `flowverdict-cluster`.
+`kernels`             other kernels, booted for the tests: the command `flowverdict-kernels`.
 `servers`             NATS, Prometheus, Alertmanager and InfluxDB, built from their modules.
 `free_port`           finds a port for a server.
 `arguments`           parsers for command-line values.

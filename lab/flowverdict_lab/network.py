@@ -163,7 +163,7 @@ class Network:
             self._wait_for_server(pod)
 
     def _wait_for_server(self, pod: Pod) -> None:
-        log, deadline = self._logs / f"{pod.name}.log", time.monotonic() + 30
+        log, deadline = self._logs / f"{pod.name}.log", time.monotonic() + 120
         while not log.read_text().startswith("serving"):
             if time.monotonic() > deadline or self._processes[pod.name].poll() is not None:
                 raise LabError(f"{pod.name} did not start serving: {log.read_text()[-500:]}")

@@ -17,7 +17,7 @@ from flowverdict_runtime.ports import PORTS
 
 __all__ = ["Pipeline", "PipelineError", "start_process", "stop_process"]
 
-_READY_SECONDS = 60
+_READY_SECONDS = 180
 _STOP_SECONDS = 15
 
 

@@ -36,7 +36,7 @@ __all__ = [
     "encode",
 ]
 
-SCHEMA = "flows.enriched/4"
+SCHEMA = "flows.enriched/5"
 
 KINDS = ("pod", "service", "node", "external", "unknown")
 """`kind`: what owns the address. `external` is a public address, `unknown` a private one that

@@ -18,11 +18,13 @@ __all__ = [
     "SCHEMA",
     "VERSION_2_FIELDS",
     "VERSION_2_RECORD_BYTES",
+    "VERSION_3_FIELDS",
+    "VERSION_3_RECORD_BYTES",
     "Field",
     "c_members",
 ]
 
-SCHEMA = "flows.raw/3"
+SCHEMA = "flows.raw/4"
 
 ROLES = ("unknown", "client", "server")
 """The values of `role`, by number: which end of the connection `src` is."""
@@ -88,16 +90,29 @@ _MORE_COUNTS = tuple(
     )
 )
 _MORE_READINGS = (("minimum_rtt_us", 4), ("connect_us", 4), ("path_mtu_bytes", 2))
+# Since version 4, which begins with what version 3 has.
+_LOOKUPS = tuple(
+    (name, 4)
+    for name in (
+        "dns_lookups",
+        "dns_answers",
+        "dns_failures",
+        "dns_name_errors",
+        "dns_unanswered",
+    )
+)
+_LOOKUP_READINGS = (("dns_answer_us", 4),)
+_BEFORE_LOOKUPS = (_KEY, _COUNTS, _READINGS, _MORE_COUNTS, _MORE_READINGS)
 
 
 def _layout() -> Iterable[Field]:
     """The fields in order, each aligned to its size, as a C compiler would lay them out."""
     at = 0
-    for group in (_KEY, _COUNTS, _READINGS, _MORE_COUNTS, _MORE_READINGS):
+    for group in (*_BEFORE_LOOKUPS, _LOOKUPS, _LOOKUP_READINGS):
         for name, size in group:
             alignment = 1 if size == 16 else size
             at = -(-at // alignment) * alignment
-            yield Field(name, size, at, group in (_COUNTS, _MORE_COUNTS))
+            yield Field(name, size, at, group in (_COUNTS, _MORE_COUNTS, _LOOKUPS))
             at += size
 
 
@@ -131,11 +146,16 @@ are for the interval:
 - `drops_*` are packets from `src` to `dst` that this node's kernel discarded; one that would have
   become several on the wire (GSO) counts as those. Those of `drops_listen_queue` found too many
   connections waiting for their program to accept them.
+- `dns_lookups` are questions that a program on this node asked a DNS server over UDP, `dns_answers`
+  those answered, among them `dns_name_errors` (NXDOMAIN) and `dns_failures` (any other error, such
+  as SERVFAIL), `dns_unanswered` those without an answer for five seconds. They are counted by
+  client and server, in a record without a source port.
 
 Readings are those of the interval's last sample, 0 if unknown. `rtt_us` is the kernel's smoothed
 RTT, `rtt_variation_us` its mean deviation, `minimum_rtt_us` the shortest of the last five minutes
 (tcp_min_rtt_wlen). `connect_us` is the time from a client's connect() to the answer to its SYN, in
 the interval in which the connection was established. `path_mtu_bytes` includes IP and TCP headers.
+`dns_answer_us` is how long an answer took.
 """
 
 KEY_FIELDS = FIELDS[: len(_KEY)]
@@ -143,6 +163,9 @@ KEY_FIELDS = FIELDS[: len(_KEY)]
 
 VERSION_2_FIELDS = FIELDS[: len(_KEY) + len(_COUNTS) + len(_READINGS)]
 """The fields of a record of `flows.raw/2`, whose records were as large as these need."""
+
+VERSION_3_FIELDS = FIELDS[: sum(map(len, _BEFORE_LOOKUPS))]
+"""The fields of a record of `flows.raw/3`, likewise."""
 
 KEY_BYTES = FIELDS[len(_KEY)].offset
 
@@ -153,6 +176,7 @@ def _record_bytes(fields: Sequence[Field]) -> int:
 
 RECORD_BYTES = _record_bytes(FIELDS)
 VERSION_2_RECORD_BYTES = _record_bytes(VERSION_2_FIELDS)
+VERSION_3_RECORD_BYTES = _record_bytes(VERSION_3_FIELDS)
 
 
 def c_members(fields: Iterable[Field]) -> str:

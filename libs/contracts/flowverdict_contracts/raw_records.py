@@ -14,6 +14,8 @@ from flowverdict_contracts.raw import (
     SCHEMA,
     VERSION_2_FIELDS,
     VERSION_2_RECORD_BYTES,
+    VERSION_3_FIELDS,
+    VERSION_3_RECORD_BYTES,
     Field,
 )
 
@@ -55,6 +57,7 @@ _RECORD_1 = np.dtype(
 )  # fmt: skip
 _LAYOUTS = {
     SCHEMA: RECORD,
+    "flows.raw/3": _dtype(VERSION_3_FIELDS, VERSION_3_RECORD_BYTES),
     "flows.raw/2": _dtype(VERSION_2_FIELDS, VERSION_2_RECORD_BYTES),
     "flows.raw/1": _RECORD_1,
 }
@@ -85,7 +88,7 @@ _LIMITS = {
     field.name: 1 << 48 if field.bytes == 8 else 1 << 31 for field in FIELDS if field.adds_up
 }
 _LIMITS |= dict.fromkeys(("rtt_us", "rtt_variation_us", "minimum_rtt_us"), 600_000_000)
-_LIMITS |= {"connect_us": 3_600_000_000, "role": len(ROLES) - 1}
+_LIMITS |= {"connect_us": 3_600_000_000, "dns_answer_us": 3_600_000_000, "role": len(ROLES) - 1}
 """The most that a field of an interval can hold: no flow sends 256 TiB or two thousand million
 segments in it, and TCP gives up long before a round trip takes ten minutes."""
 

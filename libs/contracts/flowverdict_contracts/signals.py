@@ -44,6 +44,7 @@ class Signal:
         scale: what the row's number is multiplied by to give Prometheus its base unit.
         bounds: upper bounds of a histogram's buckets, in Prometheus' base unit.
         labels: further labels of the metric.
+        sparse: whether Prometheus gets it only for pairs that have any, since most never will.
     """
 
     field: str
@@ -54,6 +55,7 @@ class Signal:
     scale: float = 1.0
     bounds: tuple[float, ...] = ()
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
+    sparse: bool = False
 
 
 def _drops(reason: str) -> Signal:
@@ -262,6 +264,52 @@ SIGNALS = (
         kind="summary",
         unit="bytes",
         meaning="Path MTU, IP and TCP headers included, one reading per flow and interval.",
+    ),
+    Signal(
+        field="dns_lookups",
+        metric="dns_lookups",
+        sparse=True,
+        unit="lookups",
+        meaning="DNS lookups that a pod's programs asked a server for over UDP.",
+    ),
+    Signal(
+        field="dns_answers",
+        metric="dns_answers",
+        sparse=True,
+        unit="lookups",
+        meaning="DNS lookups that the server answered, with whatever result.",
+    ),
+    Signal(
+        field="dns_name_errors",
+        metric="dns_name_errors",
+        sparse=True,
+        unit="lookups",
+        meaning="DNS lookups of names that do not exist (NXDOMAIN). Where names are tried with "
+        "several suffixes, as in pods, most answers are.",
+    ),
+    Signal(
+        field="dns_failures",
+        metric="dns_failures",
+        sparse=True,
+        unit="lookups",
+        meaning="DNS lookups that the server answered with an error other than NXDOMAIN, such as "
+        "SERVFAIL or REFUSED.",
+    ),
+    Signal(
+        field="dns_unanswered",
+        metric="dns_unanswered",
+        sparse=True,
+        unit="lookups",
+        meaning="DNS lookups without an answer for five seconds.",
+    ),
+    Signal(
+        field="dns_answer_us",
+        metric="dns_answer_seconds",
+        sparse=True,
+        kind="summary",
+        unit="microseconds",
+        meaning="Time from a DNS lookup to its answer, one reading per pair and interval.",
+        scale=1e-6,
     ),
 )
 """All signals, in the order in which they are shown."""

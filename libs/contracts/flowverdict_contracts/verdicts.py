@@ -35,7 +35,7 @@ __all__ = [
     "json_schema",
 ]
 
-SCHEMA = "rca.verdicts/5"
+SCHEMA = "rca.verdicts/6"
 
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
 EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
@@ -44,7 +44,9 @@ Direction = Literal["sending", "receiving", "both", "unknown"]
 Condition = Literal[
     "HIGH_RETRANSMISSION_RATIO",
     "HIGH_LATENCY",
+    "HIGH_JITTER",
     "CONNECT_FAILURE",
+    "DNS_FAILURE",
     "PACKET_DROPS",
     "ZERO_WINDOW",
     "MTU_MISMATCH",
@@ -198,6 +200,9 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     refused_opens: Count
     timed_out_opens: Count
     unreachable_opens: Count
+    dns_answers: Count
+    dns_failures: Count
+    dns_unanswered: Count
     rtt_us: Count
     segments_sent: Count
     segments_arrived: Count | None
@@ -259,7 +264,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
         half_open: endpoints with connection requests that never completed, worst first.
     """
 
-    schema: Literal["rca.verdicts/5"] = "rca.verdicts/5"
+    schema: Literal["rca.verdicts/6"] = "rca.verdicts/6"
     id: str
     incident_id: str
     status: VerdictStatus

@@ -83,6 +83,9 @@ VERDICT = Verdict(
             refused_opens=0,
             timed_out_opens=0,
             unreachable_opens=0,
+            dns_answers=0,
+            dns_failures=0,
+            dns_unanswered=0,
             rtt_us=300,
             segments_sent=150,
             segments_arrived=130,
@@ -122,7 +125,7 @@ def test_what_is_no_verdict_is_malformed(body: bytes) -> None:
 
 
 def test_a_verdict_of_a_newer_version_is_malformed() -> None:
-    newer = encode(VERDICT).replace(b"rca.verdicts/5", b"rca.verdicts/6")
+    newer = encode(VERDICT).replace(b"rca.verdicts/6", b"rca.verdicts/7")
     with pytest.raises(MalformedMessage):
         decode(newer)
 

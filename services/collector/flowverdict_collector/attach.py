@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from flowverdict_collector.btf import NoKernelTypes
-from flowverdict_collector.hooks import HOOKS, Hook
+from flowverdict_collector.hooks import Hook
 from flowverdict_collector.kernel import copy_entries, describe, read_value, write_value
 from flowverdict_collector.loader import Loaded, LoadError
 from flowverdict_collector.pins import Pins
@@ -96,12 +96,12 @@ def _activate(maps: Mapping[str, int], program: int) -> None:
 
 
 def _load_here(
-    max_flows: int, folder: str, find_namespaces: bool
+    max_flows: int, folder: str, find_namespaces: bool, lookups: bool
 ) -> tuple[dict[str, Any], list[int]]:
     lacking = missing_capabilities()
     if lacking:
         raise LoadError(f"loading eBPF needs {' and '.join(lacking)}: run as root or grant them")
-    source = find_source(max_flows, find_namespaces=find_namespaces)
+    source = find_source(max_flows, find_namespaces=find_namespaces, lookups=lookups)
     node = Pins(Path(folder)) if folder else None
     pins, maps = _current_set(node, source) if node else (None, {})
     if pins and maps and _control(maps).active_program == source.number:
@@ -151,7 +151,7 @@ def _found(pins: Pins, maps: dict[str, int], source: Source) -> Loaded:
     programs = pins.get_all(f"program-{source.version}-")
     missing = {
         hook.tracepoint: "it could not be attached when counting began"
-        for hook in HOOKS
+        for hook in source.hooks
         if hook.tracepoint not in attached
     }
     return Loaded(maps, attached, programs, missing)

@@ -5,7 +5,7 @@ import os
 import platform
 from pathlib import Path
 
-from flowverdict_collector.hooks import HOOKS
+from flowverdict_collector.hooks import HOOKS, LOOKUP_HOOKS
 from flowverdict_collector.loader import Loader, LoadError
 from flowverdict_collector.pins import Pins, PinsError
 from flowverdict_collector.settings import CollectorSettings
@@ -19,13 +19,13 @@ async def check(settings: CollectorSettings) -> int:
     print(f"kernel   {platform.release()} {platform.machine()}, node {settings.node}")
     try:
         with contextlib.closing(Loader()) as loader:
-            loaded = loader.load(settings.max_flows)
+            loaded = loader.load(settings.max_flows, lookups=settings.dns == "on")
     except LoadError as error:
         print(f"broken   {error}")
         broken = 1
     else:
         broken = 0
-        for hook in HOOKS:
+        for hook in (*HOOKS, *(LOOKUP_HOOKS if settings.dns == "on" else ())):
             why = loaded.missing.get(hook.tracepoint)
             if why:
                 print(f"warning  {hook.tracepoint}: {why}; not counted: {hook.counts}")

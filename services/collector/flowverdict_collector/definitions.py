@@ -11,7 +11,13 @@ from flowverdict_contracts.raw import (
     c_members,
 )
 
-__all__ = ["compiler_flags", "drop_offsets", "layout_flags", "namespace_flags"]
+__all__ = [
+    "compiler_flags",
+    "drop_offsets",
+    "layout_flags",
+    "lookup_flags",
+    "namespace_flags",
+]
 
 _OFFSETS = {
     "SOCK_COMMON_FAMILY": ("sock_common", "skc_family"),
@@ -168,6 +174,8 @@ def drop_offsets(types: KernelTypes) -> dict[int, int]:
 
 
 _MANY_SOCKETS = 1 << 20
+_MAX_LOOKUPS = 1 << 15
+"""In five seconds, which is how long each is remembered."""
 
 
 def layout_flags(types: KernelTypes, max_flows: int) -> list[str]:
@@ -238,3 +246,13 @@ def namespace_flags(types: KernelTypes) -> list[str]:
     numbers = {name: types.offset(*path) for name, path in _NAMESPACE_OFFSETS.items()}
     numbers["UPID_BYTES"] = 2 * numbers["UPID_NS"]
     return [f"-D{name}={value}" for name, value in numbers.items()]
+
+
+def lookup_flags(types: KernelTypes) -> list[str]:
+    """`-D` definitions for lookups.bpf.c; they also tell the others that lookups are counted.
+
+    Raises:
+        NoKernelTypes: if the kernel lacks a member that the program reads.
+    """
+    data = types.offset("sk_buff", "data")
+    return ["-DCOUNT_LOOKUPS", f"-DMAX_LOOKUPS={_MAX_LOOKUPS}", f"-DSK_BUFF_DATA={data}"]

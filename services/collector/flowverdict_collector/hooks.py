@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flowverdict_runtime.ebpf import REQUIRED_TRACEPOINTS
 
-__all__ = ["HOOKS", "NAMESPACE_HOOK", "SWITCH", "Hook"]
+__all__ = ["HOOKS", "LOOKUP_HOOKS", "NAMESPACE_HOOK", "SWITCH", "Hook"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class Hook:
     @property
     def required(self) -> bool:
         """Whether counts would be wrong without it, so that the collector does not start."""
-        return self.tracepoint in REQUIRED_TRACEPOINTS
+        return self.tracepoint in REQUIRED_TRACEPOINTS or self in LOOKUP_HOOKS
 
 
 HOOKS = (
@@ -33,6 +33,13 @@ HOOKS = (
     Hook("kfree_skb", "on_drop", "packets dropped by this kernel"),
 )
 """In Linux since 4.16 or earlier (include/trace/events/tcp.h, sock.h, skb.h)."""
+
+LOOKUP_HOOKS = (
+    Hook("net_dev_queue", "on_packet_sent", "DNS lookups"),
+    Hook("netif_receive_skb", "on_packet_received", "answers to DNS lookups"),
+)
+"""If DNS lookups are counted: one without the other would show none answered. Older than HOOKS
+(include/trace/events/net.h)."""
 
 SWITCH = "sched_switch"
 NAMESPACE_HOOK = Hook(SWITCH, "on_switch", "only this node's network namespaces")

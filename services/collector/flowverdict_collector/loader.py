@@ -89,6 +89,7 @@ class Loader:
         *,
         claim: int | None = None,
         find_namespaces: bool = True,
+        lookups: bool = False,
     ) -> Loaded:
         """Attach every program; can be called once.
 
@@ -98,11 +99,13 @@ class Loader:
             claim: what `pins.claim` returned: the process holds it, too, as long as it runs.
             find_namespaces: whether to find out which network namespaces belong to this node, if
                 it may share its kernel with others.
+            lookups: whether to count DNS lookups.
 
         Raises:
             LoadError: if something the collector requires is missing.
         """
-        request = json.dumps([max_flows, str(pins.folder) if pins else "", find_namespaces])
+        folder = str(pins.folder) if pins else ""
+        request = json.dumps([max_flows, folder, find_namespaces, lookups])
         claims = [] if claim is None else [claim]
         try:
             socket.send_fds(self._channel, [request.encode()], claims)
@@ -124,5 +127,5 @@ class Loader:
             {name: next(remaining) for name in answer[kind]}
             for kind in ("maps", "attached", "programs")
         )
-        folder = Pins(Path(answer["pins"])) if answer["pins"] else None
-        return Loaded(maps, attached, programs, answer["missing"], folder, answer["unpinned"])
+        kept = Pins(Path(answer["pins"])) if answer["pins"] else None
+        return Loaded(maps, attached, programs, answer["missing"], kept, answer["unpinned"])

@@ -69,6 +69,7 @@ async def _count(
         pins,
         claim=claim,
         find_namespaces=not settings.network_namespaces,
+        lookups=settings.dns == "on",
     )
     for tracepoint, why in loaded.missing.items():
         log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})

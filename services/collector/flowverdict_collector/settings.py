@@ -5,7 +5,15 @@ from dataclasses import dataclass
 
 from flowverdict_contracts.subjects import raw_subject
 from flowverdict_runtime.service_settings import CommonSettings, listen_setting
-from flowverdict_runtime.settings import Address, Parser, integer, number, optional_text, setting
+from flowverdict_runtime.settings import (
+    Address,
+    Parser,
+    choice,
+    integer,
+    number,
+    optional_text,
+    setting,
+)
 
 __all__ = ["CollectorSettings"]
 
@@ -46,5 +54,8 @@ class CollectorSettings(CommonSettings):
         "",
         "count only these network namespaces, as inode numbers separated by commas; "
         "without any, all of this node",
+    )
+    dns: str = setting(
+        choice("on", "off"), "off", "whether to count DNS lookups over UDP, by client and server"
     )
     listen: Address = listen_setting("collector")

@@ -9,9 +9,10 @@ from flowverdict_collector.definitions import (
     compiler_flags,
     drop_offsets,
     layout_flags,
+    lookup_flags,
     namespace_flags,
 )
-from flowverdict_collector.hooks import HOOKS, NAMESPACE_HOOK, SWITCH, Hook
+from flowverdict_collector.hooks import HOOKS, LOOKUP_HOOKS, NAMESPACE_HOOK, SWITCH, Hook
 
 __all__ = [
     "BPF",
@@ -37,6 +38,7 @@ _MAPS = (
     "flows_even", "flows_odd", "active_flows", "sockets", "connecting", "lost", "control",
     "progress", "drop_offsets",
 )  # fmt: skip
+_LOOKUP_MAPS = ("lookups", "begun")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class Source:
         version: identifies the programs.
         drop_offsets: drop reason to the offset of its counter.
         own_process_namespace: inode number, 0 if network namespaces are not told apart.
+        lookups: whether DNS lookups are counted.
         missing: tracepoint to why it cannot be of use.
     """
 
@@ -57,6 +60,7 @@ class Source:
     version: str
     drop_offsets: dict[int, int]
     own_process_namespace: int
+    lookups: bool
     missing: dict[str, str]
 
     @property
@@ -67,12 +71,14 @@ class Source:
     @property
     def maps(self) -> tuple[str, ...]:
         """The names of the maps."""
-        return (*_MAPS, OWNERS_MAP, PROCESS_MAP) if self.own_process_namespace else _MAPS
+        of_namespaces = (OWNERS_MAP, PROCESS_MAP) if self.own_process_namespace else ()
+        return (*_MAPS, *of_namespaces, *(_LOOKUP_MAPS if self.lookups else ()))
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
         """The programs, and where they attach."""
-        return (*HOOKS, NAMESPACE_HOOK) if self.own_process_namespace else HOOKS
+        of_namespaces = (NAMESPACE_HOOK,) if self.own_process_namespace else ()
+        return (*HOOKS, *of_namespaces, *(LOOKUP_HOOKS if self.lookups else ()))
 
 
 def _identify(*parts: str) -> str:
@@ -80,7 +86,7 @@ def _identify(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:15]
 
 
-def find_source(max_flows: int, *, find_namespaces: bool) -> Source:
+def find_source(max_flows: int, *, find_namespaces: bool, lookups: bool) -> Source:
     """What to run here; the arguments are those of `load`.
 
     Raises:
@@ -94,6 +100,8 @@ def find_source(max_flows: int, *, find_namespaces: bool) -> Source:
         of_layout = layout_flags(types, max_flows)
         flags = [*of_layout, *compiler_flags(types)]
         reasons = drop_offsets(types)
+        if lookups:
+            flags += lookup_flags(types)
         if in_container:
             try:
                 flags += namespace_flags(types)
@@ -102,13 +110,17 @@ def find_source(max_flows: int, *, find_namespaces: bool) -> Source:
     if not reasons:
         missing["kfree_skb"] = "this kernel has no drop reasons (before Linux 5.17)"
     of_namespaces = (BPF / "namespaces.bpf.c").read_text() if in_container else ""
-    version = _identify(maps, text, of_namespaces, *flags, repr(sorted(reasons.items())))
+    of_lookups = (BPF / "lookups.bpf.c").read_text() if lookups else ""
+    version = _identify(
+        maps, text, of_namespaces, of_lookups, *flags, repr(sorted(reasons.items()))
+    )
     return Source(
-        text=maps + text + of_namespaces,
+        text=maps + text + of_namespaces + of_lookups,
         flags=[*flags, f"-DPROGRAM_ID=0x{version}ULL"],
-        layout=_identify(maps, of_namespaces, *of_layout),
+        layout=_identify(maps, of_namespaces, of_lookups, *of_layout),
         version=version,
         drop_offsets=reasons,
         own_process_namespace=own if in_container else 0,
+        lookups=lookups,
         missing=missing,
     )

@@ -170,7 +170,8 @@ class Connections:
             return ()
         is_service = np.zeros(len(addresses), np.bool_)
         is_service[list(services)] = True
-        rows = np.flatnonzero(is_service[codes])
+        # DNS lookups have no port, and no other end that is counted.
+        rows = np.flatnonzero(is_service[codes] & (records[f"{other}_port"] != 0))
         called = [services[code] for code in codes[rows].tolist()]
         is_new = _is_new(records[rows]).tolist()
         return zip(rows.tolist(), called, _ends(records, rows, other), is_new, strict=True)

@@ -47,6 +47,11 @@ class Family:
         return self._first.metric
 
     @property
+    def sparse(self) -> bool:
+        """Whether only pairs that have any are shown."""
+        return self._first.sparse
+
+    @property
     def columns(self) -> int:
         """Numbers kept for each pair: sums of counters, or buckets of readings and their sum."""
         return len(self.signals) if self._counts else len(self._first.bounds) + 2

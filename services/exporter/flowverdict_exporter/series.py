@@ -107,6 +107,9 @@ class PairSeries:
                 each.sums.reach(int(shown.max(initial=0)))
                 values = each.sums.values[shown]
                 texts = labels[: len(shown)]
+                if each.family.sparse:
+                    having = np.flatnonzero(values.any(axis=1))
+                    values, texts = values[having], [texts[at] for at in having.tolist()]
                 if each.overflows:
                     values = np.vstack([values, each.sums.values[NO_PAIR]])
                     texts = [*texts, _OTHER]

@@ -15,7 +15,15 @@ from flowverdict_rca.facts import LEAVING
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Pair, Window, lost_segments, total
 
-__all__ = ["LOST_TO_SHOW", "Decisions", "PairStatus", "cannot_connect", "decide", "retransmits"]
+__all__ = [
+    "LOST_TO_SHOW",
+    "Decisions",
+    "PairStatus",
+    "cannot_connect",
+    "cannot_look_up",
+    "decide",
+    "retransmits",
+]
 
 _SHOWN_HALF_OPEN = 20
 LOST_TO_SHOW = 3.0
@@ -92,6 +100,19 @@ def cannot_connect(evidence: Numbers, settings: RcaSettings) -> Mask:
     return mostly | unanswered
 
 
+def cannot_look_up(evidence: Numbers, settings: RcaSettings) -> Mask:
+    """Whether DNS lookups go unanswered, more often than a flow may lose segments, or most fail.
+
+    A name that does not exist is an answer. Other errors of a few are about those names.
+    """
+    answers, failures = total(evidence, "dns_answers"), total(evidence, "dns_failures")
+    unanswered = total(evidence, "dns_unanswered")
+    silent = (unanswered >= settings.min_retransmissions) & (
+        unanswered > settings.fail_ratio * (answers + unanswered)
+    )
+    return silent | ((failures >= settings.min_retransmissions) & (2 * failures > answers))
+
+
 def decide(window: Window, settings: RcaSettings) -> Decisions:
     """The status of each pair, and the evidence for it.
 
@@ -106,7 +127,11 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
     undecided = np.ones(panes.shape[1], np.bool_)
     for number, pane in enumerate(panes):
         evidence[undecided] += pane[undecided]
-        fails = retransmits(evidence, settings) | cannot_connect(evidence, settings)
+        fails = (
+            retransmits(evidence, settings)
+            | cannot_connect(evidence, settings)
+            | cannot_look_up(evidence, settings)
+        )
         status[undecided & fails] = PairStatus.FAIL
         undecided &= ~fails
         if number == 0:
@@ -155,12 +180,12 @@ def _leaving(window: Window) -> Mask:
 
 
 def _delivered(counts: Numbers) -> Numbers:
-    """Segments that show that a pair is healthy: data, and successful handshakes.
+    """Segments that show that a pair is healthy: data, successful handshakes, and DNS answers.
 
     Pure ACKs are left out, since TCP never retransmits them: with them, 10% packet loss shows as a
     ratio of 6%; without them, as 11% (measured in the lab).
     """
-    return total(counts, "data_segments_sent", "opens")
+    return total(counts, "data_segments_sent", "opens", "dns_answers")
 
 
 def _half_open(window: Window, settings: RcaSettings) -> tuple[HalfOpen, ...]:

@@ -1,7 +1,7 @@
 """The judgement of one window: failing pairs, what is behind them, the verdict document."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,7 +21,14 @@ from flowverdict_flows.components import component_of
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
 from flowverdict_rca import summary
-from flowverdict_rca.decisions import Decisions, PairStatus, cannot_connect, decide, retransmits
+from flowverdict_rca.decisions import (
+    Decisions,
+    PairStatus,
+    cannot_connect,
+    cannot_look_up,
+    decide,
+    retransmits,
+)
 from flowverdict_rca.failures import behind_failures
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
 from flowverdict_rca.mining import Transactions, failure_rules
@@ -46,6 +53,7 @@ class Judgement:
         basis: what was judged, as in a verdict.
         usual: of losses, the retransmission ratio of the pairs that no cause covers; of latency,
             the median of what the failing pairs' round trips usually take, in microseconds.
+        unsteady: of latency, positions of the pairs whose round trips also vary more than usual.
     """
 
     decisions: Decisions
@@ -54,6 +62,7 @@ class Judgement:
     settings: RcaSettings
     basis: Basis = "failures"
     usual: float = 0.0
+    unsteady: Numbers = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def window(self) -> Window:
@@ -103,7 +112,13 @@ def verdict(
     elif causes and judgement.basis == "losses":
         text = summary.loses(causes[0], decisions.evidence[explained], passage, judgement.usual)
     elif causes and judgement.basis == "latency":
-        text = summary.slow(causes[0], window.rtt_us[explained], judgement.usual)
+        unsteady = explained[np.isin(explained, judgement.unsteady)]
+        text = summary.slow(
+            causes[0],
+            window.rtt_us[explained],
+            judgement.usual,
+            window.rtt_variation_us[unsteady],
+        )
     elif causes:
         text = summary.blamed(
             causes[0], decisions.evidence[explained], passage, flows, judgement.settings
@@ -173,9 +188,11 @@ def _conditions(
     named = {str(end) for pair in pairs for end in (pair.src, pair.dst)}
     seen: dict[Condition, bool] = {
         "HIGH_LATENCY": judgement.basis == "latency" and bool(pairs),
+        "HIGH_JITTER": bool(np.isin(explained, judgement.unsteady).any()),
         "HIGH_RETRANSMISSION_RATIO": (judgement.basis == "losses" and bool(pairs))
         or bool(retransmits(evidence, settings).any()),
         "CONNECT_FAILURE": bool(cannot_connect(evidence, settings).any()),
+        "DNS_FAILURE": bool(cannot_look_up(evidence, settings).any()),
         "PACKET_DROPS": any(pair.drops for pair in pairs),
         "ZERO_WINDOW": any(pair.counts["zero_windows_received"] for pair in pairs),
         "MTU_MISMATCH": any(pair.counts["path_mtu_reductions"] for pair in pairs),
@@ -189,7 +206,8 @@ def _conditions(
 def _worst(pairs: Sequence[Pair], passages: Sequence[Passage]) -> list[tuple[Pair, Passage]]:
     def badness(flow: tuple[Pair, Passage]) -> tuple[float, int]:
         pair, _ = flow
-        return -(RETRANSMISSION_RATIO.of(pair.counts) or 0.0), -pair.counts["failed_opens"]
+        failed = pair.counts["failed_opens"] + pair.counts["dns_unanswered"]
+        return -(RETRANSMISSION_RATIO.of(pair.counts) or 0.0), -failed
 
     return sorted(zip(pairs, passages, strict=True), key=badness)[:_SHOWN_FLOWS]
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from flowverdict_contracts.verdicts import Component
 from flowverdict_flows.components import component_of
+from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine.localise import localise
 from flowverdict_rca.judgement import Judgement
@@ -19,6 +20,7 @@ from flowverdict_rca.window_table import pairs_of, settled, table_of
 
 __all__ = ["Latency"]
 
+_READINGS = ("rtt_us", "rtt_variation_us")
 _LEAST_SAMPLES = 3
 _LEAST_WINDOWS = 4
 _FACTOR = 2.0
@@ -35,29 +37,34 @@ class Latency:
 
     Attributes:
         normal: by pair, indexed by the words for its ends: `rtt_us`, the longest mean of a window,
-            which fades; `windows`, how many had one; `age`, how many windows ago the last one was.
+            and `rtt_variation_us`, the largest, both of which fade; `windows`, how many had one;
+            `age`, how many windows ago the last one was.
     """
 
     def __init__(self, settings: RcaSettings) -> None:
         self.expect({})
         self._settings = settings
 
-    def expect(self, rtt_us: Mapping[str, int]) -> None:
-        """Take these round trips as normal, by pair."""
-        known = {"rtt_us": rtt_us, "windows": _LEAST_WINDOWS, "age": 0}
-        self.normal = pd.DataFrame(known, index=list(rtt_us), dtype=np.float64)
+    def expect(self, normal: Mapping[str, tuple[int, int]]) -> None:
+        """Take these round trips and how they vary as normal, by pair, in microseconds."""
+        self.normal = pd.DataFrame.from_dict(
+            dict(normal), orient="index", columns=list(_READINGS), dtype=np.float64
+        ).assign(windows=float(_LEAST_WINDOWS), age=0.0)
 
-    def normal_rtt_us(self) -> dict[str, int]:
-        """The round trips that are normal, by pair, those seen last first."""
+    def normal_us(self) -> dict[str, tuple[int, int]]:
+        """The round trips that are normal and how they vary, by pair, those seen last first."""
         known = self.normal[self.normal["windows"] >= _LEAST_WINDOWS].sort_values("age")
-        return {str(pair): int(rtt_us) for pair, rtt_us in known["rtt_us"].items()}
+        readings = known[list(_READINGS)].astype(int).itertuples(name=None)
+        return {str(pair): (rtt_us, variation_us) for pair, rtt_us, variation_us in readings}
 
     def judge(self, window: Window) -> Judgement:
         """What is behind round trips that take more than twice as long as normal, and 5 ms more."""
         known = self.normal.reindex(_names(window))
-        usual_us = np.where(known["windows"] >= _LEAST_WINDOWS, known["rtt_us"], np.nan)
-        judged = _measured(window) & ~np.isnan(usual_us)
-        slow = judged & (window.rtt_us > _FACTOR * np.nan_to_num(usual_us) + _MARGIN_US)
+        is_known = (known["windows"] >= _LEAST_WINDOWS).to_numpy()
+        usual_us = np.where(is_known, known["rtt_us"], np.nan)
+        judged = _measured(window) & is_known
+        slow = judged & _is_above(window.rtt_us, known["rtt_us"])
+        unsteady = slow & _is_above(window.rtt_variation_us, known["rtt_variation_us"])
         status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
         status[judged & ~slow] = PairStatus.OK
         causes = []
@@ -78,7 +85,13 @@ class Latency:
         usual = float(np.median(usual_us[failing])) if failing.any() else 0.0
         decisions = Decisions(window, status, window.panes.sum(axis=0), ())
         return Judgement(
-            decisions, tuple(causes), np.zeros(0, np.int64), self._settings, "latency", usual
+            decisions,
+            tuple(causes),
+            np.zeros(0, np.int64),
+            self._settings,
+            "latency",
+            usual,
+            np.flatnonzero(unsteady),
         )
 
     def remember(self, window: Window, blamed: Iterable[Component]) -> None:
@@ -87,15 +100,23 @@ class Latency:
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
         names = _names(window)[chosen]
-        seen = pd.Series(window.rtt_us[chosen], names, np.float64).groupby(level=0).max()
+        readings = {name: getattr(window, name)[chosen] for name in _READINGS}
+        seen = pd.DataFrame(readings, names, dtype=np.float64).groupby(level=0).max()
         normal = self.normal.reindex(self.normal.index.union(seen.index))
         normal["age"] = normal["age"].fillna(0) + 1
         before = normal.loc[seen.index]
-        normal.loc[seen.index, "rtt_us"] = np.fmax(seen, _FADING * before["rtt_us"])
+        for name in _READINGS:
+            normal.loc[seen.index, name] = np.fmax(seen[name], _FADING * before[name])
         normal.loc[seen.index, "windows"] = before["windows"].fillna(0) + 1
         normal.loc[seen.index, "age"] = 0
         kept = normal[normal["age"] <= _FORGOTTEN_AFTER]
         self.normal = kept.nsmallest(_MOST_PAIRS, "age")
+
+
+def _is_above(microseconds: Numbers, normal_us: "pd.Series[float]") -> Mask:
+    """Whether each is more than twice as long as normal, and 5 ms more."""
+    above: Mask = microseconds > _FACTOR * normal_us.fillna(0).to_numpy() + _MARGIN_US
+    return above
 
 
 def _measured(window: Window) -> Mask:

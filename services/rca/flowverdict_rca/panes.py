@@ -93,7 +93,8 @@ class Panes:
             return
         rows = self._pairs.group(batch)
         rtt_us = rows.largest("rtt_us")
-        counts = np.column_stack([rows.table(COUNTS), rtt_us, rtt_us > 0])
+        variation_us = rows.largest("rtt_variation_us")
+        counts = np.column_stack([rows.table(COUNTS), rtt_us, variation_us, rtt_us > 0])
         for pane in panes:
             pane.first_sequence = min(pane.first_sequence, sequence)
             pane.add(header, rows.numbers, counts, self._pairs.seen)
@@ -260,7 +261,7 @@ class Panes:
     def _window_of(self, panes: Sequence[Pane], start_ns: int, end_ns: int, facts: Facts) -> Window:
         numbers = np.unique(np.concatenate([pane.numbers for pane in panes]))
         counts = np.stack([pane.counts(numbers) for pane in panes])
-        rtt_us, samples = counts[:, :, -2:].sum(axis=0).T
+        rtt_us, variation_us, samples = counts[:, :, -3:].sum(axis=0).T
         endpoints, src, dst = self._pairs.ends(numbers)
         add_answered_attempts(counts, endpoints, src, dst, facts.backends)
         dropped: dict[int, Counter[str]] = {}
@@ -275,8 +276,9 @@ class Panes:
             endpoints=endpoints,
             src=src,
             dst=dst,
-            panes=counts[:, :, :-2],
+            panes=counts[:, :, :-3],
             rtt_us=rtt_us // np.maximum(samples, 1),
+            rtt_variation_us=variation_us // np.maximum(samples, 1),
             rtt_samples=samples,
             addresses={
                 each: frozenset().union(*(pane.addresses.get(each, ()) for pane in panes))

@@ -34,6 +34,7 @@ _CHECK_REFUSED = {
     "external": "It is outside the cluster: check that the remote side listens on that port.",
     "unknown": "Nothing in the cluster has this address: find out what should listen there.",
 }
+_CHECK_DNS = "Check that its DNS servers run, and that they reach the servers that they ask."
 _CHECK_UNREACHABLE = "Check that it is up, and the routes to it."
 _CHECK_MTU = "Check the MTU of every interface and tunnel on the way."
 _CHECK_REPORTED = {
@@ -109,10 +110,11 @@ def loses(cause: Cause, evidence: Numbers, passage: Passage, usual_ratio: float)
     return " ".join(parts)
 
 
-def slow(cause: Cause, rtt_us: Numbers, usual_us: float) -> str:
+def slow(cause: Cause, rtt_us: Numbers, usual_us: float, variation_us: Numbers) -> str:
     """What makes round trips take longer than usual.
 
-    `rtt_us` are those of the pairs that show it, `usual_us` what they usually take.
+    `rtt_us` are those of the pairs that show it, `usual_us` what they usually take, and
+    `variation_us` how much those vary that vary more than usual.
     """
     median = float(np.median(rtt_us)) if len(rtt_us) else 0.0
     parts = [
@@ -120,6 +122,10 @@ def slow(cause: Cause, rtt_us: Numbers, usual_us: float) -> str:
         f"{_DIRECTION[cause.direction]} take {milliseconds(median)}, usually"
         f" {milliseconds(usual_us)}."
     ]
+    if len(variation_us):
+        parts.append(
+            f"They also vary more than usual, by {milliseconds(float(np.median(variation_us)))}."
+        )
     parts += _alternatives(cause)
     parts.append(_CHECK_SLOW[cause.kind])
     return " ".join(parts)
@@ -187,8 +193,20 @@ def _symptoms(counts: dict[str, int], loses_data: bool, settings: RcaSettings) -
     elif not found and counts["retransmitted_syns"]:
         syns = counts["retransmitted_syns"]
         found.append(f"{syns} SYN segments are retransmitted in {attempts} connection attempts")
+    found += _lookups(counts, settings)
     if counts["path_mtu_reductions"]:
         found.append("the path MTU has become smaller")
+    return found
+
+
+def _lookups(counts: dict[str, int], settings: RcaSettings) -> list[str]:
+    answers, unanswered = counts["dns_answers"], counts["dns_unanswered"]
+    failures = counts["dns_failures"]
+    found = []
+    if unanswered >= settings.min_retransmissions:
+        found.append(f"{unanswered} of {answers + unanswered} DNS lookups are not answered")
+    if failures >= settings.min_retransmissions and 2 * failures > answers:
+        found.append(f"{failures} of {answers} answers to DNS lookups are errors")
     return found
 
 
@@ -204,6 +222,8 @@ def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: Rc
         advice.append(_CHECK_UNREACHABLE)
     elif failed >= settings.min_retransmissions or _go_unanswered(counts, settings):
         advice.append(_CHECK_UNANSWERED)
+    if _lookups(counts, settings):
+        advice.append(_CHECK_DNS)
     if not advice or loses_data:
         advice.insert(0, _CHECK_LOSS[cause.kind])
     if counts["path_mtu_reductions"]:

@@ -35,6 +35,9 @@ COUNTS = (
     "drops_socket",
     "drops_listen_queue",
     "drops_other",
+    "dns_answers",
+    "dns_failures",
+    "dns_unanswered",
 )
 """What is counted for a pair: fields of an enriched row, the columns of a window's tables."""
 
@@ -56,6 +59,7 @@ class Window:
         panes: counts, shape (panes, pairs, `COUNTS`), the newest pane first.
         rtt_us: for each pair its smoothed RTT, the mean over the intervals with a sample; 0 if
             there is none.
+        rtt_variation_us: likewise, how much it varies.
         rtt_samples: for each pair, how many intervals had one.
         dropped: for some pairs, by position, the packets that nodes' kernels dropped, by node.
         addresses: those seen for each endpoint.
@@ -70,6 +74,7 @@ class Window:
     dst: Numbers
     panes: Numbers
     rtt_us: Numbers
+    rtt_variation_us: Numbers
     rtt_samples: Numbers
     addresses: dict[Endpoint, frozenset[str]]
     coverage: Coverage

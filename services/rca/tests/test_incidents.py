@@ -2,6 +2,8 @@
 
 from itertools import permutations
 
+import pytest
+
 from conftest import flow_row, window_of
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_rca.incident import Incident
@@ -199,6 +201,26 @@ def test_a_cause_that_cannot_be_reached_is_described_by_that_and_the_advice_fits
 def test_attempts_that_fail_in_several_ways_are_described_by_all_of_them() -> None:
     text, _ = summary_of(failed_opens=8, refused_opens=2, timed_out_opens=5, unreachable_opens=1)
     assert "attempts fail (10 refused, 25 timed out, 5 unreachable)" in text
+
+
+def test_a_server_that_answers_no_dns_lookup_is_described_by_that_and_the_advice_fits() -> None:
+    text, conditions = summary_of(dns_lookups=8, dns_unanswered=8)
+    assert "40 of 40 DNS lookups are not answered" in text
+    assert "Check that its DNS servers run, and that they reach the servers that they ask." in text
+    assert conditions == ("DNS_FAILURE",)
+
+
+def test_a_server_that_answers_most_dns_lookups_with_errors_is_described_by_that() -> None:
+    text, conditions = summary_of(dns_lookups=8, dns_answers=8, dns_failures=6)
+    assert "30 of 40 answers to DNS lookups are errors" in text
+    assert conditions == ("DNS_FAILURE",)
+
+
+@pytest.mark.parametrize("ends", [{"dns_name_errors": 8}, {"dns_failures": 3}])
+def test_names_that_do_not_exist_and_a_few_errors_are_no_dns_failure(ends: dict[str, int]) -> None:
+    row = flow_row("pod-b@worker1", "pod-a@worker0", data_segments_sent=0, dns_answers=8, **ends)
+    window = window_of([row], settings=SETTINGS)
+    assert not len(judge(window, SETTINGS).failing)
 
 
 def test_a_path_mtu_that_became_smaller_and_a_full_receiver_are_conditions() -> None:

@@ -52,6 +52,7 @@ class Mesh:
         self.others: list[dict[str, Any]] = []
         self.conditions: dict[str, str] = {}
         self.rtt_us: Callable[[str, str], float] = lambda src, dst: 400
+        self.rtt_variation_us: Callable[[str, str], int] = lambda src, dst: 100
         self.spurious = False
         self._messages: list[tuple[int, IntervalHeader, pa.RecordBatch]] = []
         self._random = np.random.default_rng(1)
@@ -104,6 +105,7 @@ class Mesh:
             retransmitted_segments=lost,
             spurious_retransmissions=lost if self.spurious else 0,
             rtt_us=rtt_us,
+            rtt_variation_us=self.rtt_variation_us(src, dst),
         )
         of_src, of_dst = (self.conditions.get(each, "") for each in (src, dst))
         return row | {"src_condition": of_src, "dst_condition": of_dst}
@@ -341,6 +343,17 @@ def test_what_makes_round_trips_long_is_named_alone_as_a_warning_and_recovers(
     assert mesh.said()[1:] == [("resolved", cause)]
 
 
+def test_round_trips_that_also_vary_more_than_they_did_are_jitter() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst))
+    mesh.rtt_variation_us = lambda src, dst: 40_000 if "pod-b" in (src, dst) else 100
+    mesh.passes(120)
+    assert mesh.said() == [("opened", "pod default/pod-b")]
+    assert mesh.verdicts[0].conditions == ("HIGH_LATENCY", "HIGH_JITTER")
+    assert "They also vary more than usual, by 40 ms." in mesh.verdicts[0].summary
+
+
 def test_round_trips_that_have_always_been_long_are_normal() -> None:
     mesh = Mesh()
     mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst), 40_000)
@@ -405,11 +418,17 @@ def test_latency_of_a_pod_that_is_deleted_is_over() -> None:
     assert mesh.said() == [("opened", "pod default/pod-b"), ("resolved", "pod default/pod-b")]
 
 
-@given(st.dictionaries(st.text(), st.integers(0, 1 << 40), max_size=50), st.integers(40, 2000))
-def test_what_is_normal_is_kept_as_far_as_there_is_room(known: dict[str, int], room: int) -> None:
-    packed = Normal(rtt_us=known).encode(room)
+microseconds = st.integers(0, 1 << 40)
+round_trips = st.dictionaries(st.text(), st.tuples(microseconds, microseconds), max_size=50)
+
+
+@given(round_trips, st.integers(60, 2000))
+def test_what_is_normal_is_kept_as_far_as_there_is_room(
+    known: dict[str, tuple[int, int]], room: int
+) -> None:
+    packed = Normal(round_trips_us=known).encode(room)
     assert len(packed) <= room
-    kept = Normal.decode(packed).rtt_us
+    kept = Normal.decode(packed).round_trips_us
     assert kept.items() <= known.items()
-    assert len(Normal(rtt_us=known).encode(1 << 20)) > room or kept == known
+    assert len(Normal(round_trips_us=known).encode(1 << 20)) > room or kept == known
     assert Normal.decode(packed[:-1]) == Normal()

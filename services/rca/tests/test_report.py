@@ -37,7 +37,8 @@ def verdict_at(status: str, second: int, incident_id: str = "i1", **changes: Any
         src="default/pod-a", dst="default/pod-b", retransmission_ratio=0.2,
         connect_retransmission_ratio=0.0, data_segments_sent=100, retransmitted_data_segments=20,
         retransmitted_syns=0, retransmitted_synacks=0, opens=1, failed_opens=0, refused_opens=0,
-        timed_out_opens=0, unreachable_opens=0, rtt_us=1500, segments_sent=150,
+        timed_out_opens=0, unreachable_opens=0, dns_answers=0, dns_failures=0, dns_unanswered=0,
+        rtt_us=1500, segments_sent=150,
         segments_arrived=130,
     )  # fmt: skip
     return msgspec.structs.replace(verdict, rules=(rule,), failing_flows=(flow,), **changes)

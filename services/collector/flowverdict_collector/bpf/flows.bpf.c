@@ -144,41 +144,62 @@ static __always_inline u32 namespace_of(void *skb)
 	return inode;
 }
 
-/* The flow of a packet, from its sender's point of view. */
-static __always_inline int read_packet_key(void *skb, struct flow_key *key)
+/*
+ * The flow of a packet with that protocol, from its sender's point of view, but for the
+ * network namespace; where its transport header begins, or 0 if it is no such packet.
+ */
+static __always_inline void *read_headers(void *ip, u8 protocol, struct flow_key *key)
 {
-	void *head = 0, *ip;
-	u16 network_header = 0, protocol = 0, ports[2] = {};
+	u16 ports[2] = {};
 	u8 version = 0, next = 0;
 	u32 length;
 
-	READ(head, skb, SK_BUFF_HEAD);
-	READ(network_header, skb, SK_BUFF_NETWORK_HEADER);
-	if (!head || network_header == 0 || network_header == 0xffff)
-		return 0;
-	READ(protocol, skb, SK_BUFF_PROTOCOL);
-	ip = head + network_header;
 	READ(version, ip, 0);
-	if (protocol == swap16(0x0800) && (version >> 4) == 4) {
+	if ((version >> 4) == 4) {
 		length = (version & 0xf) * 4;
 		READ(next, ip, 9);
+		if (next != protocol)
+			return 0;
 		map_ipv4(key->src);
 		map_ipv4(key->dst);
 		bpf_probe_read_kernel(&key->src[12], 4, ip + 12);
 		bpf_probe_read_kernel(&key->dst[12], 4, ip + 16);
-	} else if (protocol == swap16(0x86dd) && (version >> 4) == 6) {
+	} else if ((version >> 4) == 6) {
 		length = 40;
 		READ(next, ip, 6);
+		if (next != protocol)
+			return 0;
 		bpf_probe_read_kernel(key->src, 16, ip + 8);
 		bpf_probe_read_kernel(key->dst, 16, ip + 24);
 	} else {
 		return 0;
 	}
-	if (next != IPPROTO_TCP)
-		return 0;
 	READ(ports, ip, length);
 	key->src_port = swap16(ports[0]);
 	key->dst_port = swap16(ports[1]);
+	return ip + length;
+}
+
+/* The same of a packet whose network header is known. */
+static __always_inline void *read_packet(void *skb, u8 protocol, struct flow_key *key)
+{
+	void *head = 0;
+	u16 network_header = 0, ethertype = 0;
+
+	READ(head, skb, SK_BUFF_HEAD);
+	READ(network_header, skb, SK_BUFF_NETWORK_HEADER);
+	if (!head || network_header == 0 || network_header == 0xffff)
+		return 0;
+	READ(ethertype, skb, SK_BUFF_PROTOCOL);
+	if (ethertype != swap16(0x0800) && ethertype != swap16(0x86dd))
+		return 0;
+	return read_headers(head + network_header, protocol, key);
+}
+
+static __always_inline int read_packet_key(void *skb, struct flow_key *key)
+{
+	if (!read_packet(skb, IPPROTO_TCP, key))
+		return 0;
 	key->netns = namespace_of(skb);
 	return 1;
 }
@@ -495,6 +516,10 @@ static __always_inline void count_failed_open(void *sk, struct tracked_socket *t
 		__sync_fetch_and_add(&record->timed_out_opens, 1);
 }
 
+#ifdef COUNT_LOOKUPS
+static __always_inline void give_up_lookups(void);
+#endif
+
 /*
  * Handshakes end here, at either end, successfully or not. Only the state before
  * tells a client from a server, and a retransmitted SYN from a data segment. A
@@ -512,7 +537,12 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	struct tracked_socket *tracked;
 	struct flow_record *record;
 
-	if (!is_active() || (!begins && !is_client && before != TCP_SYN_RECV))
+	if (!is_active())
+		return 0;
+#ifdef COUNT_LOOKUPS
+	give_up_lookups();
+#endif
+	if (!begins && !is_client && before != TCP_SYN_RECV)
 		return 0;
 	if (!begins && !opened && after != TCP_CLOSE)
 		return 0;

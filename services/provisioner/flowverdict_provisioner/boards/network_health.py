@@ -24,6 +24,7 @@ _GRAFANA_UNITS = {
     "packets": "pps",
     "bytes": "Bps",
     "connections": "cps",
+    "lookups": "cps",
     "resets": "cps",
     "windows": "cps",
     "reductions": "cps",
