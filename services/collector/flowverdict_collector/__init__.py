@@ -10,6 +10,7 @@
 `source`       the C text to run, and what identifies it.
 `hooks`        the tracepoints, and the C function attached to each.
 `definitions`  what the C program is compiled with; `btf` finds offsets in the kernel's structs.
+`limits`       what this kernel shows only in part.
 `intervals`    the times of intervals, though the wall clock may be set.
 `kernel`       the maps, as the service sees them: swap, read and discard.
 `namespaces`   which network namespaces are counted, on a kernel that several nodes share.

@@ -5,7 +5,9 @@ import os
 import platform
 from pathlib import Path
 
+from flowverdict_collector.btf import KernelTypes
 from flowverdict_collector.hooks import HOOKS, LOOKUP_HOOKS
+from flowverdict_collector.limits import limits_of
 from flowverdict_collector.loader import Loader, LoadError
 from flowverdict_collector.pins import Pins, PinsError
 from flowverdict_collector.settings import CollectorSettings
@@ -31,6 +33,9 @@ async def check(settings: CollectorSettings) -> int:
                 print(f"warning  {hook.tracepoint}: {why}; not counted: {hook.counts}")
             else:
                 print(f"ok       {hook.tracepoint}: {hook.counts}")
+        with KernelTypes() as types:
+            for what, why in limits_of(platform.release(), types).items():
+                print(f"partly   {what}: {why}")
         loaded.close()
         _check_pins(settings)
     return max(broken, await check_nats(settings))

@@ -7,9 +7,9 @@ of the kernel's memory. Reading maps needs no capability, only their descriptors
 import ctypes
 import os
 import platform
-import re
 from pathlib import Path
 
+from flowverdict_collector.limits import kernel_version
 from flowverdict_runtime.ebpf import CAPABILITIES
 
 __all__ = ["drop_capabilities"]
@@ -64,8 +64,7 @@ def drop_capabilities(release: str = platform.release()) -> None:
 
 
 def _needed_to_read_maps(release: str) -> int:
-    version = tuple(map(int, re.findall(r"\d+", release)[:2]))
-    if version >= _MAPS_FOR_ALL_SINCE:
+    if kernel_version(release) >= _MAPS_FOR_ALL_SINCE:
         return 0
     status = Path("/proc/self/status").read_text()
     permitted = int(status.split("CapPrm:")[1].split()[0], 16)

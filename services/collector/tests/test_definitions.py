@@ -1,13 +1,16 @@
 """What the C program is compiled with."""
 
 import ctypes
+import platform
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from flowverdict_collector import definitions, hooks
 from flowverdict_collector.btf import KernelTypes, NoKernelTypes
+from flowverdict_collector.limits import limits_of
 from flowverdict_contracts.raw import FIELDS
 from flowverdict_runtime.ebpf import BTF
 
@@ -55,6 +58,34 @@ def test_the_drop_reasons_of_queueing_disciplines_are_told_from_those_of_the_cor
     assert found[10] == offsets["drops_netfilter"]
     assert found[384 + 1] == found[384 + 2] == offsets["drops_queue"]
     assert not {0, 2, 384, 196609} & set(found)
+
+
+@pytest.mark.parametrize(
+    ("release", "limited"),
+    [
+        ("5.10.0-32-cloud-amd64", {"skipped runs", "capabilities", "sockets", "resets sent"}),
+        ("6.1.0-50-cloud-amd64", {"resets sent"}),
+        ("7.2.13+deb14-cloud-amd64", set()),
+    ],
+)
+def test_what_a_kernel_shows_in_part_is_said(release: str, limited: set[str]) -> None:
+    found = limits_of(release, cast("KernelTypes", _Kernel7()))
+    (no_reason,) = (what for what in found if "drops_" in what)
+    assert set(no_reason.split(", ")) == {"drops_socket", "drops_other", "drops_listen_queue"}
+    assert set(found) - {no_reason} == limited
+
+
+@HAS_BTF
+def test_the_drop_reasons_of_this_kernel_that_are_not_counted_are_known(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with KernelTypes() as types:
+        counted = definitions.drop_offsets(types)
+        reasons = types.enumerators("skb_drop_reason")
+    rest = sorted(name for name, number in reasons.items() if number not in counted)
+    with capsys.disabled():
+        print(f"\nnot counted on {platform.release()}:", *rest)
+    assert bool(counted) == bool(reasons)
 
 
 @HAS_BTF

@@ -1,0 +1,36 @@
+"""What a kernel shows only in part, and why."""
+
+import re
+
+from flowverdict_collector.btf import KernelTypes
+from flowverdict_collector.definitions import drop_offsets
+from flowverdict_contracts.raw import FIELDS
+
+__all__ = ["kernel_version", "limits_of"]
+
+_LIMITS = (
+    ((5, 12), "skipped runs", "before Linux 5.12 it is unknown how often a program was skipped"),
+    ((5, 19), "capabilities", "before Linux 5.19 reading maps takes CAP_BPF, which is kept"),
+    ((6, 1), "sockets", "before Linux 6.1 no more are tracked than FLOWVERDICT_MAX_FLOWS"),
+    ((6, 12), "resets sent", "before Linux 6.12 those to closed ports are not traced"),
+)
+"""Before which version, what, and why."""
+
+
+def kernel_version(release: str) -> tuple[int, int]:
+    """Major and minor number of a kernel, from what `uname -r` prints."""
+    major, minor = map(int, re.findall(r"\d+", release)[:2])
+    return major, minor
+
+
+def limits_of(release: str, types: KernelTypes) -> dict[str, str]:
+    """What is counted in part or not at all on this kernel, and why."""
+    found = {what: why for before, what, why in _LIMITS if kernel_version(release) < before}
+    counted = set(drop_offsets(types).values())
+    reasons = [
+        field.name for field in FIELDS
+        if field.name.startswith("drops_") and field.offset not in counted
+    ]  # fmt: skip
+    if reasons and counted:
+        found[", ".join(reasons)] = "this kernel has no drop reasons for them"
+    return found
