@@ -53,6 +53,12 @@ class Facts:
     silent: tuple[SilentNode, ...] = ()
     recovering: frozenset[str] = frozenset()
 
+    @property
+    def losing_pods(self) -> frozenset[Endpoint]:
+        """Services of which a pod is being deleted, or has been lately."""
+        leaving = {each for each, text in self.conditions.items() if text in LEAVING}
+        return frozenset(each for each, pods in self.backends.items() if pods & leaving)
+
     def nodes_of(self, endpoint: Endpoint) -> frozenset[str]:
         """The node that it is on, or those that its pods are on."""
         pods = (

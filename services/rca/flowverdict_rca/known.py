@@ -110,14 +110,15 @@ def without_aftermath(
 ) -> tuple[Decisions, Numbers]:
     """The decisions, with pairs undecided that fail because of what has just changed, and which.
 
-    These are the failing pairs of services whose pods are moving, of nodes whose connections still
-    recover, and of the only node that is heard: until it is known whether that one is cut off or
-    the others are, and when some of its flows to elsewhere work again. Those that a known cause
+    These are the failing pairs of services whose pods are moving or being deleted, since a node
+    sends connections to pods that are gone until it knows; those of nodes whose connections still
+    recover; and those of the only node that is heard: until it is known whether that one is cut off
+    or the others are, and when some of its flows to elsewhere work again. Those that a known cause
     explains still fail.
     """
     facts, window = decisions.window.facts, decisions.window
     still = {each for each in window.endpoints if facts.nodes_of(each) & facts.recovering}
-    still |= facts.briefly_unready
+    still |= facts.briefly_unready | facts.losing_pods
     undecided = _at(window.src, decisions, still) | _at(window.dst, decisions, still)
     if alone is not None and (alone.uncertain or (alone.reaches and alone.fails)):
         undecided |= alone.crossing

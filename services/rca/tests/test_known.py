@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 
+import pytest
+
 from conftest import SECOND, enriched_batch, flow_row
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_rca.decisions import PairStatus
@@ -395,6 +397,30 @@ def test_a_service_whose_only_pod_moves_is_no_incident() -> None:
     assert not any(cluster.blamed())
     cluster.passes(40, n1=[*N1, *callers])  # its image cannot be pulled
     assert {each for each in cluster.blamed() if each} == {("service default/db",)}
+
+
+@pytest.mark.parametrize(("condition", "blamed"), [("terminating", set()), ("", {"api"})])
+def test_a_service_that_refuses_while_some_of_its_pods_are_deleted_is_no_incident(
+    condition: str, blamed: set[str]
+) -> None:
+    def pods(condition: str) -> list[Row]:
+        kept = backend(flow("api-1@n1", "a@n1"), "api")
+        others = [backend(flow(f"api-{each}@n1", "a@n1"), "api") for each in (2, 3, 4)]
+        return [kept, *(each | {"src_condition": condition} for each in others)]
+
+    # Until every node knows, most connects go to pods that no longer listen.
+    refused = {"opens": 1, "failed_opens": 5, "refused_opens": 5, "data_segments_sent": 5}
+    callers = [to_service(f"{pod}@n1", "api", **refused) for pod in "ab"]
+    elsewhere = [flow("a@n1", "b@n1"), flow("b@n1", "a@n1"), flow("c@n1", "a@n1")]
+    well = [to_service(f"{pod}@n1", "api", opens=5) for pod in "ab"]
+    cluster = Cluster()
+    cluster.passes(20, n1=[*elsewhere, *pods(""), *well])
+    cluster.passes(4, n1=[*elsewhere, *pods(condition), *callers])
+    cluster.passes(6, n1=[*elsewhere, pods("")[0], *callers])
+    cluster.passes(30, n1=[*elsewhere, pods("")[0], *well])
+    assert {each for each in cluster.blamed() if each} == {
+        (f"service default/{name}",) for name in blamed
+    }
 
 
 def test_a_flow_to_a_pod_that_is_deleted_never_fails() -> None:
