@@ -410,7 +410,7 @@ def test_a_service_that_refuses_while_some_of_its_pods_are_deleted_is_no_inciden
 
     # Until every node knows, most connects go to pods that no longer listen.
     refused = {"opens": 1, "failed_opens": 5, "refused_opens": 5, "data_segments_sent": 5}
-    callers = [to_service(f"{pod}@n1", "api", **refused) for pod in "ab"]
+    callers = [to_service(f"{pod}@n1", "api", "", **refused) for pod in "ab"]
     elsewhere = [flow("a@n1", "b@n1"), flow("b@n1", "a@n1"), flow("c@n1", "a@n1")]
     well = [to_service(f"{pod}@n1", "api", opens=5) for pod in "ab"]
     cluster = Cluster()
