@@ -99,7 +99,12 @@ def lab(tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
     (tmp_path / "logs").mkdir()
     with (
         Network(cluster, tmp_path / "logs") as network,
-        Pipeline(tmp_path, cluster.inventory(), namespaces=network.namespaces()) as pipeline,
+        Pipeline(
+            tmp_path,
+            cluster.inventory(),
+            namespaces=network.namespaces(),
+            ready_seconds=60 * SLOWER,
+        ) as pipeline,
     ):
         yield network, pipeline
 

@@ -17,7 +17,14 @@ from flowverdict_lab.kubernetes.build import cache
 
 __all__ = ["main"]
 
-_TESTS = ("tests/test_on_each_kernel.py", "services/collector/tests/test_collector.py")
+_COLLECTOR = "services/collector/tests"
+_TESTS = (
+    "tests/test_on_each_kernel.py",
+    f"{_COLLECTOR}/test_definitions.py",
+    f"{_COLLECTOR}/test_collector.py::test_the_check_attaches_everything_and_says_what_is_broken",
+    f"{_COLLECTOR}/test_collector.py"
+    "::test_once_it_counts_it_has_no_capability_left_and_cannot_get_one",
+)
 _SLOWER = 10
 """How many times slower an emulated processor is, for the tests' deadlines."""
 _SECONDS = 1800
@@ -68,7 +75,7 @@ def _run(name: str, tests: Sequence[str], console: Console) -> str:
 
     folder = cache() / "kernels"
     bootable = make_bootable(KERNELS[name], folder, tell)
-    pytest = ["python", "-m", "pytest", "-p", "no:cacheprovider", "-v", "-rs",
+    pytest = ["python", "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-rs",
               f"--timeout={_SECONDS}", *tests]  # fmt: skip
     command = f"export FLOWVERDICT_TESTS_SLOWER={_SLOWER}\n{shlex.join(pytest)}\n"
     with tempfile.TemporaryDirectory(dir=folder) as working:

@@ -9,11 +9,14 @@ mount -t devtmpfs none /dev
 mkdir -p /dev/shm /dev/pts
 mount -t tmpfs none /dev/shm
 mount -t devpts none /dev/pts
+# NATS reserves what its streams may grow to.
+mount -t tmpfs -o size=8g none /tmp
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t bpf none /sys/fs/bpf
 mount -t tracefs none /sys/kernel/tracing
 mount -t securityfs none /sys/kernel/security 2>/dev/null
 ip link set lo up
+hostname guest
 echo "guest: $(uname -rm), $(cut -d ' ' -f 1 /proc/uptime) s after power on"
 cd /opt/flowverdict/checkout || exit
 PYTHONPATH=/opt/flowverdict/site
