@@ -99,12 +99,7 @@ def lab(tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
     (tmp_path / "logs").mkdir()
     with (
         Network(cluster, tmp_path / "logs") as network,
-        Pipeline(
-            tmp_path,
-            cluster.inventory(),
-            namespaces=network.namespaces(),
-            ready_seconds=60 * SLOWER,
-        ) as pipeline,
+        Pipeline(tmp_path, cluster.inventory(), namespaces=network.namespaces()) as pipeline,
     ):
         yield network, pipeline
 

@@ -132,7 +132,7 @@ async def test_what_starts_while_nats_has_no_quorum_is_ready_soon_after_it_has_o
         await eventually(attempts_fail, 60)
         for name in SERVERS[1:]:
             cluster.start_server(name)
-        cluster.wait_ready()
+        cluster.wait_ready(30)
     finally:
         cluster.close()
 

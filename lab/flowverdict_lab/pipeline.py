@@ -66,7 +66,6 @@ class Pipeline:
         namespaces: inode numbers of the network namespaces to count; all if there are none.
         environ: settings for the services, in addition to their addresses.
         nats_arguments: for the NATS server, in addition to its address.
-        ready_seconds: how long services may take to start.
     """
 
     def __init__(
@@ -78,7 +77,6 @@ class Pipeline:
         namespaces: Iterable[int] = (),
         environ: Mapping[str, str] | None = None,
         nats_arguments: tuple[str, ...] = (),
-        ready_seconds: float = _READY_SECONDS,
     ) -> None:
         self.folder = folder
         self.logs = folder / "logs"
@@ -95,7 +93,6 @@ class Pipeline:
             **(environ or {}),
         }
         self._inventory = inventory
-        self._ready_seconds = ready_seconds
         self._nats_arguments = nats_arguments
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -151,21 +148,19 @@ class Pipeline:
         process.kill()
         process.wait()
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, seconds: float = _READY_SECONDS) -> None:
         """Wait until every service reports that it is ready.
 
         Raises:
             PipelineError: if one exits instead, or is not ready in time.
         """
-        deadline = time.monotonic() + self._ready_seconds
+        deadline = time.monotonic() + seconds
         for service in self.services:
             while (why := self._not_ready(service)) is not None:
                 if self._processes[service].poll() is not None:
                     raise PipelineError(f"{service} exited:\n{self.log_tail(service)}")
                 if time.monotonic() > deadline:
-                    raise PipelineError(
-                        f"{service} is not ready after {self._ready_seconds:g} s: {why}"
-                    )
+                    raise PipelineError(f"{service} is not ready after {seconds:g} s: {why}")
                 time.sleep(0.05)
 
     def ready(self, service: str) -> bool:
