@@ -75,7 +75,7 @@ def _run(name: str, tests: Sequence[str], console: Console) -> str:
 
     folder = cache() / "kernels"
     bootable = make_bootable(KERNELS[name], folder, tell)
-    pytest = ["python", "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-rs",
+    pytest = ["python", "-m", "pytest", "-p", "no:cacheprovider", "-vv", "-rsP",
               f"--timeout={_SECONDS}", *tests]  # fmt: skip
     command = f"export FLOWVERDICT_TESTS_SLOWER={_SLOWER}\n{shlex.join(pytest)}\n"
     with tempfile.TemporaryDirectory(dir=folder) as working:
