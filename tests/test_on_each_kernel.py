@@ -14,6 +14,7 @@ from nats.aio.client import Client
 from conftest import SKIPPED, Collector, NatsServer, eventually, kernel
 from flowverdict_contracts import raw, raw_records
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.verdicts import Verdict
 from flowverdict_enricher import inventory
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
@@ -21,10 +22,9 @@ from flowverdict_enricher.inventory import Inventory
 from flowverdict_lab.cluster import Pod
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import LabError, Network
-from flowverdict_rca.incidents import Incidents
-from flowverdict_rca.judgement import judge
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.window_judge import WindowJudge
 from flowverdict_runtime.settings import load
 
 REASON = why_not_live()
@@ -45,22 +45,27 @@ class Heard:
             records = records[records["role"] == raw.ROLES.index(role)]
         return int(records[field].sum())
 
-    def blamed(self, network: Network) -> set[str]:
-        """The first cause of each verdict on it."""
-        settings, directory = load(RcaSettings, {}), Directory()
-        names = msgspec.json.decode(network.cluster.inventory(), type=Inventory)
+    def verdicts(self, network: Network) -> list[Verdict]:
+        """Those on it."""
+        settings = load(RcaSettings, {})
+        names, directory = (
+            msgspec.json.decode(network.cluster.inventory(), type=Inventory),
+            Directory(),
+        )
         inventory.apply(names, directory, 0, time.time_ns())
-        panes, incidents = Panes(settings), Incidents(settings)
-        found = set()
+        panes, judge, found = Panes(settings), WindowJudge(settings), []
         for sequence, (header, records) in enumerate(self.messages, 1):
             batch, _ = enrich(records, directory, header.start_ns, header.end_ns, header.node, {})
             panes.add(header, batch, sequence)
             for window in panes.windows():
-                found |= {
-                    str(verdict.causes[0]) if verdict.causes else "nobody"
-                    for verdict in incidents.judge(judge(window, settings))
-                }
+                found += judge.judge(window)
+                if panes.long_window:
+                    found += judge.judge_long(panes.long_window)
         return found
+
+    def blamed(self, network: Network) -> set[str]:
+        """The first cause of each verdict on it."""
+        return {str(each.causes[0]) if each.causes else "nobody" for each in self.verdicts(network)}
 
 
 @pytest.fixture
@@ -121,3 +126,23 @@ async def test_under_loss_every_count_is_the_kernels_and_the_lossy_pod_is_named(
 
     await eventually(lambda: all(abs(each) <= SKIPPED for each in differences()), 60)
     assert heard.blamed(network) == {f"pod default/{pod.name}"}
+
+
+@live
+async def test_a_pod_whose_packets_are_late_and_unevenly_so_is_named_for_latency_and_jitter(
+    network: Network, heard: Heard
+) -> None:
+    pod = network.cluster.pods[1]
+    network.start_traffic(REQUESTS_PER_SECOND)
+    since = len(heard.messages)
+    await eventually(lambda: len(heard.messages) > since + 150, 200)
+    assert not heard.verdicts(network)
+
+    def opened() -> Verdict | None:
+        found = [each for each in heard.verdicts(network) if each.basis == "latency"]
+        return found[0] if found else None
+
+    with netem(network, pod, "delay", "300ms", "100ms"):
+        verdict = await eventually(opened, 120)
+    assert str(verdict.causes[0]) == f"pod default/{pod.name}"
+    assert verdict.conditions == ("HIGH_LATENCY", "HIGH_JITTER")
