@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import shutil
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from rich.console import Console
 from flowverdict_lab.kernels.debian import DebianError
 from flowverdict_lab.kernels.guest import GuestError, archive_checkout, make_bootable
 from flowverdict_lab.kernels.kernels import KERNELS
-from flowverdict_lab.kernels.machine import GuestCrash, run_guest
+from flowverdict_lab.kernels.machine import GuestCrash, qemu_for, run_guest
 from flowverdict_lab.kubernetes.build import cache
 
 __all__ = ["main"]
@@ -28,6 +29,7 @@ _TESTS = (
 _SLOWER = 10
 """How many times slower an emulated processor is, for the tests' deadlines."""
 _SECONDS = 1800
+_PROGRAMS = ("apt-get", "dpkg-deb", "depmod", "cpio", "tar", "git")
 OK, FAILED, CANNOT_RUN, INTERRUPTED = 0, 1, 3, 130
 
 
@@ -35,6 +37,11 @@ def main() -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args()
     console = Console(stderr=True, highlight=False)
+    needed = (*_PROGRAMS, *(qemu_for(KERNELS[name].architecture) for name in options.kernels))
+    missing = sorted({each for each in needed if not shutil.which(each)})
+    if missing:
+        console.print(f"script/kernels: not installed: {', '.join(missing)}", style="red")
+        return CANNOT_RUN
     try:
         results = {name: _run(name, options.tests, console) for name in options.kernels}
     except (DebianError, GuestError) as error:
@@ -57,12 +64,17 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 all passed, 1 a test failed, 2 usage error, 3 cannot run. "
         "DEBIAN_MIRROR in the environment names another mirror.",
     )
-    parser.add_argument("kernels", nargs="*", metavar="NAME", default=list(KERNELS),
-                        choices=[*KERNELS, []],
+    parser.add_argument("kernels", nargs="*", type=_name, metavar="NAME", default=list(KERNELS),
                         help=f"{', '.join(KERNELS)} (default: all)")  # fmt: skip
     parser.add_argument("--tests", nargs=argparse.REMAINDER, default=_TESTS, metavar="ARGUMENT",
                         help="for pytest, instead of what every kernel must pass")  # fmt: skip
     return parser
+
+
+def _name(text: str) -> str:
+    if text not in KERNELS:
+        raise argparse.ArgumentTypeError(f"there is no {text}; choose from {', '.join(KERNELS)}")
+    return text
 
 
 def _run(name: str, tests: Sequence[str], console: Console) -> str:

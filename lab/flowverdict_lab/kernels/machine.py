@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flowverdict_lab.kernels.guest import Bootable
 
-__all__ = ["GuestCrash", "run_guest"]
+__all__ = ["GuestCrash", "qemu_for", "run_guest"]
 
 _EXIT = re.compile(r"guest: exit (\d+)")
 _MEMORY_MIB = 5120
@@ -24,6 +24,11 @@ _CONSOLE = {"amd64": "ttyS0", "arm64": "ttyAMA0"}
 
 class GuestCrash(RuntimeError):
     """The guest ended without a word of how its command ended."""
+
+
+def qemu_for(architecture: str) -> str:
+    """The program that emulates such a processor."""
+    return _QEMU[architecture][0]
 
 
 def run_guest(
