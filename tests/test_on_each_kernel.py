@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from conftest import SKIPPED, Collector, NatsServer, eventually, kernel
 from flowverdict_contracts import raw, raw_records
-from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_enricher import inventory
 from flowverdict_enricher.directory import Directory
@@ -33,56 +33,56 @@ REQUESTS_PER_SECOND = 2
 
 
 class Heard:
-    """What a collector has published."""
+    """What a collector publishes, and the verdicts on it.
 
-    def __init__(self) -> None:
-        self.messages: list[tuple[IntervalHeader, npt.NDArray[np.void]]] = []
+    Attributes:
+        intervals: how many messages there were.
+    """
+
+    def __init__(self, network: Network) -> None:
+        settings = load(RcaSettings, {})
+        self._directory = Directory()
+        names = msgspec.json.decode(network.cluster.inventory(), type=Inventory)
+        inventory.apply(names, self._directory, 0, time.time_ns())
+        self._panes, self._judge = Panes(settings), WindowJudge(settings)
+        self._records: list[npt.NDArray[np.void]] = []
+        self.intervals = 0
+        self.verdicts: list[Verdict] = []
+
+    async def hear(self, message: Msg) -> None:
+        """Take a message on `flows.raw`."""
+        header, records, _ = raw_records.read(message.headers, message.data)
+        self.intervals += 1
+        self._records.append(records)
+        batch, _ = enrich(records, self._directory, header.start_ns, header.end_ns, header.node)
+        self._panes.add(header, batch, self.intervals)
+        for window in self._panes.windows():
+            self.verdicts += self._judge.judge(window)
+            if self._panes.long_window:
+                self.verdicts += self._judge.judge_long(self._panes.long_window)
 
     def total(self, field: str, role: str | None = None) -> int:
         """The sum of a field over all records, or those with a role."""
-        records = np.concatenate([each for _, each in self.messages])
+        records = np.concatenate(self._records)
         if role is not None:
             records = records[records["role"] == raw.ROLES.index(role)]
         return int(records[field].sum())
 
-    def verdicts(self, network: Network) -> list[Verdict]:
-        """Those on it."""
-        settings = load(RcaSettings, {})
-        names, directory = (
-            msgspec.json.decode(network.cluster.inventory(), type=Inventory),
-            Directory(),
-        )
-        inventory.apply(names, directory, 0, time.time_ns())
-        panes, judge, found = Panes(settings), WindowJudge(settings), []
-        for sequence, (header, records) in enumerate(self.messages, 1):
-            batch, _ = enrich(records, directory, header.start_ns, header.end_ns, header.node, {})
-            panes.add(header, batch, sequence)
-            for window in panes.windows():
-                found += judge.judge(window)
-                if panes.long_window:
-                    found += judge.judge_long(panes.long_window)
-        return found
-
-    def blamed(self, network: Network) -> set[str]:
-        """The first cause of each verdict on it."""
-        return {str(each.causes[0]) if each.causes else "nobody" for each in self.verdicts(network)}
+    def blamed(self) -> set[str]:
+        """The first cause of each verdict."""
+        return {str(each.causes[0]) if each.causes else "nobody" for each in self.verdicts}
 
 
 @pytest.fixture
 async def heard(
     network: Network, nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> AsyncIterator[Heard]:
-    """What a collector of the lab's namespaces publishes, and that it does."""
-    everything = Heard()
-
-    async def hear(message: object) -> None:
-        headers, body = message.headers, message.data  # type: ignore[attr-defined]
-        everything.messages.append(raw_records.read(headers, body)[:2])
-
-    await nats_client.subscribe("flows.raw.test", cb=hear)
+    """What a collector of the lab's namespaces publishes."""
+    everything = Heard(network)
+    await nats_client.subscribe("flows.raw.test", cb=everything.hear)
     namespaces = ",".join(map(str, network.namespaces()))
     collector = Collector(nats_server, tmp_path, FLOWVERDICT_NETWORK_NAMESPACES=namespaces)
-    await eventually(lambda: everything.messages)
+    await eventually(lambda: everything.intervals)
     yield everything
     collector.stop()
 
@@ -111,7 +111,7 @@ async def test_under_loss_every_count_is_the_kernels_and_the_lossy_pod_is_named(
     network.start_traffic(REQUESTS_PER_SECOND)
     with netem(network, pod, "loss", "20%"):
         await eventually(lambda: kernel(network, "RetransSegs") > 200, 60)
-        await eventually(lambda: f"pod default/{pod.name}" in heard.blamed(network))
+        await eventually(lambda: f"pod default/{pod.name}" in heard.blamed())
     network.stop_traffic()
     await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
 
@@ -125,7 +125,7 @@ async def test_under_loss_every_count_is_the_kernels_and_the_lossy_pod_is_named(
         ]
 
     await eventually(lambda: all(abs(each) <= SKIPPED for each in differences()), 60)
-    assert heard.blamed(network) == {f"pod default/{pod.name}"}
+    assert heard.blamed() == {f"pod default/{pod.name}"}
 
 
 @live
@@ -134,13 +134,12 @@ async def test_a_pod_whose_packets_are_late_and_unevenly_so_is_named_for_latency
 ) -> None:
     pod = network.cluster.pods[1]
     network.start_traffic(REQUESTS_PER_SECOND)
-    since = len(heard.messages)
-    await eventually(lambda: len(heard.messages) > since + 150, 200)
-    assert not heard.verdicts(network)
+    since = heard.intervals
+    await eventually(lambda: heard.intervals > since + 150, 200)
+    assert not heard.verdicts
 
     def opened() -> Verdict | None:
-        found = [each for each in heard.verdicts(network) if each.basis == "latency"]
-        return found[0] if found else None
+        return next((each for each in heard.verdicts if each.basis == "latency"), None)
 
     with netem(network, pod, "delay", "300ms", "100ms"):
         verdict = await eventually(opened, 120)
