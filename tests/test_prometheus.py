@@ -24,6 +24,7 @@ from flowverdict_lab.servers import server_program
 from flowverdict_provisioner.board import Board
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.dashboard_json import build
+from tests.dns_traffic import look_up, serve
 from tests.stand_ins.influx import InfluxStandIn
 
 PROMETHEUS = server_program("prometheus")
@@ -75,7 +76,12 @@ def prometheus(
     influx, port, writer_port = InfluxStandIn(), free_port(), free_port()
     with (
         Network(cluster, folder / "logs") as network,
-        Pipeline(folder, cluster.inventory(), namespaces=network.namespaces()) as pipeline,
+        Pipeline(
+            folder,
+            cluster.inventory(),
+            namespaces=network.namespaces(),
+            environ={"FLOWVERDICT_DNS": "on"},
+        ) as pipeline,
         contextlib.ExitStack() as running,
     ):
         influx.start()
@@ -180,8 +186,9 @@ async def test_while_a_pod_is_broken_no_query_of_any_panel_is_empty(
     prometheus: tuple[Network, Pipeline, str],
 ) -> None:
     network, _, url = prometheus
-    pod_c = network.cluster.pods[2].ipv4
-    refused = f"import socket; [socket.socket().connect_ex(('{pod_c}', 1)) for _ in range(5)]"
+    _, pod_b, pod_c, pod_d = network.cluster.pods
+    serve(network, pod_d, pod_d.ipv4)
+    refused = f"import socket; [socket.socket().connect_ex(('{pod_c.ipv4}', 1)) for _ in range(5)]"
     queries = {
         (board.title, panel.title, query.ref): asked(board, query.expr)
         for board in BOARDS
@@ -202,6 +209,7 @@ async def test_while_a_pod_is_broken_no_query_of_any_panel_is_empty(
 
     def empty() -> list[tuple[str, str, str]]:
         network.inside("pod-b", [sys.executable, "-c", refused])
+        look_up(network, pod_b, pod_d.ipv4, [*["0"] * 20, "2", "3", "9"])  # few are unanswered
         return [key for key, promql in queries.items() if not query(url, promql)]
 
     still: list[tuple[str, str, str]] = []

@@ -1,6 +1,5 @@
 """DNS lookups, counted at the end that asks."""
 
-import json
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,41 +11,10 @@ from conftest import Collector, NatsServer, eventually
 from flowverdict_contracts import raw
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
+from tests.dns_traffic import look_up, serve
 
 REASON = why_not_live()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no eBPF: {REASON}")
-
-# Answers each name with the code that it begins with; what begins with 9 gets no answer.
-SERVER = """
-import socket, sys
-at = sys.argv[1]
-family = socket.AF_INET6 if ":" in at else socket.AF_INET
-server = socket.socket(family, socket.SOCK_DGRAM)
-server.bind((at, 53))
-print("ready", flush=True)
-while True:
-    asked, client = server.recvfrom(512)
-    code = asked[13] - ord("0")
-    if code != 9:
-        server.sendto(asked[:2] + bytes([0x81, 0x80 + code]) + asked[4:], client)
-"""
-# Looks up names, each from a socket of its own as resolvers do, and waits for the answers.
-CLIENT = """
-import json, socket, sys
-server, names = sys.argv[1], json.loads(sys.argv[2])
-family = socket.AF_INET6 if ":" in server else socket.AF_INET
-for number, name in enumerate(names):
-    with socket.socket(family, socket.SOCK_DGRAM) as client:
-        client.settimeout(30)
-        client.connect((server, 53))
-        label = bytes([len(name)]) + name.encode() + b"\\0"
-        question = bytes([7, number, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + label + b"\\0\\1\\0\\1"
-        client.send(question)
-        if name.startswith("9"):
-            client.send(question)
-        else:
-            client.recv(512)
-"""
 
 
 @pytest.fixture
@@ -73,9 +41,9 @@ async def test_lookups_are_counted_by_client_and_server_with_how_they_ended(
 ) -> None:
     client, server, *_ = network.cluster.pods
     address = str(getattr(server, family))
-    network.start_inside(server.name, [sys.executable, "-c", SERVER, address])
+    serve(network, server, address)
     names = ["0", "0", "0", "3", "3", "2", "5", "9"]
-    network.inside(client.name, [sys.executable, "-c", CLIENT, address, json.dumps(names)])
+    look_up(network, client, address, names)
     expected = {
         "dns_lookups": 8,
         "dns_answers": 7,

@@ -1,0 +1,52 @@
+"""DNS lookups between pods of the lab."""
+
+import json
+import sys
+from collections.abc import Sequence
+
+from flowverdict_lab.cluster import Pod
+from flowverdict_lab.network import Network
+
+__all__ = ["look_up", "serve"]
+
+# Answers each name with the code that it begins with; what begins with 9 gets no answer.
+_SERVER = """
+import socket, sys
+at = sys.argv[1]
+family = socket.AF_INET6 if ":" in at else socket.AF_INET
+server = socket.socket(family, socket.SOCK_DGRAM)
+server.bind((at, 53))
+print("ready", flush=True)
+while True:
+    asked, client = server.recvfrom(512)
+    code = asked[13] - ord("0")
+    if code != 9:
+        server.sendto(asked[:2] + bytes([0x81, 0x80 + code]) + asked[4:], client)
+"""
+# Looks up names, each from a socket of its own as resolvers do, and waits for the answers.
+_CLIENT = """
+import json, socket, sys
+server, names = sys.argv[1], json.loads(sys.argv[2])
+family = socket.AF_INET6 if ":" in server else socket.AF_INET
+for number, name in enumerate(names):
+    with socket.socket(family, socket.SOCK_DGRAM) as client:
+        client.settimeout(30)
+        client.connect((server, 53))
+        label = bytes([len(name)]) + name.encode() + b"\\0"
+        question = bytes([7, number, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + label + b"\\0\\1\\0\\1"
+        client.send(question)
+        if name.startswith("9"):
+            client.send(question)
+        else:
+            client.recv(512)
+"""
+
+
+def serve(network: Network, pod: Pod, address: str) -> None:
+    """Answer lookups at an address of a pod, as the names say: see `look_up`."""
+    network.start_inside(pod.name, [sys.executable, "-c", _SERVER, address])
+
+
+def look_up(network: Network, pod: Pod, server: str, names: Sequence[str]) -> None:
+    """Look up names, each of which begins with the code of its answer; 9 gets none."""
+    network.inside(pod.name, [sys.executable, "-c", _CLIENT, server, json.dumps(names)])
