@@ -270,7 +270,8 @@ SIGNALS = (
         metric="dns_lookups",
         sparse=True,
         unit="lookups",
-        meaning="DNS lookups that a pod's programs asked a server for over UDP.",
+        meaning="DNS lookups that a pod's programs asked a server for over UDP, if the collector's "
+        "FLOWVERDICT_DNS is on.",
     ),
     Signal(
         field="dns_answers",
