@@ -3,9 +3,9 @@
 The processor is emulated, so neither hardware support nor the same architecture is needed. Nothing
 is mounted and no root is needed; what a guest writes is thrown away with it.
 
-kernels: which kernels there are, and in which package of Debian each is
-debian: takes packages from a Debian mirror without installing them
-guest: makes the disk and the first file system that a guest boots from
-machine: boots a guest and passes on what it prints
-command: script/kernels
+`kernels`  which there are, and in which package of Debian each is.
+`debian`   takes packages from a Debian mirror without installing them.
+`guest`    makes the archives that a guest's file system is unpacked from.
+`machine`  boots a guest and passes on what it prints.
+`command`  the command `flowverdict-kernels`.
 """

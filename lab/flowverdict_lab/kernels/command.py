@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         "counts equal the kernel's, and a lossy pod is named. The first time it downloads each "
         "kernel and a Debian system.",
         epilog="Exit status: 0 all passed, 1 a test failed, 2 usage error, 3 cannot run. "
-        "DEBIAN_MIRROR in the environment names another mirror.",
+        "DEBIAN_MIRROR in the environment names a mirror other than this machine's own.",
     )
     parser.add_argument("kernels", nargs="*", type=_name, metavar="NAME", default=list(KERNELS),
                         help=f"{', '.join(KERNELS)} (default: all)")  # fmt: skip

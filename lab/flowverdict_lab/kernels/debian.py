@@ -10,7 +10,6 @@ from typing import IO
 
 __all__ = ["Debian", "DebianError"]
 
-_MIRROR = "http://deb.debian.org/debian"
 _KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 
@@ -48,7 +47,7 @@ class Debian:
         for each in (self.folder / "lists" / "partial", archives / "partial"):
             each.mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
-        mirror = os.environ.get("DEBIAN_MIRROR", _MIRROR)
+        mirror = os.environ.get("DEBIAN_MIRROR") or self._own_mirror()
         (self.folder / "sources.list").write_text(
             f"deb [signed-by={_KEYRING}] {mirror} {self.release} main\n"
         )
@@ -57,6 +56,15 @@ class Debian:
         for archive in sorted(archives.glob(f"{only}*.deb")):
             self._extract(archive, to)
         shutil.rmtree(archives)
+
+    def _own_mirror(self) -> str:
+        """Where this machine has its own packages from."""
+        shown = ["indextargets", "--no-release-info", "--format", "$(RELEASE) $(REPO_URI)"]
+        for line in self._run(["apt-get", *shown, "Created-By: Packages"]).splitlines():
+            release, _, mirror = line.partition(" ")
+            if "-" not in release:  # as those of updates have
+                return mirror
+        raise DebianError("apt has no mirror here: name one of Debian in DEBIAN_MIRROR")
 
     def _extract(self, archive: Path, to: Path) -> None:
         """As dpkg-deb --extract does, which replaces /bin and /lib if they are links."""
@@ -85,8 +93,9 @@ class Debian:
         given = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
         self._run(["apt-get", "--quiet=2", *given, *arguments])
 
-    def _run(self, argv: list[str], stdin: IO[bytes] | None = None) -> None:
+    def _run(self, argv: list[str], stdin: IO[bytes] | None = None) -> str:
         done = subprocess.run(argv, stdin=stdin, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             what = (done.stderr or done.stdout).strip()[-500:]
             raise DebianError(f"packages of Debian {self.release}: {what}")
+        return done.stdout
