@@ -93,13 +93,18 @@ def network(tmp_path: Path) -> Iterator[Network]:
 
 
 @pytest.fixture
-def lab(tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
-    """The lab without traffic, and the pipeline watching it."""
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
+    """The lab without traffic, and the pipeline watching it, with settings if it gets any."""
     cluster = make_cluster(4, 2)
     (tmp_path / "logs").mkdir()
     with (
         Network(cluster, tmp_path / "logs") as network,
-        Pipeline(tmp_path, cluster.inventory(), namespaces=network.namespaces()) as pipeline,
+        Pipeline(
+            tmp_path,
+            cluster.inventory(),
+            namespaces=network.namespaces(),
+            environ=getattr(request, "param", None),
+        ) as pipeline,
     ):
         yield network, pipeline
 

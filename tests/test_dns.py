@@ -1,15 +1,11 @@
 """DNS lookups from the kernel to a verdict."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from conftest import eventually
 from flowverdict_contracts.subjects import RCA_VERDICTS
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_contracts.verdicts import decode as decode_verdict
-from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline
@@ -20,27 +16,11 @@ REASON = why_not_live()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
 
 
-@pytest.fixture
-def watched(tmp_path: Path) -> Iterator[tuple[Network, Pipeline]]:
-    """The lab without traffic, and a pipeline that also counts lookups."""
-    cluster = make_cluster(4, 2)
-    (tmp_path / "logs").mkdir()
-    with (
-        Network(cluster, tmp_path / "logs") as network,
-        Pipeline(
-            tmp_path,
-            cluster.inventory(),
-            namespaces=network.namespaces(),
-            environ={"FLOWVERDICT_DNS": "on"},
-        ) as pipeline,
-    ):
-        yield network, pipeline
-
-
+@pytest.mark.parametrize("lab", [{"FLOWVERDICT_DNS": "on"}], indirect=True)
 async def test_a_dns_server_that_does_not_answer_is_named(
-    watched: tuple[Network, Pipeline],
+    lab: tuple[Network, Pipeline],
 ) -> None:
-    network, pipeline = watched
+    network, pipeline = lab
     server, *clients = network.cluster.pods
     serve(network, server, server.ipv4)
     network.start_traffic(5)

@@ -6,14 +6,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from conftest import SKIPPED, Collector, NatsServer, eventually, kernel
-from flowverdict_contracts import raw, raw_records
+from conftest import Collector, NatsServer, eventually, kernel
+from flowverdict_contracts import raw_records
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_enricher import inventory
 from flowverdict_enricher.directory import Directory
@@ -26,6 +24,7 @@ from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window_judge import WindowJudge
 from flowverdict_runtime.settings import load
+from tests.kernel_counts import equals_kernel, opens_equal_kernel
 
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
@@ -45,7 +44,6 @@ class Heard:
         names = msgspec.json.decode(network.cluster.inventory(), type=Inventory)
         inventory.apply(names, self._directory, 0, time.time_ns())
         self._panes, self._judge = Panes(settings), WindowJudge(settings)
-        self._records: list[npt.NDArray[np.void]] = []
         self.intervals = 0
         self.verdicts: list[Verdict] = []
 
@@ -53,20 +51,12 @@ class Heard:
         """Take a message on `flows.raw`."""
         header, records, _ = raw_records.read(message.headers, message.data)
         self.intervals += 1
-        self._records.append(records)
         batch, _ = enrich(records, self._directory, header.start_ns, header.end_ns, header.node)
         self._panes.add(header, batch, self.intervals)
         for window in self._panes.windows():
             self.verdicts += self._judge.judge(window)
             if self._panes.long_window:
                 self.verdicts += self._judge.judge_long(self._panes.long_window)
-
-    def total(self, field: str, role: str | None = None) -> int:
-        """The sum of a field over all records, or those with a role."""
-        records = np.concatenate(self._records)
-        if role is not None:
-            records = records[records["role"] == raw.ROLES.index(role)]
-        return int(records[field].sum())
 
     def blamed(self) -> set[str]:
         """The first cause of each verdict."""
@@ -105,7 +95,7 @@ def netem(network: Network, pod: Pod, *what: str) -> Iterator[None]:
 
 @live
 async def test_under_loss_every_count_is_the_kernels_and_the_lossy_pod_is_named(
-    network: Network, heard: Heard
+    network: Network, heard: Heard, nats_client: Client
 ) -> None:
     pod = network.cluster.pods[1]
     network.start_traffic(REQUESTS_PER_SECOND)
@@ -115,16 +105,9 @@ async def test_under_loss_every_count_is_the_kernels_and_the_lossy_pod_is_named(
     network.stop_traffic()
     await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
 
-    def differences() -> list[int]:
-        return [
-            heard.total("retransmitted_segments") - kernel(network, "RetransSegs"),
-            heard.total("opens", "client")
-            + heard.total("failed_opens", "client")
-            - kernel(network, "ActiveOpens"),
-            heard.total("opens", "server") - kernel(network, "PassiveOpens"),
-        ]
-
-    await eventually(lambda: all(abs(each) <= SKIPPED for each in differences()), 60)
+    jetstream = nats_client.jetstream(timeout=10)
+    await eventually(lambda: equals_kernel(jetstream, network), 60)
+    await eventually(lambda: opens_equal_kernel(jetstream, network), 60)
     assert heard.blamed() == {f"pod default/{pod.name}"}
 
 

@@ -14,21 +14,19 @@ class Normal(msgspec.Struct, frozen=True):
 
     Attributes:
         losses: as `learn` found it; None if that is not known yet.
-        round_trips_us: for pairs of ends, in words, the longest mean round trip of a window, and
+        rtt_us: for pairs of ends, in words, the longest mean round trip of a window, and
             the most that they varied.
     """
 
     losses: Baseline | None = None
-    round_trips_us: dict[str, tuple[int, int]] = {}
+    rtt_us: dict[str, tuple[int, int]] = {}
 
     def encode(self, most_bytes: int) -> bytes:
         """Compressed, without some of the pairs if it would be too large."""
         normal = self
         while len(packed := zlib.compress(msgspec.json.encode(normal))) > most_bytes:
-            round_trips_us = dict(
-                list(normal.round_trips_us.items())[: len(normal.round_trips_us) // 2]
-            )
-            normal = Normal(normal.losses and normal.losses.smaller(), round_trips_us)
+            rtt_us = dict(list(normal.rtt_us.items())[: len(normal.rtt_us) // 2])
+            normal = Normal(normal.losses and normal.losses.smaller(), rtt_us)
         return packed
 
     @classmethod

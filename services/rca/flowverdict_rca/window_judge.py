@@ -67,7 +67,7 @@ class WindowJudge:
     def expect(self, normal: Normal) -> None:
         """Take this as normal."""
         self._low_loss.baseline = normal.losses
-        self._latency.expect(normal.round_trips_us)
+        self._latency.expect(normal.rtt_us)
 
     def to_learn_from(self) -> list[pd.DataFrame]:
         """The windows to learn from; empty if it is not time to."""
@@ -76,4 +76,4 @@ class WindowJudge:
     def learn(self, windows: Sequence[pd.DataFrame]) -> Normal:
         """Learn what is normal; takes long, and may run beside the rest."""
         baseline = self._low_loss.baseline = learn(windows)
-        return Normal(losses=baseline, round_trips_us=self._latency.normal_us())
+        return Normal(losses=baseline, rtt_us=self._latency.normal_us())
