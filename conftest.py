@@ -158,10 +158,12 @@ class Collector:
 
 
 @pytest.fixture
-def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+def nats_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NatsServer]:
+    """Configured by the text that a test may give as the fixture's parameter."""
     folder = tmp_path / "nats"
     folder.mkdir()
-    server = NatsServer(folder)
+    (folder / "nats.conf").write_text(getattr(request, "param", ""))
+    server = NatsServer(folder, "-c", str(folder / "nats.conf"))
     server.start()
     yield server
     server.stop()
@@ -289,7 +291,7 @@ def a_cause(
 
 def a_verdict(
     *,
-    incident_id: str = "i1",
+    incident_id: str = "c1",
     status: str = "opened",
     causes: tuple[verdicts.Cause, ...] | None = None,
     second: int = 1_000_000,

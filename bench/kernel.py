@@ -68,7 +68,7 @@ def measure() -> list[Figure]:
                 )
         share = 1000 * total / (_SECONDS * 1e9)
         figures.append(Figure("kernel", "all programs", share, "thousandths of a core"))
-        maps = FlowMaps(loaded.maps)
+        maps = FlowMaps(loaded.maps, loaded.drain)
         began = time.monotonic()
         maps.swap()
         maps.read()

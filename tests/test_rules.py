@@ -133,9 +133,9 @@ async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_o
 
     alerts = [flow("cart", "db"), flow("web", "cart"), flow("web", "db")]
     cause = a_cause("pod", "shop/cart")
-    alerts += [{"alertname": "FlowverdictExplains", "incident_id": "i1", **each}
+    alerts += [{"alertname": "FlowverdictExplains", "incident_id": "c1", **each}
                for each in explained(cause)]  # fmt: skip
-    alerts.append({"alertname": "FlowverdictVerdict", "incident_id": "i1", "cause_name": "cart"})
+    alerts.append({"alertname": "FlowverdictVerdict", "incident_id": "c1", "cause_name": "cart"})
 
     def call(path: str, body: object = None) -> Any:
         data = None if body is None else json.dumps(body).encode()

@@ -56,8 +56,8 @@ def _coverage(verdict: Verdict) -> str:
     coverage, flows = verdict.coverage, verdict.flows
     return (
         f"{flows.failing} flows fail, {flows.ok} are OK, {flows.undecided} sent too little; "
-        f"lost in the kernel: {coverage.lost_flow_updates} flow updates, {coverage.lost_sockets} "
-        f"sockets; {coverage.rows_late} rows late"
+        f"lost: {coverage.lost_flow_updates} flow updates, {coverage.lost_sockets} "
+        f"sockets, {coverage.lost_messages} messages; {coverage.rows_late} rows late"
     )
 
 

@@ -137,6 +137,17 @@ def encode(table: pa.RecordBatch) -> bytes:
     return body
 
 
+def piece_of(table: pa.RecordBatch, first: int, end: int) -> pa.RecordBatch:
+    """The rows from `first` on, up to but without `end`, with what only these rows refer to."""
+    columns = [
+        column.dictionary_decode().dictionary_encode().cast(field.type)
+        if pa.types.is_dictionary(field.type)
+        else column
+        for field, column in zip(ARROW_SCHEMA, table.slice(first, end - first).columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=ARROW_SCHEMA)
+
+
 def decode(body: bytes) -> pa.RecordBatch:
     """The batch in `body`, checked thoroughly enough that it cannot mislead a reader.
 

@@ -39,8 +39,11 @@ class IntervalHeader:
         sequence: number of the message in that run, from 1.
         start_ns, end_ns: the interval, UTC nanoseconds; `end_ns` is not part of it.
         part, parts: an interval with many flows is sent as several messages, numbered from 1.
+        piece: what NATS does not take in one message once it is enriched is sent in several,
+            numbered by the first row of each.
         lost_flow_updates: counts lost because the kernel's flow map was full.
         lost_sockets: sockets not tracked because the kernel's socket map was full.
+        skipped_runs: events that the kernel skipped, because it was just counting another.
         clock_behind_ns: how far the node's clock was behind that of NATS, by which the interval has
             been dated since; negative if it was ahead. 0 if the node's own clock dates it.
     """
@@ -52,8 +55,10 @@ class IntervalHeader:
     end_ns: int
     part: int = 1
     parts: int = 1
+    piece: int = 0
     lost_flow_updates: int = 0
     lost_sockets: int = 0
+    skipped_runs: int = 0
     clock_behind_ns: int = 0
 
     def check_not_ahead(self, stored_ns: int) -> None:
@@ -76,7 +81,8 @@ class IntervalHeader:
     @property
     def message_id(self) -> str:
         """`Nats-Msg-Id`: the same for every copy of this message."""
-        return f"{self.node}/{self.run_id}/{self.sequence}"
+        piece = f".{self.piece}" if self.piece else ""
+        return f"{self.node}/{self.run_id}/{self.sequence}{piece}"
 
     def encode(self, schema: str) -> dict[str, str]:
         """The NATS headers of a message whose body is of `schema`."""
@@ -88,6 +94,8 @@ class IntervalHeader:
             "Flowverdict-Part": f"{self.part}/{self.parts}",
             "Flowverdict-Lost": f"{self.lost_flow_updates}/{self.lost_sockets}",
         }
+        if self.skipped_runs:
+            fields["Flowverdict-Skipped"] = str(self.skipped_runs)
         if self.clock_behind_ns:
             fields["Flowverdict-Clock-Behind"] = str(self.clock_behind_ns)
         return fields
@@ -105,7 +113,8 @@ class IntervalHeader:
             readable = " and ".join(map(repr, schemas))
             raise MalformedMessage(f"schema is {found!r}, this version reads {readable}")
         try:
-            node, run_id, sequence = headers["Nats-Msg-Id"].rsplit("/", 2)
+            node, run_id, number = headers["Nats-Msg-Id"].rsplit("/", 2)
+            sequence, _, piece = number.partition(".")
             start, end = headers["Flowverdict-Interval"].split("-")
             part, parts = headers["Flowverdict-Part"].split("/")
             # Before flows.raw/2 both losses were one number.
@@ -119,8 +128,10 @@ class IntervalHeader:
                 end_ns=int(end),
                 part=int(part),
                 parts=int(parts),
+                piece=int(piece or 0),
                 lost_flow_updates=int(updates),
                 lost_sockets=int(sockets or 0),
+                skipped_runs=int(headers.get("Flowverdict-Skipped", "0")),
                 clock_behind_ns=int(headers.get("Flowverdict-Clock-Behind", "0")),
             )
         except KeyError as missing:
@@ -133,8 +144,8 @@ class IntervalHeader:
             raise MalformedMessage(f"interval {start}-{end} is invalid")
         if abs(header.clock_behind_ns) >= _LIMIT:
             raise MalformedMessage("the clock's difference is out of range")
-        lost_counts = (header.lost_flow_updates, header.lost_sockets)
-        numbers = (header.sequence, header.part, header.parts, *lost_counts)
+        lost_counts = (header.lost_flow_updates, header.lost_sockets, header.skipped_runs)
+        numbers = (header.sequence, header.part, header.parts, header.piece, *lost_counts)
         if not 1 <= header.part <= header.parts or not all(0 <= each < _LIMIT for each in numbers):
             raise MalformedMessage("sequence, part or loss is out of range")
         return header

@@ -12,6 +12,7 @@ import msgspec
 from flowverdict_contracts import MalformedMessage
 
 __all__ = [
+    "MOST_NAMED",
     "Basis",
     "Cause",
     "Component",
@@ -24,6 +25,7 @@ __all__ = [
     "FlowCounts",
     "HalfOpen",
     "Kind",
+    "NodeLosses",
     "Rule",
     "Severity",
     "TimeWindow",
@@ -35,7 +37,7 @@ __all__ = [
     "json_schema",
 ]
 
-SCHEMA = "rca.verdicts/6"
+SCHEMA = "rca.verdicts/7"
 
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
 EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
@@ -57,6 +59,13 @@ Condition = Literal[
 Severity = Literal["critical", "warning"]
 Basis = Literal["failures", "losses", "latency"]
 
+MOST_NAMED = 20
+"""How many names a list in a verdict has at most; a number beside it says how many more."""
+
+IncidentId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}$(?!\n)")]
+VerdictId = Annotated[
+    str, msgspec.Meta(pattern=r"^[0-9a-f]{1,64}/[0-9]{1,20}(-[a-z]{1,20})?$(?!\n)")
+]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 _FIRST_YEAR, _LAST_YEAR = 1970, 2261
@@ -115,7 +124,8 @@ class Cause(Component, frozen=True, kw_only=True):
 
     Attributes:
         node: the node it runs on, empty if that does not apply.
-        addresses: its addresses.
+        addresses: its addresses, the first of them if there are many.
+        more_addresses: how many others.
         direction: whether the flows it sends, those it receives, or both fail; `unknown` if the
             collector that counts the other way is silent.
         score: F-measure with beta 0.5 of `precision` and `explains` (van Rijsbergen 1979), 0 to 1.
@@ -123,6 +133,7 @@ class Cause(Component, frozen=True, kw_only=True):
         explains: share of the failing flows that are its own; confidence of the rule FAIL -> cause.
         p_value: probability that so many failing flows are its own by chance (hypergeometric).
         alternatives: components with exactly the same flows, which cannot be told apart from it.
+        more_alternatives: how many others.
         reported: what the cluster itself reports about it, in words; empty if nothing.
     """
 
@@ -134,6 +145,8 @@ class Cause(Component, frozen=True, kw_only=True):
     explains: float
     p_value: float
     alternatives: tuple[Component, ...] = ()
+    more_addresses: Count = 0
+    more_alternatives: Count = 0
     reported: str = ""
 
 
@@ -183,8 +196,9 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
         segments_sent: by `src` in the whole window, retransmissions and pure ACKs included.
         segments_arrived: how many of them `dst` counted; null if its end is not seen. The two ends
             are not read at the same moment.
-        dropped_by_node: packets that `src` sent and a node's kernel dropped, by node. What did not
-            arrive and no kernel dropped was lost on the way between them.
+        dropped_by_node: packets that `src` sent and a node's kernel dropped, by node, of those that
+            dropped most. What did not arrive and no kernel dropped was lost on the way between
+            them.
     """
 
     src: str
@@ -223,6 +237,16 @@ class HalfOpen(_Record, frozen=True, kw_only=True):
     retransmitted_synacks: Count
 
 
+class NodeLosses(_Record, frozen=True, kw_only=True):
+    """What was not counted on a node in the window; each as in `Coverage`."""
+
+    node: str
+    lost_flow_updates: Count
+    lost_sockets: Count
+    skipped_runs: Count
+    lost_messages: Count
+
+
 class Coverage(_Record, frozen=True, kw_only=True):
     """How complete the data behind the verdict is.
 
@@ -231,17 +255,28 @@ class Coverage(_Record, frozen=True, kw_only=True):
         nodes_silent: nodes that did in the last ten minutes, but not in the window.
         nodes_late: nodes whose clock is more than five seconds behind that of NATS, which dates
             what they count.
+        more_nodes_reporting, more_nodes_silent, more_nodes_late: how many others, beyond the names.
         lost_flow_updates: counts lost because a kernel's flow map was full.
         lost_sockets: sockets not tracked because a kernel's socket map was full.
+        skipped_runs: events that a kernel skipped, because it was just counting another; the next
+            one of the same connection usually makes up for it.
+        lost_messages: messages of collectors that never came, known a minute later.
         rows_late: rows that arrived after their window was judged.
+        by_node: these losses by node, of those that lost most.
     """
 
     nodes_reporting: tuple[str, ...]
     nodes_silent: tuple[str, ...]
     nodes_late: tuple[str, ...]
+    more_nodes_reporting: Count = 0
+    more_nodes_silent: Count = 0
+    more_nodes_late: Count = 0
     lost_flow_updates: Count
     lost_sockets: Count
+    skipped_runs: Count = 0
+    lost_messages: Count = 0
     rows_late: Count
+    by_node: tuple[NodeLosses, ...] = ()
 
 
 class Verdict(_Record, frozen=True, kw_only=True):
@@ -264,9 +299,9 @@ class Verdict(_Record, frozen=True, kw_only=True):
         half_open: endpoints with connection requests that never completed, worst first.
     """
 
-    schema: Literal["rca.verdicts/6"] = "rca.verdicts/6"
-    id: str
-    incident_id: str
+    schema: Literal["rca.verdicts/7"] = "rca.verdicts/7"
+    id: VerdictId
+    incident_id: IncidentId
     status: VerdictStatus
     opened_at: str
     window: TimeWindow
@@ -299,6 +334,8 @@ def decode(body: bytes) -> Verdict:
         verdict = msgspec.json.decode(body, type=Verdict)
         for text in (verdict.opened_at, verdict.window.start, verdict.window.end):
             _check_time(text)
+        if not verdict.id.startswith(f"{verdict.incident_id}/"):
+            raise ValueError(f"{verdict.id} is no verdict on incident {verdict.incident_id}")
     except (msgspec.MsgspecError, ValueError) as error:
         raise MalformedMessage(f"not a verdict: {error}") from None
     return verdict

@@ -125,7 +125,7 @@ def test_what_is_no_verdict_is_malformed(body: bytes) -> None:
 
 
 def test_a_verdict_of_a_newer_version_is_malformed() -> None:
-    newer = encode(VERDICT).replace(b"rca.verdicts/6", b"rca.verdicts/7")
+    newer = encode(VERDICT).replace(b"rca.verdicts/7", b"rca.verdicts/8")
     with pytest.raises(MalformedMessage):
         decode(newer)
 
@@ -157,4 +157,21 @@ def test_a_cause_whose_ends_do_not_fit_its_kind_is_malformed(kind: str, ends: in
     cause = document["causes"][0]
     document["causes"] = [cause | {"kind": kind, "ends": cause["ends"] * ends}]
     with pytest.raises(MalformedMessage, match=f"a {kind} has {ends} ends"):
+        decode(json.dumps(document).encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("incident_id", "x'} or up{job='"),
+        ("incident_id", "\x1b[31m"),
+        ("incident_id", ""),
+        ("id", "a"),
+        ("id", "b/1"),
+        ("id", "a/1\n"),
+    ],
+)
+def test_an_id_that_rca_cannot_have_given_is_malformed(name: str, text: str) -> None:
+    document = json.loads(encode(VERDICT)) | {name: text}
+    with pytest.raises(MalformedMessage):
         decode(json.dumps(document).encode())

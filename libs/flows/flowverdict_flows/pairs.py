@@ -1,13 +1,9 @@
-"""Rows of enriched batches, grouped and summed by pair.
+"""Sums by pair, over rows of enriched batches.
 
-A pair is a sender and a receiver. Each pair gets a number, so that sums are array operations:
-`PairIndex` assigns the numbers, `PairRows` groups a batch's rows by them, and `PairSums` keeps sums
-over many batches by them.
+`LabelledPairs` and `EndpointPairs` number the pairs, and `PairSums` keeps sums by those numbers.
 """
 
-import heapq
-from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -15,8 +11,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flowverdict_contracts.addresses import ENDS
-from flowverdict_contracts.signals import PAIR_LABELS
+from flowverdict_contracts.signals import OVER_BUDGET, PAIR_LABELS
 from flowverdict_flows.endpoint import Endpoint, Sighting, distinct_ends, endpoints_of
+from flowverdict_flows.pair_index import (
+    NO_PAIR,
+    Folding,
+    Mask,
+    Numbers,
+    PairIndex,
+    PairRows,
+)
 from flowverdict_flows.ratios import Ratio
 
 __all__ = [
@@ -24,189 +28,22 @@ __all__ = [
     "EndpointPairs",
     "LabelledPairs",
     "Numbers",
-    "PairIndex",
     "PairRows",
     "PairSums",
     "ratios_of",
 ]
 
-Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-NO_PAIR = 0
-"""The number of every pair beyond an index's capacity."""
-
-_LOOPBACK = -1
-_LOW = 0xFFFFFFFF
-_SPARE_ENDS = 10_000
-
-E = TypeVar("E", bound=Hashable)
 N = TypeVar("N", np.int64, np.float64)
 
+_MOST_UNNAMED = 5000
+"""Pairs with an end outside the cluster that are judged by themselves."""
 
-@dataclass(frozen=True, slots=True)
-class PairRows:
-    """The rows of a batch by pair, without loopback.
-
-    Attributes:
-        batch: the enriched batch.
-        numbers: of its distinct pairs; `NO_PAIR` for each beyond the index's capacity.
-        rows: positions of the rows that count, in the batch.
-        pair_of_row: for each of `rows`, the position of its pair in `numbers`.
-    """
-
-    batch: pa.RecordBatch
-    numbers: Numbers
-    rows: Numbers
-    pair_of_row: Numbers
-
-    def values(self, field: str) -> Numbers:
-        """A field's values in `rows`."""
-        values: Numbers = self.batch.column(field).to_numpy()[self.rows].astype(np.int64)
-        return values
-
-    def sums(self, field: str) -> Numbers:
-        """A field summed by pair, in the order of `numbers`; exact up to 2^53."""
-        if not self.batch.column(field).to_numpy().any():  # most are zero for most of the time
-            return np.zeros(len(self.numbers), np.int64)
-        summed = np.bincount(self.pair_of_row, self.values(field), len(self.numbers))
-        return summed.astype(np.int64)
-
-    def table(self, fields: Sequence[str]) -> Numbers:
-        """The sums of `fields`: a row for each pair, a column for each field."""
-        return np.stack([self.sums(field) for field in fields], axis=1)
-
-    def samples(self, field: str) -> Numbers:
-        """How many rows of each pair have a reading of `field`, that is, one other than 0."""
-        return np.bincount(self.pair_of_row[self.values(field) > 0], minlength=len(self.numbers))
-
-    def largest(self, field: str) -> Numbers:
-        """The largest value of a field by pair."""
-        found = np.zeros(len(self.numbers), np.int64)
-        np.maximum.at(found, self.pair_of_row, self.values(field))
-        return found
-
-
-class PairIndex(Generic[E]):
-    """Assigns each pair the smallest free number, starting at 1.
-
-    Args:
-        read_ends: yields the owner of each distinct address at an end ("src", "dst") of a batch,
-            in the order of its address dictionary; None for loopback.
-        room: how many pairs can have a number at a time; None for no limit.
-    """
-
-    def __init__(
-        self,
-        read_ends: Callable[[pa.RecordBatch, str], Iterable[E | None]],
-        room: int | None = None,
-    ) -> None:
-        self._read_ends = read_ends
-        self._room = room
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget every pair."""
-        self._ids: dict[E, int] = {}
-        self._ends: dict[int, E] = {}
-        self._next_id = 0
-        # Sorted codes of the known pairs (sender's id << 32 | receiver's id), and their numbers.
-        self._codes = np.empty(0, np.int64)
-        self._numbers = np.empty(0, np.int64)
-        self._code_of = np.zeros(1, np.int64)
-        self._free: list[int] = []
-
-    def __len__(self) -> int:
-        return len(self._codes)
-
-    def numbers(self) -> Numbers:
-        """The numbers in use, ascending."""
-        return np.sort(self._numbers)
-
-    def pair(self, number: int) -> tuple[E, E]:
-        """Who sends and who receives, for the pair with this number."""
-        code = int(self._code_of[number])
-        return self._ends[code >> 32], self._ends[code & _LOW]
-
-    def ends(self, numbers: Numbers) -> tuple[list[E], Numbers, Numbers]:
-        """The distinct ends of the pairs with these numbers, and each pair's sender and receiver.
-
-        Senders and receivers are positions in the list, in the order of `numbers`.
-        """
-        codes = self._code_of[numbers]
-        both = np.concatenate([codes >> 32, codes & _LOW])
-        distinct, positions = np.unique(both, return_inverse=True)
-        sources, targets = np.split(positions, 2)
-        return [self._ends[id_] for id_ in distinct.tolist()], sources, targets
-
-    def group(self, batch: pa.RecordBatch) -> PairRows:
-        """The rows of an enriched batch by pair."""
-        if self._room is not None and len(self._ends) > 4 * self._room + _SPARE_ENDS:
-            self._drop_unused_ends()
-        sources, targets = (self._ids_of_rows(batch, end) for end in ENDS)
-        rows = np.flatnonzero((sources != _LOOPBACK) & (targets != _LOOPBACK))
-        codes = (sources[rows] << 32) | targets[rows]
-        distinct, pair_of_row = np.unique(codes, return_inverse=True)
-        at = np.atleast_1d(np.searchsorted(self._codes, distinct))
-        known: npt.NDArray[np.bool_] = at < len(self._codes)
-        known[known] = self._codes[at[known]] == distinct[known]
-        numbers = np.full(len(distinct), NO_PAIR, np.int64)
-        numbers[known] = self._numbers[at[known]]
-        if not known.all():
-            numbers[~known] = self._add(distinct[~known])
-        return PairRows(batch, numbers, rows, pair_of_row)
-
-    def forget(self, numbers: Numbers) -> None:
-        """Free the numbers of pairs that are gone."""
-        keep = ~np.isin(self._numbers, numbers)
-        self._codes, self._numbers = self._codes[keep], self._numbers[keep]
-        for number in numbers.tolist():
-            heapq.heappush(self._free, number)
-        self._drop_unused_ends()
-
-    def _drop_unused_ends(self) -> None:
-        used = {*(self._codes >> 32).tolist(), *(self._codes & _LOW).tolist()}
-        self._ends = {id_: end for id_, end in self._ends.items() if id_ in used}
-        self._ids = {end: id_ for id_, end in self._ends.items()}
-
-    def _ids_of_rows(self, batch: pa.RecordBatch, end: str) -> Numbers:
-        addresses = batch.column(f"{end}_ip")
-        ids = np.full(len(addresses.dictionary), _LOOPBACK, np.int64)
-        for code, owner in enumerate(self._read_ends(batch, end)):
-            if owner is None:
-                continue
-            known = self._ids.get(owner)
-            if known is None:
-                known = self._ids[owner] = self._next_id
-                self._ends[known] = owner
-                self._next_id += 1
-            ids[code] = known
-        of_rows: Numbers = ids[addresses.indices.to_numpy()] if len(ids) else ids
-        return of_rows
-
-    def _add(self, codes: Numbers) -> Numbers:
-        numbers = np.full(len(codes), NO_PAIR, np.int64)
-        room = len(codes) if self._room is None else self._room - len(self._codes)
-        taken: list[int] = []
-        highest = len(self._codes) + len(self._free)
-        for _ in range(min(len(codes), room)):
-            if self._free:
-                taken.append(heapq.heappop(self._free))
-            else:
-                highest += 1
-                taken.append(highest)
-        if not taken:
-            return numbers
-        added = codes[: len(taken)]
-        numbers[: len(taken)] = taken
-        if max(taken) >= len(self._code_of):
-            self._code_of = np.resize(self._code_of, max(2 * len(self._code_of), max(taken) + 1))
-        self._code_of[taken] = added
-        order = np.searchsorted(self._codes, added)
-        self._codes = np.insert(self._codes, order, added)
-        self._numbers = np.insert(self._numbers, order, taken)
-        return numbers
-
+_COUNTS_OF_CONNECTIONS = (
+    "bytes_sent", "bytes_received", "opens", "failed_opens", "retransmitted_syns",
+    "retransmitted_data_segments", "dns_lookups",
+)  # fmt: skip
 
 _LABELS_OF = {end: [name for name in PAIR_LABELS if name.startswith(end)] for end in ENDS}
 _ORDER = [[*_LABELS_OF["src"], *_LABELS_OF["dst"]].index(name) for name in PAIR_LABELS]
@@ -216,11 +53,33 @@ def _labels_of_ends(batch: pa.RecordBatch, end: str) -> list[tuple[str, ...] | N
     return distinct_ends(batch, _LABELS_OF[end])
 
 
-class LabelledPairs(PairIndex[tuple[str, ...]]):
-    """Pairs distinguished by `PAIR_LABELS`: addresses and names, as in Prometheus and InfluxDB."""
+def _without_connection(batch: pa.RecordBatch) -> Mask:
+    """Which rows count nothing of a connection, nor of an attempt to open one."""
+    found: Mask = np.ones(batch.num_rows, np.bool_)
+    for name in _COUNTS_OF_CONNECTIONS:
+        found &= batch.column(name).to_numpy() == 0
+    return found
 
-    def __init__(self, room: int | None = None) -> None:
-        super().__init__(_labels_of_ends, room)
+
+class LabelledPairs(PairIndex[tuple[str, ...]]):
+    """Pairs distinguished by `PAIR_LABELS`: addresses and names, as in Prometheus and InfluxDB.
+
+    Rows without a connection, such as resets and requests that never completed, make no pair with
+    an address that has no name: those of all such addresses are one.
+
+    Args:
+        room: how many pairs can have a number at a time; None for no limit.
+        unnamed_room: how many of them can have an end without a name.
+    """
+
+    def __init__(self, room: int | None = None, unnamed_room: int | None = None) -> None:
+        folding = Folding(
+            is_unnamed=lambda end: not any(end[1:]),
+            others=(OVER_BUDGET, *[""] * (len(_LABELS_OF["src"]) - 1)),
+            room=unnamed_room,
+            at_once=_without_connection,
+        )
+        super().__init__(_labels_of_ends, folding, room)
 
     def labels(self, number: int) -> dict[str, str]:
         """The pair's labels, in the order of `PAIR_LABELS`."""
@@ -232,18 +91,29 @@ class LabelledPairs(PairIndex[tuple[str, ...]]):
 class EndpointPairs(PairIndex[Endpoint]):
     """Pairs of endpoints regardless of their addresses.
 
+    Addresses that belong to nothing in the cluster share an endpoint once there are 5,000 pairs
+    with one.
+
     Attributes:
         seen: every endpoint in the batch grouped last, once for each of its addresses.
     """
 
     def __init__(self) -> None:
-        super().__init__(self._endpoints)
+        folding = Folding(
+            is_unnamed=lambda end: end.kind in ("external", "unknown"),
+            others=Endpoint("external", "", "other addresses"),
+            room=_MOST_UNNAMED,
+        )
+        super().__init__(self._endpoints, folding)
         self.seen: set[Sighting] = set()
 
     def group(self, batch: pa.RecordBatch) -> PairRows:
         """The rows of an enriched batch by pair."""
         self.seen = set()
-        return super().group(batch)
+        rows = super().group(batch)
+        kept = set(self.ends(rows.numbers)[0])
+        self.seen = {each for each in self.seen if each.endpoint in kept}
+        return rows
 
     def _endpoints(self, batch: pa.RecordBatch, end: str) -> Iterable[Endpoint | None]:
         for sighting in endpoints_of(batch, end):

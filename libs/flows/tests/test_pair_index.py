@@ -101,3 +101,60 @@ def test_a_pod_with_two_addresses_is_one_endpoint() -> None:
     }
     pairs.group(enriched_batch(row))
     assert {each.address for each in pairs.seen if each.endpoint == src} == {row["src_ip"]}
+
+
+def from_internet(number: int, **counts: int) -> dict[str, Any]:
+    """A row from one of many addresses outside the cluster."""
+    address = f"45.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+    away = {"src_ip": address, "src_kind": "external"}
+    away |= dict.fromkeys(("src_namespace", "src_pod", "src_workload", "src_node"), "")
+    nothing = {"data_segments_sent": 0, "bytes_sent": 0, "opens": 0}
+    return flow_row("pod-a", "pod-b@w1") | away | nothing | counts
+
+
+def test_what_never_was_a_connection_is_one_pair_for_all_addresses_without_a_name() -> None:
+    pairs, sums = LabelledPairs(100), PairSums(1, np.int64)
+    for first in range(0, 40_000, 2000):
+        batch = enriched_batch(
+            *(from_internet(number, resets_sent=1) for number in range(first, first + 1000)),
+            *(
+                from_internet(number, retransmitted_synacks=2, segments_sent=2)
+                for number in range(first + 1000, first + 2000)
+            ),
+        )
+        rows = pairs.group(batch)
+        sums.add(rows.numbers, rows.sums("resets_sent")[:, None])
+    (number,) = pairs.numbers().tolist()
+    assert pairs.labels(number)["src_ip"] == "other"
+    assert pairs.labels(number)["dst_pod"] == "pod-b"
+    assert sums.values[number, 0] == 20_000
+    assert len(pairs._ends) < 15_000
+
+
+def test_addresses_without_a_name_leave_the_rest_of_the_room_to_pairs_with_names() -> None:
+    pairs = LabelledPairs(20, 10)
+    for first in range(0, 500, 50):
+        pairs.group(enriched_batch(*(from_internet(first + n, opens=1) for n in range(50))))
+    assert len(pairs) == 11, "ten, and one for all others"
+    named = enriched_batch(*(flow_row(f"pod-{n}", "pod-b") for n in range(9)))
+    assert NO_PAIR not in pairs.group(named).numbers.tolist()
+
+
+@given(st.lists(st.lists(st.integers(0, 30), max_size=8), max_size=8), st.integers(1, 9))
+def test_sums_stay_whole_when_addresses_share_a_pair(batches: list[list[int]], room: int) -> None:
+    pairs, sums = LabelledPairs(2 * room, room), PairSums(1, np.int64)
+    for numbers in batches:
+        rows = pairs.group(enriched_batch(*(from_internet(n, opens=n + 1) for n in numbers)))
+        sums.add(rows.numbers, rows.sums("opens")[:, None])
+    assert sums.values.sum() == sum(n + 1 for numbers in batches for n in numbers)
+    assert len(pairs) <= room + 1
+
+
+def test_endpoints_beyond_what_can_be_judged_share_one_and_are_not_remembered() -> None:
+    pairs = EndpointPairs()
+    for first in range(0, 8000, 1000):
+        pairs.group(enriched_batch(*(from_internet(first + n, opens=1) for n in range(1000))))
+    assert len(pairs) == 5001
+    assert not pairs.seen - {each for each in pairs.seen if each.endpoint.kind == "pod"}
+    names = {pairs.pair(number)[0].name for number in pairs.numbers().tolist()}
+    assert "other addresses" in names

@@ -11,6 +11,7 @@
 `context`           a running service's health, and the signal to stop.
 `lifecycle`         the command line and the life cycle around a service's own `run`.
 `retry`             retries while something external is unavailable.
+`stream_faults`     what is wrong with a stream that somebody else set up, in words.
 `streams`           JetStream's streams: create them, publish until stored.
 `nats_connection`   connect to NATS and stay connected.
 `consumer`          a durable consumer: fetch, handle, acknowledge.

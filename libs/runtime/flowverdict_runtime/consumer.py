@@ -9,18 +9,27 @@ from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from nats.aio.msg import Msg
-from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.errors import APIError, NotFoundError
 from prometheus_client import Counter, Gauge
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
-from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
-from flowverdict_runtime.streams import ensure_streams
+from flowverdict_runtime.retry import TRANSIENT_ERRORS, Unavailable, retry
+from flowverdict_runtime.streams import TooLarge, ensure_streams
 
-__all__ = ["MALFORMED", "Delivery", "SeenSequences", "consume", "consume_each", "reject"]
+__all__ = [
+    "MALFORMED",
+    "Delivery",
+    "SeenSequences",
+    "check_delivers",
+    "consume",
+    "consume_each",
+    "pull_from",
+    "reject",
+]
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +46,12 @@ FAILED = Counter(
 HANDLED = Counter(
     "flowverdict_messages_handled_total",
     "Messages handled and acknowledged.",
+    ["stream"],
+)
+
+TOO_LARGE = Counter(
+    "flowverdict_messages_too_large_total",
+    "Messages left out because what follows from them exceeds the limits of NATS.",
     ["stream"],
 )
 
@@ -112,10 +127,16 @@ async def _settle(
                 seen.add(sequence)
                 await reject(message, error)
                 return
+            except TooLarge as error:
+                seen.add(sequence)
+                TOO_LARGE.labels(message.metadata.stream).inc()
+                _throttle.warn(log, message.subject, "left out: %s", error, subject=message.subject)
+                await message.term()
+                return
             seen.add(sequence)
         await message.ack()
     except Exception as error:
-        if isinstance(error, TRANSIENT_ERRORS) and not isinstance(error, MaxPayloadError):
+        if isinstance(error, TRANSIENT_ERRORS):
             log.debug("left unacknowledged: %s", error)
             return
         # A bug of ours must not block the stream: retry, then discard and count the message.
@@ -140,7 +161,9 @@ class Delivery(Protocol):
         """Handle a batch, and acknowledge the messages that are finished."""
 
     async def check(self) -> None:
-        """Raise if the subscription is no longer valid; called when idle for a while."""
+        """Raise if the subscription is no longer valid or delivers nothing; called when idle for a
+        while.
+        """
 
 
 D = TypeVar("D", bound=Delivery)
@@ -164,12 +187,15 @@ async def consume(
                 if idle >= _IDLE_CHECK:
                     idle = 0
                     await current.check()
+                    context.health.ready(part)
                 messages = await current.pull.fetch(_BATCH, timeout=1)
                 context.health.ready(part)
                 idle = 0
                 await current.take(messages)
             except TimeoutError:
                 idle += 1
+            except Unavailable as error:
+                context.health.waiting(part, str(error))
             except TRANSIENT_ERRORS as error:
                 reason = f"NATS is not delivering: {error or type(error).__name__}"
                 context.health.waiting(part, reason)
@@ -212,7 +238,49 @@ class _EachAcknowledged:
         await asyncio.gather(*(_settle(message, self.handle, self.seen) for message in messages))
 
     async def check(self) -> None:
-        await self.pull.consumer_info()
+        await check_delivers(self.pull)
+
+
+async def check_delivers(pull: JetStreamContext.PullSubscription) -> None:
+    """Check a consumer from which nothing has come for a while.
+
+    Raises:
+        Unavailable: if messages wait for it nevertheless; the message says why.
+        NotFoundError: if it does not exist any more.
+    """
+    info = await pull.consumer_info()
+    if not info.num_pending:
+        return
+    what = f"consumer {info.name} of {info.stream_name} delivers nothing"
+    if info.paused:
+        resume = f"nats consumer resume {info.stream_name} {info.name}"
+        raise Unavailable(f"{what}: it is paused; {resume}")
+    raise Unavailable(
+        f"{what}, though messages wait: {info.num_ack_pending} are in hand elsewhere, until "
+        "they are acknowledged or delivered again"
+    )
+
+
+async def pull_from(
+    jetstream: JetStreamContext, stream: str, config: ConsumerConfig
+) -> JetStreamContext.PullSubscription:
+    """Subscribe to the durable consumer of this configuration, created if it does not exist.
+
+    Raises:
+        Unavailable: if NATS refuses to create it; the message says why.
+        NatsError: if JetStream does not answer.
+    """
+    durable = str(config.durable_name)
+    try:
+        return await jetstream.pull_subscribe("", durable=durable, stream=stream, config=config)
+    except NotFoundError:
+        raise
+    except APIError as error:
+        text = f"NATS refuses consumer {durable} of {stream}: {error.description}"
+        if "ack pending" in str(error.description):
+            wanted = config.max_ack_pending
+            text += f"; it would be {wanted}, and FLOWVERDICT_MAX_ACK_PENDING makes it fewer"
+        raise Unavailable(text) from None
 
 
 async def consume_each(
@@ -232,20 +300,20 @@ async def consume_each(
     `only_new`, a newly created consumer starts with the next message, and is removed soon after its
     last use.
     """
-    for counter in (FAILED, HANDLED):
+    for counter in (FAILED, HANDLED, TOO_LARGE):
         counter.labels(stream)
     config = ConsumerConfig(
         durable_name=durable,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=_ACK_WAIT_SECONDS,
-        max_ack_pending=4096,
+        max_ack_pending=context.streams.max_ack_pending,
         deliver_policy=DeliverPolicy.NEW if only_new else DeliverPolicy.ALL,
         inactive_threshold=_INACTIVE_SECONDS if only_new else None,
     )
 
     async def subscribe(before: _EachAcknowledged | None) -> _EachAcknowledged:
-        await ensure_streams(jetstream, [stream], context.stream_replicas)
-        pull = await jetstream.pull_subscribe("", durable=durable, stream=stream, config=config)
+        await ensure_streams(jetstream, [stream], context.streams)
+        pull = await pull_from(jetstream, stream, config)
         created = (await jetstream.stream_info(stream)).created
         if before is not None and before.stream_created == created:
             return _EachAcknowledged(pull, handle, before.seen, created)

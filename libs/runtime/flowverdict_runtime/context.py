@@ -5,6 +5,7 @@ import contextlib
 from dataclasses import dataclass, field
 
 from flowverdict_runtime.health import Health
+from flowverdict_runtime.service_settings import DEFAULT_STREAMS, StreamSettings
 
 __all__ = ["CannotRun", "Context"]
 
@@ -20,13 +21,13 @@ class Context:
     Attributes:
         stopping: set when the service should drain and return.
         failure: why it stopped on its own; empty if it was asked to.
-        stream_replicas: replicas of streams that have to be created.
+        streams: how streams and consumers are created that do not exist.
     """
 
     health: Health = field(default_factory=Health)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     failure: str = ""
-    stream_replicas: int = 1
+    streams: StreamSettings = DEFAULT_STREAMS
 
     def fail(self, why: str) -> None:
         """Stop the service, which then exits with an error, so that its supervisor restarts it."""

@@ -11,6 +11,7 @@ __all__ = [
     "CAPABILITIES",
     "REQUIRED_TRACEPOINTS",
     "bpf",
+    "can_compare_and_swap",
     "may_load_programs",
     "missing_capabilities",
     "smallest_map",
@@ -39,12 +40,30 @@ REQUIRED_TRACEPOINTS = {
 """Tracepoints the collector requires, and their tracefs subsystems."""
 
 _MAP_CREATE, _ARRAY = 0, 2
+_PROGRAM_LOAD, _RAW_TRACEPOINT = 5, 17
+_COMPARE_AND_SWAP = (
+    0x0000_0000_0000_00B7,  # r0 = 0
+    0x0000_0000_FFF8_0A7B,  # *(u64 *)(r10 - 8) = r0
+    0x0000_0001_0000_01B7,  # r1 = 1
+    0x0000_00F1_FFF8_1ADB,  # r0 = cmpxchg(r10 - 8, r0, r1)
+    0x0000_0000_0000_0095,  # exit
+)
+"""A program of five instructions (Documentation/bpf/standardization/instruction-set.rst)."""
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class _MapCreate(ctypes.Structure):
     _fields_ = [
         (name, ctypes.c_uint32) for name in ("type", "key_bytes", "value_bytes", "entries", "flags")
+    ]
+
+
+class _ProgramLoad(ctypes.Structure):
+    _fields_ = [
+        ("type", ctypes.c_uint32),
+        ("instruction_count", ctypes.c_uint32),
+        ("instructions", ctypes.c_uint64),
+        ("license", ctypes.c_uint64),
     ]
 
 
@@ -71,6 +90,22 @@ def smallest_map() -> int:
         OSError: if the kernel refuses.
     """
     return bpf(_MAP_CREATE, _MapCreate(_ARRAY, 4, 4, 1, 0))
+
+
+def can_compare_and_swap() -> bool:
+    """Whether programs can change a value in one step if it is still what they have read: in Linux
+    since 5.12, on arm64 since 5.18. False, too, without the privileges to load one.
+    """
+    code = (ctypes.c_uint64 * len(_COMPARE_AND_SWAP))(*_COMPARE_AND_SWAP)
+    terms = ctypes.create_string_buffer(b"GPL")
+    program = _ProgramLoad(
+        _RAW_TRACEPOINT, len(code), ctypes.addressof(code), ctypes.addressof(terms)
+    )
+    try:
+        os.close(bpf(_PROGRAM_LOAD, program))
+    except OSError:
+        return False
+    return True
 
 
 def may_load_programs() -> bool:

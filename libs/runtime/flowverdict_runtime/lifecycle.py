@@ -13,7 +13,15 @@ from typing import Any, Generic, Protocol, TypeVar
 from flowverdict_runtime import logs
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.health import Health, serve
-from flowverdict_runtime.settings import Address, Settings, SettingsError, describe, load
+from flowverdict_runtime.service_settings import StreamSettings
+from flowverdict_runtime.settings import (
+    Address,
+    Settings,
+    SettingsError,
+    describe,
+    load,
+    unknown_settings,
+)
 
 __all__ = [
     "CANNOT_RUN",
@@ -44,8 +52,8 @@ class ServiceSettings(Settings, Protocol):
         """Address to serve /healthz, /readyz and /metrics on."""
 
     @property
-    def stream_replicas(self) -> int:
-        """Replicas of streams created by the service."""
+    def streams(self) -> StreamSettings:
+        """How streams are created."""
 
 
 S = TypeVar("S", bound=ServiceSettings)
@@ -73,7 +81,7 @@ async def _beat(health: Health) -> None:
 
 
 async def _run_until_stopped(service: Service[S], settings: S) -> None:
-    context = Context(stream_replicas=settings.stream_replicas)
+    context = Context(streams=settings.streams)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, context.stopping.set)
@@ -131,9 +139,14 @@ def run_service(service: Service[S], check: bool) -> int:
 
     def run() -> int:
         settings = load(service.settings)
+        unknown = unknown_settings(service.settings)
         if check:
+            for sentence in unknown:
+                print(f"warning  {sentence}")
             return asyncio.run(service.check(settings))
         logs.configure(service.name, settings.log_level)
+        for sentence in unknown:
+            log.warning(sentence)
         asyncio.run(_run_until_stopped(service, settings))
         return 0
 

@@ -130,7 +130,7 @@ async def connected(
     try:
         jetstream = client.jetstream(timeout=5)
         created = await retry(
-            context, "streams", lambda: ensure_streams(jetstream, streams, settings.stream_replicas)
+            context, "streams", lambda: ensure_streams(jetstream, streams, settings)
         )
         if created is None:
             yield None

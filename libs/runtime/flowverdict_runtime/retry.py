@@ -48,7 +48,7 @@ async def retry(
     is stopping and another `give_up_seconds` have passed.
 
     Raises:
-        MaxPayloadError: if the server will never accept the message.
+        MaxPayloadError: if the server will never accept a message.
     """
     _RETRIES.labels(what)  # start the series at 0, so that its first increase is visible
     loop = asyncio.get_running_loop()

@@ -15,11 +15,50 @@ from flowverdict_runtime.settings import (
     setting,
 )
 
-__all__ = ["CommonSettings", "NatsSettings", "listen_setting", "nats_settings"]
+__all__ = [
+    "DEFAULT_STREAMS",
+    "CommonSettings",
+    "NatsSettings",
+    "StreamSettings",
+    "listen_setting",
+    "nats_settings",
+]
 
 
 @dataclass(frozen=True, slots=True)
-class NatsSettings:
+class StreamSettings:
+    """How streams and consumers are created, within what the NATS server or account allows."""
+
+    stream_replicas: int = setting(
+        integer(1, 5), "1", "replicas of streams created here; NATS needs at least as many servers"
+    )
+    stream_bytes: int = setting(
+        integer(1 << 20, 1 << 44),
+        str(1 << 30),
+        "size of each stream of flows created here; that of verdicts is a quarter",
+    )
+    duplicate_window_seconds: int = setting(
+        integer(1, 3600),
+        "3600",
+        "for how long a stream created here recognises a message that is sent again",
+    )
+    max_ack_pending: int = setting(
+        integer(64, 1_000_000),
+        "4096",
+        "messages that a consumer created here may have in hand, as a limit of the account",
+    )
+
+    @property
+    def streams(self) -> "StreamSettings":
+        """These, of settings that have more."""
+        return self
+
+
+DEFAULT_STREAMS = load(StreamSettings, {})
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings(StreamSettings):
     """How to reach NATS, log in to it and verify it."""
 
     nats_url: str = setting(nats_url, "nats://127.0.0.1:4222", "a NATS server with JetStream")
@@ -27,9 +66,6 @@ class NatsSettings:
     nats_password: str = setting(optional_text, "", "that user's password")
     nats_ca: str = setting(
         optional_text, "", "file with the CA certificates to verify NATS with, if it uses TLS"
-    )
-    stream_replicas: int = setting(
-        integer(1, 5), "1", "replicas of streams created here; NATS needs at least as many servers"
     )
 
 

@@ -7,6 +7,7 @@ A service declares a frozen dataclass whose fields are created by `setting`. For
 """
 
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ __all__ = [
     "optional_text",
     "setting",
     "text",
+    "unknown_settings",
 ]
 
 PREFIX = "FLOWVERDICT_"
@@ -185,6 +187,19 @@ def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
             problem = f"is {_without_password(value)!r}" if value else "is invalid in its file"
             raise SettingsError(f"{name} {problem}; it takes {parser.allowed}") from None
     return cls(**values)
+
+
+def unknown_settings(cls: type[Settings], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence about each variable with our prefix that is not one of the settings of `cls`."""
+    known = {PREFIX + field.name.upper() for field in dataclasses.fields(cls)}
+    known |= {f"{name}_FILE" for name in known}
+    sentences = []
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.85)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            sentences.append(f"{name} is not a setting of this service and is ignored{hint}")
+    return sentences
 
 
 def _without_password(value: str) -> str:

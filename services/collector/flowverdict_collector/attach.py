@@ -19,20 +19,27 @@ from typing import Any
 
 from flowverdict_collector.btf import NoKernelTypes
 from flowverdict_collector.hooks import Hook
-from flowverdict_collector.kernel import copy_entries, describe, read_value, write_value
+from flowverdict_collector.kernel import (
+    copy_entries,
+    describe,
+    read_value,
+    run_program,
+    write_value,
+)
 from flowverdict_collector.loader import Loaded, LoadError
 from flowverdict_collector.pins import Pins
-from flowverdict_collector.source import BPF, OF_NODE, OWN, PROCESS_MAP, Source, find_source
-from flowverdict_runtime.ebpf import bpf, missing_capabilities
+from flowverdict_collector.source import (
+    BPF,
+    DRAIN,
+    OF_NODE,
+    OWN,
+    PROCESS_MAP,
+    Source,
+    find_source,
+)
+from flowverdict_runtime.ebpf import missing_capabilities
 
 _DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
-_TEST_RUN = 10
-
-
-class _TestRun(ctypes.Structure):
-    """The part of union bpf_attr that BPF_PROG_TEST_RUN reads, without any input."""
-
-    _fields_ = (("program", ctypes.c_uint32), ("zero", ctypes.c_uint32 * 19))
 
 
 class _Control(ctypes.Structure):
@@ -75,13 +82,10 @@ def _attach(
     return attached, missing
 
 
-def _run_once(descriptor: int) -> None:
-    """Run a raw tracepoint's program without its tracepoint; Linux can since 5.10.
-
-    Raises:
-        OSError: if the kernel refuses.
-    """
-    bpf(_TEST_RUN, _TestRun(descriptor))
+def _load(bpf_class: Any, program: Any, function: str) -> int:
+    """A function that runs at no tracepoint, but when it is told to."""
+    descriptor: int = program.load_func(function, bpf_class.RAW_TRACEPOINT).fd
+    return descriptor
 
 
 def _control(maps: Mapping[str, int]) -> Any:
@@ -122,7 +126,8 @@ def _load_here(
         "pins": str(pins.folder) if pins and not loaded.unpinned else "",
     }
     descriptors = (loaded.maps, loaded.attached, loaded.programs)
-    return answer, [each for kind in descriptors for each in kind.values()]
+    drain = [] if loaded.drain is None else [loaded.drain]
+    return answer, [*(each for kind in descriptors for each in kind.values()), *drain]
 
 
 def _current_set(node: Pins, source: Source) -> tuple[Pins, dict[str, int]]:
@@ -154,7 +159,8 @@ def _found(pins: Pins, maps: dict[str, int], source: Source) -> Loaded:
         for hook in source.hooks
         if hook.tracepoint not in attached
     }
-    return Loaded(maps, attached, programs, missing)
+    drain = pins.get_all(f"drain-{source.version}").get("")
+    return Loaded(maps, attached, programs, missing, drain=drain)
 
 
 def _compiled(bcc: Any, source: Source, pinned: Mapping[str, int]) -> tuple[Any, dict[str, int]]:
@@ -190,22 +196,23 @@ def _start(
         for hook in source.hooks
         if hook.tracepoint in attached
     }
+    drain = _load(bcc.BPF, program, DRAIN) if source.drained else None
     unpinned = ""
     if pins:
         try:
-            _pin(pins, source.version, {} if pinned else maps, attached, programs)
+            _pin(pins, source.version, {} if pinned else maps, attached, programs, drain)
         except OSError as error:
             unpinned = f"the kernel refuses to pin programs: {error.strerror}"
-    mark_start = program.load_func("mark_start", bcc.BPF.RAW_TRACEPOINT).fd
+    mark_start = _load(bcc.BPF, program, "mark_start")
     for other in node.sets() if node else []:
         if other != pins:
             _end(other, maps)
     _activate(maps, source.number)
     if not pinned:
-        _run_once(mark_start)
+        run_program(mark_start)
     if pins and unpinned:
         pins.remove_all()
-    return Loaded(maps, attached, programs, missing, unpinned=unpinned)
+    return Loaded(maps, attached, programs, missing, unpinned=unpinned, drain=drain)
 
 
 def _end(other: Pins, maps: Mapping[str, int]) -> None:
@@ -223,7 +230,7 @@ def _end(other: Pins, maps: Mapping[str, int]) -> None:
 def _detach_others(node: Pins, current: Pins | None, version: str) -> None:
     """Detach the versions that no longer count; what is in their maps is still to be published."""
     for each in node.sets():
-        for kind in ("link", "program"):
+        for kind in ("link", "program", "drain"):
             for name in each.names(f"{kind}-"):
                 if each != current or not name.startswith(version):
                     each.remove(f"{kind}-{name}")
@@ -235,7 +242,11 @@ def _pin(
     maps: Mapping[str, int],
     attached: Mapping[str, int],
     programs: Mapping[str, int],
+    drain: int | None,
 ) -> None:
+    # What is pinned last, the programs, makes a version complete.
+    if drain is not None:
+        pins.put(f"drain-{version}", drain)
     for prefix, descriptors in (
         ("map-", maps),
         (f"link-{version}-", attached),

@@ -6,7 +6,7 @@ import platform
 from pathlib import Path
 
 from flowverdict_collector.btf import KernelTypes
-from flowverdict_collector.hooks import HOOKS, LOOKUP_HOOKS
+from flowverdict_collector.hooks import HOOKS, LOOKUP_HOOKS, READ_HOOK
 from flowverdict_collector.limits import limits_of
 from flowverdict_collector.loader import Loader, LoadError
 from flowverdict_collector.pins import Pins, PinsError
@@ -27,14 +27,16 @@ async def check(settings: CollectorSettings) -> int:
         broken = 1
     else:
         broken = 0
-        for hook in (*HOOKS, *(LOOKUP_HOOKS if settings.dns == "on" else ())):
+        for hook in (*HOOKS, READ_HOOK, *LOOKUP_HOOKS):
             why = loaded.missing.get(hook.tracepoint)
             if why:
                 print(f"warning  {hook.tracepoint}: {why}; not counted: {hook.counts}")
-            else:
-                print(f"ok       {hook.tracepoint}: {hook.counts}")
+            elif hook.tracepoint in loaded.attached:
+                print(f"ok       {hook.tracepoint} (raw tracepoint): {hook.counts}")
         with KernelTypes() as types:
-            for what, why in limits_of(platform.release(), types).items():
+            for what, why in limits_of(
+                platform.release(), types, drained=loaded.drain is not None
+            ).items():
                 print(f"partly   {what}: {why}")
         loaded.close()
         _check_pins(settings)

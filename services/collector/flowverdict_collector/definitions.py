@@ -178,11 +178,16 @@ _MAX_LOOKUPS = 1 << 15
 """In five seconds, which is how long each is remembered."""
 
 
-def layout_flags(types: KernelTypes, max_flows: int) -> list[str]:
+def layout_flags(types: KernelTypes, max_flows: int, *, drained: bool) -> list[str]:
     """`-D` definitions for maps.bpf.h: the size of the maps and the members of a record.
 
     Since Linux 6.1 a program can allocate the entries of a map as it needs them
     (kernel/bpf/memalloc.c), so that the number of sockets is limited only by memory.
+
+    Args:
+        types: the kernel's.
+        max_flows: capacity of the maps.
+        drained: whether a program counts at the end of an interval what the hooks left.
     """
     numbers = {"MAX_FLOWS": max_flows, "MAX_SOCKETS": max_flows, "SOCKETS_FLAGS": 0}
     if types.has_struct("bpf_mem_alloc"):
@@ -190,6 +195,8 @@ def layout_flags(types: KernelTypes, max_flows: int) -> list[str]:
     numbers |= {"FLOW_KEY_BYTES": KEY_BYTES, "FLOW_RECORD_BYTES": RECORD_BYTES}
     numbers |= {"PROGRESS_WORDS": PROGRESS_WORDS}
     flags = [f"-D{name}={value}" for name, value in numbers.items()]
+    if drained:
+        flags.append("-DSAMPLE_ONCE_A_TICK")
     flags.append(f"-DFLOW_KEY_MEMBERS={c_members(KEY_FIELDS)}")
     return [*flags, f"-DFLOW_COUNT_MEMBERS={c_members(FIELDS[len(KEY_FIELDS) :])}"]
 

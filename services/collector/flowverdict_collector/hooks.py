@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from flowverdict_runtime.ebpf import REQUIRED_TRACEPOINTS
 
-__all__ = ["HOOKS", "LOOKUP_HOOKS", "NAMESPACE_HOOK", "SWITCH", "Hook"]
+__all__ = ["HOOKS", "LOOKUP_HOOKS", "NAMESPACE_HOOK", "READ_HOOK", "SWITCH", "Hook"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,6 @@ class Hook:
 HOOKS = (
     Hook("inet_sock_set_state", "on_set_state", "opens and failed opens"),
     Hook("tcp_probe", "on_segment", "segments, bytes and RTT"),
-    Hook("tcp_rcv_space_adjust", "on_read", "half-closed connections before their end"),
     Hook("tcp_retransmit_skb", "on_retransmit", "retransmissions"),
     Hook("tcp_destroy_sock", "on_destroy", "the last counts of a connection"),
     Hook("tcp_retransmit_synack", "on_retransmit_synack", "SYN-ACK retransmissions"),
@@ -33,6 +32,9 @@ HOOKS = (
     Hook("kfree_skb", "on_drop", "packets dropped by this kernel"),
 )
 """In Linux since 4.16 or earlier (include/trace/events/tcp.h, sock.h, skb.h)."""
+
+READ_HOOK = Hook("tcp_rcv_space_adjust", "on_read", "half-closed connections before their end")
+"""Where the rest of what connections count cannot be added at the end of an interval."""
 
 LOOKUP_HOOKS = (
     Hook("net_dev_queue", "on_packet_sent", "DNS lookups"),

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,18 @@ from typing import Any
 
 from flowverdict_runtime.ebpf import bpf
 
-__all__ = ["FlowMaps", "Lost", "copy_entries", "describe", "read_value", "write_value"]
+__all__ = [
+    "FlowMaps",
+    "Lost",
+    "copy_entries",
+    "describe",
+    "read_value",
+    "run_program",
+    "write_value",
+]
 
 _LOOKUP, _UPDATE, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH, _UPDATE_BATCH = 1, 2, 24, 25, 26
+_TEST_RUN = 10
 _BATCH = 8192
 
 
@@ -21,6 +31,20 @@ class _Element(ctypes.Structure):
         ("key", ctypes.c_uint64),
         ("value", ctypes.c_uint64),
         ("flags", ctypes.c_uint64),
+    ]
+
+
+class _TestRun(ctypes.Structure):
+    """The part of union bpf_attr that BPF_PROG_TEST_RUN uses, without data."""
+
+    _fields_ = [
+        ("program", ctypes.c_uint32),
+        ("returned", ctypes.c_uint32),
+        ("data", ctypes.c_uint64 * 4),
+        ("argument_bytes", ctypes.c_uint32),
+        ("bytes_out", ctypes.c_uint32),
+        ("arguments", ctypes.c_uint64),
+        ("rest", ctypes.c_uint64 * 2),
     ]
 
 
@@ -68,6 +92,24 @@ def write_value(descriptor: int, key: Any, value: Any) -> None:
         OSError: if the kernel refuses.
     """
     bpf(_UPDATE, _Element(descriptor, ctypes.addressof(key), ctypes.addressof(value), 0))
+
+
+def run_program(descriptor: int, argument: int = 0) -> int:
+    """Run a raw tracepoint's program once, without its tracepoint, and return what it returns.
+
+    Linux can since 5.10.
+
+    Raises:
+        OSError: if the kernel refuses.
+    """
+    given = ctypes.c_uint64(argument)
+    attributes = _TestRun(
+        program=descriptor,
+        argument_bytes=ctypes.sizeof(given),
+        arguments=ctypes.addressof(given),
+    )
+    bpf(_TEST_RUN, attributes)
+    return int(attributes.returned)
 
 
 def copy_entries(source: int, target: int) -> None:
@@ -143,12 +185,14 @@ class FlowMaps:
 
     Args:
         maps: map name to descriptor.
+        drain: the program that counts what the hooks left, if they leave anything.
 
     Attributes:
         record_bytes: size of a record.
     """
 
-    def __init__(self, maps: Mapping[str, int]) -> None:
+    def __init__(self, maps: Mapping[str, int], drain: int | None = None) -> None:
+        self._drain = drain
         self._flows = (maps["flows_even"], maps["flows_odd"])
         self._active_map = maps["active_flows"]
         self._lost_map = maps["lost"]
@@ -159,7 +203,8 @@ class FlowMaps:
         self._active = [describe(each)["map_id"] for each in self._flows].index(active)
 
     def swap(self) -> None:
-        """Let the kernel count in the other map, which must be empty.
+        """Count what connections have in store, then let the kernel count in the other map, which
+        must be empty.
 
         Updating a map of maps returns after every program that could still see the old inner map
         has ended (kernel/bpf/syscall.c, maybe_wait_bpf_programs), so the old map no longer changes.
@@ -167,6 +212,9 @@ class FlowMaps:
         Raises:
             OSError: if the kernel refuses.
         """
+        interval = time.monotonic_ns()
+        while self._drain is not None and run_program(self._drain, interval):
+            pass
         other = 1 - self._active
         write_value(self._active_map, ctypes.c_uint32(0), ctypes.c_uint32(self._flows[other]))
         self._active = other

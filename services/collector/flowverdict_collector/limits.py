@@ -23,9 +23,19 @@ def kernel_version(release: str) -> tuple[int, int]:
     return major, minor
 
 
-def limits_of(release: str, types: KernelTypes) -> dict[str, str]:
-    """What is counted in part or not at all on this kernel, and why."""
+def limits_of(release: str, types: KernelTypes, *, drained: bool) -> dict[str, str]:
+    """What is counted in part or not at all on this kernel, and why.
+
+    Args:
+        release: the kernel's, as `uname -r` prints it.
+        types: the kernel's.
+        drained: whether it lets a program count what connections have in store.
+    """
     found = {what: why for before, what, why in _LIMITS if kernel_version(release) < before}
+    if not drained:
+        found["what was received last"] = (
+            "before Linux 5.12, on arm64 before 5.18, it is counted with the next segment"
+        )
     counted = set(drop_offsets(types).values())
     reasons = [
         field.name for field in FIELDS

@@ -38,6 +38,8 @@ class Loaded:
         missing: tracepoint to why it is not attached.
         pins: what keeps all this in the kernel when they are closed, if anything does.
         unpinned: why nothing does, if it should.
+        drain: the program that counts at the end of an interval what the others left, if they
+            leave anything.
     """
 
     maps: dict[str, int]
@@ -46,6 +48,7 @@ class Loaded:
     missing: dict[str, str]
     pins: Pins | None = None
     unpinned: str = ""
+    drain: int | None = None
 
     def detach(self, tracepoint: str) -> None:
         """Detach one program, also from what is pinned."""
@@ -59,6 +62,8 @@ class Loaded:
         for each in (self.maps, self.attached, self.programs):
             for descriptor in each.values():
                 os.close(descriptor)
+        if self.drain is not None:
+            os.close(self.drain)
 
 
 class Loader:
@@ -128,4 +133,12 @@ class Loader:
             for kind in ("maps", "attached", "programs")
         )
         kept = Pins(Path(answer["pins"])) if answer["pins"] else None
-        return Loaded(maps, attached, programs, answer["missing"], kept, answer["unpinned"])
+        return Loaded(
+            maps,
+            attached,
+            programs,
+            answer["missing"],
+            kept,
+            answer["unpinned"],
+            next(remaining, None),
+        )

@@ -30,6 +30,7 @@ class Progress:
         lost_flow_updates, lost_sockets: since the start of the run, up to the interval's end.
         newly_lost_flow_updates, newly_lost_sockets: of these, in the interval.
         schema: of the records, as a number: 4 for flows.raw/4.
+        skipped_runs, newly_skipped_runs: events that the kernel skipped, as above.
     """
 
     run_id: int = 0
@@ -45,6 +46,8 @@ class Progress:
     newly_lost_flow_updates: int = 0
     newly_lost_sockets: int = 0
     schema: int = 0
+    skipped_runs: int = 0
+    newly_skipped_runs: int = 0
 
 
 _Words = ctypes.c_uint64 * PROGRESS_WORDS

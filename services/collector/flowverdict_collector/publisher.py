@@ -22,7 +22,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw import SCHEMA
 from flowverdict_contracts.subjects import raw_subject
 from flowverdict_runtime.context import Context
-from flowverdict_runtime.streams import publish_until_stored
+from flowverdict_runtime.streams import TooLarge, publish_until_stored
 
 __all__ = ["REQUIRED_MAPS", "Publisher"]
 
@@ -32,7 +32,7 @@ REQUIRED_MAPS = {"flows_even", "flows_odd", "active_flows", "lost", "progress"}
 """The kernel maps that a publisher reads."""
 
 PART_RECORDS = 2048
-"""Records per message: once enriched, it is still below NATS' default limit of 1 MB."""
+"""Records per message, unless NATS takes less than its default of 1 MB."""
 
 _SCHEMA_NAME, _, _SCHEMA_NUMBER = SCHEMA.partition("/")
 
@@ -55,21 +55,30 @@ class Publisher:
         node: Kubernetes name of the node.
         maps: map name to descriptor.
         counted: returns those of packed records, of the given size, that are counted here.
+        drain: the program that counts what the others left, if they leave anything.
+        skipped_runs: returns how many events the kernel has skipped since it runs the programs.
 
     Attributes:
         is_new: whether no collector has published from these maps before.
     """
 
     def __init__(
-        self, node: str, maps: Mapping[str, int], counted: Callable[[bytes, int], bytes]
+        self,
+        node: str,
+        maps: Mapping[str, int],
+        counted: Callable[[bytes, int], bytes],
+        drain: int | None = None,
+        skipped_runs: Callable[[], int] = lambda: 0,
     ) -> None:
         self._node = node
         self._counted = counted
-        self._flows = FlowMaps(maps)
+        self._skipped_runs = skipped_runs
+        self._flows = FlowMaps(maps, drain)
         self._progress_map = maps["progress"]
         self._progress = progress.load(self._progress_map)
         self._intervals = Intervals(self._progress.end_ns, self._progress.ended_at_ns)
         self._body: bytes | None = None
+        self._part_records = PART_RECORDS
         self.is_new = not self._progress.run_id
         if self.is_new:
             self._save(
@@ -96,18 +105,29 @@ class Publisher:
         """
         body = await asyncio.to_thread(self._read)
         now = self._progress
-        size = now.part_records * self._flows.record_bytes
         while now.stored < now.parts:
+            size = now.part_records * self._flows.record_bytes
             part = self._counted(
                 body[now.stored * size : (now.stored + 1) * size], self._flows.record_bytes
             )
             headers = self._header(now).encode(f"{_SCHEMA_NAME}/{now.schema}")
             subject = raw_subject(self._node)
-            if not await publish_until_stored(jetstream, context, subject, part, headers):
-                return False
+            try:
+                if not await publish_until_stored(jetstream, context, subject, part, headers):
+                    return False
+            except TooLarge as error:
+                if now.part_records > 1:
+                    log.warning("%s: sending fewer records in a message", error)
+                    now = _in_smaller_parts(now, len(body) // self._flows.record_bytes)
+                    self._part_records = now.part_records
+                    self._save(now)
+                    continue
+                log.error("left out: %s", error)
+                _LOST.labels("records_too_large").inc()
+            else:
+                _FLOWS.inc(len(part) // self._flows.record_bytes)
             now = replace(now, stored=now.stored + 1)
             self._save(now)
-            _FLOWS.inc(len(part) // self._flows.record_bytes)
         await asyncio.to_thread(self._flows.discard)
         self._save(replace(now, sequence=now.sequence + now.parts, parts=0, stored=0))
         self._body = None
@@ -149,20 +169,23 @@ class Publisher:
 
     def _interval(self, records: int) -> Progress:
         """The interval that ends now, with that many records."""
-        before, lost = self._progress, self._flows.lost()
+        before, lost, skipped = self._progress, self._flows.lost(), self._skipped_runs()
         start_ns, end_ns = self._intervals.next()
         now = replace(
             before,
             start_ns=start_ns,
             end_ns=end_ns,
             ended_at_ns=self._intervals.ended_at_ns,
-            parts=max(1, -(-records // PART_RECORDS)),
+            parts=max(1, -(-records // self._part_records)),
             stored=0,
-            part_records=PART_RECORDS,
+            part_records=self._part_records,
             lost_flow_updates=lost.flow_updates,
             lost_sockets=lost.sockets,
             newly_lost_flow_updates=lost.flow_updates - before.lost_flow_updates,
             newly_lost_sockets=lost.sockets - before.lost_sockets,
+            skipped_runs=skipped,
+            # Another version of the programs begins at 0.
+            newly_skipped_runs=max(0, skipped - before.skipped_runs),
         )
         _LOST.labels("flow_updates").inc(now.newly_lost_flow_updates)
         _LOST.labels("sockets").inc(now.newly_lost_sockets)
@@ -181,4 +204,21 @@ class Publisher:
             parts=now.parts,
             lost_flow_updates=now.newly_lost_flow_updates if is_first else 0,
             lost_sockets=now.newly_lost_sockets if is_first else 0,
+            skipped_runs=now.newly_skipped_runs if is_first else 0,
         )
+
+
+def _in_smaller_parts(now: Progress, records: int) -> Progress:
+    """An interval of which NATS did not take the next part, with half as many records in each.
+
+    What is stored counts as twice as many parts, but has no more sequence numbers.
+    """
+    part_records = now.part_records // 2
+    stored = now.stored * now.part_records // part_records
+    return replace(
+        now,
+        part_records=part_records,
+        parts=max(stored + 1, -(-records // part_records)),
+        stored=stored,
+        sequence=max(0, now.sequence + now.stored - stored),
+    )

@@ -76,7 +76,13 @@ async def _count(
     if loaded.unpinned:
         log.warning("%s: %s", _NOT_COUNTED, loaded.unpinned)
     namespaces = Namespaces(loaded, settings.network_namespaces)
-    publisher = Publisher(settings.node, loaded.maps, namespaces.counted)
+    publisher = Publisher(
+        settings.node,
+        loaded.maps,
+        namespaces.counted,
+        loaded.drain,
+        lambda: sum(map(_skipped_runs, loaded.programs.values())),
+    )
     log.info(
         "counting" if publisher.is_new else "counting on, with what the last collector left",
         extra={

@@ -41,7 +41,7 @@ class CollectorSettings(CommonSettings):
         integer(1024, 1 << 22),
         "65536",
         "how many flows may have counts in an interval; each takes 2 x 200 bytes in the kernel. "
-        "Before Linux 6.1, also how many sockets can be tracked, at 104 bytes each",
+        "Before Linux 6.1, also how many sockets can be tracked, at 300 bytes each",
     )
     pin_directory: str = setting(
         optional_text,

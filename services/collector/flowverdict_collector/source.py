@@ -12,10 +12,19 @@ from flowverdict_collector.definitions import (
     lookup_flags,
     namespace_flags,
 )
-from flowverdict_collector.hooks import HOOKS, LOOKUP_HOOKS, NAMESPACE_HOOK, SWITCH, Hook
+from flowverdict_collector.hooks import (
+    HOOKS,
+    LOOKUP_HOOKS,
+    NAMESPACE_HOOK,
+    READ_HOOK,
+    SWITCH,
+    Hook,
+)
+from flowverdict_runtime.ebpf import can_compare_and_swap
 
 __all__ = [
     "BPF",
+    "DRAIN",
     "FIRST_PROCESS_NAMESPACE",
     "OF_NODE",
     "OWN",
@@ -27,6 +36,9 @@ __all__ = [
 
 BPF = Path(__file__).parent / "bpf"
 """Where the C files and the headers that they include are."""
+DRAIN = "count_rest"
+"""The program that counts what sockets have in store at the end of an interval; the service runs
+it, where the kernel lets it work beside the others."""
 OWNERS_MAP, PROCESS_MAP = "network_namespaces", "process_namespaces"
 """The maps of namespaces.bpf.c, loaded in a container only."""
 OWN, OF_NODE = 0, 1
@@ -35,10 +47,11 @@ FIRST_PROCESS_NAMESPACE = 0xEFFFFFFC
 """The inode number of the kernel's first one (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
 _MAPS = (
-    "flows_even", "flows_odd", "active_flows", "sockets", "connecting", "lost", "control",
-    "progress", "drop_offsets",
+    "flows_even", "flows_odd", "active_flows", "sockets", "no_flow", "no_socket", "untracked",
+    "connecting", "lost", "control", "progress", "drop_offsets",
 )  # fmt: skip
 _LOOKUP_MAPS = ("lookups", "begun")
+_DRAINED_MAP = "changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +64,8 @@ class Source:
         drop_offsets: drop reason to the offset of its counter.
         own_process_namespace: inode number, 0 if network namespaces are not told apart.
         lookups: whether DNS lookups are counted.
+        drained: whether connections are sampled once a tick, so that the program `DRAIN` must count
+            the rest.
         missing: tracepoint to why it cannot be of use.
     """
 
@@ -61,6 +76,7 @@ class Source:
     drop_offsets: dict[int, int]
     own_process_namespace: int
     lookups: bool
+    drained: bool
     missing: dict[str, str]
 
     @property
@@ -72,13 +88,16 @@ class Source:
     def maps(self) -> tuple[str, ...]:
         """The names of the maps."""
         of_namespaces = (OWNERS_MAP, PROCESS_MAP) if self.own_process_namespace else ()
-        return (*_MAPS, *of_namespaces, *(_LOOKUP_MAPS if self.lookups else ()))
+        of_lookups = _LOOKUP_MAPS if self.lookups else ()
+        return (*_MAPS, *of_namespaces, *of_lookups, *((_DRAINED_MAP,) if self.drained else ()))
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
         """The programs, and where they attach."""
+        of_reading = () if self.drained else (READ_HOOK,)
         of_namespaces = (NAMESPACE_HOOK,) if self.own_process_namespace else ()
-        return (*HOOKS, *of_namespaces, *(LOOKUP_HOOKS if self.lookups else ()))
+        of_lookups = LOOKUP_HOOKS if self.lookups else ()
+        return (*HOOKS, *of_reading, *of_namespaces, *of_lookups)
 
 
 def _identify(*parts: str) -> str:
@@ -97,7 +116,8 @@ def find_source(max_flows: int, *, find_namespaces: bool, lookups: bool) -> Sour
     maps, text = ((BPF / name).read_text() for name in ("maps.bpf.h", "flows.bpf.c"))
     missing = {}
     with KernelTypes() as types:
-        of_layout = layout_flags(types, max_flows)
+        drained = can_compare_and_swap()
+        of_layout = layout_flags(types, max_flows, drained=drained)
         flags = [*of_layout, *compiler_flags(types)]
         reasons = drop_offsets(types)
         if lookups:
@@ -122,5 +142,6 @@ def find_source(max_flows: int, *, find_namespaces: bool, lookups: bool) -> Sour
         drop_offsets=reasons,
         own_process_namespace=own if in_container else 0,
         lookups=lookups,
+        drained=drained,
         missing=missing,
     )

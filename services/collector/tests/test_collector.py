@@ -23,7 +23,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.pipeline import stop_process
-from flowverdict_runtime.ebpf import CAPABILITIES
+from flowverdict_runtime.ebpf import CAPABILITIES, can_compare_and_swap
 
 IPPROTO_MPTCP = 262
 
@@ -62,7 +62,7 @@ def test_a_wrong_setting_ends_it_at_once_and_is_named(name: str, value: str) -> 
 def test_the_check_attaches_everything_and_says_what_is_broken() -> None:
     done = command("--check", FLOWVERDICT_NATS_URL="nats://127.0.0.1:1")
     assert done.returncode == 1
-    assert "ok       tcp_retransmit_skb: retransmissions" in done.stdout
+    assert "ok       tcp_retransmit_skb (raw tracepoint): retransmissions" in done.stdout
     assert "broken   NATS at nats://127.0.0.1:1" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
@@ -245,7 +245,30 @@ async def test_a_half_closed_connection_is_counted_while_it_lives(
         accepted.sendall(b"x" * 300_000)
         client.recv(300_000, socket.MSG_WAITALL)
         await eventually(lambda: collector.total(port, "client", "bytes_received") == 300_000)
+        if can_compare_and_swap():
+            await eventually(lambda: collector.total(port, "server", "bytes_acked") == 300_000)
+            assert collector.total(port, "server", "bytes_sent") == 300_000
     await eventually(lambda: collector.total(port, "client", "bytes_received") == 300_001)
+
+
+@live
+@pytest.mark.skipif(not can_compare_and_swap(), reason="each segment is sampled on this kernel")
+async def test_what_a_connection_received_last_is_counted_while_it_rests(
+    collector: Collector, nats_client: Client
+) -> None:
+    await collector.listen(nats_client)
+    with connected() as (client, accepted, port):
+        for at in range(1, 4):
+            accepted.sendall(b"x" * 100_000)
+            client.recv(100_000, socket.MSG_WAITALL)
+            received = at * 100_000
+            await eventually(
+                lambda expected=received: (
+                    collector.total(port, "client", "bytes_received") == expected
+                    and collector.total(port, "server", "bytes_acked") == expected
+                )
+            )
+    assert collector.total(port, "client", "opens") == 1
 
 
 @live

@@ -132,14 +132,15 @@ async def test_spurious_retransmissions_and_reordering_are_those_of_tcp_info(
             await asyncio.to_thread(connection.exchange, 10)
     fault.remove(network)
     connection.exchange(5)
-    for role, info in zip(("client", "server"), connection.ends(), strict=True):
-        for name in signals:
-            expected = getattr(info, name)
-            await eventually(
-                lambda role=role, name=name, expected=expected: (
-                    collector.total(PORT, role, name) == expected
-                )
-            )
+
+    def equal() -> bool:
+        return all(
+            collector.total(PORT, role, name) == getattr(info, name)
+            for role, info in zip(("client", "server"), connection.ends(), strict=True)
+            for name in signals
+        )
+
+    await eventually(equal)
 
 
 def send_small(connection: Connection) -> None:

@@ -2,9 +2,11 @@
 
 import contextlib
 from collections import OrderedDict
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from prometheus_client import Counter
@@ -20,7 +22,7 @@ from flowverdict_enricher.left_out import LeftOut
 from flowverdict_enricher.reports import Reports
 from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import Context
-from flowverdict_runtime.streams import publish_until_stored
+from flowverdict_runtime.streams import TooLarge, publish_until_stored
 
 __all__ = ["Enriching"]
 
@@ -82,11 +84,7 @@ class Enriching:
             resolved.records, self._directory, header.start_ns, header.end_ns, header.node,
             resolved.services,
         )  # fmt: skip
-        headers = header.encode(enriched.SCHEMA)
-        body = enriched.encode(batch)
-        if not await publish_until_stored(
-            jetstream, self._context, SUBJECT_ENRICHED, body, headers
-        ):
+        if not await self._publish(jetstream, header, batch):
             return False
         _ROWS.inc(batch.num_rows)
         _SERVICE_ROWS.labels("known").inc(sum(map(len, resolved.services.values())))
@@ -95,6 +93,31 @@ class Enriching:
         for kind, count in kinds.items():
             _ENDS.labels(kind).inc(count)
         return True
+
+    async def _publish(
+        self, jetstream: JetStreamContext, header: IntervalHeader, batch: pa.RecordBatch
+    ) -> bool:
+        """Publish a batch, in two halves if NATS does not take it whole; False if the service is
+        stopping.
+        """
+        body = enriched.encode(batch)
+        try:
+            return await publish_until_stored(
+                jetstream, self._context, SUBJECT_ENRICHED, body, header.encode(enriched.SCHEMA)
+            )
+        except TooLarge:
+            half = batch.num_rows // 2
+            if not half:
+                raise
+        first, last = (
+            enriched.piece_of(batch, *rows) for rows in ((0, half), (half, batch.num_rows))
+        )
+        rest = replace(
+            header, piece=header.piece + half, lost_flow_updates=0, lost_sockets=0, skipped_runs=0
+        )
+        return await self._publish(jetstream, header, first) and await self._publish(
+            jetstream, rest, last
+        )
 
 
 def _read(

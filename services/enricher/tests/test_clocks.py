@@ -1,5 +1,6 @@
 """The enricher as a process, and collectors whose clocks are wrong."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,9 +82,47 @@ async def test_messages_that_take_long_do_not_make_a_clock_wrong(
 ) -> None:
     jetstream = nats_client.jetstream()
     await ensure_streams(jetstream)
-    for sequence in range(1, 9):
-        # What is stored 20 s after it was sent looks as what a clock sends that is 20 s behind.
-        await sent(jetstream, sequence, behind=0 if sequence % 4 == 0 else 20, waited=0)
+    # What is stored 20 s after it was sent looks as what a clock sends that is 20 s behind.
+    for sequence, took in enumerate((20, 18, 15, 12, 0, 0, 0), 1):
+        await sent(jetstream, sequence, behind=took, waited=0)
         header = await enriched_header(jetstream, sequence)
         assert header.clock_behind_ns == 0
     assert "clock" not in log.read_text()
+
+
+async def test_a_clock_that_was_ahead_and_is_right_again_dates_its_next_interval_itself(
+    log: Path, nats_client: Client
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for sequence, behind in enumerate((-120, -120, 0, 0), 1):
+        await sent(jetstream, sequence, behind=behind, waited=0)
+        header = await enriched_header(jetstream, sequence)
+        assert round(header.clock_behind_ns / SECOND) == behind
+        assert abs(header.end_ns - time.time_ns()) < 60 * SECOND
+
+
+async def test_a_clock_that_is_set_back_costs_no_interval(log: Path, nats_client: Client) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for sequence, behind in enumerate((0, 0, 120, 120), 1):
+        await sent(jetstream, sequence, behind=behind, waited=0)
+        header = await enriched_header(jetstream, sequence)
+        assert round(header.clock_behind_ns / SECOND) == behind
+        assert abs(header.end_ns - time.time_ns()) < 60 * SECOND
+
+
+async def test_the_clock_of_a_sender_that_does_not_say_when_it_sends_is_known_by_its_intervals(
+    log: Path, nats_client: Client
+) -> None:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for sequence in range(1, 7):
+        end = time.time_ns() - 90 * SECOND
+        header = IntervalHeader("n1", "run", sequence, end - SECOND, end)
+        body = np.zeros(1, RECORD).tobytes()
+        await jetstream.publish(raw_subject("n1"), body, headers=header.encode(raw.SCHEMA))
+        await asyncio.sleep(0.7)  # as fast as its own clock, or it could be what was left behind
+    header = await enriched_header(jetstream, 6)
+    assert round(header.clock_behind_ns / SECOND) == 90
+    await eventually(lambda: "the clock of node n1 is 90 s behind that of NATS" in log.read_text())

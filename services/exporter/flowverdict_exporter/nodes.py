@@ -9,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_flows.continuity import Continuity
 
 __all__ = ["Nodes"]
 
@@ -18,6 +19,7 @@ class _Node:
     last_interval_seconds: float = 0.0
     lost_flow_updates: int = 0
     lost_sockets: int = 0
+    lost_messages: int = 0
     last_message: float = 0.0
     run_id: str = ""
     end_ns: int = 0
@@ -45,6 +47,7 @@ class Nodes(Collector):
     def __init__(self) -> None:
         self._nodes: dict[str, _Node] = {}
         self._lock = threading.Lock()
+        self._continuity = Continuity()
 
     def add(self, header: IntervalHeader) -> None:
         """Record a message from a node."""
@@ -56,6 +59,7 @@ class Nodes(Collector):
             node.last_interval_seconds = max(node.last_interval_seconds, ended)
             node.lost_flow_updates += header.lost_flow_updates
             node.lost_sockets += header.lost_sockets
+            node.lost_messages += self._continuity.add(header)
             node.last_message = time.monotonic()
             node.clock_behind_seconds = header.clock_behind_ns / 1e9
             node.follow(header)
@@ -77,6 +81,12 @@ class Nodes(Collector):
             "Sockets not tracked because the node's kernel socket map was full.",
             labels=["node"],
         )
+        messages = CounterMetricFamily(
+            "flowverdict_lost_messages",
+            "Messages of a node's collector that never came, known a minute later: a stream "
+            "evicted them, NATS lost its store, or the enricher could not read them.",
+            labels=["node"],
+        )
         uncounted = CounterMetricFamily(
             "flowverdict_uncounted_seconds",
             "Time in which nothing was counted on a node: its collector was restarted and had "
@@ -96,6 +106,7 @@ class Nodes(Collector):
                 last.add_metric([name], node.last_interval_seconds)
                 updates.add_metric([name], node.lost_flow_updates)
                 sockets.add_metric([name], node.lost_sockets)
+                messages.add_metric([name], node.lost_messages)
                 uncounted.add_metric([name], node.uncounted_seconds)
                 behind.add_metric([name], node.clock_behind_seconds)
-        yield from (last, updates, sockets, uncounted, behind)
+        yield from (last, updates, sockets, messages, uncounted, behind)

@@ -1,7 +1,9 @@
 """Sums by pair of addresses, and the metrics they become.
 
 Each metric has a budget of series. Pairs are numbered as they appear, smallest free number first,
-and those beyond a metric's budget are summed into one pair with `other` in every label.
+and those beyond a metric's budget are summed into one pair with `other` in every label. Pairs with
+an address that has no name take half of the smallest budget; beyond that, all of a pod's that are
+sent one way are one, with `other` for the address.
 """
 
 import threading
@@ -64,7 +66,8 @@ class PairSeries:
             for family in FAMILIES
         ]
         room = max(each.pairs for each in self._families)
-        self._pairs = LabelledPairs(room)
+        # The first numbers have a place in every family, so half of those are for names.
+        self._pairs = LabelledPairs(room, min(each.pairs for each in self._families) // 2)
         self._touched = np.zeros(room + 1)
         self._labels: dict[int, str] = {NO_PAIR: _OTHER}
         self._next_expiry_check = 0.0

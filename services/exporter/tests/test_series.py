@@ -67,6 +67,27 @@ def test_beyond_the_budget_pairs_are_summed_as_other_and_the_overflow_is_counted
     assert value(series, "flowverdict_exporter_pairs") == 2
 
 
+def test_a_flood_from_addresses_without_a_name_takes_no_series_from_pods() -> None:
+    series = PairSeries(25_000, 60)
+    quiet = len(series.text(openmetrics=False))
+    for first in range(0, 40_000, 1000):
+        rows = []
+        for number in range(first, first + 1000):
+            address = f"45.0.{number >> 8}.{number & 255}"
+            row = flow_row("pod-a@w", "x") | {"dst_ip": address, "dst_kind": "external"}
+            row |= dict.fromkeys(("dst_namespace", "dst_pod", "dst_workload", "dst_node"), "")
+            counts = {"opens": 1} if number % 2 else {"opens": 0, "resets_sent": 1, "bytes_sent": 0}
+            rows.append(row | counts)
+        series.add(enriched_batch(*rows))
+    series.add(enriched_batch(flow_row("pod-b@w", "pod-c@w", opens=7, rtt_us=300)))
+    assert value(series, "tcp_opens_total", src_pod="pod-b", dst_pod="pod-c") == 7
+    assert value(series, "tcp_rtt_seconds_count", src_pod="pod-b", dst_pod="pod-c") == 1
+    shared = {"src_pod": "pod-a", "dst_ip": "other"}
+    assert value(series, "tcp_resets_sent_total", **shared) == 20_000
+    assert 0 < value(series, "tcp_opens_total", **shared) < 20_000
+    assert len(series.text(openmetrics=False)) < quiet + 10_000_000
+
+
 def test_a_pair_without_flows_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
     monkeypatch.setattr("flowverdict_exporter.series.time.monotonic", lambda: clock[0])

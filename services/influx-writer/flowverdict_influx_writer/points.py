@@ -24,6 +24,8 @@ _REMEMBERED_PAIRS = 100_000
 _PART_NS = 1_000_000
 """Parts of one interval may have the same pair. Their points' times differ by a millisecond, since
 some stores that speak this protocol have no finer resolution."""
+_PIECE_NS = 400
+"""The pieces of a part, numbered by rows, stay within that millisecond."""
 
 
 def _tag_text(labels: dict[str, str]) -> str:
@@ -81,7 +83,7 @@ class FlowPoints:
                 columns.append(rows.samples(signal.field))
         values = np.column_stack(columns).astype(np.int64)
         collector = _tag_text({"collector": header.node})
-        time_ns = header.end_ns + (header.part - 1) * _PART_NS
+        time_ns = header.end_ns + (header.part - 1) * _PART_NS + header.piece * _PIECE_NS
         lines: list[str] = []
         shown = (values != 0) | _ALWAYS
         # Few sets of fields occur in a message; each is a number here.
@@ -122,6 +124,7 @@ def verdict_point(verdict: Verdict) -> str:
         .field("undecided_flows", verdict.flows.undecided)
         .field("lost_flow_updates", verdict.coverage.lost_flow_updates)
         .field("lost_sockets", verdict.coverage.lost_sockets)
+        .field("lost_messages", verdict.coverage.lost_messages)
         .field("fail_ratio", verdict.fail_ratio)
         .time(end, WritePrecision.NS)
     )

@@ -7,6 +7,7 @@
 `panes`      groups enriched rows into windows by event time; decides when one is complete.
 `pane`       what was counted in one length of time.
 `nodes`      which nodes report, which are silent, which have just been heard again.
+`late`       counts rows that arrive after their window was judged.
 `unready`    for how long services have been without a ready endpoint.
 `window`     a window as a table: what every pair counted in each pane.
 `answered`   counts what a service's pods answered as attempts to connect to the service, too.

@@ -161,6 +161,10 @@ class Incidents:
         if key == match.blamed or (match.state == "pending" and match.windows == 0):
             causes = _no_narrower(match.causes, found.causes)
             windows, rival, rivals = match.windows + 1, ("", ""), 0
+        elif match.state != "pending" and not found.causes:
+            # It cannot tell, so it is no rival.
+            causes, windows = match.causes, match.windows
+            rival, rivals = match.rival, match.rival_windows
         else:
             rivals = match.rival_windows + 1 if key == match.rival else 1
             causes, windows, rival = match.causes, match.windows, key
@@ -195,7 +199,7 @@ class Incidents:
         another full window length.
         """
         if match.state == "pending":
-            return 1
+            return 1 if found.causes else self._windows_to_open(found)
         longer = self._settings.window_panes if belongs(match, found, backends) else 0
         return self._settings.open_after + longer
 

@@ -1,15 +1,19 @@
 """The judgement of one window: failing pairs, what is behind them, the verdict document."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from flowverdict_contracts.timestamps import to_rfc3339
 from flowverdict_contracts.verdicts import (
+    MOST_NAMED,
     Basis,
     Cause,
     Condition,
+    Coverage,
     FailingFlow,
     FlowCounts,
     Severity,
@@ -142,7 +146,17 @@ def verdict(
         flows=flows,
         failing_flows=tuple(_failing_flow(*each) for each in _worst(pairs, passages)),
         half_open=decisions.half_open,
-        coverage=window.coverage,
+        coverage=_bounded(window.coverage),
+    )
+
+
+def _bounded(coverage: Coverage) -> Coverage:
+    """The same with as many nodes by name as a verdict has room for."""
+    names = ("nodes_reporting", "nodes_silent", "nodes_late")
+    lists = {name: getattr(coverage, name) for name in names}
+    more = {f"more_{name}": max(0, len(each) - MOST_NAMED) for name, each in lists.items()}
+    return msgspec.structs.replace(
+        coverage, **{name: each[:MOST_NAMED] for name, each in lists.items()}, **more
     )
 
 
@@ -228,6 +242,6 @@ def _failing_flow(pair: Pair, passage: Passage) -> FailingFlow:
         rtt_us=pair.rtt_us,
         segments_sent=passage.sent,
         segments_arrived=passage.arrived,
-        dropped_by_node=dict(passage.dropped),
+        dropped_by_node=dict(Counter(passage.dropped).most_common(MOST_NAMED)),
         **counts,
     )

@@ -98,7 +98,7 @@ async def _take(jetstream: JetStreamContext, context: Context) -> tuple[KeyValue
     us = msgspec.json.encode(_Worker.this())
     while not context.stopping.is_set():
         try:
-            bucket = await state_bucket(jetstream, context.stream_replicas)
+            bucket = await state_bucket(jetstream, context.streams.stream_replicas)
             revision, holder = await _held_by(bucket)
             if revision != seen:
                 seen, since = revision, loop.time()
@@ -172,7 +172,9 @@ class _Held:
     async def _begin_anew(self) -> None:
         """NATS restarted without its data."""
         with contextlib.suppress(*TRANSIENT_ERRORS):
-            self._bucket = await state_bucket(self._jetstream, self._context.stream_replicas)
+            self._bucket = await state_bucket(
+                self._jetstream, self._context.streams.stream_replicas
+            )
             self._revision = await self._bucket.create(_KEY, self._us)
 
     async def give_up(self) -> None:

@@ -20,10 +20,11 @@ _ACTIVE_NS = 30 * _SECOND
 KNOWN_NS = 600 * _SECOND
 """What was seen last longer ago than this is forgotten."""
 _RTO_MAX_NS = 120 * _SECOND
+_MOST_NODES = 5000
 
 
 class Nodes:
-    """The nodes of the last ten minutes.
+    """The nodes of the last ten minutes, 5,000 at most: those heard last.
 
     Args:
         heard: for each node, the end of its last interval.
@@ -42,19 +43,47 @@ class Nodes:
         self._lateness_ns = int(settings.lateness_seconds * _SECOND)
         self._heard = dict(heard or {})
         self._gaps = dict(gaps or {})
+        self._stored: dict[str, int] = {}
 
-    def add(self, header: IntervalHeader) -> bool:
-        """A node has reported an interval; True if the interval is a gap."""
+    def add(self, header: IntervalHeader, stored_ns: int = 0) -> bool:
+        """A node has reported an interval; True if the interval is a gap.
+
+        Args:
+            header: of the interval.
+            stored_ns: when NATS stored it, 0 if that is not known.
+        """
         node, start_ns, end_ns = header.node, header.start_ns, header.end_ns
         self._heard[node] = max(self._heard.get(node, 0), end_ns)
+        self._stored[node] = stored_ns
+        if len(self._heard) > 2 * _MOST_NODES:
+            self._forget()
         if end_ns - start_ns <= 2 * self._pane_ns:
             return False
         self._gaps[node] = start_ns, end_ns
         return True
 
+    def _forget(self) -> None:
+        newest = sorted(self._heard, key=self._heard.__getitem__)[-_MOST_NODES:]
+        self._heard = {node: self._heard[node] for node in newest}
+        self._gaps = {node: gap for node, gap in self._gaps.items() if node in self._heard}
+        self._stored = {node: at for node, at in self._stored.items() if node in self._heard}
+
+    def late(self, start_ns: int) -> set[str]:
+        """Those of which NATS stored something since then, but only what had ended before."""
+        return {
+            node
+            for node, stored_ns in self._stored.items()
+            if stored_ns >= start_ns > self._heard.get(node, 0)
+        }
+
     def heard(self, now_ns: int) -> dict[str, int]:
         """For each known node, the end of its last interval."""
-        return {node: at for node, at in self._heard.items() if at > now_ns - KNOWN_NS}
+        known = {node: at for node, at in self._heard.items() if at > now_ns - KNOWN_NS}
+        if len(known) > _MOST_NODES:
+            known = {
+                node: known[node] for node in sorted(known, key=known.__getitem__)[-_MOST_NODES:]
+            }
+        return known
 
     def gaps(self, now_ns: int) -> dict[str, tuple[int, int]]:
         """For each known node, its last gap, if it had one."""

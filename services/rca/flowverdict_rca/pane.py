@@ -30,7 +30,7 @@ class Pane:
         nodes_late: those whose clocks are behind.
         dropped: packets dropped by kernels, by pair number and node.
         caught_up: nodes that were heard again after a gap, with the gap's start.
-        lost_flow_updates, lost_sockets: as in an interval's header, summed.
+        losses: of each node that had any, as `NodeLosses` names them.
     """
 
     first_sequence: int
@@ -43,11 +43,15 @@ class Pane:
     nodes_late: set[str] = field(default_factory=set)
     dropped: dict[int, Counter[str]] = field(default_factory=dict)
     caught_up: dict[str, int] = field(default_factory=dict)
-    lost_flow_updates: int = 0
-    lost_sockets: int = 0
+    losses: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(
-        self, header: IntervalHeader, numbers: Numbers, counts: Numbers, seen: Iterable[Sighting]
+        self,
+        header: IntervalHeader,
+        numbers: Numbers,
+        counts: Numbers,
+        seen: Iterable[Sighting],
+        lost_messages: int = 0,
     ) -> None:
         """Add what a node counted in an interval.
 
@@ -56,12 +60,19 @@ class Pane:
             numbers: of the pairs.
             counts: of each of them, columns as in `sums`.
             seen: the endpoints.
+            lost_messages: how many of the node's are now known never to come.
         """
         self.nodes.add(header.node)
         if header.clock_behind_ns > 0:
             self.nodes_late.add(header.node)
-        self.lost_flow_updates += header.lost_flow_updates
-        self.lost_sockets += header.lost_sockets
+        lost = Counter(
+            lost_flow_updates=header.lost_flow_updates,
+            lost_sockets=header.lost_sockets,
+            skipped_runs=header.skipped_runs,
+            lost_messages=lost_messages,
+        )
+        if lost.total():
+            self.losses.setdefault(header.node, Counter()).update(lost)
         self.sums.add(numbers, counts)
         self.numbers = np.union1d(self.numbers, numbers)
         dropped = total(counts, *DROPS_BEFORE_RECEIPT)

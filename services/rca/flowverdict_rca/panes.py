@@ -8,16 +8,19 @@ three windows that follow on each other; long windows do not overlap.
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_contracts.verdicts import Coverage
+from flowverdict_contracts.verdicts import MOST_NAMED, Coverage, NodeLosses
+from flowverdict_flows.continuity import Continuity
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs
 from flowverdict_rca.answered import add_answered_attempts
 from flowverdict_rca.facts import NO_READY_ENDPOINTS, Facts
+from flowverdict_rca.late import count_late
 from flowverdict_rca.nodes import KNOWN_NS, Nodes
 from flowverdict_rca.pane import Pane
 from flowverdict_rca.settings import RcaSettings
@@ -33,6 +36,7 @@ _LONG_BEFORE_NS = 60 * _SECOND
 _FOR_LONG_NS = 30 * _SECOND
 _SPARE_PAIRS = 1000
 _THIRDS = 3
+_MOST = 1 << 53
 
 
 class Panes:
@@ -70,6 +74,7 @@ class Panes:
         # For each service its pods, and when they were last seen.
         self._backends: dict[Endpoint, dict[Endpoint, int]] = {}
         self._rows_late = 0
+        self._continuity = Continuity()
         self._only_late_since_ns: int | None = None
         self._too_late = set(too_late)
         self._last_sequence = seen_until
@@ -87,7 +92,8 @@ class Panes:
         self._last_sequence = max(self._last_sequence, sequence)
         if sequence > self._seen_until and self._is_past(header, stored_ns or header.end_ns):
             self._begin_anew(self._pane_of(header))
-        is_gap = self._nodes.add(header)
+        is_gap = self._nodes.add(header, stored_ns)
+        lost_messages = self._continuity.add(header)
         panes = self._panes_for(header, batch.num_rows, sequence)
         if not panes:
             return
@@ -97,7 +103,7 @@ class Panes:
         counts = np.column_stack([rows.table(COUNTS), rtt_us, variation_us, rtt_us > 0])
         for pane in panes:
             pane.first_sequence = min(pane.first_sequence, sequence)
-            pane.add(header, rows.numbers, counts, self._pairs.seen)
+            pane.add(header, rows.numbers, counts, self._pairs.seen, lost_messages)
             if is_gap:
                 pane.caught_up[header.node] = header.start_ns
         for each in self._pairs.seen:
@@ -138,6 +144,7 @@ class Panes:
             self._next = index
         if index < self._next and sequence > self._seen_until:
             self._rows_late += rows
+            count_late(header, rows, self.watermark_ns)
             self._too_late.add(sequence)
         third = index // self._per_window
         panes = []
@@ -269,7 +276,8 @@ class Panes:
             for number, by_node in pane.dropped.items():
                 dropped.setdefault(int(np.searchsorted(numbers, number)), Counter()).update(by_node)
         reporting = set().union(*(pane.nodes for pane in panes))
-        known = set(self._nodes.heard(end_ns))
+        late = set().union(*(pane.nodes_late for pane in panes)) | self._nodes.late(start_ns)
+        silent = set(self._nodes.heard(end_ns)) - reporting - late
         return Window(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -286,11 +294,10 @@ class Panes:
             },
             coverage=Coverage(
                 nodes_reporting=tuple(sorted(reporting)),
-                nodes_silent=tuple(sorted(known - reporting)),
-                nodes_late=tuple(sorted(set().union(*(pane.nodes_late for pane in panes)))),
-                lost_flow_updates=sum(pane.lost_flow_updates for pane in panes),
-                lost_sockets=sum(pane.lost_sockets for pane in panes),
+                nodes_silent=tuple(sorted(silent)),
+                nodes_late=tuple(sorted(late)),
                 rows_late=self._rows_late,
+                **_losses(panes),
             ),
             facts=facts,
             dropped=dropped,
@@ -322,6 +329,23 @@ class Panes:
             else:
                 del self._backends[service]
         return {service: frozenset(pods) for service, pods in self._backends.items()}
+
+
+def _losses(panes: Sequence[Pane]) -> dict[str, Any]:
+    """The coverage's losses, of all nodes and by node."""
+    by_node: dict[str, Counter[str]] = {}
+    for pane in panes:
+        for node, lost in pane.losses.items():
+            by_node.setdefault(node, Counter()).update(lost)
+    names = [name for name in NodeLosses.__struct_fields__ if name != "node"]
+    worst = sorted(by_node.items(), key=lambda each: (-each[1].total(), each[0]))
+    return {
+        **{name: min(sum(lost[name] for lost in by_node.values()), _MOST) for name in names},
+        "by_node": tuple(
+            NodeLosses(node=node, **{name: min(lost[name], _MOST) for name in names})
+            for node, lost in worst[:MOST_NAMED]
+        ),
+    }
 
 
 def _at(panes: dict[int, Pane], index: int, sequence: int) -> Pane:

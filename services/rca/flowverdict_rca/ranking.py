@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from flowverdict_contracts.verdicts import Cause, Component, Direction
+from flowverdict_contracts.verdicts import MOST_NAMED, Cause, Component, Direction
 from flowverdict_flows.components import is_directed, is_part
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
@@ -224,18 +224,21 @@ def _cause(
     named, *others = suspect.components
     bad, involved = len(suspect.failing), len(suspect.failing) + len(suspect.ok)
     ends = _endpoints_of(named, suspect.failing, window)
+    addresses = sorted(set().union(*(window.addresses[end] for end in ends)))
     return Cause(
         kind=named.kind,
         name=named.name,
         ends=named.ends,
         node=_node(named, ends),
-        addresses=tuple(sorted(set().union(*(window.addresses[end] for end in ends)))),
+        addresses=tuple(addresses[:MOST_NAMED]),
+        more_addresses=max(0, len(addresses) - MOST_NAMED),
         direction=_direction(named, suspect, window, reported),
         score=round(suspect.score, 4),
         precision=round(bad / involved, 4),
         explains=round(bad / failing, 4),
         p_value=hypergeometric_p_value(total, failing, involved, bad),
-        alternatives=tuple(others),
+        alternatives=tuple(others[:MOST_NAMED]),
+        more_alternatives=max(0, len(others) - MOST_NAMED),
         reported=reported,
     )
 

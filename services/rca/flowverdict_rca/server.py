@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import msgspec
 import pandas as pd
 from nats.aio.msg import Msg
+from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import NotFoundError
@@ -22,14 +24,14 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_rca.window import Window
 from flowverdict_rca.window_judge import WindowJudge
-from flowverdict_runtime.consumer import consume, reject
+from flowverdict_runtime.consumer import check_delivers, consume, pull_from, reject
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
 from flowverdict_runtime.stored_messages import stored_ns
-from flowverdict_runtime.streams import ensure_streams, publish_until_stored
+from flowverdict_runtime.streams import TooLarge, ensure_streams, publish_until_stored
 
 __all__ = ["SERVICE"]
 
@@ -45,6 +47,10 @@ _FAILED_WINDOWS = Counter(
     "flowverdict_rca_windows_failed_total", "Windows that the worker failed to judge."
 )
 _VERDICTS = Counter("flowverdict_rca_verdicts_total", "Verdicts published.", ["status"])
+_TOO_LARGE = Counter(
+    "flowverdict_rca_verdicts_too_large_total",
+    "Verdicts left out because they exceed the limits of NATS even without their details.",
+)
 _WATERMARK = Gauge(
     "flowverdict_rca_watermark_timestamp_seconds",
     "End of the last window judged, as a Unix timestamp.",
@@ -98,9 +104,9 @@ class Judging:
         Raises:
             CannotRun: if another worker has taken over from `before`, or starts at the same time.
         """
-        await ensure_streams(jetstream, _STREAMS, context.stream_replicas)
+        await ensure_streams(jetstream, _STREAMS, context.streams)
         created = str((await jetstream.stream_info(FLOWS_ENRICHED)).created)
-        store, state = await StateStore.open(jetstream, context.stream_replicas)
+        store, state = await StateStore.open(jetstream, context.streams.stream_replicas)
         if before is not None:
             before.check_only_worker(store)
         if state is None:
@@ -111,7 +117,7 @@ class Judging:
         await store.announce(settings.fail_ratio)
         await store.save(state)  # whoever else is running stops now, at its next save
         log.info("reading from sequence %d", state.resume_from)
-        pull = await _subscribe(jetstream, state.resume_from)
+        pull = await _subscribe(jetstream, state.resume_from, context.streams.max_ack_pending)
         judging = cls(jetstream, context, settings, pull, store, state)
         judging._judge.expect(await store.normal())
         return judging
@@ -123,7 +129,7 @@ class Judging:
 
     async def check(self) -> None:
         """Raises CannotRun if another worker has saved, NotFoundError without a consumer."""
-        await self.pull.consumer_info()
+        await check_delivers(self.pull)
         self.check_only_worker((await StateStore.open(self._jetstream))[0])
 
     async def take(self, messages: list[Msg]) -> None:
@@ -131,6 +137,10 @@ class Judging:
         for message in messages:
             await self._add(message)
             await asyncio.sleep(0)
+        # Beyond what may be in hand, NATS delivers nothing; what was read is read again by the
+        # saved state, not for want of an acknowledgement.
+        most = self._context.streams.max_ack_pending // 2
+        await self._acknowledge(self._held[: max(0, len(self._held) - most)])
         await self._judge_complete_windows()
 
     async def _add(self, message: Msg) -> None:
@@ -177,14 +187,41 @@ class Judging:
         if not await retry(self._context, "state", lambda: self._save(state), give_up_seconds=5):
             return
         _WATERMARK.set(state.watermark_ns / 1e9)
-        for sequence, message in self._held:
-            if sequence < self._panes.judged_until:
-                with contextlib.suppress(*TRANSIENT_ERRORS):
-                    await message.ack()
-        self._held = [each for each in self._held if each[0] >= self._panes.judged_until]
+        until = self._panes.judged_until
+        await self._acknowledge([each for each in self._held if each[0] < until])
+
+    async def _acknowledge(self, held: list[tuple[int, Msg]]) -> None:
+        if not held:
+            return
+        for _, message in held:
+            with contextlib.suppress(*TRANSIENT_ERRORS):
+                await message.ack()
+        done = {sequence for sequence, _ in held}
+        self._held = [each for each in self._held if each[0] not in done]
 
     async def _save(self, state: State) -> bool:
-        await self._store.save(state)
+        try:
+            await self._store.save(state)
+        except MaxPayloadError:
+            # After a restart, nodes that are silent now are found silent anew.
+            await self._store.save(msgspec.structs.replace(state, heard={}, gaps={}))
+        return True
+
+    async def _store_verdict(self, verdict: Verdict, headers: Mapping[str, str]) -> bool:
+        """Publish a verdict, without its details if NATS does not take it with them; False if the
+        service is stopping.
+        """
+        brief = msgspec.structs.replace(
+            verdict, rules=(), failing_flows=(), half_open=(), causes=verdict.causes[:1]
+        )
+        for each in (verdict, brief):
+            try:
+                return await publish_until_stored(
+                    self._jetstream, self._context, SUBJECT_VERDICTS, verdicts.encode(each), headers
+                )
+            except TooLarge as error:
+                log.warning("a verdict is too large, leaving out its details: %s", error)
+        _TOO_LARGE.inc()
         return True
 
     def _learn(self) -> None:
@@ -215,10 +252,7 @@ class Judging:
         _OPEN.set(sum(each.state != "pending" for each in self._judge.known))
         for verdict in published:
             headers = {"Nats-Msg-Id": verdict.id, "Flowverdict-Schema": verdicts.SCHEMA}
-            body = verdicts.encode(verdict)
-            if not await publish_until_stored(
-                self._jetstream, self._context, SUBJECT_VERDICTS, body, headers
-            ):
+            if not await self._store_verdict(verdict, headers):
                 return False
             _VERDICTS.labels(verdict.status).inc()
             level = logging.DEBUG if verdict.status == "ongoing" else logging.INFO
@@ -232,7 +266,9 @@ class Judging:
         return True
 
 
-async def _subscribe(jetstream: JetStreamContext, start: int) -> JetStreamContext.PullSubscription:
+async def _subscribe(
+    jetstream: JetStreamContext, start: int, max_ack_pending: int
+) -> JetStreamContext.PullSubscription:
     # The saved state decides where to read from, not the acknowledgements; the consumer is durable
     # so that its lag is visible.
     with contextlib.suppress(NotFoundError):
@@ -243,11 +279,9 @@ async def _subscribe(jetstream: JetStreamContext, start: int) -> JetStreamContex
         opt_start_seq=start,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=_ACK_WAIT_SECONDS,
-        max_ack_pending=-1,
+        max_ack_pending=max_ack_pending,
     )
-    return await jetstream.pull_subscribe(
-        "", durable=_DURABLE, stream=FLOWS_ENRICHED, config=config
-    )
+    return await pull_from(jetstream, FLOWS_ENRICHED, config)
 
 
 async def run(settings: RcaSettings, context: Context) -> None:

@@ -140,6 +140,18 @@ def test_failing_flows_without_a_cause_are_reported_without_a_cause() -> None:
     assert "not enough evidence" in verdicts[0].summary
 
 
+def test_windows_that_cannot_tell_are_no_rivals_of_those_that_can() -> None:
+    verdicts = play([A, A, set(PODS)] * 10)
+    assert statuses(verdicts)[0] == ("opened", "default/pod-a")
+    assert {name for _, name in statuses(verdicts)} == {"default/pod-a"}
+    assert len({each.incident_id for each in verdicts}) == 1
+
+
+def test_failing_flows_whose_first_window_had_a_cause_are_reported_without_one_in_the_end() -> None:
+    verdicts = play([A] + [set(PODS)] * 12)
+    assert statuses(verdicts)[0] == ("opened", "")
+
+
 def test_a_worker_that_restarts_between_any_two_windows_says_the_same() -> None:
     windows = [FINE, A, A, A, A | C, A | C, A | C, C, C, FINE, FINE, FINE, FINE]
     whole = play(windows)

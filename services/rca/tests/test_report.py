@@ -27,7 +27,7 @@ PODS = {"pod-a": "worker0", "pod-b": "worker0", "pod-c": "worker1"}
 NOW = int(time.time())
 
 
-def verdict_at(status: str, second: int, incident_id: str = "i1", **changes: Any) -> Verdict:
+def verdict_at(status: str, second: int, incident_id: str = "c1", **changes: Any) -> Verdict:
     verdict = a_verdict(status=status, second=NOW + second, incident_id=incident_id)
     rule = Rule(
         antecedents=("FAIL",), consequents=("pod default/pod-a",), support=0.5, confidence=1.0,
@@ -206,25 +206,25 @@ async def test_the_newest_incident_is_reported_unless_one_is_named(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
     await publish_verdicts(
-        nats_client, verdict_at("opened", 10, "i1"), verdict_at("opened", 20, "i2")
+        nats_client, verdict_at("opened", 10, "c1"), verdict_at("opened", 20, "c2")
     )
-    assert "Incident i2" in await page_of(nats_server, tmp_path)
-    assert "Incident i1" in await page_of(nats_server, tmp_path, "i1")
-    with pytest.raises(ReportError, match="no incident i3; the newest are i1, i2"):
-        await page_of(nats_server, tmp_path, "i3")
+    assert "Incident c2" in await page_of(nats_server, tmp_path)
+    assert "Incident c1" in await page_of(nats_server, tmp_path, "c1")
+    with pytest.raises(ReportError, match="no incident c3; the newest are c1, c2"):
+        await page_of(nats_server, tmp_path, "c3")
 
 
 async def test_an_incident_is_named_by_its_whole_id_and_strays_are_skipped(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
     await publish_verdicts(
-        nats_client, verdict_at("opened", 10, "i1"), verdict_at("opened", 20, "i1/more")
+        nats_client, verdict_at("opened", 10, "c1"), verdict_at("opened", 20, "c1e")
     )
     await nats_client.jetstream().publish(
         SUBJECT_VERDICTS, verdicts.encode(verdict_at("opened", 30))
     )
-    assert "Incident i1 " in await page_of(nats_server, tmp_path, "i1")
-    assert "Incident i1/more" in await page_of(nats_server, tmp_path)
+    assert "Incident c1 " in await page_of(nats_server, tmp_path, "c1")
+    assert "Incident c1e" in await page_of(nats_server, tmp_path)
 
 
 async def test_of_very_many_messages_only_some_are_read_and_the_page_says_so(

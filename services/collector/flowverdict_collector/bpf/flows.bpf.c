@@ -47,6 +47,14 @@
 #define TCP_CA_RECOVERY 3
 #define TCP_CA_LOSS 4
 
+/* Nobody else samples a socket more than once while it is sampled. */
+#ifdef SAMPLE_ONCE_A_TICK
+#define ATTEMPTS 2
+#else
+#define ATTEMPTS 1
+#endif
+#define DRAINED_AT_ONCE 64
+
 #define LOST_FLOW_UPDATES 0
 #define LOST_SOCKETS 1
 
@@ -222,7 +230,7 @@ static __always_inline struct flow_record *record_of(struct flow_key *key)
 {
 	int slot = 0;
 	void *flows = active_flows.lookup(&slot);
-	struct flow_record *record;
+	struct flow_record *record, *empty;
 
 	if (!flows)
 		return 0;
@@ -230,23 +238,56 @@ static __always_inline struct flow_record *record_of(struct flow_key *key)
 	if (record)
 		return record;
 
-	struct flow_record fresh = {};
-	__builtin_memcpy(&fresh.key, key, sizeof(fresh.key));
-	bpf_map_update_elem(flows, key, &fresh, BPF_NOEXIST);
-	return bpf_map_lookup_elem(flows, key);
+	empty = no_flow.lookup(&slot);
+	if (!empty)
+		return 0;
+	bpf_map_update_elem(flows, key, empty, BPF_NOEXIST);
+	record = bpf_map_lookup_elem(flows, key);
+	if (record)
+		__builtin_memcpy(&record->key, key, sizeof(*key));
+	return record;
 }
 
 /* READ_TOTALS reads those that are near each other in one go: definitions.py. */
 static __always_inline void read_totals(void *sk, struct totals *now)
 {
 	READ_TOTALS
+	now->spurious = 0;
 	/* Only what was retransmitted can have been unnecessary: see tcp_dsack_seen(). */
 	if (now->total_retrans)
 		READ(now->spurious, sk, TCP_SOCK_DSACK_DUPS);
 }
 
 /* tcp_disconnect() resets the totals of a socket that is reused. */
-#define GREW(field) (now.field >= tracked->seen.field ? now.field - tracked->seen.field : now.field)
+#define GREW(field) (now->field >= before.field ? now->field - before.field : now->field)
+
+/* What was counted of a socket last. */
+static __always_inline struct totals *seen_of(struct tracked_socket *tracked)
+{
+	return &tracked->seen[*(volatile u64 *)&tracked->latest & SLOT_MASK];
+}
+
+/* Where, and as what, `who` may leave what it counts after `latest`. */
+static __always_inline u64 next_of(u64 latest, int who)
+{
+	u64 slot = 2 * who + ((latest & SLOT_MASK) == 2 * who);
+
+	return (((latest >> SLOT_BITS) + 1) << SLOT_BITS) + slot;
+}
+
+/*
+ * Let what was counted last be what `next` names, unless somebody has counted since
+ * `latest`. Nobody but the hooks does where the kernel lacks the instruction.
+ */
+static __always_inline int commit(struct tracked_socket *tracked, u64 latest, u64 next)
+{
+#ifdef SAMPLE_ONCE_A_TICK
+	return __sync_bool_compare_and_swap(&tracked->latest, latest, next);
+#else
+	tracked->latest = next;
+	return 1;
+#endif
+}
 
 static __always_inline int is_closing(u8 state)
 {
@@ -259,18 +300,20 @@ static __always_inline int is_connected(u8 state)
 	return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || is_closing(state);
 }
 
+/* One end has sent its FIN, the other may go on for long. */
+static __always_inline int is_half_closed(u8 state)
+{
+	return state == TCP_CLOSE_WAIT || state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2;
+}
+
 /* What one look in each interval is enough for, and one when a segment is retransmitted. */
-static __always_inline void read_rarely_changing(void *sk, struct tracked_socket *tracked,
-						 struct totals *now, struct flow_record *record)
+static __always_inline void read_rarely_changing(void *sk, u32 path_mtu, struct flow_record *record)
 {
 	u32 mss = 0, minimum = 0;
 
 	READ(mss, sk, TCP_SOCK_MSS_CACHE);
 	record->mss = mss;
-	READ(now->path_mtu, sk, ICSK_PMTU_COOKIE);
-	record->path_mtu_bytes = now->path_mtu < 0xffff ? now->path_mtu : 0xffff;
-	if (now->path_mtu < tracked->seen.path_mtu)
-		__sync_fetch_and_add(&record->path_mtu_reductions, 1);
+	record->path_mtu_bytes = path_mtu < 0xffff ? path_mtu : 0xffff;
 	/* The newest value of a struct minmax (include/linux/win_minmax.h). */
 	if (record->rtt_us) {
 		READ(minimum, sk, TCP_SOCK_RTT_MIN + sizeof(u32));
@@ -279,26 +322,51 @@ static __always_inline void read_rarely_changing(void *sk, struct tracked_socket
 }
 
 /*
- * Adds what the socket counted since the previous hook. If the map is full, the
- * difference stays in the socket's own totals for the next hook. The only thing a
+ * Adds what the socket counted since it was sampled before. If the map is full, the
+ * difference stays in the socket's own totals for the next time. The only thing a
  * socket retransmits in SYN_SENT is its SYN. A connection counts as opened once any
  * hook sees it connected: the hook for the transition may have been skipped.
  */
-static __always_inline struct flow_record *sample(void *sk, struct tracked_socket *tracked,
+static __always_inline struct flow_record *sample(void *sk, struct tracked_socket *tracked, int who,
 						  int in_syn_sent, int opens_now)
 {
-	struct totals now = {};
+	struct totals *now = &tracked->seen[0], before;
 	struct flow_key key;
 	struct flow_record *record;
+	u64 latest, next;
 	u32 srtt = 0, mdev = 0, window = 0, retransmitted;
-	u8 state = 0;
+	u8 state = 0, looks_at_window;
+	int is_new = 0;
 
 	__builtin_memcpy(&key, &tracked->key, sizeof(key));
 	record = record_of(&key);
 	if (!record)
 		return 0;
-	read_totals(sk, &now);
-	retransmitted = GREW(total_retrans);
+	READ(state, sk, SOCK_COMMON_STATE);
+	/* Before the window that comes with the first segment is read, it is 0. */
+	looks_at_window = !opens_now && (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT);
+	if (looks_at_window)
+		READ(window, sk, TCP_SOCK_SND_WND);
+
+	for (int attempt = 0; attempt < ATTEMPTS && !is_new; attempt++) {
+		latest = *(volatile u64 *)&tracked->latest;
+		__builtin_memcpy(&before, &tracked->seen[latest & SLOT_MASK], sizeof(before));
+		next = next_of(latest, who);
+		now = &tracked->seen[next & SLOT_MASK];
+		read_totals(sk, now);
+		now->path_mtu = before.path_mtu;
+		retransmitted = GREW(total_retrans);
+		if (record->mss == 0 || retransmitted)
+			READ(now->path_mtu, sk, ICSK_PMTU_COOKIE);
+		now->role = before.role;
+		now->opened = before.opened || opens_now || is_connected(state);
+		now->zero_window = looks_at_window && window == 0;
+		is_new = commit(tracked, latest, next);
+	}
+	if (!is_new)
+		return 0;
+
+	record->role = now->role;
 	__sync_fetch_and_add(&record->bytes_sent, GREW(bytes_sent));
 	__sync_fetch_and_add(&record->bytes_acked, GREW(bytes_acked));
 	__sync_fetch_and_add(&record->bytes_received, GREW(bytes_received));
@@ -312,9 +380,9 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 		else
 			__sync_fetch_and_add(&record->retransmitted_data_segments, retransmitted);
 	}
-	if (now.spurious != tracked->seen.spurious)
+	if (now->spurious != before.spurious)
 		__sync_fetch_and_add(&record->spurious_retransmissions, GREW(spurious));
-	if (now.out_of_order != tracked->seen.out_of_order)
+	if (now->out_of_order != before.out_of_order)
 		__sync_fetch_and_add(&record->out_of_order_segments, GREW(out_of_order));
 	READ(srtt, sk, TCP_SOCK_SRTT_US);
 	if (srtt) {
@@ -322,27 +390,18 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 		record->rtt_us = srtt >> 3;
 		record->rtt_variation_us = mdev >> 2;
 	}
-	now.path_mtu = tracked->seen.path_mtu;
 	if (record->mss == 0 || retransmitted)
-		read_rarely_changing(sk, tracked, &now, record);
-	record->role = tracked->seen.role;
-	now.role = tracked->seen.role;
-	READ(state, sk, SOCK_COMMON_STATE);
-	/* Before the window that comes with the first segment is read, it is 0. */
-	if (!opens_now && (state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT)) {
-		READ(window, sk, TCP_SOCK_SND_WND);
-		now.zero_window = window == 0;
-		if (now.zero_window && !tracked->seen.zero_window)
-			__sync_fetch_and_add(&record->zero_windows_received, 1);
-	}
-	now.opened = tracked->seen.opened || opens_now || is_connected(state);
-	if (now.opened && !tracked->seen.opened) {
+		read_rarely_changing(sk, now->path_mtu, record);
+	if (now->path_mtu < before.path_mtu)
+		__sync_fetch_and_add(&record->path_mtu_reductions, 1);
+	if (now->zero_window && !before.zero_window)
+		__sync_fetch_and_add(&record->zero_windows_received, 1);
+	if (now->opened && !before.opened) {
 		__sync_fetch_and_add(&record->opens, 1);
 		/* The SYN-ACK was sent before there was a socket to count it. */
-		if (now.role == ROLE_SERVER)
+		if (now->role == ROLE_SERVER)
 			__sync_fetch_and_add(&record->segments_sent, 1);
 	}
-	__builtin_memcpy(&tracked->seen, &now, sizeof(now));
 	return record;
 }
 
@@ -432,27 +491,42 @@ static __always_inline u32 role_of(void *sk)
 	return extra == 1 ? ROLE_CLIENT : extra == 0 ? ROLE_SERVER : ROLE_UNKNOWN;
 }
 
-static __always_inline struct tracked_socket *track(void *sk, u32 role, int from)
+/* `retransmitted` segments of a socket that is older than the collector are in its totals already. */
+static __always_inline struct tracked_socket *track(void *sk, u32 role, int from, u32 retransmitted)
 {
 	u64 id = (u64)sk;
-	struct tracked_socket fresh = {};
+	int slot = 0;
+	struct flow_key key = {};
+	struct tracked_socket *tracked, *empty = no_socket.lookup(&slot);
+	struct totals *seen;
 
-	if (!read_socket_key(sk, &fresh.key))
+	if (!empty || !read_socket_key(sk, &key))
 		return 0;
+	sockets.update(&id, empty);
+	tracked = sockets.lookup(&id);
+	if (!tracked) {
+		if (!untracked.insert(&id, &id))
+			count_lost(LOST_SOCKETS);
+		return 0;
+	}
+	__builtin_memcpy(&tracked->key, &key, sizeof(key));
+	seen = &tracked->seen[0];
 	if (from == FROM_NOW) {
-		read_totals(sk, &fresh.seen);
-		READ(fresh.seen.path_mtu, sk, ICSK_PMTU_COOKIE);
-		fresh.seen.opened = 1;
+		read_totals(sk, seen);
+		READ(seen->path_mtu, sk, ICSK_PMTU_COOKIE);
+		seen->opened = 1;
+		if (retransmitted) {
+			seen->total_retrans -= retransmitted;
+			seen->segs_out -= retransmitted;
+			seen->data_segs_out -= retransmitted;
+		} else {
+			leave_out_what_is_in_flight(sk, seen);
+		}
 	}
 	if (from == FROM_ACCEPT)
-		READ(fresh.seen.total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
-	fresh.seen.role = role;
-	sockets.update(&id, &fresh);
-
-	struct tracked_socket *tracked = sockets.lookup(&id);
-	if (!tracked)
-		count_lost(LOST_SOCKETS);
-	return tracked;
+		READ(seen->total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
+	seen->role = role;
+	return commit(tracked, 0, bpf_ktime_get_ns() << SLOT_BITS) ? tracked : 0;
 }
 
 /*
@@ -470,6 +544,29 @@ static __always_inline int is_stale(void *sk, struct tracked_socket *tracked)
 	return one[0] != other[0] || one[1] != other[1] || one[2] != other[2] ||
 	       one[3] != other[3] || one[4] != other[4];
 }
+
+#ifdef SAMPLE_ONCE_A_TICK
+/*
+ * Puts a socket into `changed`, unless it is there. If that is full, every segment is
+ * sampled. Maps that go on from others have what those have in `sockets`, but nothing in
+ * `changed`.
+ */
+static __always_inline void remember_changed(u64 id, struct tracked_socket *tracked, u64 tick,
+					     u64 interval)
+{
+	u64 before = *(volatile u64 *)&tracked->sampled_at;
+	struct changed_socket entry = {.id = id, .put_back_in = interval};
+
+	if (before && is_after_start(before)) {
+		/* Unless it was taken out at this moment. */
+		__sync_bool_compare_and_swap(&tracked->sampled_at, before, tick);
+		return;
+	}
+	tracked->sampled_at = tick;
+	if (changed.push(&entry, 0))
+		tracked->sampled_at = 0;
+}
+#endif
 
 /* The client's port is not chosen yet: the time is all that can be kept. */
 static __always_inline void connect_begins(void *sk)
@@ -499,11 +596,12 @@ static __always_inline u32 connect_ends(void *sk)
 static __always_inline void count_failed_open(void *sk, struct tracked_socket *tracked,
 					      struct flow_record *record, u32 took_us)
 {
+	struct totals *seen = seen_of(tracked);
 	int error = 0, waited;
 
 	READ(error, sk, SOCK_ERR);
-	waited = tracked->seen.total_retrans || took_us >= LONG_WAIT_US;
-	if (error == 0 && tracked->seen.role == ROLE_CLIENT && tracked->seen.segs_out && !waited) {
+	waited = seen->total_retrans || took_us >= LONG_WAIT_US;
+	if (error == 0 && seen->role == ROLE_CLIENT && seen->segs_out && !waited) {
 		__sync_fetch_and_add(&record->cancelled_opens, 1);
 		return;
 	}
@@ -517,7 +615,18 @@ static __always_inline void count_failed_open(void *sk, struct tracked_socket *t
 }
 
 #ifdef COUNT_LOOKUPS
-static __always_inline void give_up_lookups(void);
+static __always_inline int give_up_lookups(void);
+#endif
+
+#ifdef SAMPLE_ONCE_A_TICK
+static __always_inline void half_closes(void *sk)
+{
+	u64 id = (u64)sk;
+	struct tracked_socket *tracked = sockets.lookup(&id);
+
+	if (tracked)
+		remember_changed(id, tracked, bpf_jiffies64(), 0);
+}
 #endif
 
 /*
@@ -542,6 +651,12 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 #ifdef COUNT_LOOKUPS
 	give_up_lookups();
 #endif
+#ifdef SAMPLE_ONCE_A_TICK
+	if (before == TCP_ESTABLISHED && is_half_closed(after)) {
+		half_closes(sk);
+		return 0;
+	}
+#endif
 	if (!begins && !is_client && before != TCP_SYN_RECV)
 		return 0;
 	if (!begins && !opened && after != TCP_CLOSE)
@@ -559,12 +674,12 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 
 	tracked = sockets.lookup(&id);
 	/* What has been open cannot open: that was an earlier use of the same ports. */
-	if (!tracked || tracked->seen.opened || is_stale(sk, tracked))
+	if (!tracked || seen_of(tracked)->opened || is_stale(sk, tracked))
 		tracked = track(sk, is_client ? ROLE_CLIENT : ROLE_SERVER,
-				is_client ? FROM_ZERO : FROM_ACCEPT);
+				is_client ? FROM_ZERO : FROM_ACCEPT, 0);
 	if (!tracked)
 		return 0;
-	record = sample(sk, tracked, is_client, opened);
+	record = sample(sk, tracked, BY_HOOK, is_client, opened);
 	if (!record)
 		count_lost(LOST_FLOW_UPDATES);
 	else if (!opened)
@@ -581,6 +696,8 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
  * tcp_rcv_established). A healthy connection has no other event between its opening
  * and its end, and its totals and RTT change with what it receives. What it has sent
  * in the meantime is in the totals, too.
+ *
+ * Where count_rest can be run, a socket is sampled once a tick; it then picks up the rest.
  */
 int on_segment(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -588,23 +705,68 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
 
+#ifdef SAMPLE_ONCE_A_TICK
+	u64 tick = bpf_jiffies64();
+
+	if (tracked && tracked->sampled_at == tick)
+		return 0;
+#endif
 	if (!is_active())
 		return 0;
-	if (!tracked) {
-		int from = was_skipped(sk) ? FROM_ZERO : FROM_NOW;
-
-		tracked = track(sk, role_of(sk), from);
-		if (tracked && from == FROM_NOW)
-			leave_out_what_is_in_flight(sk, &tracked->seen);
-	}
-	if (tracked)
-		sample(sk, tracked, 0, 0);
+	if (!tracked)
+		tracked = track(sk, role_of(sk), was_skipped(sk) ? FROM_ZERO : FROM_NOW, 0);
+	if (!tracked)
+		return 0;
+	sample(sk, tracked, BY_HOOK, 0, 0);
+#ifdef SAMPLE_ONCE_A_TICK
+	remember_changed(id, tracked, tick, 0);
+#endif
 	return 0;
 }
 
+#ifdef SAMPLE_ONCE_A_TICK
 /*
- * A program reads what a connection received (tcp_rcv_space_adjust, in
- * tcp_recvmsg_locked). on_segment does not see what arrives once this end has sent its
+ * Run by the service at the end of each interval, without a tracepoint, until it finds
+ * none: adds what sockets have counted since on_segment sampled them. What arrives once
+ * one end has sent its FIN passes no hook, so those sockets are put back for the next
+ * interval. The argument is a number for the interval; returns how much it found.
+ */
+int count_rest(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 interval = ctx->args[0], tick = bpf_jiffies64();
+	struct changed_socket next = {};
+	struct tracked_socket *tracked;
+	u8 state;
+	int taken;
+
+	if (!is_active())
+		return 0;
+	for (taken = 0; taken < DRAINED_AT_ONCE; taken++) {
+		if (changed.peek(&next) || next.put_back_in == interval || changed.pop(&next))
+			break;
+		tracked = sockets.lookup(&next.id);
+		if (!tracked || *(volatile u64 *)&tracked->latest == 0)
+			continue;
+		/* What comes after this is in `changed` again; what came before is in the totals. */
+		__sync_lock_test_and_set(&tracked->sampled_at, 0);
+		if (is_stale((void *)next.id, tracked))
+			continue;
+		sample((void *)next.id, tracked, BY_DRAIN, 0, 0);
+		state = 0;
+		READ(state, next.id, SOCK_COMMON_STATE);
+		if (is_half_closed(state))
+			remember_changed(next.id, tracked, tick, interval);
+	}
+#ifdef COUNT_LOOKUPS
+	taken += give_up_lookups();
+#endif
+	return taken;
+}
+#endif
+
+/*
+ * Where count_rest cannot be run: a program reads what a connection received
+ * (tcp_rcv_space_adjust, in tcp_recvmsg_locked). on_segment does not see what arrives once this end has sent its
  * FIN, which may go on for long: a client that only waits for the answer.
  */
 int on_read(struct bpf_raw_tracepoint_args *ctx)
@@ -619,7 +781,7 @@ int on_read(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	tracked = sockets.lookup(&id);
 	if (tracked)
-		sample(sk, tracked, 0, 0);
+		sample(sk, tracked, BY_HOOK, 0, 0);
 	return 0;
 }
 
@@ -654,34 +816,28 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	u64 id = (u64)sk;
 	u8 state = 0;
 	u16 segments = 0;
-	u32 before;
+	u32 before, after;
 	struct tracked_socket *tracked = sockets.lookup(&id);
 	struct flow_record *record;
 
 	if (!is_active())
 		return 0;
 	READ(state, sk, SOCK_COMMON_STATE);
-	if (!tracked && state == TCP_SYN_SENT) {
-		tracked = track(sk, ROLE_CLIENT, FROM_ZERO);
-	} else if (!tracked && was_skipped(sk)) {
-		tracked = track(sk, role_of(sk), FROM_ZERO);
-	} else if (!tracked) {
-		tracked = track(sk, role_of(sk), FROM_NOW);
-		if (!tracked)
-			return 0;
-		READ(segments, skb, SK_BUFF_CB + TCP_SKB_CB_GSO_SEGS);
-		if (segments == 0)
-			segments = 1;
-		tracked->seen.total_retrans -= segments;
-		tracked->seen.segs_out -= segments;
-		tracked->seen.data_segs_out -= segments;
-	}
+	READ(segments, skb, SK_BUFF_CB + TCP_SKB_CB_GSO_SEGS);
+	if (segments == 0)
+		segments = 1;
+	if (!tracked && state == TCP_SYN_SENT)
+		tracked = track(sk, ROLE_CLIENT, FROM_ZERO, 0);
+	else if (!tracked)
+		tracked = track(sk, role_of(sk), was_skipped(sk) ? FROM_ZERO : FROM_NOW, segments);
 	if (!tracked)
 		return 0;
-	before = tracked->seen.total_retrans;
-	record = sample(sk, tracked, state == TCP_SYN_SENT, 0);
+	before = seen_of(tracked)->total_retrans;
+	record = sample(sk, tracked, BY_HOOK, state == TCP_SYN_SENT, 0);
+	after = seen_of(tracked)->total_retrans;
+	/* It may be counted already, by count_rest, but its cause is not. */
 	if (record && state != TCP_SYN_SENT)
-		count_cause(sk, record, tracked->seen.total_retrans - before);
+		count_cause(sk, record, after != before ? after - before : segments);
 	return 0;
 }
 
@@ -721,10 +877,14 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
 
-	if (!tracked || !is_active())
+	if (!is_active())
 		return 0;
+	if (!tracked) {
+		untracked.delete(&id);
+		return 0;
+	}
 	/* A failed connect is already gone from the map, so this is not a SYN. */
-	if (!sample(sk, tracked, 0, 0))
+	if (!sample(sk, tracked, BY_HOOK, 0, 0))
 		count_lost(LOST_FLOW_UPDATES);
 	sockets.delete(&id);
 	return 0;

@@ -55,16 +55,18 @@ static __always_inline struct flow_record *record_of_lookup(struct lookup_key *k
 	return record;
 }
 
-/* Those that nobody has answered for too long. */
-static __always_inline void give_up_lookups(void)
+/* Those that nobody has answered for too long; returns how many were looked at. */
+static __always_inline int give_up_lookups(void)
 {
 	struct lookup oldest = {};
 	u64 now = bpf_ktime_get_ns(), *began;
 	struct flow_record *record;
 
-	for (int i = 0; i < GIVEN_UP_AT_ONCE; i++) {
+	int i;
+
+	for (i = 0; i < GIVEN_UP_AT_ONCE; i++) {
 		if (begun.peek(&oldest) || now - oldest.began < PATIENCE_NS || begun.pop(&oldest))
-			return;
+			break;
 		began = lookups.lookup(&oldest.key);
 		if (!began || *began != oldest.began)
 			continue;
@@ -73,6 +75,7 @@ static __always_inline void give_up_lookups(void)
 		if (record)
 			__sync_fetch_and_add(&record->dns_unanswered, 1);
 	}
+	return i;
 }
 
 /*

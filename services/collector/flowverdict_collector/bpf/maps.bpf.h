@@ -31,9 +31,31 @@ struct totals {
 	u8 unused;
 };
 
+/*
+ * Who adds a socket's counts: hooks, which hold its lock and so run one after the other,
+ * and count_rest, which does not.
+ */
+#define BY_HOOK 0
+#define BY_DRAIN 1
+
+/*
+ * What was counted last is in `seen`, at the slot that the lowest two bits of `latest`
+ * name. Each of the two writes only slots of its own, never the one named, and then
+ * changes `latest` in one step if nobody has meanwhile. The other bits never repeat:
+ * the memory of an entry is used for others. 0 is an entry that is not filled in yet.
+ */
+#ifdef SAMPLE_ONCE_A_TICK
+#define SLOT_BITS 2
+#else
+#define SLOT_BITS 1
+#endif
+#define SLOT_MASK ((1 << SLOT_BITS) - 1)
+
 struct tracked_socket {
 	struct flow_key key;
-	struct totals seen;
+	u64 latest;
+	u64 sampled_at; /* by on_segment, in jiffies; 0 unless it is in `changed` */
+	struct totals seen[1 << SLOT_BITS];
 };
 
 struct control {
@@ -52,6 +74,20 @@ BPF_TABLE("hash", struct flow_key, struct flow_record, flows_even, MAX_FLOWS);
 BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
 BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
 BPF_F_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS, SOCKETS_FLAGS);
+/* All zero: entries are too large for a program's stack, so they are filled in where they are. */
+BPF_ARRAY(no_flow, struct flow_record, 1);
+BPF_ARRAY(no_socket, struct tracked_socket, 1);
+#ifdef SAMPLE_ONCE_A_TICK
+/* A socket that may have counted something since it was sampled. */
+struct changed_socket {
+	u64 id;
+	u64 put_back_in; /* the interval in which count_rest did, or 0 */
+};
+
+BPF_QUEUE(changed, struct changed_socket, MAX_FLOWS);
+#endif
+/* Sockets that did not fit into `sockets`, so that each is counted as lost once. */
+BPF_TABLE("lru_hash", u64, u64, untracked, 8192);
 /* When each socket that is connecting began to, in nanoseconds of the monotonic clock. */
 BPF_TABLE("lru_hash", u64, u64, connecting, 8192);
 BPF_ARRAY(lost, u64, 2);

@@ -85,6 +85,8 @@ PIPELINE = Board(
                     queries=_losses(
                         ("flowverdict_lost_flow_updates_total", "flow updates lost in the kernel"),
                         ("flowverdict_lost_sockets_total", "sockets lost in the kernel"),
+                        ("flowverdict_lost_messages_total", "messages lost on the way"),
+                        ("flowverdict_rca_late_rows_total", "rows that came too late to be judged"),
                         (
                             "flowverdict_uncounted_seconds_total",
                             "seconds in which nothing was counted",

@@ -1,0 +1,90 @@
+"""Which messages of a node never came."""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from flowverdict_contracts.interval_header import IntervalHeader
+
+__all__ = ["Continuity"]
+
+_PATIENCE_SECONDS = 60.0
+"""A message may be late: NATS delivers it again half a minute after its reader was killed."""
+_RUNS_KEPT = 20_000
+_GAPS_KEPT = 64
+
+
+@dataclass(slots=True)
+class _Gap:
+    """Messages that are missing: from `first` on, up to but without `end`."""
+
+    first: int
+    end: int
+    noticed: float
+
+
+@dataclass(slots=True)
+class _Run:
+    newest: int
+    gaps: list[_Gap] = field(default_factory=list)
+
+    def take(self, sequence: int, now: float) -> None:
+        """Note that this message has come."""
+        if sequence > self.newest:
+            if sequence > self.newest + 1:
+                self.gaps.append(_Gap(self.newest + 1, sequence, now))
+            self.newest = sequence
+            return
+        for at, gap in enumerate(self.gaps):
+            if gap.first <= sequence < gap.end:
+                parts = (
+                    _Gap(gap.first, sequence, gap.noticed),
+                    _Gap(sequence + 1, gap.end, gap.noticed),
+                )
+                self.gaps[at : at + 1] = [each for each in parts if each.first < each.end]
+                return
+
+    def give_up(self, now: float) -> int:
+        """Forget what has been missing for too long; returns how many messages that is."""
+        lost = 0
+        while self.gaps and (
+            now - self.gaps[0].noticed >= _PATIENCE_SECONDS or len(self.gaps) > _GAPS_KEPT
+        ):
+            gap = self.gaps.pop(0)
+            lost += gap.end - gap.first
+        return lost
+
+
+class Continuity:
+    """Follows the sequence numbers of each node's messages.
+
+    A message is lost if it has not come a minute after a later one of its run did: a stream has
+    evicted it, a store was lost, or a service could not read it. Of a node that is new here nothing
+    is missed before its first message; a later run of a node begins at one.
+    """
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
+        self._nodes: OrderedDict[str, None] = OrderedDict()
+
+    def add(self, header: IntervalHeader, now: float | None = None) -> int:
+        """Take note of a message; returns how many others of its run are now known to be lost.
+
+        Args:
+            header: the message's.
+            now: on a monotonic clock, in seconds.
+        """
+        now = time.monotonic() if now is None else now
+        key = (header.node, header.run_id)
+        run = self._runs.get(key)
+        if run is None:
+            run = _Run(0 if header.node in self._nodes else header.sequence - 1)
+            self._runs[key] = run
+        self._nodes[header.node] = None
+        self._runs.move_to_end(key)
+        self._nodes.move_to_end(header.node)
+        for kept in (self._runs, self._nodes):
+            if len(kept) > _RUNS_KEPT:
+                kept.popitem(last=False)
+        run.take(header.sequence, now)
+        return run.give_up(now)
