@@ -27,8 +27,9 @@ class GrafanaStandIn(Listening):
     (412), never returns a data source's secrets, and, like a Grafana that is starting, answers 503
     while `starting` is above 0. After `close_after` changing requests it shuts down without
     answering the next one, which it has applied, or not if `close_before` is set.
-    `answer_with`, if set, answers every request: a status, a type and a body. `before_save` is
-    called with a dashboard's uid before it is saved.
+    `refuses` has the answer, a status and a body, to changing requests that it refuses, by method
+    and path without `/api/`. `answer_with`, if set, answers every request: a status, a type and a
+    body. `before_save` is called with a dashboard's uid before it is saved.
     """
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class GrafanaStandIn(Listening):
         self.close_after: int | None = None
         self.close_before = False
         self.answer_with: tuple[int, str, bytes] | None = None
+        self.refuses: dict[str, tuple[int, Json]] = {}
         self.intervals: dict[str, int] = {}
         self.before_save: Any = None
         self.requests: Counter[str] = Counter()
@@ -119,6 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
             return False
         if grafana.answer_with is not None:
             self._send(*grafana.answer_with)
+            return False
+        refused = grafana.refuses.get(f"{self.command} {self._path()}")
+        if refused is not None:
+            self._answer(*refused)
             return False
         if self.command != "GET" and grafana.close_before and grafana.close_after == 0:
             return not self._shuts_down(200)

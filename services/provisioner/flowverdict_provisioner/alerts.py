@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from flowverdict_provisioner.promql import WITH_SUMMARY
-from flowverdict_provisioner.sources import PROMETHEUS_UID
 
 __all__ = ["FOLDER_UID", "GROUP_INTERVAL_SECONDS", "alert_groups", "alert_rules"]
 
@@ -25,9 +24,16 @@ _LEFT_OUT = ("FlowverdictExplains",)
 _VERDICTS = ("FlowverdictVerdict", "FlowverdictWarning")
 
 
-def alert_rules(paused: bool) -> list[dict[str, Any]]:
-    """The rules in the form that Grafana's provisioning API expects."""
-    return [_grafana_rule(group, rule, paused) for group, rule in _prometheus_rules()]
+def alert_rules(paused: bool, prometheus_uid: str) -> list[dict[str, Any]]:
+    """The rules in the form that Grafana's provisioning API expects.
+
+    Args:
+        paused: whether they start paused.
+        prometheus_uid: the data source that they query.
+    """
+    return [
+        _grafana_rule(group, rule, paused, prometheus_uid) for group, rule in _prometheus_rules()
+    ]
 
 
 def alert_groups() -> list[str]:
@@ -44,7 +50,9 @@ def _prometheus_rules() -> Iterator[tuple[str, dict[str, Any]]]:
                     yield group["name"], rule
 
 
-def _grafana_rule(group: str, rule: dict[str, Any], paused: bool) -> dict[str, Any]:
+def _grafana_rule(
+    group: str, rule: dict[str, Any], paused: bool, prometheus_uid: str
+) -> dict[str, Any]:
     name, expression, annotations = rule["alert"], rule["expr"], rule["annotations"]
     if name in _VERDICTS:
         # The Prometheus template queries for the verdict's summary; Grafana's templates cannot.
@@ -63,7 +71,7 @@ def _grafana_rule(group: str, rule: dict[str, Any], paused: bool) -> dict[str, A
         "data": [
             {
                 "refId": "A",
-                "datasourceUid": PROMETHEUS_UID,
+                "datasourceUid": prometheus_uid,
                 "relativeTimeRange": recent,
                 "model": query,
             },

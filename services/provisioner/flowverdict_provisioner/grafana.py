@@ -17,7 +17,7 @@ from flowverdict_provisioner.alerts import FOLDER_UID, GROUP_INTERVAL_SECONDS
 from flowverdict_provisioner.difference import Change, Json, differences, with_choices_of
 from flowverdict_provisioner.settings import ProvisionerSettings
 
-__all__ = ["Grafana", "GrafanaError"]
+__all__ = ["Grafana", "GrafanaError", "Refused"]
 
 _FOLDER_TITLE = "Flowverdict"
 _MESSAGE = "flowverdict-provisioner"
@@ -25,13 +25,17 @@ _KEPT_IN_DASHBOARD = ("time", "refresh", "timezone")
 _KEPT_IN_RULE = ("isPaused",)
 _PAUSE_SECONDS = 2.0
 _NOT_FOUND, _CONFLICT, _VERSION_CONFLICT, _TOO_MANY = 404, 409, 412, 429
-_REFUSED = (401, 403)
+_NOT_LOGGED_IN, _FORBIDDEN = 401, 403
 
 T = TypeVar("T")
 
 
 class GrafanaError(RuntimeError):
     """Grafana does not answer in time, or refuses; the message says which and what to do."""
+
+
+class Refused(GrafanaError):
+    """Grafana refuses this change; others may succeed."""
 
 
 class Grafana:
@@ -77,6 +81,19 @@ class Grafana:
             raise GrafanaError(f"the answer from {self._url} is not Grafana's")
         return str(organisation["name"])
 
+    def name_of(self, uid: str) -> str:
+        """Name of the data source with this uid.
+
+        Raises:
+            GrafanaError: if there is none, or it cannot be read.
+        """
+        found = self._retried(
+            lambda: self._find(lambda: self._api.datasource.get_datasource_by_uid(uid))
+        )
+        if found is None:
+            raise Refused(f"Grafana at {self._url} has no data source with the uid {uid}")
+        return str(found.get("name", uid))
+
     def folder(self) -> Change:
         """Ensure that the folder for new dashboards and the alert rules exists."""
         return self._retried(self._folder)
@@ -85,9 +102,9 @@ class Grafana:
         """Create a data source from `sources`, or update it."""
         return self._retried(lambda: self._data_source(wanted))
 
-    def dashboard(self, wanted: Json) -> Change:
-        """Create a dashboard from `boards`, already built, or update it."""
-        return self._retried(lambda: self._dashboard(wanted))
+    def dashboard(self, wanted: Json, folder_uid: str = FOLDER_UID) -> Change:
+        """Create a dashboard from `boards`, already built, in that folder, or update it."""
+        return self._retried(lambda: self._dashboard(wanted, folder_uid))
 
     def alert_rule(self, wanted: Json) -> Change:
         """Create an alert rule from `alerts`, or update it."""
@@ -120,12 +137,12 @@ class Grafana:
         self._change(lambda: self._api.datasource.update_datasource_by_uid(uid, merged))
         return Change("data source", name, "updated", details)
 
-    def _dashboard(self, wanted: Json) -> Change:
+    def _dashboard(self, wanted: Json, folder_uid: str) -> Change:
         title = wanted["title"]
         found = self._find(lambda: self._api.dashboard.get_dashboard(wanted["uid"]))
         body: Json = {"message": _MESSAGE, "overwrite": False}
         if found is None:
-            body |= {"dashboard": {**wanted, "id": None, "version": 0}, "folderUid": FOLDER_UID}
+            body |= {"dashboard": {**wanted, "id": None, "version": 0}, "folderUid": folder_uid}
             self._change(lambda: self._api.dashboard.update_dashboard(body))
             return Change("dashboard", title, "created")
         stored = _object(found.get("dashboard"))
@@ -182,8 +199,13 @@ class Grafana:
             raise
 
     def _retried(self, action: Callable[[], T]) -> T:
-        """The result of `action`, retried while Grafana is unavailable or reports a conflict."""
+        """The result of `action`, retried while Grafana is unavailable.
+
+        `action` reads what there is first, so a conflict that it meets twice is none with somebody
+        who does the same at this moment.
+        """
         deadline, reported = time.monotonic() + self._wait_seconds, ""
+        conflict = ""
         while True:
             try:
                 return action()
@@ -196,9 +218,13 @@ class Grafana:
             except (GrafanaServerError, requests.RequestException, ValueError) as error:
                 why = _reason(error)
             except GrafanaClientError as error:
-                if error.status_code not in (_CONFLICT, _VERSION_CONFLICT, _TOO_MANY):
+                is_conflict = error.status_code in (_CONFLICT, _VERSION_CONFLICT)
+                if is_conflict and error.message != conflict:
+                    conflict = error.message
+                    continue
+                if error.status_code != _TOO_MANY and not _is_newer(error):
                     raise self._refused(error) from None
-                why = "someone else is changing the same object, or Grafana is overloaded"
+                why = f"it refuses for now: {error.message}"
             if time.monotonic() > deadline:
                 raise GrafanaError(f"gave up on Grafana at {self._url}: {why}")
             if why != reported:
@@ -208,22 +234,28 @@ class Grafana:
             time.sleep(_PAUSE_SECONDS)
 
     def _refused(self, error: GrafanaClientError) -> GrafanaError:
-        if error.status_code in _REFUSED:
+        if error.status_code == _NOT_LOGGED_IN:
             hint = "check FLOWVERDICT_GRAFANA_TOKEN, or _USER and _PASSWORD"
-            return GrafanaError(
-                f"Grafana at {self._url} denies access ({error.status_code}); {hint}"
-            )
+            return GrafanaError(f"Grafana at {self._url} denies access: {error.message}; {hint}")
+        if error.status_code in (_FORBIDDEN, _CONFLICT):
+            return Refused(f"Grafana at {self._url}: {error.message}")
         if error.status_code == _NOT_FOUND:
             return GrafanaError(
                 f"{self._url} has no such API: is it Grafana, and is the path complete?"
             )
-        return GrafanaError(f"Grafana at {self._url} refuses the request: {error.message}")
+        return Refused(f"Grafana at {self._url} refuses the request: {error.message}")
 
 
 def _object(answer: Any) -> Json:
     if not isinstance(answer, dict):
         raise ValueError(f"{type(answer).__name__} instead of an object")  # like bad JSON
     return answer
+
+
+def _is_newer(error: GrafanaClientError) -> bool:
+    """Whether somebody has saved a newer version of the object."""
+    response = error.response if isinstance(error.response, dict) else {}
+    return error.status_code == _VERSION_CONFLICT and response.get("status") == "version-mismatch"
 
 
 def _reason(error: Exception) -> str:

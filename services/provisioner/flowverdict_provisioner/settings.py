@@ -30,6 +30,13 @@ class ProvisionerSettings:
     prometheus_url: str = setting(
         http_url, "http://127.0.0.1:9090", "Prometheus, as Grafana reaches it"
     )
+    prometheus_uid: str = setting(
+        optional_text, "", "uid of a Prometheus data source that exists: it is used as it is"
+    )
+    alertmanager_uid: str = setting(
+        optional_text, "", "the same for Alertmanager; Grafana's own alert rules start paused"
+    )
+    influx_uid: str = setting(optional_text, "", "the same for InfluxDB")
     alertmanager_url: str = setting(
         optional_http_url,
         "",

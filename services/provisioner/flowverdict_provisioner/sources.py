@@ -5,13 +5,22 @@ from typing import Any
 
 from flowverdict_provisioner.settings import ProvisionerSettings
 
-__all__ = ["PROMETHEUS_UID", "data_sources"]
+__all__ = ["data_sources", "given_uids"]
 
-PROMETHEUS_UID = "flowverdict-prometheus"
+
+def given_uids(settings: ProvisionerSettings) -> dict[str, str]:
+    """The uid of each data source that exists and is left alone, by its type."""
+    given = {
+        "prometheus": settings.prometheus_uid,
+        "alertmanager": settings.alertmanager_uid,
+        "influxdb": settings.influx_uid,
+    }
+    return {kind: uid for kind, uid in given.items() if uid}
 
 
 def data_sources(settings: ProvisionerSettings) -> list[dict[str, Any]]:
-    """The configured data sources: Prometheus, plus Alertmanager and InfluxDB if they are set.
+    """The configured data sources: Prometheus, plus Alertmanager and InfluxDB if they are set, but
+    for those that exist already.
 
     Grafana never returns a secret, so a digest is stored next to it to detect whether the secret
     has changed.
@@ -38,7 +47,8 @@ def data_sources(settings: ProvisionerSettings) -> list[dict[str, Any]]:
         }
         influx = _source("influxdb", "InfluxDB", settings.influx_url, json_data)
         sources.append(influx | {"secureJsonData": {"token": settings.influx_token}})
-    return sources
+    given = given_uids(settings)
+    return [each for each in sources if each["type"] not in given]
 
 
 def _source(kind: str, name: str, url: str, json_data: dict[str, Any]) -> dict[str, Any]:

@@ -187,6 +187,53 @@ def test_wrong_credentials_are_an_error_that_names_the_settings(
     assert not grafana.folders, "a check changes nothing"
 
 
+REFUSED: dict[str, tuple[int, str]] = {
+    "POST folders": (409, "a folder with the same name already exists in the current location"),
+    "PUT datasources/uid/flowverdict-prometheus": (403, "Cannot update read-only data source"),
+    "POST datasources": (403, "You'll need additional permissions to perform this action."),
+    "POST v1/provisioning/alert-rules": (403, "Permissions needed: alert.rules:create"),
+}
+
+
+@pytest.mark.parametrize("request_", REFUSED)
+def test_what_grafana_refuses_is_shown_in_its_words_and_the_rest_is_installed(
+    grafana: GrafanaStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    request_: str,
+) -> None:
+    status, sentence = REFUSED[request_]
+    if request_.startswith("PUT"):
+        existing = {"uid": "flowverdict-prometheus", "name": "Mine", "type": "prometheus"}
+        grafana.data_sources["flowverdict-prometheus"] = existing
+    grafana.refuses[request_] = (status, {"message": sentence})
+    monkeypatch.setattr(module, "_PAUSE_SECONDS", 3600)
+    assert provision(monkeypatch) == 1
+    printed = capsys.readouterr()
+    assert sentence in printed.err
+    assert "the others are as they should be" in printed.err
+    assert set(grafana.dashboards) == UIDS
+
+
+def test_data_sources_that_exist_are_used_as_they_are(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    theirs = {"uid": "theirs", "name": "Thanos", "type": "prometheus", "readOnly": True}
+    grafana.data_sources["theirs"] = dict(theirs)
+    monkeypatch.setenv("FLOWVERDICT_PROMETHEUS_UID", "theirs")
+    assert provision(monkeypatch) == 0
+    assert grafana.data_sources["theirs"] == theirs
+    assert set(grafana.data_sources) == {"theirs", "flowverdict-influxdb"}
+    chosen = grafana.dashboards["flowverdict-pod"]["dashboard"]["templating"]["list"][0]["current"]
+    assert (chosen["value"], chosen["text"]) == ("theirs", "Thanos")
+    queried = {rule["data"][0]["datasourceUid"] for rule in grafana.alert_rules.values()}
+    assert queried == {"theirs"}
+    assert "Thanos                          left alone" in capsys.readouterr().out
+    monkeypatch.setenv("FLOWVERDICT_PROMETHEUS_UID", "nowhere")
+    assert provision(monkeypatch) == 1
+    assert "has no data source with the uid nowhere" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
