@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import logging
 import signal
-import sys
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from flowverdict_runtime.settings import (
     load,
     unknown_settings,
 )
+from flowverdict_runtime.terminal import complain
 
 __all__ = [
     "CANNOT_RUN",
@@ -127,7 +127,7 @@ def reporting(service: Service[S], action: Callable[[], int]) -> int:
     try:
         return action()
     except (SettingsError, CannotRun) as error:
-        print(f"flowverdict-{service.name}: {error}", file=sys.stderr)
+        complain(f"flowverdict-{service.name}", error)
         return INVALID_SETTINGS if isinstance(error, SettingsError) else CANNOT_RUN
 
 

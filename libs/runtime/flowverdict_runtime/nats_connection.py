@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any
@@ -16,20 +15,15 @@ from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
 from flowverdict_runtime.service_settings import NatsSettings
-from flowverdict_runtime.settings import SettingsError
+from flowverdict_runtime.settings import SettingsError, redact
 from flowverdict_runtime.streams import ensure_streams
 
-__all__ = ["connected", "nats_options", "redact"]
+__all__ = ["connected", "nats_options"]
 
 log = logging.getLogger(__name__)
 _throttle = Throttle()
 
 PART = "nats"
-
-
-def redact(url: str) -> str:
-    """`url` without any user name and password."""
-    return re.sub(r"//[^/]*@", "//", url)
 
 
 def nats_options(settings: NatsSettings) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import nats
 from nats.aio.client import Client
 from nats.errors import NoServersError
 
-from flowverdict_runtime.nats_connection import nats_options, redact
+from flowverdict_runtime.nats_connection import nats_options
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.service_settings import NatsSettings
+from flowverdict_runtime.settings import redact
+from flowverdict_runtime.terminal import printable
 
 __all__ = ["NatsUnavailable", "check_nats", "connected_once"]
 
@@ -74,11 +76,11 @@ async def check_nats(settings: NatsSettings) -> int:
         async with connected_once(settings, 3) as client:
             account = await client.jetstream(timeout=2).account_info()
     except NatsUnavailable as error:
-        print(f"broken   NATS at {error}; {error.advice}")
+        print(printable(f"broken   NATS at {error}; {error.advice}"))
         return 1
     except TRANSIENT_ERRORS as error:
         reason = error or type(error).__name__
-        print(f"broken   NATS at {url} answers, JetStream does not: {reason}")
+        print(printable(f"broken   NATS at {url} answers, JetStream does not: {reason}"))
         return 1
     print(f"ok       NATS at {url}: JetStream with {account.streams} streams")
     return 0

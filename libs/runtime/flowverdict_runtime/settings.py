@@ -31,6 +31,7 @@ __all__ = [
     "number",
     "optional_http_url",
     "optional_text",
+    "redact",
     "setting",
     "text",
     "unknown_settings",
@@ -200,6 +201,14 @@ def unknown_settings(cls: type[Settings], environ: Mapping[str, str] = os.enviro
             hint = f"; did you mean {near[0]}?" if near else ""
             sentences.append(f"{name} is not a setting of this service and is ignored{hint}")
     return sentences
+
+
+def redact(urls: str) -> str:
+    """A URL, or several separated by commas, without any user name and password.
+
+    Whatever precedes the last @ can be part of one, also what would not be by RFC 3986.
+    """
+    return ",".join(re.sub(r"//.*@", "//", each) for each in urls.split(","))
 
 
 def _without_password(value: str) -> str:

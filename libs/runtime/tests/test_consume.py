@@ -14,10 +14,10 @@ from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
 from flowverdict_runtime.consumer import MALFORMED, consume_each
 from flowverdict_runtime.context import Context
-from flowverdict_runtime.nats_connection import connected, redact
+from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.service_settings import NatsSettings
-from flowverdict_runtime.settings import load
+from flowverdict_runtime.settings import load, redact
 from flowverdict_runtime.streams import ensure_streams, publish_until_stored
 
 

@@ -12,7 +12,7 @@ from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding, broken
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.lifecycle import INVALID_SETTINGS
 from flowverdict_runtime.settings import SettingsError, describe, load
-from flowverdict_runtime.terminal import printable
+from flowverdict_runtime.terminal import complain, printable
 
 __all__ = ["run"]
 
@@ -86,6 +86,6 @@ def run() -> int:
                 _show(finding, arguments.json)
                 worst |= finding.level == BROKEN
     except SettingsError as error:
-        print(f"flowverdict-doctor: {error}", file=sys.stderr)
+        complain("flowverdict-doctor", error)
         return INVALID_SETTINGS
     return worst

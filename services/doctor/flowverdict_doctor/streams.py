@@ -11,9 +11,9 @@ from nats.js.errors import NotFoundError
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, RCA_VERDICTS, STREAMS
 from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
-from flowverdict_runtime.nats_connection import redact
 from flowverdict_runtime.one_shot import NatsUnavailable, connected_once
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
+from flowverdict_runtime.settings import redact
 
 __all__ = ["findings"]
 

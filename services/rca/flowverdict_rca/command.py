@@ -1,6 +1,5 @@
 """The command `flowverdict-rca`: the service, `fetch`, `analyse` and `report`."""
 
-import sys
 from pathlib import Path
 
 from flowverdict_rca.offline import analyse
@@ -11,6 +10,7 @@ from flowverdict_rca.server import SERVICE
 from flowverdict_runtime.lifecycle import parser_of, run_service
 from flowverdict_runtime.service_settings import nats_settings
 from flowverdict_runtime.settings import SettingsError
+from flowverdict_runtime.terminal import complain, printable
 
 __all__ = ["run"]
 
@@ -90,17 +90,16 @@ def run() -> int:
             print(f"{count} series saved to {arguments.out}")
             return 0
         if arguments.command == "analyse":
-            rules = analyse(
+            if not analyse(
                 arguments.file, arguments.min_support, arguments.min_confidence, arguments.json
-            )
-            if not rules:
+            ):
                 raise OfflineError("no rule: lower --min-support or --min-confidence")
             return 0
         if arguments.command == "report":
             incident_id = report(nats_settings(arguments.nats), arguments.incident, arguments.out)
-            print(f"incident {incident_id}: {arguments.out}")
+            print(printable(f"incident {incident_id}: {arguments.out}"))
             return 0
     except (OfflineError, ReportError, SettingsError) as error:
-        print(f"flowverdict-rca: {error}", file=sys.stderr)
+        complain("flowverdict-rca", error)
         return 1
     return run_service(SERVICE, arguments.check)

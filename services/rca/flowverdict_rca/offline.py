@@ -16,12 +16,15 @@ from flowverdict_contracts.verdicts import Rule
 from flowverdict_rca.mining import FAIL, OK, itemsets_and_rules, itemsets_and_rules_of_pairs
 from flowverdict_rca.series import OfflineError, Pairs, read_file
 from flowverdict_rca.summary import percent
+from flowverdict_runtime.terminal import printable
 
 __all__ = ["analyse", "transactions"]
 
 _SEED_SUPPORT = 0.2
 _MOST_MINED = 200
 """Addresses up to which pairs of them can be frequent, too: Apriori looks at each pair of those."""
+_ONE_WAY_CONFIDENCE = 0.4
+"""Of the flows of an address that suffers only one way, half are the other way."""
 _SHOWN = 40
 _MAX_P_VALUE = 0.1
 
@@ -41,8 +44,10 @@ def _addresses(pairs: Pairs) -> list[str]:
     return sorted({address for pair in pairs for address in pair})
 
 
-def analyse(path: Path, min_support: float | None, min_confidence: float, as_json: bool) -> int:
-    """Print the frequent itemsets and rules of a file; returns how many rules there are.
+def analyse(path: Path, min_support: float | None, min_confidence: float, as_json: bool) -> bool:
+    """Print the frequent itemsets and rules of a file, and who they say is at fault.
+
+    Returns whether they say anything about failure, be it that nothing fails.
 
     Args:
         path: see `flowverdict_rca.series.read_file`.
@@ -63,34 +68,50 @@ def analyse(path: Path, min_support: float | None, min_confidence: float, as_jso
     if not flows:
         raise OfflineError(f"{path} contains no pair of addresses")
     failing = [pair for pair, fails in pairs.items() if fails and pair[0] != pair[1]]
+    least_confidence = min(min_confidence, _ONE_WAY_CONFIDENCE)
     if min_support * flows > 2:  # more than the two flows between any two addresses
-        itemsets, rules = itemsets_and_rules_of_pairs(
-            addresses, failing, min_support, min_confidence
+        itemsets, found = itemsets_and_rules_of_pairs(
+            addresses, failing, min_support, least_confidence
         )
     elif len(addresses) <= _MOST_MINED:
-        itemsets, rules = itemsets_and_rules(transactions(pairs), min_support, min_confidence)
+        itemsets, found = itemsets_and_rules(transactions(pairs), min_support, least_confidence)
     else:
         least = 2 / flows
         raise OfflineError(f"for {len(addresses)} addresses --min-support must be above {least:g}")
+    rules = [rule for rule in found if rule.confidence >= min_confidence]
+    suspect = _suspect(found)
+    says_something = (
+        suspect is not None
+        or not failing
+        or len(addresses) == 2  # there is nobody else to compare with
+        or any(FAIL in (*rule.antecedents, *rule.consequents) for rule in rules)
+    )
     if as_json:
         json.dump(_document(flows, len(failing), itemsets, rules), sys.stdout, indent=2)
         print()
-        return len(rules)
+        return says_something
     console = Console()
     console.print(f"{flows} flows, {len(failing)} of them with retransmissions\n")
     console.print(_itemset_table(itemsets))
     console.print(_rule_table(rules))
-    console.print(f"\n{_in_words(rules)}", soft_wrap=True, highlight=False, markup=False)
-    return len(rules)
+    words = printable(_in_words(suspect, len(failing)))
+    console.print(f"\n{words}", soft_wrap=True, highlight=False, markup=False)
+    return says_something
 
 
-def _in_words(rules: list[Rule]) -> str:
-    """What the rules say about failure, in a sentence."""
+def _suspect(rules: list[Rule]) -> Rule | None:
+    """The address whose flows fail most, as no chance would have it."""
     about_one = [r for r in rules if r.consequents == (FAIL,) and len(r.antecedents) == 1]
     suspects = [rule for rule in about_one if rule.p_value <= _MAX_P_VALUE]
-    if not suspects:
+    return max(suspects, key=lambda rule: rule.leverage, default=None)
+
+
+def _in_words(best: Rule | None, failing: int) -> str:
+    """What the rules say about failure, in a sentence."""
+    if not failing:
+        return "Nothing retransmitted, so nobody is at fault."
+    if best is None:
         return "No address stands out: none takes part in most of the failing flows and few others."
-    best = max(suspects, key=lambda rule: rule.leverage)
     return (
         f"Most likely at fault: {best.antecedents[0]}. {percent(best.confidence)} of its flows"
         f" fail, {best.lift:.1f} times as many as of all flows; by chance alone, so many of them"
@@ -118,7 +139,7 @@ def _itemset_table(itemsets: pd.DataFrame) -> Table:
     )
     rows = list(zip(itemsets["support"], itemsets["itemsets"], strict=True))
     for number, (support, items) in enumerate(rows[-_SHOWN:], max(0, len(rows) - _SHOWN)):
-        table.add_row(str(number), f"{support:.6f}", Text(", ".join(items)))
+        table.add_row(str(number), f"{support:.6f}", Text(printable(", ".join(items))))
     if len(rows) > _SHOWN:
         table.caption = f"{len(rows) - _SHOWN} more above these; --json shows all"
     return table
@@ -132,8 +153,8 @@ def _rule_table(rules: list[Rule]) -> Table:
     for number, rule in enumerate(rules[:_SHOWN]):
         table.add_row(
             str(number),
-            Text(", ".join(rule.antecedents)),
-            Text(", ".join(rule.consequents)),
+            Text(printable(", ".join(rule.antecedents))),
+            Text(printable(", ".join(rule.consequents))),
             str(rule.support),
             str(rule.confidence),
             str(rule.lift),

@@ -9,10 +9,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import IO
 
 from flowverdict_rca.series import OfflineError
-from flowverdict_runtime.nats_connection import redact
+from flowverdict_runtime.settings import redact
 
 __all__ = ["fetch"]
 
@@ -20,6 +22,8 @@ QUERY = "sum(tcp_retransmissions_total) by (src_ip, dst_ip)"
 _STEP_SECONDS = 30
 _MOST_POINTS = 10_000
 """Prometheus refuses more than 11,000 for one series (web/api/v1/api.go)."""
+_MOST_BYTES = 256 << 20
+_PATIENCE_SECONDS = 30.0
 _QUERY_PATHS = ("/api/v1/query_range", "/api/v1/query")
 
 
@@ -45,15 +49,15 @@ def fetch(url: str, out: Path, minutes: float, headers: Mapping[str, str] | None
         f"{address}?{urllib.parse.urlencode(query)}", headers={**own, **(headers or {})}
     )
     try:
-        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310 # likewise
-            answer = json.load(response)
+        with _OPENER.open(request, timeout=_PATIENCE_SECONDS) as response:
+            answer = json.loads(_body(response, address))
         series = [dict(each) for each in answer["data"]["result"]]
     except urllib.error.HTTPError as error:
         raise OfflineError(
             f"{address} returned {error.code}: {error.read(500).decode(errors='replace')}"
         ) from None
     except (OSError, http.client.HTTPException) as error:
-        raise OfflineError(f"{address} cannot be reached: {error}") from None
+        raise OfflineError(f"{address} cannot be reached: {redact(str(error))}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise OfflineError(f"{address} does not answer like a Prometheus server") from None
     if not series:
@@ -63,6 +67,61 @@ def fetch(url: str, out: Path, minutes: float, headers: Mapping[str, str] | None
     except OSError as error:
         raise OfflineError(f"{out} cannot be written: {error.strerror}") from None
     return len(series)
+
+
+class _SameServer(urllib.request.HTTPRedirectHandler):
+    """Follows redirects within a server only, since the credentials are sent along."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        before, after = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        encrypts = (before.scheme, after.scheme) == ("http", "https")
+        if before.hostname != after.hostname or not (
+            encrypts or (before.scheme, before.port) == (after.scheme, after.port)
+        ):
+            raise OfflineError(f"{redact(req.full_url)} redirects to {redact(newurl)}: use that")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """What opens http:// and https:// addresses, and nothing else."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _SameServer(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+_OPENER = _opener()
+
+
+def _body(response: http.client.HTTPResponse, address: str) -> bytes:
+    """The whole answer, within bounds of size and time."""
+    deadline, body = time.monotonic() + _PATIENCE_SECONDS, bytearray()
+    while piece := response.read1(1 << 16):
+        body += piece
+        if len(body) > _MOST_BYTES:
+            raise OfflineError(
+                f"{address} returned more than {_MOST_BYTES >> 20} MiB: ask for fewer --minutes"
+            )
+        if time.monotonic() > deadline:
+            raise OfflineError(
+                f"{address} takes more than {_PATIENCE_SECONDS:.0f} s: ask for fewer --minutes"
+            )
+    return bytes(body)
 
 
 def _request_of(url: str) -> tuple[str, dict[str, str]]:
@@ -76,13 +135,17 @@ def _request_of(url: str) -> tuple[str, dict[str, str]]:
         )
     except ValueError as error:
         raise OfflineError(f"{redact(url)}: {error}") from None
+    if "@" in parts.path + parts.query + parts.fragment:
+        raise OfflineError(
+            f"{redact(url)}: in a user name or password, write / ? # @ as %2F %3F %23 %40"
+        )
     path = parts.path.rstrip("/")
     for each in _QUERY_PATHS:
         path = path.removesuffix(each)
     address = parts._replace(
         netloc=parts.netloc.rpartition("@")[2], path=path + _QUERY_PATHS[0], query="", fragment=""
     )
-    if not user:
+    if not user and not password:
         return address.geturl(), {}
     credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
     return address.geturl(), {"Authorization": f"Basic {credentials}"}

@@ -1,5 +1,6 @@
 """The commands `fetch` and `analyse`."""
 
+import contextlib
 import itertools
 import json
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flowverdict_rca import prometheus
 from flowverdict_rca.mining import itemsets_and_rules, itemsets_and_rules_of_pairs
 from flowverdict_rca.offline import transactions
 from flowverdict_rca.series import OfflineError, read_pairs
@@ -170,6 +172,29 @@ def test_one_broken_address_of_many_is_the_first_rule(tmp_path: Path, count: int
     ]
 
 
+def test_an_address_that_suffers_only_one_way_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    addresses = [f"10.0.0.{number}" for number in range(30)]
+    path.write_text(
+        "\n".join(
+            series(src, dst, "0", "5" if src == addresses[7] else "0")
+            for src, dst in itertools.permutations(addresses, 2)
+        )
+    )
+    done = run("analyse", str(path))
+    assert done.returncode == 0
+    assert "Most likely at fault: 10.0.0.7. 50% of its flows fail" in done.stdout
+
+
+def test_names_in_a_file_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    odd = "\x1b]0;owned\x07\x1b[2J"
+    path.write_text("\n".join(series(*pair, "0", "5") for pair in ((odd, "b"), ("b", odd))))
+    done = run("analyse", str(path))
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\x1b" not in run("analyse", str(path), "--json").stdout
+
+
 def test_without_any_rule_it_fails_with_a_hint(seed_file: Path) -> None:
     done = run("analyse", str(seed_file), "--min-support", "0.9")
     assert done.returncode == 1
@@ -194,6 +219,29 @@ def test_a_file_that_cannot_be_analysed_is_an_error_and_no_traceback(
     assert done.returncode == 1
     assert done.stderr.startswith("flowverdict-rca: ")
     assert "Traceback" not in done.stderr
+
+
+@contextlib.contextmanager
+def answering(body: bytes, status: int = 200, location: str = "") -> Iterator[str]:
+    """A server that answers every GET like this; yields its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            if location:
+                self.send_header("Location", location)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+    running.server_close()
 
 
 @pytest.fixture
@@ -239,6 +287,39 @@ def test_what_is_no_prometheus_is_reported(
     assert not (tmp_path / "x").exists()
 
 
+def test_an_error_that_others_wrote_cannot_write_to_the_terminal(tmp_path: Path) -> None:
+    with answering(b"\x1b[2Jno", status=500) as url:
+        done = run("fetch", url, "--out", str(tmp_path / "x"))
+    assert done.returncode == 1
+    assert "returned 500" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+@pytest.mark.parametrize("where", ["http://127.0.0.2:{port}/", "ftp://127.0.0.1/x", "file:///etc"])
+def test_credentials_go_to_no_other_server(tmp_path: Path, where: str) -> None:
+    with answering(b"{}") as other, answering(b"", 302, where) as url:
+        port = other.rpartition(":")[2]
+        done = run("fetch", url.replace("//", "//me:secret@"), "--out", str(tmp_path / "x"))
+    assert done.returncode == 1
+    assert "redirects to" in done.stderr or "returned 302" in done.stderr
+    assert "secret" not in done.stderr
+
+
+def test_an_answer_without_end_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prometheus, "_MOST_BYTES", 1 << 20)
+    with answering(b"x" * (4 << 20)) as url, pytest.raises(OfflineError, match="more than 1 MiB"):
+        prometheus.fetch(url, tmp_path / "x", 10)
+
+
+def test_an_answer_that_trickles_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = itertools.count(step=100)
+    monkeypatch.setattr(prometheus.time, "monotonic", lambda: next(clock))
+    with answering(b"x") as url, pytest.raises(OfflineError, match="fewer --minutes"):
+        prometheus.fetch(url, tmp_path / "x", 10)
+
+
 @pytest.mark.parametrize(
     ("path", "asked"),
     [
@@ -266,7 +347,14 @@ def test_any_base_address_with_any_credentials_is_asked(
 
 
 def test_a_password_in_the_address_is_never_printed() -> None:
-    for url in ("http://user:pa55word@127.0.0.1:1", "ftp://user:pa55word@127.0.0.1:1"):
+    for url in (
+        "http://user:pa55word@127.0.0.1:1",
+        "ftp://user:pa55word@127.0.0.1:1",
+        "http://user:pa55word/more@127.0.0.1:1/x",
+        "http://user:pa55word#more@127.0.0.1:1",
+        "http://user:more?pa55word@127.0.0.1:1",
+        "http://user:more@pa55word@127.0.0.1:1",
+    ):
         done = run("fetch", url)
         assert done.returncode == 1
         assert "pa55word" not in done.stdout + done.stderr

@@ -29,9 +29,10 @@ from flowverdict_contracts.subjects import (
 from flowverdict_flows.batches import batch_of
 from flowverdict_runtime.lifecycle import INVALID_SETTINGS
 from flowverdict_runtime.logs import Throttle
-from flowverdict_runtime.nats_connection import nats_options, redact
+from flowverdict_runtime.nats_connection import nats_options
 from flowverdict_runtime.service_settings import NatsSettings, nats_settings
-from flowverdict_runtime.settings import SettingsError, describe
+from flowverdict_runtime.settings import SettingsError, describe, redact
+from flowverdict_runtime.terminal import complain
 from flowverdict_tail.overview import Overview
 from flowverdict_tail.rows import STREAMS
 from flowverdict_tail.table import LiveFlows, LiveVerdicts
@@ -72,7 +73,7 @@ def _stopping() -> asyncio.Event:
 
 
 def _malformed(message: Msg, error: MalformedMessage) -> None:
-    print(f"flowverdict-tail: malformed message on {message.subject}: {error}", file=sys.stderr)
+    complain("flowverdict-tail", f"malformed message on {message.subject}: {error}")
 
 
 def _connected(client: Client, url: str, shown_now: RenderableType) -> RenderableType:
@@ -187,7 +188,7 @@ async def _connect(settings: NatsSettings, stopping: asyncio.Event) -> Client | 
     async def failed(error: Exception) -> None:
         if throttle.admits("nats"):
             why = f"NATS at {redact(url)}: {error}; retrying"
-            print(f"flowverdict-tail: {why}", file=sys.stderr)
+            complain("flowverdict-tail", why)
 
     connecting = asyncio.create_task(
         nats.connect(
@@ -230,9 +231,9 @@ def run() -> int:
         else:
             asyncio.run(_live(arguments.stream, settings))
     except SettingsError as error:
-        print(f"flowverdict-tail: {error}", file=sys.stderr)
+        complain("flowverdict-tail", error)
         return INVALID_SETTINGS
     except (NatsError, OSError) as error:
-        print(f"flowverdict-tail: NATS at {redact(settings.nats_url)}: {error}", file=sys.stderr)
+        complain("flowverdict-tail", f"NATS at {redact(settings.nats_url)}: {error}")
         return 1
     return 0

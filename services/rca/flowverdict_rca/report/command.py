@@ -1,7 +1,6 @@
 """`flowverdict-rca report`: read an incident from NATS, write its page."""
 
 import asyncio
-import sys
 from pathlib import Path
 
 from nats.errors import Error as NatsError
@@ -9,9 +8,10 @@ from nats.js.errors import NotFoundError
 
 from flowverdict_rca.report.gather import NoIncident, ReportedIncident, gather
 from flowverdict_rca.report.page import render
-from flowverdict_runtime.nats_connection import redact
 from flowverdict_runtime.one_shot import NatsUnavailable, connected_once
 from flowverdict_runtime.service_settings import NatsSettings
+from flowverdict_runtime.settings import redact
+from flowverdict_runtime.terminal import complain
 
 __all__ = ["ReportError", "report"]
 
@@ -47,7 +47,7 @@ def report(nats_settings: NatsSettings, incident_id: str | None, out: Path) -> s
 
 
 def _print_progress(what: str) -> None:
-    print(f"flowverdict-rca: {what}", file=sys.stderr, flush=True)
+    complain("flowverdict-rca", what)
 
 
 async def _gather(nats_settings: NatsSettings, incident_id: str | None) -> ReportedIncident:
