@@ -6,6 +6,7 @@ Communication"), read as FlatBuffers (flatbuffers.dev, "internals").
 """
 
 import struct
+import sys
 
 import pyarrow as pa
 
@@ -18,8 +19,12 @@ _NOT_COMPRESSED = -1
 _LENGTH = struct.Struct("<q")
 
 
-def unpacked_bytes(stream: bytes) -> int:
+def unpacked_bytes(stream: bytes, at_most: int = sys.maxsize) -> int:
     """Bytes of all buffers of all batches in an Arrow IPC stream.
+
+    Args:
+        stream: the stream.
+        at_most: beyond that, the rest is not looked at.
 
     Raises:
         ArrowException, EOFError, ValueError, struct.error: if the stream is malformed.
@@ -34,6 +39,8 @@ def unpacked_bytes(stream: bytes) -> int:
         if message.type in _BATCHES:
             metadata, body = memoryview(message.metadata), memoryview(message.body)
             total += _batch_bytes(metadata, body, message.type == "dictionary")
+            if total > at_most:
+                return total
 
 
 def _batch_bytes(metadata: memoryview, body: memoryview, is_dictionary: bool) -> int:
@@ -45,16 +52,19 @@ def _batch_bytes(metadata: memoryview, body: memoryview, is_dictionary: bool) ->
         return 0
     (count,) = struct.unpack_from("<I", metadata, vector)
     buffers = struct.iter_unpack("<qq", metadata[vector + 4 : vector + 4 + 16 * count])
-    if _field(metadata, batch, _COMPRESSION) is None:
-        return sum(length for _, length in buffers)
+    is_compressed = _field(metadata, batch, _COMPRESSION) is not None
     total = 0
     for offset, length in buffers:
-        if length:
-            # Each buffer is preceded by its unpacked length.
-            (unpacked,) = _LENGTH.unpack_from(body, offset)
-            if unpacked < _NOT_COMPRESSED:
-                raise ValueError("a buffer has a negative length")
-            total += length if unpacked == _NOT_COMPRESSED else unpacked
+        if offset < 0 or length < 0 or offset + length > len(body):
+            raise ValueError("a buffer is not in its message")
+        if not is_compressed or not length:
+            total += length
+            continue
+        # Each buffer is preceded by its unpacked length.
+        (unpacked,) = _LENGTH.unpack_from(body, offset)
+        if unpacked < _NOT_COMPRESSED:
+            raise ValueError("a buffer has a negative length")
+        total += length if unpacked == _NOT_COMPRESSED else unpacked
     return total
 
 

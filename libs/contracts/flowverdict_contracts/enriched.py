@@ -155,7 +155,7 @@ def decode(body: bytes) -> pa.RecordBatch:
         MalformedMessage: if it is not one batch of `ARROW_SCHEMA`.
     """
     try:
-        unpacked = unpacked_bytes(body)
+        unpacked = unpacked_bytes(body, MAX_UNPACKED_BYTES)
         if unpacked > MAX_UNPACKED_BYTES:
             raise MalformedMessage(f"{len(body)} bytes would unpack to {unpacked}")
         with pa.ipc.open_stream(body, options=_READ) as reader:

@@ -1,5 +1,8 @@
 """Enriched messages."""
 
+import contextlib
+import struct
+
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -125,3 +128,20 @@ def test_the_size_told_is_the_size_unpacked(compression: str | None) -> None:
         writer.write_batch(batch(1000))
     told = unpacked_bytes(sink.getvalue().to_pybytes())
     assert 0 <= told - batch(1000).nbytes < 64 * len(ARROW_SCHEMA) * 3, "but for padding"
+
+
+def test_no_buffer_can_have_a_length_that_hides_another_ones() -> None:
+    body = encode(batch(200))
+    changed = 0
+    for at in range(0, len(body) - 8, 8):
+        (number,) = struct.unpack_from("<q", body, at)
+        if 64 < number < len(body):
+            for other in (-number, -400_000_000, 1 << 40):
+                damaged = bytearray(body)
+                struct.pack_into("<q", damaged, at, other)
+                with contextlib.suppress(MalformedMessage):
+                    assert decode(bytes(damaged)).num_rows == 200
+                with contextlib.suppress(ValueError, OSError, pa.ArrowException):
+                    assert unpacked_bytes(bytes(damaged)) > 0
+            changed += 1
+    assert changed > 10

@@ -203,12 +203,12 @@ def unknown_settings(cls: type[Settings], environ: Mapping[str, str] = os.enviro
     return sentences
 
 
-def redact(urls: str) -> str:
-    """A URL, or several separated by commas, without any user name and password.
+def redact(text_with_urls: str) -> str:
+    """A text with URLs, without any user name and password in them.
 
     Whatever precedes the last @ can be part of one, also what would not be by RFC 3986.
     """
-    return ",".join(re.sub(r"//.*@", "//", each) for each in urls.split(","))
+    return ",".join(re.sub(r"//\S*@", "//", each) for each in text_with_urls.split(","))
 
 
 def _without_password(value: str) -> str:

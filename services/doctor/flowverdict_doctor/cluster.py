@@ -1,5 +1,6 @@
 """Checks Kubernetes: can the enricher read what it needs, and are Flowverdict's pods ready?"""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,14 @@ import urllib3
 import yaml
 from kubernetes import client, config
 
-from flowverdict_doctor.finding import Finding, broken, ok, warning
+from flowverdict_doctor.finding import Finding, broken, ok, skipped, warning
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.kubernetes_facts import WATCHED, why_not_ready
 
 __all__ = ["findings"]
 
 _WHAT = "Kubernetes"
+_IN_POD = "KUBERNETES_SERVICE_HOST"
 _TIMEOUT = (5, 10)
 _INVALID_KUBECONFIG = (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError)
 """What the client raises if a file is not a valid kubeconfig."""
@@ -69,19 +71,31 @@ def _pods(connection: Any) -> Iterator[Finding]:
             yield ok(name, detail)
 
 
+def _kubeconfig(settings: DoctorSettings) -> tuple[str, str]:
+    """What says which kubeconfig to use, and its path, empty for this pod's service account."""
+    if settings.kubeconfig or _IN_POD in os.environ:
+        return "FLOWVERDICT_KUBECONFIG", settings.kubeconfig
+    if os.environ.get("KUBECONFIG"):
+        return "KUBECONFIG", os.environ["KUBECONFIG"]
+    usual = Path("~/.kube/config").expanduser()
+    return str(usual), str(usual) if usual.exists() else ""
+
+
 def findings(settings: DoctorSettings) -> Iterator[Finding]:
     """Check Kubernetes, as this pod's service account or the kubeconfig's user."""
+    setting, path = _kubeconfig(settings)
     try:
-        if settings.kubeconfig:
-            config.load_kube_config(settings.kubeconfig)
-        else:
+        if path:
+            config.load_kube_config(path)
+        elif _IN_POD in os.environ:
             config.load_incluster_config()
-    except (config.ConfigException, *_INVALID_KUBECONFIG) as error:
-        if settings.kubeconfig:
-            why = f"{settings.kubeconfig} is not a valid kubeconfig: {error}"
-            yield broken(_WHAT, why, "check FLOWVERDICT_KUBECONFIG")
         else:
-            yield ok(_WHAT, "skipped: not in a pod, and FLOWVERDICT_KUBECONFIG is not set")
+            advice = "set FLOWVERDICT_KUBECONFIG to a kubeconfig file"
+            yield skipped(_WHAT, "not in a pod, and there is no kubeconfig", advice)
+            return
+    except (config.ConfigException, *_INVALID_KUBECONFIG) as error:
+        what = f"{path} is not a valid kubeconfig" if path else "this pod's service account"
+        yield broken(_WHAT, f"{what}: {error}", f"check {setting}")
         return
     with client.ApiClient() as connection:
         # No retries: whoever runs the doctor is waiting for the answer.

@@ -6,9 +6,10 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
+from importlib.metadata import version
 
 from flowverdict_doctor import cluster, node, stores, streams
-from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding, broken
+from flowverdict_doctor.finding import BROKEN, OK, SKIPPED, WARNING, Finding, broken
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.lifecycle import INVALID_SETTINGS
 from flowverdict_runtime.settings import SettingsError, describe, load
@@ -16,7 +17,7 @@ from flowverdict_runtime.terminal import complain, printable
 
 __all__ = ["run"]
 
-_COLOURS = {OK: "32", WARNING: "33", BROKEN: "31"}
+_COLOURS = {OK: "32", WARNING: "33", BROKEN: "31", SKIPPED: "2"}
 
 PARTS: dict[str, Callable[[DoctorSettings], Iterable[Finding]]] = {
     "node": lambda _: node.findings(),
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
         "parts", nargs="*", metavar="PART", help=f"what to check: {', '.join(PARTS)} (default: all)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object per line")
+    parser.add_argument("--version", action="version", version=version("flowverdict-doctor"))
     return parser
 
 

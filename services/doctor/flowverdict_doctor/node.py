@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding, broken, ok, warning
+from flowverdict_doctor.finding import BROKEN, OK, WARNING, Finding, broken, ok, skipped, warning
 from flowverdict_runtime.ebpf import BTF, REQUIRED_TRACEPOINTS, missing_capabilities
 
 __all__ = ["findings", "of_kernel"]
@@ -57,7 +57,7 @@ def _tracefs(root: Path) -> Finding:
     events = root / "sys/kernel/tracing/events"
     try:
         if not events.is_dir():
-            return ok("tracefs", "not mounted here; the collector's raw tracepoints do not need it")
+            return ok("tracefs", "not mounted, and not needed: the collector uses raw tracepoints")
         wanted = [f"{subsystem}/{name}" for name, subsystem in REQUIRED_TRACEPOINTS.items()]
         missing = [each for each in wanted if not (events / each).is_dir()]
     except PermissionError:
@@ -75,7 +75,7 @@ def _capabilities(root: Path) -> Finding:
     missing = missing_capabilities(root)
     if not missing:
         return ok("capabilities", "this process can load eBPF programs")
-    return ok(
+    return skipped(
         "capabilities",
         f"no {' or '.join(missing)} here; the collector needs them, and has them in its pod",
     )
@@ -86,10 +86,10 @@ def _collector() -> Iterator[Finding]:
     sibling = Path(sys.executable).with_name("flowverdict-collector")
     command = str(sibling) if sibling.exists() else shutil.which("flowverdict-collector")
     if command is None:
-        yield ok(
+        yield skipped(
             "collector",
-            "not installed here; to check it in its pod: "
-            "kubectl -n flowverdict exec ds/collector -- service --check",
+            "not installed here",
+            "check it in its pod: kubectl -n flowverdict exec ds/collector -- service --check",
         )
         return
     try:

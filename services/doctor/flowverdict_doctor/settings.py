@@ -47,5 +47,7 @@ class DoctorSettings(NatsSettings):
         optional_http_url, "", "Grafana; if empty, port 3000 on this host is tried"
     )
     kubeconfig: str = setting(
-        optional_text, "", "kubeconfig file; if empty, the pod's service account is used"
+        optional_text,
+        "",
+        "kubeconfig file; if empty, the pod's service account, or KUBECONFIG, or ~/.kube/config",
     )

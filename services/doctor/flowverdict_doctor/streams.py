@@ -13,7 +13,6 @@ from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.one_shot import NatsUnavailable, connected_once
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
-from flowverdict_runtime.settings import redact
 
 __all__ = ["findings"]
 
@@ -122,7 +121,7 @@ async def _streams(jetstream: JetStreamContext, with_influx: bool) -> list[Findi
 
 async def findings(settings: DoctorSettings) -> list[Finding]:
     """Check NATS."""
-    url, what = redact(settings.nats_url), "NATS"
+    url, what = settings.nats_url, "NATS"
     lines: list[Finding] = []
     try:
         async with connected_once(settings, _CONNECT_SECONDS) as client:

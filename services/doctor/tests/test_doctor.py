@@ -314,6 +314,27 @@ def test_what_the_enricher_may_not_read_is_named(api: KubernetesStandIn, tmp_pat
     assert "is it reachable" in finding.advice
 
 
+def test_the_usual_kubeconfigs_are_found_and_what_is_not_looked_at_is_not_ok(
+    api: KubernetesStandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    _, (finding,), _ = doctor("kubernetes")
+    assert finding.level == "skipped"
+    api.add("/api/v1/namespaces/flowverdict/pods/rca-1", a_pod("rca-1", "rca"))
+    kubeconfig = api.kubeconfig(tmp_path)
+    monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+    assert {each.level for each in doctor("kubernetes")[1]} == {"ok"}
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "nowhere"))
+    status, (finding,), _ = doctor("kubernetes")
+    assert (status, finding.level) == (1, "broken")
+    assert f"{tmp_path}/nowhere is not a valid kubeconfig" in finding.detail
+    monkeypatch.delenv("KUBECONFIG")
+    usual = tmp_path / "home/.kube/config"
+    usual.parent.mkdir(parents=True)
+    usual.write_text(kubeconfig.read_text())
+    assert {each.level for each in doctor("kubernetes")[1]} == {"ok"}
+
+
 def machine(root: Path, *, btf: bool = True, capabilities: int = 0, lockdown: str = "") -> Path:
     status = root / "proc/self/status"
     status.parent.mkdir(parents=True)

@@ -10,16 +10,19 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
 
 import docker
 import docker.errors
+import msgspec
 
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import ALWAYS, Directory
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
+from flowverdict_runtime.settings import redact
+from flowverdict_runtime.terminal import printable
 
 __all__ = ["check", "follow"]
 
@@ -65,6 +68,15 @@ def _endpoint(container: dict[str, Any], host: str) -> Names:
     )
 
 
+class _Container(msgspec.Struct):
+    """What every container in the engine's list has."""
+
+    Id: str
+    Created: Annotated[int, msgspec.Meta(ge=0, lt=1 << 33)]
+    Names: Annotated[list[str], msgspec.Meta(min_length=1)]
+    Labels: dict[str, str] | None = None
+
+
 def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
     """Update the directory from the engine; anything new is dated `since_ns`, if not 0."""
     now = time.time_ns()
@@ -75,11 +87,12 @@ def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
     directory.put(f"node/{host}", Names("node", node=host), gateways, ALWAYS, now)
     for container in api.containers():
         with _skip_malformed(container):
-            owners.add(container["Id"])
+            typed = msgspec.convert(container, _Container)
+            owners.add(typed.Id)
             # Only in the first list can a container have had its addresses since its creation.
-            began = since_ns or container["Created"] * 1_000_000_000
+            began = since_ns or typed.Created * 1_000_000_000
             own = list(_addresses(container))
-            directory.put(container["Id"], _endpoint(container, host), own, began, now)
+            directory.put(typed.Id, _endpoint(container, host), own, began, now)
     directory.keep_only(owners, now)
 
 
@@ -88,7 +101,7 @@ def _skip_malformed(thing: Any) -> Iterator[None]:
     """Log and skip a malformed object, so that the others still get their names."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as error:
         _throttle.warn(
             log, "malformed", "malformed object skipped", what=repr(thing)[:200], why=repr(error)
         )
@@ -110,7 +123,9 @@ def _watch(api: Any, directory: Directory, context: Context) -> None:
         for event in events:
             # Health checks cause many `exec_start: …` events.
             if event.get("Action") in _CHANGES:
-                _list(api, directory, host, event.get("timeNano") or time.time_ns())
+                at = event.get("timeNano")
+                is_time = isinstance(at, int) and 0 < at <= time.time_ns()
+                _list(api, directory, host, at if is_time else time.time_ns())
         since = time.time_ns()
         if time.time() - events_from < FIRST_PAUSE_SECONDS:  # the stream ended at once
             time.sleep(FIRST_PAUSE_SECONDS)
@@ -124,7 +139,8 @@ def _keep_following(url: str, directory: Directory, context: Context) -> None:
             api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
             _watch(api, directory, context)
         except Exception as error:  # noqa: BLE001 # whatever happens, keep following
-            context.health.waiting("names", f"Docker at {url}: {error or type(error).__name__}")
+            why = redact(str(error)) or type(error).__name__
+            context.health.waiting("names", f"Docker at {redact(url)}: {why}")
             lasted = time.monotonic() - began
             pause = FIRST_PAUSE_SECONDS if lasted > LAST_PAUSE_SECONDS else pause
             time.sleep(pause * random.uniform(0.5, 1.5))
@@ -149,7 +165,8 @@ def check(url: str) -> int:
         count = len(api.containers())
         api.close()
     except Exception as error:  # noqa: BLE001 # it may not be Docker at all
-        print(f"broken   Docker at {url}: {error}; check FLOWVERDICT_DOCKER_URL")
+        why = printable(redact(str(error)))
+        print(f"broken   Docker at {redact(url)}: {why}; check FLOWVERDICT_DOCKER_URL")
         return 1
-    print(f"ok       Docker at {url}: {count} running containers")
+    print(f"ok       Docker at {redact(url)}: {count} running containers")
     return 0

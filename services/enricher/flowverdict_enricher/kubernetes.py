@@ -126,7 +126,11 @@ def _connect(kubeconfig: str) -> Any:
             config.load_kube_config(kubeconfig)
         else:
             config.load_incluster_config()
-    except (config.ConfigException, OSError) as error:
+    except (config.ConfigException, OSError, ValueError, TypeError, AttributeError) as error:
+        if kubeconfig:
+            raise CannotRun(
+                f"FLOWVERDICT_KUBECONFIG is {kubeconfig!r}, not a valid kubeconfig: {error}"
+            ) from None
         raise CannotRun(
             f"no Kubernetes API ({error}): run in a pod, or set FLOWVERDICT_KUBECONFIG, "
             "or FLOWVERDICT_NAMES=inventory"

@@ -146,7 +146,18 @@ async def test_a_container_has_its_name_project_and_service_and_a_gateway_is_the
 
 
 @pytest.mark.parametrize(
-    "odd", [{"Names": None}, {"NetworkSettings": None}, {"NetworkSettings": {"Networks": None}}]
+    "odd",
+    [
+        {"Names": None},
+        {"Names": []},
+        {"Id": 7},
+        {"Labels": {"com.docker.compose.project": {"a": 1}}},
+        {"Created": "x"},
+        {"Created": -1},
+        {"Created": 1 << 60},
+        {"NetworkSettings": None},
+        {"NetworkSettings": {"Networks": None}},
+    ],
 )
 async def test_one_odd_container_keeps_no_other_from_its_name(
     engine: Engine, odd: dict[str, Any]

@@ -8,6 +8,7 @@ from urllib3 import Retry
 
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.retry import Unavailable
+from flowverdict_runtime.settings import redact
 
 __all__ = ["Unwritten", "client_of", "write"]
 
@@ -55,7 +56,7 @@ def write(client: InfluxDBClient, settings: InfluxWriterSettings, lines: str) ->
     Raises:
         Unwritten: unless InfluxDB has stored them all.
     """
-    url = settings.influx_url
+    url = redact(settings.influx_url)
     try:
         _, status, _ = WriteService(client.api_client).post_write_with_http_info(
             settings.influx_org,

@@ -19,7 +19,7 @@ from flowverdict_provisioner.grafana import Grafana, GrafanaError, Refused
 from flowverdict_provisioner.settings import ProvisionerSettings
 from flowverdict_provisioner.sources import data_sources, given_uids
 from flowverdict_runtime.lifecycle import CANNOT_RUN, INVALID_SETTINGS
-from flowverdict_runtime.settings import SettingsError, describe, load
+from flowverdict_runtime.settings import SettingsError, describe, load, redact
 from flowverdict_runtime.terminal import printable
 
 __all__ = ["run"]
@@ -125,7 +125,8 @@ def _export(folder: Path) -> None:
 
 def _check(settings: ProvisionerSettings) -> None:
     organisation = Grafana(settings, True, _log).check()
-    print(f"ok       Grafana at {settings.grafana_url}: organisation {organisation}")
+    url = redact(settings.grafana_url)
+    print(printable(f"ok       Grafana at {url}: organisation {organisation}"))
 
 
 def run() -> int:

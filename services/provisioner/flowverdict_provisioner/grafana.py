@@ -16,6 +16,7 @@ from grafana_client.client import GrafanaClientError, GrafanaServerError
 from flowverdict_provisioner.alerts import FOLDER_UID, GROUP_INTERVAL_SECONDS
 from flowverdict_provisioner.difference import Change, Json, differences, with_choices_of
 from flowverdict_provisioner.settings import ProvisionerSettings
+from flowverdict_runtime.settings import redact
 
 __all__ = ["Grafana", "GrafanaError", "Refused"]
 
@@ -53,7 +54,7 @@ class Grafana:
     def __init__(
         self, settings: ProvisionerSettings, dry: bool, tell: Callable[[str], None]
     ) -> None:
-        self._url = settings.grafana_url
+        self._url = redact(settings.grafana_url)
         self._wait_seconds = settings.grafana_wait_seconds
         self._dry = dry
         self._tell = tell

@@ -295,10 +295,9 @@ def test_an_error_that_others_wrote_cannot_write_to_the_terminal(tmp_path: Path)
     assert "\x1b" not in done.stderr
 
 
-@pytest.mark.parametrize("where", ["http://127.0.0.2:{port}/", "ftp://127.0.0.1/x", "file:///etc"])
+@pytest.mark.parametrize("where", ["http://127.0.0.2/", "ftp://127.0.0.1/x", "file:///etc"])
 def test_credentials_go_to_no_other_server(tmp_path: Path, where: str) -> None:
-    with answering(b"{}") as other, answering(b"", 302, where) as url:
-        port = other.rpartition(":")[2]
+    with answering(b"", 302, where) as url:
         done = run("fetch", url.replace("//", "//me:secret@"), "--out", str(tmp_path / "x"))
     assert done.returncode == 1
     assert "redirects to" in done.stderr or "returned 302" in done.stderr
@@ -315,7 +314,7 @@ def test_an_answer_that_trickles_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count(step=100)
-    monkeypatch.setattr(prometheus.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("flowverdict_rca.prometheus.time.monotonic", lambda: next(clock))
     with answering(b"x") as url, pytest.raises(OfflineError, match="fewer --minutes"):
         prometheus.fetch(url, tmp_path / "x", 10)
 
