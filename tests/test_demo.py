@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flowverdict_lab import demo
 from flowverdict_lab.cluster import Pod, make_cluster
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
@@ -169,6 +170,38 @@ def test_a_demo_that_is_interrupted_or_killed_leaves_nothing_behind(
     wait_for(lambda: processes_of(tmp_path) == [])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--target", "default/pod-b"], "20% packet loss on pod-b"),
+        (["--loss", "0.5"], "0.5% packet loss on pod-a"),
+        (["--loss", "7.5%"], "7.5% packet loss on pod-a"),
+    ],
+)
+def test_a_fault_can_be_written_as_people_write_it(arguments: list[str], words: str) -> None:
+    parsed = demo._parser().parse_args(arguments)
+    cluster = make_cluster(4, 2)
+    assert parse_fault(parsed.fault, parsed.target, parsed.loss, cluster).words == words
+
+
+def test_a_replay_says_which_options_it_ignores(tmp_path: Path) -> None:
+    done = run(tmp_path, "--replay", str(tmp_path / "x"), "--loss", "5", "--pods", "6")
+    assert done.returncode == 3
+    assert "--replay shows what was recorded; ignored: --loss, --pods" in done.stderr
+
+
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
+    others = [tmp_path / name for name in ("logs/app.log", "nats/jetstream.conf", "verdict.json")]
+    for path in others:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    done = run(tmp_path, FLOWVERDICT_NOT_LIVE="this is a test")
+    assert done.returncode == 3
+    assert f"{tmp_path} holds files that are not from a demo" in done.stderr
+    assert {path.read_text() for path in others} == {"mine"}
+    assert len(list(tmp_path.rglob("*"))) == 5
+
+
 def test_without_ebpf_it_says_so_in_one_line_and_replays_a_real_run(tmp_path: Path) -> None:
     done = run(tmp_path, FLOWVERDICT_NOT_LIVE="this is a test")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -188,7 +221,11 @@ def test_without_ebpf_it_says_so_in_one_line_and_replays_a_real_run(tmp_path: Pa
         (["--fault", "link-loss", "--target", "pod-a,worker0"], "link-loss needs two"),
         (["--fault", "none", "--target", "pod-a"], "no --target"),
         (["--pods", "2"], "every flow would fail"),
-        (["--loss", "0"], "not between 1 and 100"),
+        (["--pods", "2"], "take three pods at least"),
+        (["--loss", "0"], "0 is not between 0.1 and 100 percent"),
+        (["--loss", "101%"], "101% is not between 0.1 and 100 percent"),
+        (["--loss", "much"], "invalid percentage value: 'much'"),
+        (["--target", "other/pod-a"], "there is no other/pod-a"),
         (["--target", "pod-a,pod-b"], "cannot be distinguished"),
     ],
 )

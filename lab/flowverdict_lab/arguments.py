@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-__all__ = ["LONG_SECONDS", "phase_seconds", "whole_number"]
+__all__ = ["LONG_SECONDS", "percentage", "phase_seconds", "whole_number"]
 
 LONG_SECONDS = 150
 """Enough to learn what is normal, and then to see what only windows of thirty seconds show."""
@@ -12,7 +12,7 @@ _LOW_PERCENT = 5
 
 
 def phase_seconds(
-    chosen: int | None, usual: int, loss_percent: int, *, takes_long: bool = False
+    chosen: int | None, usual: int, loss_percent: float, *, takes_long: bool = False
 ) -> int:
     """The length of a phase: as chosen, else long enough for a verdict on the fault."""
     if chosen is not None:
@@ -30,4 +30,17 @@ def whole_number(low: int, high: int) -> Callable[[str], int]:
         return value
 
     parse.__name__ = "whole number"
+    return parse
+
+
+def percentage(low: float, high: float) -> Callable[[str], float]:
+    """A parser for a percentage from `low` to `high`, with or without a sign, for argparse."""
+
+    def parse(text: str) -> float:
+        value = float(text.strip().removesuffix("%"))
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g} percent")
+        return value
+
+    parse.__name__ = "percentage"
     return parse

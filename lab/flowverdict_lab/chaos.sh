@@ -45,6 +45,7 @@ if [ "$1" = remove ]; then
     remove
     exit 0
 fi
+per_mille=$(echo "$1" | awk '{ printf "%d", 10 * $1 + 0.5 }')
 trap remove EXIT
 trap 'exit 143' INT TERM
 remove
@@ -55,7 +56,7 @@ else
 table netdev flowverdict_chaos {
   chain ingress {
     type filter hook ingress device "$device" priority 0; policy accept;
-    numgen random mod 100 < $1 counter drop
+    numgen random mod 1000 < $per_mille counter drop
   }
 }
 NFT

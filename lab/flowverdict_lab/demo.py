@@ -3,11 +3,13 @@
 import argparse
 import asyncio
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -17,7 +19,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from flowverdict_contracts import verdicts
 from flowverdict_lab import report
-from flowverdict_lab.arguments import LONG_SECONDS, phase_seconds, whole_number
+from flowverdict_lab.arguments import LONG_SECONDS, percentage, phase_seconds, whole_number
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
 from flowverdict_lab.live_support import why_not_live
@@ -33,11 +35,15 @@ from flowverdict_lab.phases import (
 )
 from flowverdict_lab.pipeline import PipelineError
 from flowverdict_lab.recording import RecordingError
+from flowverdict_runtime.terminal import complain
 
 __all__ = ["main"]
 
 RECORDING_FILE = "recording.jsonl.gz"
 _FILES = ("verdict.json", "verdicts.jsonl", METRICS_FILE, REPORT_FILE, "inventory.json")
+_LOCK = Path("/run/lock/flowverdict-demo")
+_MARKER = ".flowverdict-demo"
+_NEEDED_BYTES = 200_000_000
 _USUAL_SECONDS = 20
 _DEFAULT_RUN = ("20% packet loss on pod-a", 4, 2)
 SHIPPED_RECORDING = Path(__file__).parent / "recordings" / "pod-loss.jsonl.gz"
@@ -59,19 +65,26 @@ def _parser() -> argparse.ArgumentParser:
         help="which fault to inject (default: pod-loss)",
     )
     add("--target", default="", metavar="NAME", help="a pod or node, or two, such as pod-b,pod-c")
-    add("--loss", type=whole_number(1, 100), default=20, metavar="PERCENT", help="default: 20")
-    add("--pods", type=whole_number(2, 50), default=4, metavar="N", help="default: 4")
-    add("--nodes", type=whole_number(1, 20), default=2, metavar="N", help="default: 2")
+    add(
+        "--loss",
+        type=percentage(0.1, 100),
+        default=20,
+        metavar="PERCENT",
+        help="of the packets, from 0.1 to 100 (default: 20)",
+    )
+    add("--pods", type=whole_number(2, 50), default=4, metavar="N", help="2 to 50 (default: 4)")
+    add("--nodes", type=whole_number(1, 20), default=2, metavar="N", help="1 to 20 (default: 2)")
     add(
         "--seconds",
         type=whole_number(5, 3600),
         metavar="N",
-        help=f"length of each phase; default: {_USUAL_SECONDS}, or {LONG_SECONDS} for losses"
-        " below 5%% and for delays",
+        help=f"length of each phase, from 5 to 3600; default: {_USUAL_SECONDS}, or {LONG_SECONDS}"
+        " for losses below 5%% and for delays",
     )
     add("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
     add("--record", type=Path, metavar="FILE", help="where to save the recording (default: in DIR)")
     add("--replay", type=Path, metavar="FILE", help="replay a recording instead of running live")
+    add("--version", action="version", version=version("flowverdict-lab"))
     return parser
 
 
@@ -103,9 +116,41 @@ def _progress(console: Console, total: float) -> Iterator[Tell]:
         bar.update(task, description="done", completed=total)
 
 
+@contextlib.contextmanager
+def _only_lab(console: Console) -> Iterator[None]:
+    """Wait until no other demo runs on this machine: each would load the other's processors."""
+    with _LOCK.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("Another demo is running on this machine: waiting for it to end.")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _prepare(folder: Path) -> None:
-    """Prepare the output folder, removing only what an earlier run wrote there."""
+    """Prepare the output folder, removing only what an earlier run wrote there.
+
+    Raises:
+        LabError: if the folder has anything in it and is not one that a run has made, or if there
+            is too little room.
+    """
+    marker = folder / _MARKER
+    if folder.exists() and not folder.is_dir():
+        raise LabError(f"{folder} is not a folder: choose another with --out")
+    if folder.exists() and any(folder.iterdir()) and not marker.exists():
+        raise LabError(
+            f"{folder} holds files that are not from a demo, and a run would replace some: "
+            "choose another folder with --out"
+        )
     folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < _NEEDED_BYTES:
+        raise LabError(
+            f"{folder} has {free / 1e6:.0f} MB of free space, and a run may need "
+            f"{_NEEDED_BYTES / 1e6:.0f} MB: choose another folder with --out"
+        )
+    marker.write_text("A run of script/demo replaces what is in this folder.\n")
     for name in ("logs", "nats"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in _FILES:
@@ -139,6 +184,7 @@ def _output_paths(arguments: argparse.Namespace) -> list[Path]:
     """The files and folders that a run writes."""
     logs = arguments.out / "logs"
     found = [arguments.out / name for name in (*_FILES, RECORDING_FILE)]
+    found.append(arguments.out / _MARKER)
     return [*found, logs, *logs.glob("*.log"), *([arguments.record] if arguments.record else [])]
 
 
@@ -162,7 +208,7 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
     seconds = phase_seconds(
         arguments.seconds, _USUAL_SECONDS, arguments.loss, takes_long=fault.takes_long
     )
-    with _progress(console, len(PHASES) * seconds) as tell:
+    with _only_lab(console), _progress(console, len(PHASES) * seconds) as tell:
         return await run_live(cluster, fault, seconds, folder, record, tell)
 
 
@@ -210,19 +256,28 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
     return _RIGHT
 
 
+def _given(arguments: argparse.Namespace) -> list[str]:
+    """The options about the cluster and its fault that differ from their defaults."""
+    usual = _parser().parse_args([])
+    names = ("fault", "target", "loss", "pods", "nodes", "seconds", "record")
+    return [f"--{name}" for name in names if getattr(arguments, name) != getattr(usual, name)]
+
+
 def main() -> None:
     """Run the demo and exit with its status."""
     arguments = _parser().parse_args()
     console = Console(highlight=False)
+    if arguments.replay is not None and (ignored := _given(arguments)):
+        complain("script/demo", f"--replay shows what was recorded; ignored: {', '.join(ignored)}")
     own_folders = _missing_folders(arguments.out)
     _handle_signals()
     try:
         status = _demo(arguments, console)
     except FaultError as error:
-        print(f"script/demo: {error}", file=sys.stderr)
+        complain("script/demo", error)
         status = _USAGE
     except (LabError, PipelineError, RecordingError, NatsError, OSError) as error:
-        print(f"script/demo: {str(error) or repr(error)}", file=sys.stderr)
+        complain("script/demo", str(error) or repr(error))
         status = _FAILED
     except KeyboardInterrupt:
         print("script/demo: interrupted; everything it started has been stopped", file=sys.stderr)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from flowverdict_lab.arguments import LONG_SECONDS, phase_seconds, whole_number
+from flowverdict_lab.arguments import LONG_SECONDS, percentage, phase_seconds, whole_number
 from flowverdict_lab.kubernetes_objects import (
     EXPERIMENT,
     FLOWVERDICT,
@@ -48,7 +48,7 @@ class Plan:
     """The target, the fault, how long each phase lasts, and how long to wait for the verdict."""
 
     target: str
-    loss_percent: int
+    loss_percent: float
     delay_ms: int
     seconds: float
     wait_seconds: float
@@ -146,7 +146,7 @@ def _chaos(objects: Objects, images: Images, plan: Plan) -> dict[str, Any]:
     if target is None:
         raise ClusterError(f"pod {plan.target} is gone")
     seconds = str(int(plan.seconds) + 30)  # removed earlier; if we die, it ends by itself
-    arguments = [str(plan.loss_percent), str(plan.delay_ms), seconds, target.metadata.uid]
+    arguments = [f"{plan.loss_percent:g}", str(plan.delay_ms), seconds, target.metadata.uid]
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -236,7 +236,7 @@ def run(objects: Objects, images: Images, plan: Plan, tell: Tell) -> list[dict[s
 
 
 def _words(plan: Plan) -> str:
-    return f"{plan.loss_percent}% loss and {plan.delay_ms} ms delay on {plan.target}"
+    return f"{plan.loss_percent:g}% loss and {plan.delay_ms} ms delay on {plan.target}"
 
 
 def _compare(plan: Plan, verdicts: list[dict[str, Any]], console: Console) -> int:
@@ -298,22 +298,31 @@ def _parser() -> argparse.ArgumentParser:
     running = commands.add_parser("run", help="do everything: create, break, compare, remove")
     running.add_argument("--target", choices=PODS, default="pod-a", help="default: pod-a")
     running.add_argument(
-        "--loss", type=whole_number(1, 99), default=20, metavar="PERCENT", help="default: 20"
+        "--loss",
+        type=percentage(0.1, 99),
+        default=20,
+        metavar="PERCENT",
+        help="of the packets, from 0.1 to 99; default: 20",
     )
     running.add_argument(
-        "--delay", type=whole_number(0, 1000), default=20, metavar="MS", help="default: 20"
+        "--delay",
+        type=whole_number(0, 1000),
+        default=20,
+        metavar="MS",
+        help="from 0 to 1000; default: 20",
     )
     running.add_argument(
         "--seconds",
         type=whole_number(1, 3600),
-        help=f"phase length; default: {_USUAL_SECONDS}, or {LONG_SECONDS} for losses below 5%%",
+        help=f"phase length, from 1 to 3600; default: {_USUAL_SECONDS}, or {LONG_SECONDS} for"
+        " losses below 5%%",
     )
     running.add_argument(
         "--wait",
         type=whole_number(0, 3600),
         default=60,
         metavar="SECONDS",
-        help="how long to wait for the verdict after the last phase; default: 60",
+        help="how long to wait for the verdict after the last phase, at most 3600; default: 60",
     )
     running.add_argument(
         "--keep", action="store_true", help="keep the four pods and their traffic running"

@@ -1,6 +1,6 @@
 """The lab's faults, one class and file each; a new one needs to be added only here."""
 
-from flowverdict_lab.cluster import Cluster, Node, Pod
+from flowverdict_lab.cluster import NAMESPACE, Cluster, Node, Pod
 from flowverdict_lab.faults.fault import Fault, FaultError
 from flowverdict_lab.faults.link_loss import LinkLoss
 from flowverdict_lab.faults.no_fault import NoFault
@@ -16,14 +16,18 @@ FAULTS = {each.name: each for each in _ALL}
 """The faults by their names on the command line."""
 
 
-def parse_fault(kind: str, target: str, loss_percent: int, cluster: Cluster) -> Fault:
+def parse_fault(kind: str, target: str, loss_percent: float, cluster: Cluster) -> Fault:
     """The fault that the command line asks for; an empty `target` means that fault's default.
 
     Raises:
         FaultError: if the cluster has no such target, or the fault cannot affect it.
     """
     fault = FAULTS[kind]
-    names = [name for name in (target or fault.default_target).split(",") if name]
+    names = [
+        name.strip().removeprefix(f"{NAMESPACE}/")
+        for name in (target or fault.default_target).split(",")
+        if name.strip()
+    ]
     targets: list[Pod | Node] = []
     for name in names:
         found: Pod | Node | None = cluster.pod(name) or cluster.node(name)

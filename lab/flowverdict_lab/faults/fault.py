@@ -40,7 +40,9 @@ class Fault(ABC):
     default_target: ClassVar[str]
     takes_long: ClassVar[bool] = False
 
-    def __init__(self, targets: Sequence[Pod | Node], loss_percent: int, cluster: Cluster) -> None:
+    def __init__(
+        self, targets: Sequence[Pod | Node], loss_percent: float, cluster: Cluster
+    ) -> None:
         self.targets = tuple(targets)
         self.loss_percent = loss_percent
         self.check_targets(cluster)
@@ -66,7 +68,7 @@ class Fault(ABC):
     @property
     def words(self) -> str:
         """The fault in words, as the phases show it."""
-        return f"{self.loss_percent}% packet loss on {self.where}"
+        return f"{self.loss_percent:g}% packet loss on {self.where}"
 
     def inject(self, network: Network) -> None:
         """Start dropping packets."""
@@ -81,7 +83,8 @@ class Fault(ABC):
 
     def drops(self, match: str = "") -> str:
         """An nftables rule that drops `loss_percent` of the packets that match `match`."""
-        sample = f"numgen random mod 100 < {self.loss_percent} " if self.loss_percent < 100 else ""
+        per_mille = round(10 * self.loss_percent)
+        sample = f"numgen random mod 1000 < {per_mille} " if per_mille < 1000 else ""
         return f"{match} {sample}counter drop".lstrip()
 
     def check_comparable(self, cluster: Cluster, hit: set[frozenset[Pod]]) -> None:
@@ -90,7 +93,10 @@ class Fault(ABC):
         if not hit:
             raise FaultError("no flow would be affected: use more pods")
         if hit == pairs:
-            raise FaultError("every flow would fail, and nothing would be left to compare with")
+            raise FaultError(
+                "every flow would fail, and nothing would be left to compare with: "
+                "take three pods at least"
+            )
 
 
 def endpoint_of(target: Pod | Node) -> Endpoint:
