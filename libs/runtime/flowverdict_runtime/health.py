@@ -1,29 +1,15 @@
-"""/healthz, /readyz and /metrics on one port."""
+"""What keeps a service from being ready, and whether it is alive."""
 
-import json
 import logging
-import threading
 import time
-from collections.abc import Callable, Mapping
-from errno import EAFNOSUPPORT
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from logging import INFO, WARNING
-from socket import AF_INET6, IPPROTO_IPV6, IPV6_V6ONLY, socket
-from typing import Any
 
-from isal import igzip
-from prometheus_client import REGISTRY, disable_created_metrics
-from prometheus_client.exposition import choose_encoder
-
-from flowverdict_runtime.settings import Address, SettingsError
-
-__all__ = ["Health", "serve"]
+__all__ = ["Health"]
 
 log = logging.getLogger(__name__)
 
 _STUCK_SECONDS = 60.0
-
-disable_created_metrics()  # a second, useless series for each counter
 
 
 class Health:
@@ -64,111 +50,3 @@ class Health:
     def alive(self) -> bool:
         """False if the event loop has been blocked for a minute."""
         return time.monotonic() - self._beat < _STUCK_SECONDS
-
-
-class _Handler(BaseHTTPRequestHandler):
-    server_version = "flowverdict"
-    sys_version = ""
-    timeout = 10
-    health: Health
-
-    def do_GET(self) -> None:
-        path = self.path.split("?", 1)[0]
-        if path == "/healthz":
-            alive = self.health.alive()
-            self._answer(200 if alive else 503, {"alive": alive})
-        elif path == "/readyz":
-            reasons = self.health.reasons()
-            self._answer(503 if reasons else 200, {"ready": not reasons, "waiting": reasons})
-        elif path == "/metrics":
-            self._metrics()
-        else:
-            self._answer(404, {"error": "not found: try /healthz, /readyz or /metrics"})
-
-    do_HEAD = do_GET  # noqa: N815 # http.server's name
-
-    def _metrics(self) -> None:
-        try:
-            encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-        except ValueError:  # a malformed Accept header
-            encode, content_type = choose_encoder("")
-        openmetrics = content_type.startswith("application/openmetrics-text")
-        try:
-            own, end = encode(REGISTRY), b"# EOF\n" if openmetrics else b""
-        except Exception:
-            log.exception("cannot generate the metrics")
-            self._answer(500, {"error": "cannot generate the metrics; see the log"})
-            return
-        body = own.removesuffix(end) + self.health.more_metrics(openmetrics).encode() + end
-        headers = {"Content-Type": content_type, "Vary": "Accept, Accept-Encoding"}
-        if _accepts_gzip(self.headers.get("Accept-Encoding", "")):
-            body, headers["Content-Encoding"] = igzip.compress(body, compresslevel=0), "gzip"
-        self._send(200, body, headers)
-
-    def _answer(self, status: int, body: object) -> None:
-        encoded = json.dumps(body).encode() + b"\n"
-        self._send(status, encoded, {"Content-Type": "application/json"})
-
-    def _send(self, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        log.debug("http: " + format, *args)
-
-
-def _accepts_gzip(accept_encoding: str) -> bool:
-    """Whether a header lists gzip with a weight other than 0 (RFC 9110, 12.5.3)."""
-    for part in accept_encoding.lower().split(","):
-        name, *parameters = (each.strip() for each in part.split(";"))
-        if name == "gzip":
-            return not any(each.startswith("q=0") and not each.strip("q=0.") for each in parameters)
-    return False
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
-        log.debug("http: %s disconnected", client_address, exc_info=True)
-
-
-class _Server6(_Server):
-    address_family = AF_INET6
-
-    def server_bind(self) -> None:
-        if self.server_address[0] == "::":  # all addresses, including IPv4
-            self.socket.setsockopt(IPPROTO_IPV6, IPV6_V6ONLY, 0)
-        super().server_bind()
-
-
-def _bound_server(listen: Address, handler: type[_Handler]) -> _Server:
-    if ":" not in listen.host:
-        return _Server((listen.host, listen.port), handler)
-    try:
-        return _Server6((listen.host, listen.port), handler)
-    except OSError as error:
-        if listen.host != "::" or error.errno != EAFNOSUPPORT:
-            raise
-        return _Server(("0.0.0.0", listen.port), handler)  # noqa: S104 # as requested, without IPv6
-
-
-def serve(health: Health, listen: Address) -> Address:
-    """Serve on `listen` from a thread until the process ends; returns the bound address.
-
-    Raises:
-        SettingsError: if the address cannot be bound.
-    """
-    handler = type("Handler", (_Handler,), {"health": health})
-    try:
-        running = _bound_server(listen, handler)
-    except OSError as error:
-        raise SettingsError(f"FLOWVERDICT_LISTEN is {listen}: {error.strerror}") from error
-    threading.Thread(target=running.serve_forever, name="http", daemon=True).start()
-    bound: socket = running.socket
-    return Address(listen.host, bound.getsockname()[1])

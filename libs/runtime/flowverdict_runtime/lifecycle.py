@@ -11,7 +11,8 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from flowverdict_runtime import logs
 from flowverdict_runtime.context import CannotRun, Context
-from flowverdict_runtime.health import Health, serve
+from flowverdict_runtime.health import Health
+from flowverdict_runtime.http_server import serve
 from flowverdict_runtime.service_settings import StreamSettings
 from flowverdict_runtime.settings import (
     Address,

@@ -1,15 +1,22 @@
 """What a service says of itself over HTTP."""
 
+import contextlib
 import errno
 import gzip
 import json
+import resource
 import socket
+import threading
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from flowverdict_runtime.health import Health, serve
+from flowverdict_runtime import http_server
+from flowverdict_runtime.health import Health
+from flowverdict_runtime.http_server import serve
 from flowverdict_runtime.settings import Address, SettingsError
 
 
@@ -51,6 +58,76 @@ def test_a_client_that_hangs_keeps_no_other_waiting() -> None:
     with socket.create_connection((where.host, where.port)) as hanging:
         hanging.send(b"GET /hea")
         assert get(where, "/healthz")[0] == 200
+
+
+def test_a_flood_of_connections_that_ask_for_nothing_keeps_nobody_waiting() -> None:
+    where = serve(Health(), Address("127.0.0.1", 0))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 20_000), hard))
+    threads = threading.active_count()
+    try:
+        with contextlib.ExitStack() as flood:
+            for number in range(3000):
+                opened = flood.enter_context(socket.create_connection((where.host, where.port)))
+                with contextlib.suppress(OSError):  # it is closed already
+                    opened.send(b"GET /hea")
+                if number % 500 == 0:
+                    assert get(where, "/healthz")[0] == 200
+            assert get(where, "/healthz")[0] == 200
+            assert threading.active_count() - threads < 200
+        assert get(where, "/healthz")[0] == 200
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_request_that_trickles_is_closed_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "_PATIENCE_SECONDS", 1.0)
+    where = serve(Health(), Address("127.0.0.1", 0))
+    with socket.create_connection((where.host, where.port)) as trickling:
+        trickling.settimeout(0.1)
+        deadline = time.monotonic() + 30
+        closed = False
+        while not closed:
+            assert time.monotonic() < deadline
+            try:
+                trickling.send(b"G")
+                closed = trickling.recv(1) == b""
+            except TimeoutError:
+                continue
+            except OSError:
+                closed = True
+
+
+def test_all_who_ask_for_metrics_meanwhile_share_a_page() -> None:
+    health, go_on = Health(), threading.Event()
+    rendered: list[None] = []
+
+    def more(_: bool) -> str:
+        rendered.append(None)
+        go_on.wait(20)
+        return f"page {len(rendered)}\n"
+
+    health.more_metrics = more
+    where = serve(health, Address("127.0.0.1", 0))
+    with ThreadPoolExecutor(12) as scrapers:
+        first = scrapers.submit(get, where, "/metrics")
+        deadline = time.monotonic() + 20
+        while not rendered:
+            assert time.monotonic() < deadline
+        others = [scrapers.submit(get, where, "/metrics") for _ in range(10)]
+        while (
+            sum(
+                thread.name.endswith("(process_request_thread)") for thread in threading.enumerate()
+            )
+            < 11
+        ):
+            assert time.monotonic() < deadline
+        go_on.set()
+        assert first.result()[1].endswith("page 1\n")
+        shared = {each.result()[1].splitlines()[-1] for each in others}
+    # One that asks once the second page is begun gets a third.
+    assert shared <= {"page 2", "page 3"}
+    assert len(rendered) <= 3
 
 
 def test_every_address_is_those_of_ipv4_and_of_ipv6() -> None:
