@@ -9,6 +9,7 @@ import shutil
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,20 @@ cannot be recovered if its destruction is skipped as well. A lost interval misse
 """
 COLLECTOR = str(Path(sys.executable).with_name("flowverdict-collector"))
 ENRICHER = str(Path(sys.executable).with_name("flowverdict-enricher"))
+
+
+# Commands that come from PyPI, such as kubectl, unless the machine has its own.
+os.environ["PATH"] = f"{os.environ['PATH']}{os.pathsep}{Path(sys.executable).parent}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What was skipped, in one line for each reason."""
+    reasons: Counter[str] = Counter()
+    for each in terminalreporter.stats.get("skipped", ()):
+        reason = each.longrepr[2] if isinstance(each.longrepr, tuple) else str(each.longrepr)
+        reasons[reason.removeprefix("Skipped: ")] += 1
+    for reason, count in reasons.most_common():
+        terminalreporter.write_line(f"skipped {count}: {reason}")
 
 
 class NatsServer:

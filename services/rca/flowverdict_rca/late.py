@@ -22,7 +22,9 @@ _nodes: set[str] = set()
 
 
 def count_late(header: IntervalHeader, rows: int, watermark_ns: int) -> None:
-    """Count a message's rows as late; beyond a thousand nodes, those of all others together."""
+    """Count a message's rows that are late, if any; beyond a thousand nodes, those of all others
+    together.
+    """
     if len(_nodes) < _MOST_NODES:
         _nodes.add(header.node)
     node = header.node if header.node in _nodes else "other"

@@ -142,9 +142,10 @@ class Panes:
         index = self._pane_of(header)
         if self._next is None:
             self._next = index
-        if index < self._next and sequence > self._seen_until:
+        is_late = index < self._next and sequence > self._seen_until
+        count_late(header, rows if is_late else 0, self.watermark_ns)
+        if is_late:
             self._rows_late += rows
-            count_late(header, rows, self.watermark_ns)
             self._too_late.add(sequence)
         third = index // self._per_window
         panes = []
