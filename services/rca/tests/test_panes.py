@@ -1,12 +1,16 @@
 """Rows to windows, by event time."""
 
+import itertools
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import enriched_batch, flow_row, header
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.verdicts import encode
+from flowverdict_rca.judgement import judge, verdict
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
@@ -159,6 +163,60 @@ def test_kernel_losses_are_in_the_coverage() -> None:
     assert (coverage.lost_flow_updates, coverage.lost_sockets) == (7, 2)
 
 
+def test_losses_are_in_the_coverage_by_node_worst_first() -> None:
+    panes = Panes(SETTINGS)
+    for sequence, node in enumerate(("n1", "n2", "n3"), 1):
+        lossy = replace(header(T, node=node), lost_sockets=sequence, skipped_runs=sequence % 2)
+        panes.add(lossy if node != "n3" else header(T, node=node), enriched_batch(), sequence)
+        add(panes, T + 3, sequence + 10, node=node)
+    coverage = next(panes.windows()).coverage
+    assert [(each.node, each.lost_sockets, each.skipped_runs) for each in coverage.by_node] == [
+        ("n1", 1, 1),
+        ("n2", 2, 0),
+    ]
+    assert (coverage.lost_sockets, coverage.skipped_runs) == (3, 1)
+
+
+def test_messages_that_never_came_are_in_the_coverage(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("flowverdict_flows.continuity.time.monotonic", lambda: clock[0])
+    panes = Panes(SETTINGS)
+    panes.add(header(T, 1), enriched_batch(), 1)
+    panes.add(header(T, 5), enriched_batch(), 2)
+    clock[0] = 61.0
+    panes.add(header(T + 1, 6), enriched_batch(), 3)
+    add(panes, T + 3)
+    coverage = next(panes.windows()).coverage
+    assert coverage.lost_messages == 3
+    assert [(each.node, each.lost_messages) for each in coverage.by_node] == [("n1", 3)]
+
+
+def test_a_node_whose_rows_come_late_is_late_and_not_silent() -> None:
+    panes, windows = Panes(SETTINGS), list[Window]()
+    for second in range(20):
+        panes.add(header(T + second), enriched_batch(), 2 * second + 1, (T + second + 1) * SECOND)
+        behind = header(T + second - 30, node="n2")
+        panes.add(behind, enriched_batch(), 2 * second + 2, (T + second + 1) * SECOND)
+        windows += panes.windows()
+    coverage = windows[-1].coverage
+    assert coverage.nodes_late == ("n2",)
+    assert coverage.nodes_silent == ()
+
+
+def test_of_very_many_nodes_a_verdict_names_some_and_says_how_many_more() -> None:
+    panes = Panes(SETTINGS)
+    for number in range(12_000):
+        panes.add(header(T, node=f"node-{number:05}" + "x" * 200), enriched_batch(), number + 1)
+    add(panes, T, 12_001)
+    add(panes, T + 20, 12_002)
+    assert len(panes.heard) <= 5000
+    judgement = judge(next(panes.windows()), SETTINGS)
+    found = verdict("a", 0, "opened", judgement, (), judgement.failing)
+    assert len(found.coverage.nodes_reporting) == 20
+    assert found.coverage.more_nodes_reporting > 10_000
+    assert len(encode(found)) < 100_000
+
+
 def test_what_stays_on_a_host_is_not_judged() -> None:
     panes = Panes(SETTINGS)
     row = flow_row("pod-a@w0", "pod-b@w1") | {"src_ip": "127.0.0.1", "dst_ip": "127.0.0.1"}
@@ -203,3 +261,32 @@ def test_a_window_has_only_the_addresses_that_its_endpoints_had_in_it() -> None:
         if endpoint.name == "pod-a"
     ]
     assert moved == [["10.0.9.3"]]
+
+
+def test_a_flood_of_addresses_hides_no_fault_and_takes_no_room() -> None:
+    """As many new addresses a second as a scan or an attack from the Internet brings."""
+    panes, found = Panes(SETTINGS), []
+    outside = {"src_kind": "external", "src_namespace": "", "src_pod": "", "src_workload": ""}
+    pods = {f"pod-{letter}": f"worker{at // 2}" for at, letter in enumerate("abcdef")}
+    fault = [
+        flow_row(
+            f"{src}@{pods[src]}", f"{dst}@{pods[dst]}",
+            retransmitted_segments=20 if "pod-a" in (src, dst) else 0,
+        )
+        for src, dst in itertools.permutations(pods, 2)
+    ]  # fmt: skip
+    sequence = 0
+    for second in range(10):
+        flood = [
+            flow_row("x", "pod-f@worker2", retransmitted_segments=at % 2)
+            | outside
+            | {"src_ip": f"45.{second}.{at >> 8}.{at & 255}"}
+            for at in range(3000)
+        ]
+        for rows in (flood, fault):
+            sequence += 1
+            panes.add(header(T + second, sequence), enriched_batch(*rows), sequence)
+        for window in panes.windows():
+            assert len(window.src) <= 5001 + len(fault)
+            found += [str(each.causes[0]) for each in judge(window, SETTINGS).findings]
+    assert set(found) == {"pod default/pod-a"}
