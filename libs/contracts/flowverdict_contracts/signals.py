@@ -266,6 +266,13 @@ SIGNALS = (
         meaning="Path MTU, IP and TCP headers included, one reading per flow and interval.",
     ),
     Signal(
+        field="mss",
+        metric="tcp_mss_bytes",
+        kind="summary",
+        unit="bytes",
+        meaning="Largest payload that a segment is sent with, one reading per flow and interval.",
+    ),
+    Signal(
         field="dns_lookups",
         metric="dns_lookups",
         sparse=True,

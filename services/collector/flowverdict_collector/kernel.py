@@ -228,7 +228,7 @@ class FlowMaps:
         Raises:
             OSError: if the kernel refuses.
         """
-        return self._walk(_LOOKUP_BATCH, self._active if active else 1 - self._active)
+        return b"".join(self._walk(_LOOKUP_BATCH, self._active if active else 1 - self._active))
 
     def discard(self) -> None:
         """Delete what `read` returns.
@@ -236,7 +236,8 @@ class FlowMaps:
         Raises:
             OSError: if the kernel refuses.
         """
-        self._walk(_LOOKUP_AND_DELETE_BATCH, 1 - self._active)
+        for _ in self._walk(_LOOKUP_AND_DELETE_BATCH, 1 - self._active):
+            pass
 
     def lost(self) -> Lost:
         """What was lost since counting began."""
@@ -246,8 +247,7 @@ class FlowMaps:
         ]
         return Lost(*counts)
 
-    def _walk(self, command: int, which: int) -> bytes:
+    def _walk(self, command: int, which: int) -> Iterator[memoryview]:
         batches = _batches(command, self._flows[which], self._key_bytes, self.record_bytes)
-        return b"".join(
-            memoryview(values)[: self.record_bytes * count] for _, values, count in batches
-        )
+        for _, values, count in batches:
+            yield memoryview(values)[: self.record_bytes * count]

@@ -128,9 +128,10 @@ class Publisher:
                 _FLOWS.inc(len(part) // self._flows.record_bytes)
             now = replace(now, stored=now.stored + 1)
             self._save(now)
+        del body
+        self._body = None
         await asyncio.to_thread(self._flows.discard)
         self._save(replace(now, sequence=now.sequence + now.parts, parts=0, stored=0))
-        self._body = None
         _INTERVALS.inc()
         _INTERVAL.set((now.end_ns - now.start_ns) / 1e9)
         return True
