@@ -14,7 +14,7 @@ from nats.js import JetStreamContext
 
 from flowverdict_contracts.subjects import SUBJECT_VERDICTS
 from flowverdict_contracts.timestamps import to_rfc3339
-from flowverdict_contracts.verdicts import Verdict
+from flowverdict_contracts.verdicts import Verdict, most_telling
 from flowverdict_contracts.verdicts import decode as decode_verdict
 from flowverdict_lab import recording
 from flowverdict_lab.cluster import Cluster
@@ -57,6 +57,7 @@ class Outcome:
         fault: in words.
         expected: what a right verdict may name.
         metrics_url: where the exporter served its metrics.
+        windows: how many were judged; flows failed in `failing_windows` of them.
     """
 
     fault: str
@@ -64,16 +65,18 @@ class Outcome:
     verdicts: list[Verdict] = field(default_factory=list)
     phases: dict[str, tuple[int, int]] = field(default_factory=dict)
     metrics_url: str = ""
+    windows: int = 0
+    failing_windows: int = 0
 
     @property
     def verdict(self) -> Verdict | None:
-        """The verdict on the last window during the fault; the first if there are several."""
-        unresolved = [each for each in self.verdicts if each.status != "resolved"]
+        """The most telling verdict on the incident that shows the fault best: the report's."""
         _, removed_ns = self.phases.get("during", (0, 0))
-        during_fault = [each for each in unresolved if each.window.end <= to_rfc3339(removed_ns)]
-        candidates = during_fault or unresolved
-        last = candidates[-1].window if candidates else None
-        return next((each for each in candidates if each.window == last), None)
+        during_fault = [v for v in self.verdicts if v.window.end <= to_rfc3339(removed_ns)]
+        found = most_telling(during_fault) or most_telling(self.verdicts)
+        if found is None:
+            return None
+        return most_telling(v for v in self.verdicts if v.incident_id == found.incident_id)
 
     @property
     def also(self) -> list[Verdict]:
@@ -84,16 +87,25 @@ class Outcome:
             if self.verdict and each.window == self.verdict.window and each is not self.verdict
         ]
 
+    def in_words(self) -> str:
+        """What was seen of failing flows."""
+        if not self.failing_windows:
+            return f"no flow failed in any of {self.windows} windows"
+        return (
+            f"flows failed in {self.failing_windows} of {self.windows} windows, "
+            "but nothing was blamed for them long enough"
+        )
+
     def wrong(self) -> str | None:
         """Why the verdict is not right; None if it is."""
         if not self.expected:
             return f"there was no fault, yet: {self.verdict.summary}" if self.verdict else None
         names = " or ".join(str(each) for each in self.expected)
         if self.verdict is None:
-            return (
-                f"there is no verdict, but it should have named {names}; losses below "
-                "FLOWVERDICT_FAIL_RATIO take one to two minutes to show"
-            )
+            why = "; losses below FLOWVERDICT_FAIL_RATIO take one to two minutes to show"
+            if self.failing_windows:
+                why = f", since {self.in_words()}"
+            return f"there is no verdict, but it should have named {names}{why}"
         if not self.verdict.causes:
             return f"the verdict names no cause, but it should have named {names}"
         first = self.verdict.causes[0]
@@ -161,6 +173,7 @@ async def run_live(
                     outcome.phases[phase] = (started, time.time_ns())
                 tell("waiting for the last window to be judged", 3 * seconds)
                 await until_judged(pipeline, outcome.phases["after"][1])
+                _count_windows(pipeline, outcome)
                 tell("waiting for the incident to resolve", 3 * seconds)
                 await _wait_until(lambda: _is_resolved(outcome), _RESOLVED_SECONDS)
                 about = About(
@@ -193,9 +206,15 @@ async def run_replay(path: Path, folder: Path, tell: Tell) -> Outcome:
             end_ns = await recording.replay(jetstream, messages)
             tell("waiting for the last window to be judged", 0)
             await until_judged(pipeline, end_ns)
+            _count_windows(pipeline, outcome)
             await _write_report(pipeline, outcome, folder)
         (folder / METRICS_FILE).write_text(pipeline.page("exporter", "/metrics"))
     return outcome
+
+
+def _count_windows(pipeline: Pipeline, outcome: Outcome) -> None:
+    outcome.windows = int(pipeline.metric("rca", "flowverdict_rca_windows_total"))
+    outcome.failing_windows = int(pipeline.metric("rca", "flowverdict_rca_failing_windows_total"))
 
 
 async def _write_report(pipeline: Pipeline, outcome: Outcome, folder: Path) -> None:

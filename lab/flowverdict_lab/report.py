@@ -20,7 +20,7 @@ def show(console: Console, outcome: Outcome, look_further: Mapping[str, str]) ->
     verdict = outcome.verdict
     console.print()
     if verdict is None:
-        text = Text("No verdict: no flow failed for long enough to blame anything.", style="bold")
+        text = Text(f"No verdict: {outcome.in_words()}.", style="bold")
         console.print(Panel(text, title="Verdict", title_align="left"))
     else:
         console.print(Panel(_words(outcome, verdict), title="Verdict", title_align="left"))

@@ -4,6 +4,7 @@ JSON; the JSON Schema generated from these types is docs/verdict.schema.json.
 """
 
 import inspect
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -35,6 +36,7 @@ __all__ = [
     "encode",
     "in_words",
     "json_schema",
+    "most_telling",
 ]
 
 SCHEMA = "rca.verdicts/7"
@@ -339,6 +341,26 @@ def decode(body: bytes) -> Verdict:
     except (msgspec.MsgspecError, ValueError) as error:
         raise MalformedMessage(f"not a verdict: {error}") from None
     return verdict
+
+
+def most_telling(verdicts: Iterable[Verdict]) -> Verdict | None:
+    """The verdict that shows an incident best, None if there is none: of those while it was open,
+    the one with the most failing flows, then with the longest round trips if it is about them, else
+    with the highest ratios, then the first.
+    """
+
+    def told(verdict: Verdict) -> tuple[int, float]:
+        flows = verdict.failing_flows
+        if "HIGH_LATENCY" in verdict.conditions:
+            return verdict.flows.failing, float(sum(flow.rtt_us for flow in flows))
+        ratios = (
+            (flow.retransmission_ratio or 0.0) + (flow.connect_retransmission_ratio or 0.0)
+            for flow in flows
+        )
+        return verdict.flows.failing, sum(ratios)
+
+    open_ = [each for each in verdicts if each.status != "resolved"]
+    return max(open_, key=told, default=None)
 
 
 def _check_time(text: str) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import pandas as pd
+from prometheus_client import Counter
 
 from flowverdict_contracts.verdicts import Cause, Verdict
 from flowverdict_rca.engine.baseline import learn
@@ -16,6 +17,10 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
 
 __all__ = ["WindowJudge"]
+
+_FAILING = Counter(
+    "flowverdict_rca_failing_windows_total", "Windows in which any flow failed, verdict or not."
+)
 
 
 class WindowJudge:
@@ -39,7 +44,10 @@ class WindowJudge:
 
     def judge(self, window: Window) -> list[Verdict]:
         """The verdicts on the latest panes."""
-        published = list(self._incidents.judge(judge(window, self._settings)))
+        judgement = judge(window, self._settings)
+        if judgement.failing.size:
+            _FAILING.inc()
+        published = list(self._incidents.judge(judgement))
         self._note()
         return published
 

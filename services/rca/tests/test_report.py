@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import itertools
 import json
 import re
 import shutil
@@ -17,8 +18,9 @@ from nats.aio.client import Client
 from conftest import NatsServer, a_cause, a_verdict, enriched_batch, flow_row, header
 from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.subjects import SUBJECT_ENRICHED, SUBJECT_VERDICTS
-from flowverdict_contracts.verdicts import FailingFlow, Rule, Verdict
+from flowverdict_contracts.verdicts import FailingFlow, FlowCounts, Rule, Verdict, most_telling
 from flowverdict_rca.report.command import ReportError, report
+from flowverdict_rca.report.next_steps import commands
 from flowverdict_runtime.service_settings import nats_settings
 from flowverdict_runtime.streams import ensure_streams
 
@@ -327,3 +329,39 @@ async def test_a_browser_shows_it_on_a_desk_and_a_phone_in_light_and_dark(
         assert found["drawn"] > 100
         assert contrast(found["background"], found["ink"]) > 7
     assert seen[1200, False]["background"] != seen[1200, True]["background"]
+
+
+async def test_the_report_ends_with_commands_for_the_cause_and_who_is_affected(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    odd = a_cause("pod", "shop/cart'; rm -rf")
+    await publish_verdicts(nats_client, verdict_at("opened", 10, causes=(odd,)))
+    page = html.unescape(await page_of(nats_server, tmp_path))
+    assert """kubectl -n shop describe pod 'cart'"'"'; rm -rf'""" in page
+    assert "tcpdump -ni any 'tcp and (host " in page
+    assert "ip -s link" in page
+    assert "Affected: default/pod-a, default/pod-b." in page
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "command"),
+    [
+        ("node", "worker1", "kubectl describe node worker1"),
+        ("service", "shop/cart", "-l kubernetes.io/service-name=cart"),
+        ("workload", "shop/cart", "kubectl -n shop get pods -o wide"),
+        ("external", "192.0.2.7", "tracepath -n 192.0.2.7"),
+        ("link", "shop/a <-> shop/b", "kubectl -n shop describe pod b"),
+        ("node_link", "w1 <-> w2", "errors and drops of the interfaces, on node w2"),
+    ],
+)
+def test_each_kind_of_cause_has_its_commands(kind: str, name: str, command: str) -> None:
+    verdict = verdict_at("opened", 10, causes=(a_cause(kind, name),))
+    assert command in " ".join(itertools.chain(*commands(verdict)))
+
+
+def test_the_most_telling_verdict_is_the_one_with_the_most_failing_flows() -> None:
+    counts = [FlowCounts(failing=n, ok=6, undecided=0) for n in (2, 6, 6, 3)]
+    them = [verdict_at("ongoing", at, flows=each) for at, each in enumerate(counts)]
+    resolved = verdict_at("resolved", 9, flows=FlowCounts(failing=9, ok=0, undecided=0))
+    assert most_telling([*them, resolved]) is them[1]
+    assert most_telling([resolved]) is None

@@ -4,5 +4,6 @@
 `gather`   the incident's verdicts and the flows around it.
 `measure`  what the pictures show of each pair.
 `page`     what goes into the template.
+`next_steps` commands to paste, and who suffers.
 `picture`  the map of nodes and pods, and the timeline.
 """

@@ -13,7 +13,7 @@ from flowverdict_contracts import MalformedMessage, enriched, verdicts
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_contracts.timestamps import from_rfc3339
-from flowverdict_contracts.verdicts import Cause, Verdict
+from flowverdict_contracts.verdicts import Cause, Verdict, most_telling
 from flowverdict_flows.components import roles_of
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairSums
@@ -61,17 +61,10 @@ class ReportedIncident:
 
     @property
     def worst(self) -> Verdict:
-        """The verdict with the most failing flows; if several tie, the one with the longest round
-        trips if it is about them, else the last.
-        """
-
-        def badness(at: int) -> tuple[int, float]:
-            each = unresolved[at]
-            rtt_us = sum(flow.rtt_us for flow in each.failing_flows)
-            return each.flows.failing, rtt_us if "HIGH_LATENCY" in each.conditions else at
-
-        unresolved = [each for each in self.verdicts if each.status != "resolved"]
-        return unresolved[max(range(len(unresolved)), key=badness)]
+        """The verdict that the report is about."""
+        found = most_telling(self.verdicts)
+        assert found is not None  # an incident has been opened
+        return found
 
     @property
     def measure(self) -> Measure:

@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_rca.report.gather import PHASES, ReportedIncident
+from flowverdict_rca.report.next_steps import affected, commands
 from flowverdict_rca.report.picture import draw_map, draw_timeline
 from flowverdict_rca.summary import percent
 
@@ -59,6 +60,8 @@ def render(incident: ReportedIncident) -> str:
         left_out=left_out,
         matrices=[_matrix(incident, phase, ends) for phase in PHASES if incident.pairs.get(phase)],
         changes=list(_changes(incident)),
+        affected=affected(incident.worst),
+        commands=commands(incident.worst),
         created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("flowverdict-rca"),
     )
