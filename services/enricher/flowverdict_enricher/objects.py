@@ -23,7 +23,8 @@ __all__ = [
     "Service",
 ]
 
-_NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"
+_NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")
+"""The second is what Multus called it before version 3.5."""
 _NODE_ADDRESSES = (
     "projectcalico.org/IPv4IPIPTunnelAddr",
     "projectcalico.org/IPv4VXLANTunnelAddr",
@@ -96,6 +97,7 @@ class _PodStatus(msgspec.Struct):
     phase: str = ""
     conditions: list[_Condition] = []
     pod_ips: list[_Ip] = msgspec.field(default_factory=list, name="podIPs")
+    pod_ip: str = msgspec.field(default="", name="podIP")
     start_time: datetime | None = msgspec.field(default=None, name="startTime")
 
 
@@ -112,7 +114,9 @@ class Pod(msgspec.Struct):
 
     def addresses(self) -> list[bytes]:
         """Its own; it has none on the network of its node."""
-        return [] if self.spec.host_network else _packed(each.ip for each in self.status.pod_ips)
+        if self.spec.host_network:
+            return []
+        return _packed([each.ip for each in self.status.pod_ips] or [self.status.pod_ip])
 
     def further_addresses(self) -> list[bytes]:
         """Those on further networks, as the plugin says that connected it to them.
@@ -120,10 +124,9 @@ class Pod(msgspec.Struct):
         Source: "Kubernetes Network Custom Resource Definition De-facto Standard", version 1.3,
         5.3. Whoever creates a pod can write this annotation, too, so it proves nothing.
         """
+        found = (self.metadata.annotations.get(each) for each in _NETWORK_STATUS)
         try:
-            networks = msgspec.json.decode(
-                self.metadata.annotations.get(_NETWORK_STATUS, "[]"), type=list[_PodNetwork]
-            )
+            networks = msgspec.json.decode(next(filter(None, found), "[]"), type=list[_PodNetwork])
         except (msgspec.MsgspecError, RecursionError):
             return []
         return _packed(ip for each in networks if not each.default for ip in each.ips)
@@ -145,6 +148,7 @@ class _NodeAddress(msgspec.Struct):
 
 class _NodeSpec(msgspec.Struct):
     pod_networks: list[str] = msgspec.field(default_factory=list, name="podCIDRs")
+    pod_network: str = msgspec.field(default="", name="podCIDR")
 
 
 class _NodeStatus(msgspec.Struct):
@@ -163,19 +167,20 @@ class Node(msgspec.Struct):
         """Its addresses: those it reports, and those on the network of its pods.
 
         One of type Hostname is a name. Its pods' gateway has the first address of their network
-        (host-local, the usual way to give out addresses, keeps it: containernetworking/plugins).
-        Calico and Cilium write their tunnel's and router's into annotations.
+        (host-local, the usual way to give out addresses, keeps it: containernetworking/plugins);
+        Flannel's tunnel has the one before (flannel.1, backend/vxlan). Calico and Cilium write
+        their tunnel's and router's into annotations.
         """
         reported = (each.address for each in self.status.addresses)
         networks = (each for each in self.pod_networks() if each.num_addresses > 1)
-        gateways = (str(each.network_address + 1) for each in networks)
+        gateways = (str(each.network_address + at) for each in networks for at in (0, 1))
         annotated = (self.metadata.annotations.get(each, "") for each in _NODE_ADDRESSES)
         return _packed(itertools.chain(reported, gateways, annotated))
 
     def pod_networks(self) -> list[Network]:
         """The networks for its pods; some network plugins use others."""
         found = []
-        for text in self.spec.pod_networks:
+        for text in self.spec.pod_networks or [self.spec.pod_network]:
             with contextlib.suppress(ValueError):
                 found.append(ipaddress.ip_network(text))
         return found
@@ -191,7 +196,9 @@ class Node(msgspec.Struct):
 
 class _ServiceSpec(msgspec.Struct):
     cluster_ips: list[str] = msgspec.field(default_factory=list, name="clusterIPs")
+    cluster_ip: str = msgspec.field(default="", name="clusterIP")
     external_ips: list[str] = msgspec.field(default_factory=list, name="externalIPs")
+    load_balancer_ip: str = msgspec.field(default="", name="loadBalancerIP")
 
 
 class _LoadBalancer(msgspec.Struct):
@@ -215,12 +222,13 @@ class ClusterService(msgspec.Struct):
 
     def addresses(self) -> list[bytes]:
         """Its cluster addresses."""
-        return _packed(self.spec.cluster_ips)
+        return _packed(self.spec.cluster_ips or [self.spec.cluster_ip])
 
     def outside_addresses(self) -> frozenset[bytes]:
         """Its external addresses, and its load balancer's, which may be those of nodes."""
         balanced = (each.ip for each in self.status.load_balancer.ingress)
-        return frozenset(_packed(itertools.chain(self.spec.external_ips, balanced)))
+        asked_for = (self.spec.load_balancer_ip,)
+        return frozenset(_packed(itertools.chain(self.spec.external_ips, balanced, asked_for)))
 
 
 class _Target(msgspec.Struct):
@@ -255,8 +263,12 @@ class EndpointSlice(msgspec.Struct):
         return {each.uid for each in targets if each and each.kind == "Pod"}
 
     def entered(self) -> frozenset[bytes]:
-        """The addresses that somebody entered: those of no object of the cluster."""
-        entered = (each.addresses for each in self.endpoints or () if each.target_ref is None)
+        """The addresses that somebody entered, a person or a controller: those of no pod."""
+        entered = (
+            each.addresses
+            for each in self.endpoints or ()
+            if each.target_ref is None or each.target_ref.kind != "Pod"
+        )
         return frozenset(_packed(itertools.chain.from_iterable(entered)))
 
     def has_ready(self) -> bool:
@@ -278,9 +290,11 @@ def _nanoseconds(time_: datetime | None) -> int:
 
 
 def _packed(texts: Iterable[str]) -> list[bytes]:
-    """Those of `texts` that are addresses; a headless service, for example, has "None"."""
+    """Those of `texts` that are addresses, without the length of a network; a headless service,
+    for example, has "None".
+    """
     found = []
     for text in texts:
         with contextlib.suppress(ValueError):
-            found.append(to_bytes(text))
+            found.append(to_bytes(text.partition("/")[0]))
     return found

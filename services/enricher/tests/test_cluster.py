@@ -4,6 +4,7 @@ import itertools
 import json
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -331,3 +332,42 @@ def test_an_address_that_is_no_longer_entered_is_nobodys() -> None:
     assert found.kind == "unknown"
     (kept,) = names(told([(False, service), (False, slice_)]), ["10.9.0.1"])
     assert (kept.kind, kept.condition) == ("service", "")
+
+
+def test_objects_with_only_the_older_fields_have_their_addresses_too() -> None:
+    directory = told(
+        [
+            (False, built(Node, "N1", {"spec": {"podCIDR": "10.244.7.0/24"}})),
+            (False, built(Pod, "P1", {"status": {"podIP": "10.244.7.9"}})),
+            (False, built(ClusterService, "S1", {"spec": {"clusterIP": "10.96.0.9"}})),
+        ]
+    )
+    found = names(directory, ["10.244.7.0", "10.244.7.1", "10.244.7.9", "10.96.0.9"])
+    assert [each.kind for each in found] == ["node", "node", "pod", "service"]
+
+
+def test_the_older_annotation_of_multus_and_a_network_length_are_read() -> None:
+    status = '[{"name": "n", "ips": ["192.168.7.3/24"]}]'
+    annotations = {"k8s.v1.cni.cncf.io/networks-status": status}
+    pod = built(Pod, "P1", {"status": {"podIPs": [{"ip": "10.0.0.1"}]}}, annotations=annotations)
+    assert names(told([(False, pod)]), ["192.168.7.3"])[0].pod == "P1"
+
+
+@pytest.mark.parametrize("kind", [None, "VirtualMachine", "Node", "ExternalEndpoint"])
+def test_an_endpoint_that_is_no_pod_is_the_services(kind: str | None) -> None:
+    target = {"targetRef": {"kind": kind, "uid": "x"}} if kind else {}
+    piece = built(
+        EndpointSlice,
+        "slice",
+        {"endpoints": [{"addresses": ["172.30.0.4"], **target}]},
+        labels={"kubernetes.io/service-name": "S1"},
+    )
+    service = built(ClusterService, "S1", {"spec": {"clusterIPs": ["10.96.0.9"]}})
+    (found,) = names(told([(False, service), (False, piece)]), ["172.30.0.4"])
+    assert (found.kind, found.service) == ("service", "S1")
+
+
+def test_the_address_that_was_asked_for_is_the_load_balancers() -> None:
+    spec = {"clusterIPs": ["10.96.0.9"], "loadBalancerIP": "203.0.113.7"}
+    (found,) = names(told([(False, built(ClusterService, "S1", {"spec": spec}))]), ["203.0.113.7"])
+    assert found.service == "S1"
