@@ -50,7 +50,11 @@ async def incidents(
         await asyncio.sleep(seconds)
     await asyncio.sleep(settle)
     await quiet(installation)
-    return await installation.incidents(since)
+    found = await installation.incidents(since)
+    for verdict in (each for incident in found for each in incident.verdicts):
+        print(verdict.window.end, verdict.incident_id[:4], verdict.basis, verdict.status,
+              f"{verdict.flows.failing} fail:", verdict.summary)  # fmt: skip
+    return found
 
 
 async def quiet(installation: Installation) -> None:
