@@ -285,6 +285,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs four pods on a Kubernetes cluster with Flowverdict, impairs the network"
         " of one, and checks the verdict. Exits with status 0 if it names that pod, 1 if not.",
     )
+    parser.add_argument("--version", action="version", version=version("flowverdict-lab"))
     parser.add_argument("--kubeconfig", default="", help="default: KUBECONFIG or ~/.kube/config")
     parser.add_argument("--context", default="", help="default: the kubeconfig's current context")
     parser.add_argument(

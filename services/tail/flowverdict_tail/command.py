@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Mapping
+from importlib.metadata import version
 
 import nats
 from nats.aio.client import Client
@@ -33,6 +34,7 @@ from flowverdict_runtime.nats_connection import nats_options
 from flowverdict_runtime.service_settings import NatsSettings, nats_settings
 from flowverdict_runtime.settings import SettingsError, describe, redact
 from flowverdict_runtime.terminal import complain
+from flowverdict_tail.keyboard import ending_with_q
 from flowverdict_tail.overview import Overview
 from flowverdict_tail.rows import STREAMS
 from flowverdict_tail.table import LiveFlows, LiveVerdicts
@@ -46,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="flowverdict-tail",
         description="Shows live NATS messages. Without a stream: an overview of open incidents,\n"
-        "worst pairs and rates. With a stream: a live table on a terminal, otherwise JSON lines.",
+        "worst pairs and rates. With a stream: a live table on a terminal, otherwise JSON lines.\n"
+        "q or Ctrl+C ends it.",
         epilog=describe(NatsSettings),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -62,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="NATS server (default: FLOWVERDICT_NATS_URL, or nats://127.0.0.1:4222)",
     )
+    parser.add_argument("--version", action="version", version=version("flowverdict-tail"))
     return parser
 
 
@@ -101,17 +105,18 @@ async def _watch(
 
         return receive
 
-    client = await _connect(settings, stopping)
-    if client is None:
-        return
-    try:
-        if not isinstance(shown, LiveVerdicts):
-            shown.fail_ratio = await _fail_ratio(client)
-        for subject, handle in handlers.items():
-            await client.subscribe(subject, cb=receiving(handle))
-        await _show(lambda: _connected(client, settings.nats_url, shown.render()), stopping)
-    finally:
-        await client.close()
+    with ending_with_q(stopping):
+        client = await _connect(settings, stopping)
+        if client is None:
+            return
+        try:
+            if not isinstance(shown, LiveVerdicts):
+                shown.fail_ratio = await _fail_ratio(client)
+            for subject, handle in handlers.items():
+                await client.subscribe(subject, cb=receiving(handle))
+            await _show(lambda: _connected(client, settings.nats_url, shown.render()), stopping)
+        finally:
+            await client.close()
 
 
 async def _fail_ratio(client: Client) -> float | None:

@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
+import pty
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -198,3 +201,20 @@ def test_a_message_with_very_many_pairs_is_taken(monkeypatch: pytest.MonkeyPatch
     overview.add_flows(header(), enriched_batch(*rows))
     overview.add_flows(header(), enriched_batch(flow_row("pod-new", "pod-x")))
     assert "default/pod-" in shown(overview)
+
+
+@pytest.mark.parametrize("key", [b"q", b"Q"])
+def test_q_ends_it_and_the_terminal_is_as_before(key: bytes) -> None:
+    outer, inner = pty.openpty()
+    before = termios.tcgetattr(inner)
+    environ = {**os.environ, "FLOWVERDICT_NATS_URL": "nats://127.0.0.1:1"}
+    with subprocess.Popen(
+        [TAIL], stdin=inner, stdout=inner, stderr=subprocess.PIPE, env=environ
+    ) as running:
+        assert running.stderr is not None
+        assert b"retrying" in running.stderr.readline()
+        os.write(outer, key)
+        assert running.wait(20) == 0
+    assert termios.tcgetattr(inner) == before
+    for each in (outer, inner):
+        os.close(each)
