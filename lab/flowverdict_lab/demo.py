@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
 @contextlib.contextmanager
 def _progress(console: Console, total: float) -> Iterator[Tell]:
     """A progress bar on a terminal; otherwise one line per change."""
-    if not console.is_terminal:
+    if not console.is_terminal or console.is_dumb_terminal:
         last = ""
 
         def tell_line(what: str, _: float) -> None:

@@ -12,7 +12,7 @@ from flowverdict_contracts.addresses import ADDRESSES, ENDS
 
 __all__ = ["MEASUREMENT", "METRICS", "OVER_BUDGET", "PAIR_LABELS", "SIGNALS", "Signal"]
 
-_NAMES = ("namespace", "pod", "workload", "node")
+_NAMES = ("namespace", "pod", "workload", "node", "zone")
 
 PAIR_LABELS = (*ADDRESSES, *(f"{end}_{name}" for end in ENDS for name in _NAMES))
 """What identifies a pair, as Prometheus labels and InfluxDB tags.

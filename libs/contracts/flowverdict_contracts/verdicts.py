@@ -42,8 +42,10 @@ __all__ = [
 SCHEMA = "rca.verdicts/7"
 
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
-EndKind = Literal["pod", "workload", "node", "service", "external", "unknown"]
-Kind = Literal["pod", "workload", "node", "link", "node_link", "service", "external", "unknown"]
+EndKind = Literal["pod", "workload", "node", "zone", "service", "external", "unknown"]
+Kind = Literal[
+    "pod", "workload", "node", "zone", "link", "node_link", "service", "external", "unknown"
+]
 Direction = Literal["sending", "receiving", "both", "unknown"]
 Condition = Literal[
     "HIGH_RETRANSMISSION_RATIO",

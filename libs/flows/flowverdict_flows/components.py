@@ -21,6 +21,7 @@ __all__ = [
     "path_between",
     "path_from_to",
     "roles_of",
+    "zone_of",
 ]
 
 Role = tuple[Component, Direction]
@@ -86,17 +87,24 @@ def parts_of(endpoint: Endpoint) -> Iterator[Component]:
         yield _single("node", "", endpoint.node)
 
 
+def zone_of(endpoint: Endpoint) -> Component | None:
+    """The zone that the endpoint is in, if that is known."""
+    return _single("zone", "", endpoint.zone) if endpoint.zone else None
+
+
 def is_directed(component: Component) -> bool:
     """Whether it is a path one way only."""
     return len(component.ends) == 2 and " -> " in component.name
 
 
 def is_part(endpoint: Endpoint, named: ComponentEnd) -> bool:
-    """Whether `named` is this endpoint, its workload or its node."""
+    """Whether `named` is this endpoint, its workload, its node or its zone."""
     if named.kind == "workload":
         return (endpoint.namespace, endpoint.workload) == (named.namespace, named.name)
     if named.kind == "node":
         return endpoint.node == named.name
+    if named.kind == "zone":
+        return endpoint.zone == named.name
     its_own = endpoint.kind, endpoint.namespace, endpoint.name
     return its_own == (named.kind, named.namespace, named.name)
 

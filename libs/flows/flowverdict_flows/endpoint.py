@@ -11,7 +11,7 @@ from flowverdict_contracts.verdicts import EndKind
 
 __all__ = ["Endpoint", "Sighting", "distinct_ends", "endpoints_of"]
 
-_COLUMNS = ("ip", "kind", "namespace", "pod", "workload", "service", "node", "condition")
+_COLUMNS = ("ip", "kind", "namespace", "pod", "workload", "service", "node", "zone", "condition")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -24,6 +24,7 @@ class Endpoint:
         name: the pod's, service's or node's name, or the address.
         workload: the controller that owns the pod, in the same namespace; empty if none does.
         node: the node it runs on; empty if unknown.
+        zone: the node's; empty if unknown.
     """
 
     kind: EndKind
@@ -31,6 +32,7 @@ class Endpoint:
     name: str
     workload: str = ""
     node: str = ""
+    zone: str = ""
 
     def __str__(self) -> str:
         """As an operator writes it: `namespace/name`, or the name alone."""
@@ -80,16 +82,16 @@ def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[Sighting | None]:
             yield None
         else:
             service = values[5] if values[1] == "pod" else ""
-            yield Sighting(_endpoint(values), values[0], service, values[7])
+            yield Sighting(_endpoint(values), values[0], service, values[8])
 
 
 def _endpoint(values: tuple[str, ...]) -> Endpoint:
     """The endpoint described by a row's `_COLUMNS`."""
-    address, kind, namespace, pod, workload, service, node, _ = values
+    address, kind, namespace, pod, workload, service, node, zone, _ = values
     if kind == "pod":
-        return Endpoint("pod", namespace, pod, workload, node)
+        return Endpoint("pod", namespace, pod, workload, node, zone)
     if kind == "service":
         return Endpoint("service", namespace, service)
     if kind == "node":
-        return Endpoint("node", "", node, node=node)
+        return Endpoint("node", "", node, node=node, zone=zone)
     return Endpoint("external" if kind == "external" else "unknown", "", address, node=node)

@@ -31,15 +31,15 @@ INCIDENT_LABELS = (
 RULE_LABELS = ("incident_id", "antecedents", "consequents")
 EXPLAINS_LABELS = (
     "incident_id", "by", "src_ip", "src_namespace", "src_pod", "src_workload", "src_node",
-    "dst_ip", "dst_namespace", "dst_pod", "dst_workload", "dst_node",
+    "src_zone", "dst_ip", "dst_namespace", "dst_pod", "dst_workload", "dst_node", "dst_zone",
 )  # fmt: skip
 
 
 def _flow_labels(component_end: ComponentEnd, end: str) -> dict[str, str]:
     """Labels of the flows that have a component at their `end` ("src", "dst")."""
     kind, namespace, name = component_end.kind, component_end.namespace, component_end.name
-    if kind == "node":
-        return {f"{end}_node": name}
+    if kind in ("node", "zone"):
+        return {f"{end}_{kind}": name}
     if kind in ("pod", "workload"):
         return {f"{end}_namespace": namespace, f"{end}_{kind}": name}
     return {f"{end}_ip": name}

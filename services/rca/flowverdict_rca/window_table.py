@@ -8,15 +8,24 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowverdict_contracts.verdicts import Component, Direction
-from flowverdict_flows.components import component_of, is_directed, is_part, parts_of, path_from_to
+from flowverdict_flows.components import (
+    component_of,
+    is_directed,
+    is_part,
+    parts_of,
+    path_from_to,
+    zone_of,
+)
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_rca.window import Window, lost_segments, total
 
 __all__ = ["answered_by", "component_at", "named_in", "pairs_of", "settled", "table_of"]
 
+_SEVERAL = 2
+
 Mask = npt.NDArray[np.bool_]
 
-_PARTS = ("pod", "workload", "node", "service")
+_PARTS = ("pod", "workload", "node", "service", "zone")
 
 
 def settled(window: Window) -> Mask:
@@ -45,6 +54,7 @@ def table_of(window: Window, chosen: Mask) -> pd.DataFrame:
         for pod in pods:
             services.setdefault(pod, []).append(str(component_of(service)))
     parts = [_parts(each, window) for each in window.endpoints]
+    _add_zones(parts, window)
     for each, of_each in zip(window.endpoints, parts, strict=True):
         if each in services:
             of_each["service"] = services[each]
@@ -77,6 +87,17 @@ def _parts(endpoint: Endpoint, window: Window) -> dict[str, str | list[str]]:
     return of_pods
 
 
+def _add_zones(parts: list[dict[str, str | list[str]]], window: Window) -> None:
+    """Zones are compared if there are several; one alone is everything."""
+    if len({each.zone for each in window.endpoints if each.zone}) < _SEVERAL:
+        return
+    for of_each, endpoint in zip(parts, window.endpoints, strict=True):
+        pods = sorted(window.facts.backends.get(endpoint, ())) or [endpoint]
+        zones = [str(zone) for zone in map(zone_of, pods) if zone]
+        if zones:
+            of_each["zone"] = zones if endpoint.kind == "service" else zones[0]
+
+
 def named_in(window: Window) -> dict[str, Component]:
     """Every component in the columns of its table, by the words for it."""
 
@@ -85,8 +106,10 @@ def named_in(window: Window) -> dict[str, Component]:
             yield component_of(service)
             for pod in pods:
                 yield from parts_of(pod)
+                yield from filter(None, (zone_of(pod),))
         for each in window.endpoints:
             yield from parts_of(each)
+            yield from filter(None, (zone_of(each),))
 
     return {str(each): each for each in components()}
 

@@ -101,3 +101,22 @@ def test_where_everyone_loses_alike_nobody_is_blamed_for_what_chance_does(
 ) -> None:
     found = blamed(FOUR_NODES, lambda src, dst: rate)
     assert found[()] >= least, found
+
+
+def test_of_several_zones_the_one_that_fails_is_named_instead_of_its_nodes() -> None:
+    pods = {f"pod-{number}": f"n{number % 6}" for number in range(18)}
+    zones = {f"n{number}": f"zone-{number % 3}" for number in range(6)}
+    rng, rows = np.random.default_rng(1), []
+    for src, dst in permutations(pods, 2):
+        ends = {"src": zones[pods[src]], "dst": zones[pods[dst]]}
+        loss = 0.15 if "zone-2" in ends.values() else 0.002
+        row = flow_row(
+            f"{src}@{pods[src]}", f"{dst}@{pods[dst]}", data_segments_sent=100,
+            retransmitted_segments=int(rng.binomial(100, loss)),
+        )  # fmt: skip
+        rows.append(row | {f"{end}_zone": zone for end, zone in ends.items()})
+    found = judge(window_of(rows, settings=SETTINGS), SETTINGS).findings
+    assert [str(each.causes[0]) for each in found] == ["zone zone-2"]
+    in_one_zone = [row | {"src_zone": "zone-1", "dst_zone": "zone-1"} for row in rows]
+    for each in judge(window_of(in_one_zone, settings=SETTINGS), SETTINGS).findings:
+        assert each.causes[0].kind != "zone"
