@@ -190,14 +190,25 @@ def load(cls: type[S], environ: Mapping[str, str] = os.environ) -> S:
     return cls(**values)
 
 
-def unknown_settings(cls: type[Settings], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """A sentence about each variable with our prefix that is not one of the settings of `cls`."""
+def unknown_settings(
+    cls: type[Settings], environ: Mapping[str, str] = os.environ, *, only_misspelt: bool = False
+) -> list[str]:
+    """A sentence about each variable with our prefix that is not one of the settings of `cls`.
+
+    Args:
+        cls: the settings.
+        environ: the variables.
+        only_misspelt: leave out those that are not like any of them: a shell may have those of
+            other commands.
+    """
     known = {PREFIX + field.name.upper() for field in dataclasses.fields(cls)}
     known |= {f"{name}_FILE" for name in known}
     sentences = []
     for name in sorted(environ):
         if name.startswith(PREFIX) and name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.85)
+            if only_misspelt and not near:
+                continue
             hint = f"; did you mean {near[0]}?" if near else ""
             sentences.append(f"{name} is not a setting of this service and is ignored{hint}")
     return sentences

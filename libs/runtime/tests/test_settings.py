@@ -16,8 +16,10 @@ from flowverdict_runtime.settings import (
     load,
     nats_url,
     number,
+    redact,
     setting,
     text,
+    unknown_settings,
 )
 
 
@@ -128,3 +130,29 @@ def test_an_error_shows_no_password(tmp_path: Path) -> None:
             load(NatsSettings, given)
         assert "secret" not in str(error.value)
         assert "nats://HOST:PORT" in str(error.value)
+
+
+def test_a_variable_that_is_no_setting_is_named_with_the_one_that_was_meant() -> None:
+    environ = dict.fromkeys(
+        ("FLOWVERDICT_MODES", "FLOWVERDICT_URL_FILE", "FLOWVERDICT_GRAFANA_URL", "OTHER"), "x"
+    )
+    ignored = "is not a setting of this service and is ignored"
+    assert unknown_settings(Example, environ) == [
+        f"FLOWVERDICT_GRAFANA_URL {ignored}",
+        f"FLOWVERDICT_MODES {ignored}; did you mean FLOWVERDICT_MODE?",
+    ]
+    (only,) = unknown_settings(Example, environ, only_misspelt=True)
+    assert only.startswith("FLOWVERDICT_MODES ")
+
+
+@pytest.mark.parametrize(
+    ("text_", "shown"),
+    [
+        ("nats://u:p@h:1,nats://v:q@i:2", "nats://h:1,nats://i:2"),
+        ("cannot reach http://u:p/q@h/x: no", "cannot reach http://h/x: no"),
+        ("http://u:p@q@h", "http://h"),
+        ("me@x and http://h/a", "me@x and http://h/a"),
+    ],
+)
+def test_no_password_is_left_in_a_text_with_urls(text_: str, shown: str) -> None:
+    assert redact(text_) == shown

@@ -12,7 +12,7 @@ from flowverdict_doctor import cluster, node, stores, streams
 from flowverdict_doctor.finding import BROKEN, OK, SKIPPED, WARNING, Finding, broken
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.lifecycle import INVALID_SETTINGS
-from flowverdict_runtime.settings import SettingsError, describe, load
+from flowverdict_runtime.settings import SettingsError, describe, load, unknown_settings
 from flowverdict_runtime.terminal import complain, printable
 
 __all__ = ["run"]
@@ -82,6 +82,8 @@ def run() -> int:
         return INVALID_SETTINGS
     worst = 0
     try:
+        for sentence in unknown_settings(DoctorSettings, only_misspelt=True):
+            complain("flowverdict-doctor", sentence)
         settings = load(DoctorSettings)
         for part in arguments.parts or PARTS:
             for finding in _findings(part, settings):

@@ -19,7 +19,7 @@ from flowverdict_provisioner.grafana import Grafana, GrafanaError, Refused
 from flowverdict_provisioner.settings import ProvisionerSettings
 from flowverdict_provisioner.sources import data_sources, given_uids
 from flowverdict_runtime.lifecycle import CANNOT_RUN, INVALID_SETTINGS
-from flowverdict_runtime.settings import SettingsError, describe, load, redact
+from flowverdict_runtime.settings import SettingsError, describe, load, redact, unknown_settings
 from flowverdict_runtime.terminal import printable
 
 __all__ = ["run"]
@@ -139,6 +139,8 @@ def run() -> int:
         if arguments.export is not None:
             _export(arguments.export)
             return 0
+        for sentence in unknown_settings(ProvisionerSettings, only_misspelt=True):
+            _log(sentence)
         settings = load(ProvisionerSettings)
         if (arguments.check or arguments.diff) and _WAIT not in os.environ:
             # Only a run that changes something waits for Grafana to start; these answer at once.

@@ -32,7 +32,7 @@ from flowverdict_runtime.lifecycle import INVALID_SETTINGS
 from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.nats_connection import nats_options
 from flowverdict_runtime.service_settings import NatsSettings, nats_settings
-from flowverdict_runtime.settings import SettingsError, describe, redact
+from flowverdict_runtime.settings import SettingsError, describe, redact, unknown_settings
 from flowverdict_runtime.terminal import complain
 from flowverdict_tail.keyboard import ending_with_q
 from flowverdict_tail.overview import Overview
@@ -228,6 +228,8 @@ def run() -> int:
         )
         return 2
     try:
+        for sentence in unknown_settings(NatsSettings, only_misspelt=True):
+            complain("flowverdict-tail", sentence)
         settings = nats_settings(arguments.nats)
         if arguments.stream is None:
             asyncio.run(_overview(settings))
