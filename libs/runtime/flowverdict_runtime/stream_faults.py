@@ -8,7 +8,7 @@ from nats.js.errors import APIError
 
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 
-__all__ = ["covers", "faults_of", "why_refused"]
+__all__ = ["covers", "faults_of", "overlapping", "why_refused"]
 
 _ANY = ">"  # in the last place of a subject: whatever follows
 
@@ -56,7 +56,8 @@ async def why_refused(jetstream: JetStreamContext, wanted: StreamConfig, error: 
     """Why NATS does not create a stream, with what it would need and what there is."""
     text = f"NATS refuses to create stream {wanted.name}: {error.description}"
     if error.err_code == _SUBJECTS_OVERLAP:
-        return f"{text}; {await _overlapping(jetstream, wanted)}"
+        unknown = f"another stream stores {(wanted.subjects or [''])[0]}: see nats stream ls"
+        return f"{text}; {await overlapping(jetstream, wanted) or unknown}"
     if "duplicate" in str(error.description):
         return (
             f"{text}; it would be {wanted.duplicate_window:.0f} s, and "
@@ -70,13 +71,14 @@ async def why_refused(jetstream: JetStreamContext, wanted: StreamConfig, error: 
     return text
 
 
-async def _overlapping(jetstream: JetStreamContext, wanted: StreamConfig) -> str:
+async def overlapping(jetstream: JetStreamContext, wanted: StreamConfig) -> str:
+    """Which other stream stores the subjects of the one that is wanted; empty if none is found."""
     subject = (wanted.subjects or [""])[0]
     try:
         name = await jetstream.find_stream_name_by_subject(subject)
         subjects = (await jetstream.stream_info(name)).config.subjects or []
     except TRANSIENT_ERRORS:
-        return f"another stream stores {subject}: see nats stream ls"
+        return ""
     return f"stream {name} already stores {', '.join(subjects)}: take {subject} out of it"
 
 

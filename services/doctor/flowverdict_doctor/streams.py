@@ -13,6 +13,7 @@ from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.one_shot import NatsUnavailable, connected_once
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
+from flowverdict_runtime.stream_faults import faults_of, overlapping
 
 __all__ = ["findings"]
 
@@ -60,7 +61,10 @@ def _readers(
             continue  # temporary, while a report is generated
         behind = info.num_pending or 0
         what, detail = f"consumer {reader}", f"{behind} messages behind on {name}"
-        if reader in idle:
+        if info.paused:
+            advice = f"nats consumer resume {name} {reader}"
+            yield broken(what, f"{detail}, and it is paused", advice)
+        elif reader in idle:
             yield broken(what, f"{detail}, and nobody is reading", "is it running? see its log")
         elif behind > _LAG_WARNING:
             advice = "if this does not fall: scale the enricher or influx-writer, or see the log"
@@ -108,9 +112,15 @@ async def _streams(jetstream: JetStreamContext, with_influx: bool) -> list[Findi
         try:
             info = await jetstream.stream_info(name)
         except NotFoundError:
-            lines.append(
-                broken(f"stream {name}", "does not exist", "its services create it: are they up?")
-            )
+            other = await overlapping(jetstream, STREAMS[name])
+            if other:
+                lines.append(broken(f"stream {name}", f"does not exist: {other}", ""))
+            else:
+                advice = "its services create it: are they up?"
+                lines.append(broken(f"stream {name}", "does not exist", advice))
+            continue
+        if faults := list(faults_of(info.config, STREAMS[name])):
+            lines += [broken(f"stream {name}", fault, "") for fault in faults]
             continue
         age = await _age_seconds(jetstream, name, info)
         lines += _stream(name, info, {} if age is None else {name: age})

@@ -243,6 +243,27 @@ async def test_streams_without_readers_and_without_messages_are_broken(
     assert level_of(found, "consumer rca") == "ok"
 
 
+async def test_streams_that_others_set_up_and_a_paused_consumer_are_named(
+    nats_server: NatsServer, nats_client: Client
+) -> None:
+    jetstream = nats_client.jetstream()
+    await jetstream.add_stream(name="ARCHIVE", subjects=["rca.>"])
+    await jetstream.add_stream(name=FLOWS_RAW, subjects=["old.flows.>"])
+    _, found = of_nats(nats_server.url)
+    details = {each.what: each.detail for each in found}
+    assert "stores old.flows.>, not flows.raw.>" in details["stream FLOWS_RAW"]
+    assert "stream ARCHIVE already stores rca.>" in details["stream RCA_VERDICTS"]
+    await jetstream.delete_stream("ARCHIVE")
+    await jetstream.delete_stream(FLOWS_RAW)
+    await ensure_streams(jetstream)
+    await jetstream.pull_subscribe("", durable="enricher", stream=FLOWS_RAW)
+    pause = b'{"pause_until": "2100-01-01T00:00:00Z"}'
+    await nats_client.request(f"$JS.API.CONSUMER.PAUSE.{FLOWS_RAW}.enricher", pause)
+    _, found = of_nats(nats_server.url)
+    (line,) = [each for each in found if each.what == "consumer enricher"]
+    assert (line.level, line.advice) == ("broken", "nats consumer resume FLOWS_RAW enricher")
+
+
 async def test_nats_that_is_away_is_reported(nats_server: NatsServer) -> None:
     nats_server.stop()
     status, found = of_nats(nats_server.url)
