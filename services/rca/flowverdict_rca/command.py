@@ -1,5 +1,6 @@
 """The command `flowverdict-rca`: the service, `fetch`, `analyse` and `report`."""
 
+import os
 from pathlib import Path
 
 from flowverdict_rca.offline import analyse
@@ -14,6 +15,7 @@ from flowverdict_runtime.terminal import complain, printable
 
 __all__ = ["run"]
 
+_TOKEN = "FLOWVERDICT_PROMETHEUS_TOKEN"  # noqa: S105 # a variable's name
 DEFAULT_FILE = Path("tcp_retransmissions.jsonl")
 REPORT_FILE = Path("report.html")
 
@@ -35,11 +37,15 @@ def _minutes(text: str) -> float:
 def _headers(token_file: Path | None, tenant: str | None) -> dict[str, str]:
     """What a request to Prometheus carries."""
     headers = {"X-Scope-OrgID": tenant} if tenant else {}
+    token = os.environ.get(_TOKEN, "").strip()
     if token_file is not None:
         try:
             token = token_file.read_text().strip()
         except (OSError, UnicodeDecodeError) as error:
             raise OfflineError(f"{token_file}: {error}") from None
+    if token and not (token.isascii() and token.isprintable()):
+        raise OfflineError(f"{token_file or _TOKEN} does not hold one line of text")
+    if token:
         headers["Authorization"] = f"Bearer {token}"
     return headers
 
@@ -60,7 +66,9 @@ def run() -> int:
         "--minutes", type=_minutes, default=120, help="how far back (default: 120)"
     )
     fetches.add_argument("--out", type=Path, default=DEFAULT_FILE, help=f"default: {DEFAULT_FILE}")
-    fetches.add_argument("--token-file", type=Path, metavar="FILE", help="holds a bearer token")
+    fetches.add_argument(
+        "--token-file", type=Path, metavar="FILE", help=f"holds a bearer token (default: {_TOKEN})"
+    )
     fetches.add_argument("--tenant", help="sent as X-Scope-OrgID (Mimir, Cortex, Thanos)")
     analyses = commands.add_parser(
         "analyse",

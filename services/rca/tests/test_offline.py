@@ -345,6 +345,21 @@ def test_any_base_address_with_any_credentials_is_asked(
     assert body[-1].decode() == f"{asked} Basic dXNAZXI6cGFzcw== "
 
 
+def test_a_bearer_token_may_stand_in_the_environment_and_must_be_one_line(
+    tmp_path: Path, server: tuple[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, body = server
+    body[0] = json.dumps({"data": {"result": [json.loads(series("a", "b", "1"))]}}).encode()
+    monkeypatch.setenv("FLOWVERDICT_PROMETHEUS_TOKEN", "of-the-environment\n")
+    assert run("fetch", url, "--out", str(tmp_path / "x")).returncode == 0
+    assert body[-1].decode() == "/api/v1/query_range Bearer of-the-environment "
+    monkeypatch.setenv("FLOWVERDICT_PROMETHEUS_TOKEN", "two\nlines")
+    done = run("fetch", url, "--out", str(tmp_path / "x"))
+    assert done.returncode == 1
+    assert "does not hold one line of text" in done.stderr
+    assert "two" not in done.stderr
+
+
 def test_a_password_in_the_address_is_never_printed() -> None:
     for url in (
         "http://user:pa55word@127.0.0.1:1",
