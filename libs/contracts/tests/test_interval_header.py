@@ -28,6 +28,8 @@ def headers(draw: st.DrawFn) -> IntervalHeader:
         parts=parts,
         lost_flow_updates=draw(st.integers(0, 1 << 60)),
         lost_sockets=draw(st.integers(0, 1 << 60)),
+        piece=draw(st.integers(0, 5000)),
+        skipped_runs=draw(st.integers(0, 1 << 60)),
         clock_behind_ns=draw(st.integers(-(1 << 60), 1 << 60)),
     )
 
@@ -41,7 +43,7 @@ def test_a_header_is_read_as_it_was_written(header: IntervalHeader) -> None:
 def test_a_header_with_a_field_missing_is_malformed(
     header: IntervalHeader, data: st.DataObject
 ) -> None:
-    fields = replace(header, clock_behind_ns=0).encode("s/1")
+    fields = replace(header, clock_behind_ns=0, skipped_runs=0).encode("s/1")
     del fields[data.draw(st.sampled_from(sorted(fields)))]
     with pytest.raises(MalformedMessage):
         IntervalHeader.decode(fields, "s/1")

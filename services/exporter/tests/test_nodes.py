@@ -61,3 +61,16 @@ def test_a_node_that_is_gone_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes.add(interval("n1", 1000))
     clock[0] += 86401
     assert value(nodes, LAST, "n1") is None
+
+
+def test_messages_that_never_came_are_shown_a_minute_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("flowverdict_flows.continuity.time.monotonic", lambda: clock[0])
+    nodes = Nodes()
+    for second, sequence in ((0, 1), (1, 5), (30, 3), (60, 6)):
+        clock[0] = float(second)
+        nodes.add(IntervalHeader("n1", "b", sequence, 0, SECOND))
+        assert value(nodes, "flowverdict_lost_messages_total", "n1") == 0
+    clock[0] = 61.0
+    nodes.add(IntervalHeader("n1", "b", 7, 0, SECOND))
+    assert value(nodes, "flowverdict_lost_messages_total", "n1") == 2

@@ -729,13 +729,14 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
  * Run by the service at the end of each interval, without a tracepoint, until it finds
  * none: adds what sockets have counted since on_segment sampled them. What arrives once
  * one end has sent its FIN passes no hook, so those sockets are put back for the next
- * interval. The argument is a number for the interval; returns how much it found.
+ * interval, and those for which the map had no room. The argument is a number for the interval; returns how much it found.
  */
 int count_rest(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 interval = ctx->args[0], tick = bpf_jiffies64();
 	struct changed_socket next = {};
 	struct tracked_socket *tracked;
+	struct flow_record *record;
 	u8 state;
 	int taken;
 
@@ -751,10 +752,10 @@ int count_rest(struct bpf_raw_tracepoint_args *ctx)
 		__sync_lock_test_and_set(&tracked->sampled_at, 0);
 		if (is_stale((void *)next.id, tracked))
 			continue;
-		sample((void *)next.id, tracked, BY_DRAIN, 0, 0);
+		record = sample((void *)next.id, tracked, BY_DRAIN, 0, 0);
 		state = 0;
 		READ(state, next.id, SOCK_COMMON_STATE);
-		if (is_half_closed(state))
+		if (!record || is_half_closed(state))
 			remember_changed(next.id, tracked, tick, interval);
 	}
 #ifdef COUNT_LOOKUPS
