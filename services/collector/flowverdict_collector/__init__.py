@@ -11,6 +11,7 @@
 `hooks`        the tracepoints, and the C function attached to each.
 `definitions`  what the C program is compiled with; `btf` finds offsets in the kernel's structs.
 `limits`       what this kernel shows only in part.
+`refusals`     why a machine does not let eBPF programs run.
 `intervals`    the times of intervals, though the wall clock may be set.
 `kernel`       the maps, as the service sees them: swap, read and discard.
 `namespaces`   which network namespaces are counted, on a kernel that several nodes share.

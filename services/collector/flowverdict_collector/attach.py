@@ -28,6 +28,7 @@ from flowverdict_collector.kernel import (
 )
 from flowverdict_collector.loader import Loaded, LoadError
 from flowverdict_collector.pins import Pins
+from flowverdict_collector.refusals import why_refused
 from flowverdict_collector.source import (
     BPF,
     DRAIN,
@@ -105,6 +106,8 @@ def _load_here(
     lacking = missing_capabilities()
     if lacking:
         raise LoadError(f"loading eBPF needs {' and '.join(lacking)}: run as root or grant them")
+    if why := why_refused():
+        raise LoadError(why)
     source = find_source(max_flows, find_namespaces=find_namespaces, lookups=lookups)
     node = Pins(Path(folder)) if folder else None
     pins, maps = _current_set(node, source) if node else (None, {})
