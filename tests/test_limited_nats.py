@@ -1,6 +1,7 @@
 """A NATS that somebody else set up: its limits, and streams with our names that are not ours."""
 
 import asyncio
+import contextlib
 import json
 import socket
 import urllib.error
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from nats.aio.client import Client
 from nats.js.api import RetentionPolicy, StreamConfig, StreamSource
+from nats.js.errors import NotFoundError
 
 from conftest import (
     Collector,
@@ -61,6 +63,13 @@ def readiness(log: Path) -> str:
 
 async def says(log: Path, text: str) -> bool:
     return text in await asyncio.to_thread(readiness, log)
+
+
+async def consumers(client: Client) -> list[Any]:
+    """Those of the raw flows."""
+    with contextlib.suppress(NotFoundError):
+        return await client.jetstream().consumers_info(FLOWS_RAW)
+    return []
 
 
 def is_ready(log: Path) -> Any:
@@ -211,7 +220,7 @@ async def test_a_paused_consumer_is_named_until_it_goes_on(
 ) -> None:
     log = tmp_path / "enricher.log"
     with running_enricher(nats_server.url, {"pods": []}, log):
-        await eventually(lambda: is_ready(log))
+        await eventually(lambda: consumers(nats_client))
         pause = b'{"pause_until": "2100-01-01T00:00:00Z"}'
         subject = f"$JS.API.CONSUMER.PAUSE.{FLOWS_RAW}.enricher"
         await nats_client.request(subject, pause)

@@ -1,5 +1,6 @@
 """What is wrong with a stream that somebody else set up, in words, and what to do about it."""
 
+import contextlib
 from collections.abc import Iterator
 
 from nats.js import JetStreamContext
@@ -76,10 +77,12 @@ async def overlapping(jetstream: JetStreamContext, wanted: StreamConfig) -> str:
     subject = (wanted.subjects or [""])[0]
     try:
         name = await jetstream.find_stream_name_by_subject(subject)
-        subjects = (await jetstream.stream_info(name)).config.subjects or []
     except TRANSIENT_ERRORS:
         return ""
-    return f"stream {name} already stores {', '.join(subjects)}: take {subject} out of it"
+    stored = "some of them"
+    with contextlib.suppress(*TRANSIENT_ERRORS):  # not every user may look at every stream
+        stored = ", ".join((await jetstream.stream_info(name)).config.subjects or ())
+    return f"stream {name} already stores {stored}: take {subject} out of it"
 
 
 async def _there(jetstream: JetStreamContext) -> str:
