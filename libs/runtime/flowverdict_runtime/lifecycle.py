@@ -92,6 +92,8 @@ async def _run_until_stopped(service: Service[S], settings: S) -> None:
         version(f"flowverdict-{service.name}"),
         extra={"listen": str(listening)},
     )
+    for sentence in unknown_settings(service.settings):
+        log.warning(sentence)
     beat = asyncio.create_task(_beat(context.health))
     context.health.ready("start")
     try:
@@ -140,14 +142,11 @@ def run_service(service: Service[S], check: bool) -> int:
 
     def run() -> int:
         settings = load(service.settings)
-        unknown = unknown_settings(service.settings)
         if check:
-            for sentence in unknown:
+            for sentence in unknown_settings(service.settings):
                 print(f"warning  {sentence}")
             return asyncio.run(service.check(settings))
         logs.configure(service.name, settings.log_level)
-        for sentence in unknown:
-            log.warning(sentence)
         asyncio.run(_run_until_stopped(service, settings))
         return 0
 
