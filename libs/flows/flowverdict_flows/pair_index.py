@@ -154,8 +154,9 @@ class PairIndex(Generic[E]):
         sources, targets = (self._ids_of_rows(batch, end) for end in ENDS)
         rows = np.flatnonzero((sources != _LOOPBACK) & (targets != _LOOPBACK))
         codes = (sources[rows] << 32) | targets[rows]
-        if self._folding.at_once is not None:
-            at_once = self._folding.at_once(batch)[rows] & (_unnamed(codes) > 0)
+        unnamed = _unnamed(codes) > 0
+        if self._folding.at_once is not None and unnamed.any():
+            at_once = self._folding.at_once(batch)[rows] & unnamed
             codes[at_once] = self._folded(codes[at_once])
         distinct, pair_of_row = np.unique(codes, return_inverse=True)
         known, numbers = self._find(distinct)

@@ -88,6 +88,10 @@ class LabelledPairs(PairIndex[tuple[str, ...]]):
         return {name: both[position] for name, position in zip(PAIR_LABELS, _ORDER, strict=True)}
 
 
+def _is_unnamed(end: Endpoint) -> bool:
+    return end.kind in ("external", "unknown")
+
+
 class EndpointPairs(PairIndex[Endpoint]):
     """Pairs of endpoints regardless of their addresses.
 
@@ -100,7 +104,7 @@ class EndpointPairs(PairIndex[Endpoint]):
 
     def __init__(self) -> None:
         folding = Folding(
-            is_unnamed=lambda end: end.kind in ("external", "unknown"),
+            is_unnamed=_is_unnamed,
             others=Endpoint("external", "", "other addresses"),
             room=_MOST_UNNAMED,
         )
@@ -111,8 +115,9 @@ class EndpointPairs(PairIndex[Endpoint]):
         """The rows of an enriched batch by pair."""
         self.seen = set()
         rows = super().group(batch)
-        kept = set(self.ends(rows.numbers)[0])
-        self.seen = {each for each in self.seen if each.endpoint in kept}
+        if any(_is_unnamed(each.endpoint) for each in self.seen):
+            kept = set(self.ends(rows.numbers)[0])
+            self.seen = {each for each in self.seen if each.endpoint in kept}
         return rows
 
     def _endpoints(self, batch: pa.RecordBatch, end: str) -> Iterable[Endpoint | None]:
