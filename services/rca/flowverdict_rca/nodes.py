@@ -23,6 +23,12 @@ _RTO_MAX_NS = 120 * _SECOND
 _MOST_NODES = 5000
 
 
+def _newest(heard: dict[str, int]) -> dict[str, int]:
+    if len(heard) <= _MOST_NODES:
+        return heard
+    return {node: heard[node] for node in sorted(heard, key=heard.__getitem__)[-_MOST_NODES:]}
+
+
 class Nodes:
     """The nodes of the last ten minutes, 5,000 at most: those heard last.
 
@@ -63,8 +69,7 @@ class Nodes:
         return True
 
     def _forget(self) -> None:
-        newest = sorted(self._heard, key=self._heard.__getitem__)[-_MOST_NODES:]
-        self._heard = {node: self._heard[node] for node in newest}
+        self._heard = _newest(self._heard)
         self._gaps = {node: gap for node, gap in self._gaps.items() if node in self._heard}
         self._stored = {node: at for node, at in self._stored.items() if node in self._heard}
 
@@ -78,12 +83,7 @@ class Nodes:
 
     def heard(self, now_ns: int) -> dict[str, int]:
         """For each known node, the end of its last interval."""
-        known = {node: at for node, at in self._heard.items() if at > now_ns - KNOWN_NS}
-        if len(known) > _MOST_NODES:
-            known = {
-                node: known[node] for node in sorted(known, key=known.__getitem__)[-_MOST_NODES:]
-            }
-        return known
+        return _newest({node: at for node, at in self._heard.items() if at > now_ns - KNOWN_NS})
 
     def gaps(self, now_ns: int) -> dict[str, tuple[int, int]]:
         """For each known node, its last gap, if it had one."""
