@@ -1,6 +1,7 @@
 """Many clusters' verdicts on one NATS, by the configuration of deploy/nats/multi-cluster."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import ssl
@@ -14,11 +15,11 @@ from nats.aio.msg import Msg
 
 from conftest import a_verdict, eventually
 from flowverdict_contracts import verdicts
-from flowverdict_contracts.subjects import SUBJECT_VERDICTS, raw_subject
+from flowverdict_contracts.subjects import FLOWS_RAW, RCA_VERDICTS, SUBJECT_VERDICTS, raw_subject
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_runtime.streams import ensure_streams
-from tests.users import certificates, give_passwords
+from tests.users import CONF, certificates, connected_as, give_passwords
 
 SERVER = str(Path(".venv/bin/nats-server").absolute())
 FOLDER = Path(__file__).parents[1] / "deploy/nats/multi-cluster"
@@ -39,7 +40,13 @@ async def test_a_clusters_verdicts_reach_the_hub_under_its_name_and_nothing_else
         [SERVER, "-c", str(tmp_path / "hub.conf"), "-a", "127.0.0.1", "-p", str(hub_port)],
         tmp_path / "hub.log",
     )
-    argv = [SERVER, "-js", "-sd", str(tmp_path / "data"), "-c", str(FOLDER / "leaf.conf")]
+    give_passwords(monkeypatch)
+    (tmp_path / "cluster.conf").write_text(
+        "".join(
+            f"include {os.path.relpath(each, tmp_path)}\n" for each in (CONF, FOLDER / "leaf.conf")
+        )
+    )
+    argv = [SERVER, "-js", "-sd", str(tmp_path / "data"), "-c", str(tmp_path / "cluster.conf")]
     leaf = start_process([*argv, "-a", "127.0.0.1", "-p", str(leaf_port)], tmp_path / "leaf.log")
     heard: list[Msg] = []
 
@@ -49,6 +56,7 @@ async def test_a_clusters_verdicts_reach_the_hub_under_its_name_and_nothing_else
     async def quiet(_: Exception) -> None:
         pass
 
+    stack = contextlib.AsyncExitStack()
     try:
         reader = await nats.connect(
             f"tls://reader:psecret@127.0.0.1:{hub_port}",
@@ -56,35 +64,39 @@ async def test_a_clusters_verdicts_reach_the_hub_under_its_name_and_nothing_else
             error_cb=quiet,
             reconnect_time_wait=0.1,
         )
-        cluster = await nats.connect(
-            f"nats://127.0.0.1:{leaf_port}", error_cb=quiet, reconnect_time_wait=0.1
-        )
         await reader.subscribe("*.rca.verdicts", cb=hear)
-        jetstream = cluster.jetstream()
-        await ensure_streams(jetstream)
+        local = {
+            user: await stack.enter_async_context(
+                connected_as(user, f"nats://127.0.0.1:{leaf_port}")
+            )
+            for user in ("collector", "rca", "reader")
+        }
+        collector, rca, people = (client for client, _ in local.values())
+        await ensure_streams(rca.jetstream(), [RCA_VERDICTS])
+        await ensure_streams(collector.jetstream(), [FLOWS_RAW])
         leaked: list[Msg] = []
 
         async def leak(message: Msg) -> None:
             leaked.append(message)
 
-        await cluster.subscribe("injected", cb=leak)
+        await people.subscribe("_INBOX.injected", cb=leak)
 
         async def published() -> bool:
-            await jetstream.publish(raw_subject("n1"), b"")
-            await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+            await collector.jetstream().publish(raw_subject("n1"), b"")
+            await rca.jetstream().publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
             await asyncio.sleep(0)
             return bool(heard)
 
         await eventually(published)
         assert {each.subject for each in heard} == {"cluster-a.rca.verdicts"}
         assert verdicts.decode(heard[0].data) == a_verdict()
-        await reader.publish("injected", b"")
+        await reader.publish("_INBOX.injected", b"")
         await reader.flush()
-        await cluster.flush()
+        await people.flush()
         assert not leaked
         await reader.close()
-        await cluster.close()
     finally:
+        await stack.aclose()
         stop_process(leaf)
         stop_process(hub)
 

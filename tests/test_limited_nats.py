@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from nats.aio.client import Client
-from nats.js.api import RetentionPolicy, StreamConfig, StreamSource
+from nats.js.api import RePublish, RetentionPolicy, StreamConfig, StreamSource
 from nats.js.errors import NotFoundError
 
 from conftest import (
@@ -145,6 +145,13 @@ WRONG_STREAMS: dict[str, tuple[dict[str, Any], str]] = {
     "no acknowledgements": (
         {"subjects": ["flows.enriched"], "no_ack": True},
         "stream FLOWS_ENRICHED acknowledges nothing",
+    ),
+    "what goes on into another stream": (
+        {
+            "subjects": ["flows.enriched"],
+            "republish": RePublish(src="flows.enriched", dest="rca.verdicts"),
+        },
+        "stream FLOWS_ENRICHED publishes what it stores again, on rca.verdicts",
     ),
 }
 

@@ -9,10 +9,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
 from nats.aio.msg import Msg
-from nats.js.api import ConsumerConfig
 
 from conftest import (
     NatsServer,
@@ -91,8 +89,6 @@ async def test_a_user_publishes_its_own_subjects_and_no_others(
         await client.publish(subject, b"")
         await client.flush()
     of_its_own = ALLOWED[user]
-    if user == "reader":  # it may make consumers of its own, by which nobody loses anything
-        of_its_own = {"$JS.API.CONSUMER.CREATE.FLOWS_ENRICHED.somebody.rca.verdicts"}
     if user == "admin":
         of_its_own = of_its_own | {each for each in everything if each.startswith("$JS.")}
     await eventually(lambda: len(refused) == len(everything - of_its_own))
@@ -130,30 +126,107 @@ async def test_an_enricher_that_may_not_hear_the_nodes_says_so_and_enriches(
         server.stop()
 
 
-async def test_a_reader_reads_streams_and_cannot_touch_a_services_consumer(
+async def test_a_reader_reads_what_is_stored_and_what_comes(
     connect: Callable[[str], Any],
 ) -> None:
     enricher, _ = await connect("enricher")
+    collector, _ = await connect("collector")
     jetstream = enricher.jetstream()
     await ensure_streams(jetstream, [subjects.FLOWS_RAW, subjects.FLOWS_ENRICHED])
+    reader, refused = await connect("reader")
+    heard: list[str] = []
+
+    async def hear(message: Msg) -> None:
+        heard.append(message.subject)
+
+    for subject in (subjects.SUBJECT_RAW_ALL, subjects.SUBJECT_ENRICHED):
+        await reader.subscribe(subject, cb=hear)
+    await reader.flush()
     batch = enriched_batch(flow_row("pod-a@n1", "pod-b@n1"))
     head = header().encode(enriched.SCHEMA)
     await jetstream.publish(subjects.SUBJECT_ENRICHED, enriched.encode(batch), headers=head)
-    await jetstream.pull_subscribe("", durable="enricher", stream=subjects.FLOWS_RAW)
-
-    reader, refused = await connect("reader")
-    readers_jetstream = reader.jetstream(timeout=2)
-    read = [each async for each in stored_messages(readers_jetstream, subjects.FLOWS_ENRICHED)]
-    assert len(read) == 1
+    await collector.jetstream().publish("flows.raw.n1", b"")
+    await eventually(lambda: set(heard) == {"flows.raw.n1", subjects.SUBJECT_ENRICHED})
+    read = [each async for each in stored_messages(reader.jetstream(), subjects.FLOWS_ENRICHED)]
+    assert [each.headers["Nats-Msg-Id"] for each in read] == [head["Nats-Msg-Id"]]
     assert not refused
-    for attempt in (
-        readers_jetstream.delete_consumer(subjects.FLOWS_RAW, "enricher"),
-        readers_jetstream.add_consumer(subjects.FLOWS_RAW, ConsumerConfig(name="enricher")),
-        readers_jetstream.delete_stream(subjects.FLOWS_RAW),
-    ):
-        with pytest.raises((TimeoutError, nats.errors.Error)):
-            await attempt
-    assert len(refused) == 3
+
+
+CONSUMERS = {
+    "FLOWS_RAW": "enricher",
+    "FLOWS_ENRICHED": "rca",
+    "RCA_VERDICTS": "influx-writer",
+}
+
+
+@pytest.mark.parametrize("user", ["reader", "collector"])
+@pytest.mark.parametrize(
+    "subject",
+    [
+        "$JS.API.CONSUMER.CREATE.{stream}",
+        "$JS.API.CONSUMER.CREATE.{stream}.somebody",
+        "$JS.API.CONSUMER.DURABLE.CREATE.{stream}.somebody",
+        "$JS.API.CONSUMER.DURABLE.CREATE.{stream}.{consumer}",
+        "$JS.API.CONSUMER.DELETE.{stream}.{consumer}",
+        "$JS.API.CONSUMER.PAUSE.{stream}.{consumer}",
+        "$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}",
+        "$JS.API.STREAM.MSG.DELETE.{stream}",
+        "$JS.API.STREAM.PURGE.{stream}",
+        "$JS.API.STREAM.UPDATE.{stream}",
+        "$JS.API.STREAM.SNAPSHOT.{stream}",
+        "$JS.API.DIRECT.GET.{stream}",
+        "$JS.ACK.{stream}.{consumer}.1.1.1.1.0",
+    ],
+)
+async def test_neither_people_nor_collectors_change_a_stream_or_its_consumers(
+    connect: Callable[[str], Any], user: str, subject: str
+) -> None:
+    client, refused = await connect(user)
+    for stream, consumer in CONSUMERS.items():
+        await client.publish(subject.format(stream=stream, consumer=consumer), b"{}")
+    await client.flush()
+    await eventually(lambda: len(refused) == len(CONSUMERS))
+
+
+@pytest.mark.parametrize("user", ["reader", "collector"])
+async def test_an_answer_to_people_or_collectors_gets_into_no_stream(
+    connect: Callable[[str], Any], user: str
+) -> None:
+    """NATS lets a client have the answer to a request sent to any subject."""
+    rca, _ = await connect("rca")
+    enricher, _ = await connect("enricher")
+    await ensure_streams(rca.jetstream(), [subjects.RCA_VERDICTS])
+    await ensure_streams(enricher.jetstream(), [subjects.FLOWS_RAW, subjects.FLOWS_ENRICHED])
+    await rca.jetstream().publish(subjects.SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+    client, refused = await connect(user)
+    answered: list[bytes] = []
+
+    async def answer(message: Msg) -> None:
+        answered.append(message.data)
+
+    inbox = client.new_inbox()
+    await client.subscribe(inbox, cb=answer)
+    requests = {"$JS.API.INFO": b"", "$JS.API.STREAM.INFO.FLOWS_RAW": b""}
+    if user == "collector":
+        requests["flows.raw.n1"] = b""
+    else:
+        requests["$JS.API.STREAM.MSG.GET.RCA_VERDICTS"] = b'{"seq": 1}'
+    for subject, body in requests.items():
+        for reply in (subjects.SUBJECT_VERDICTS, subjects.SUBJECT_ENRICHED, "flows.raw.n2", inbox):
+            await client.publish(subject, body, reply=reply)
+    await client.flush()
+    await eventually(lambda: len(answered) == len(requests))
+    # What was asked for before the answers to the inbox has arrived wherever it was to go.
+    reader, _ = await connect("reader")
+    stored = {
+        stream: [each async for each in stored_messages(reader.jetstream(), stream)]
+        for stream in subjects.STREAMS
+    }
+    (verdict,) = stored[subjects.RCA_VERDICTS]
+    assert verdicts.decode(verdict.data) == a_verdict()
+    assert not stored[subjects.FLOWS_ENRICHED]
+    assert {each.subject for each in stored[subjects.FLOWS_RAW]} <= {"flows.raw.n1"}
+    assert not refused
 
 
 async def test_an_admin_changes_and_backs_up_a_stream(connect: Callable[[str], Any]) -> None:

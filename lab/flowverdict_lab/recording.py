@@ -19,7 +19,7 @@ from nats.js import JetStreamContext
 from flowverdict_contracts.interval_header import SENT
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_contracts.verdicts import Kind, in_words
-from flowverdict_runtime.stored_messages import stored_messages, stored_ns
+from flowverdict_runtime.stored_messages import stored_messages
 
 __all__ = ["About", "Expected", "RawMessage", "RecordingError", "read", "replay", "save"]
 
@@ -74,11 +74,11 @@ async def save(jetstream: JetStreamContext, about: About, path: Path) -> None:
         out.write(msgspec.json.encode(about).decode() + "\n")
         async for message in stored_messages(jetstream, FLOWS_RAW):
             line = {
-                "time_ns": stored_ns(message),
+                "time_ns": message.stored_ns,
                 "subject": message.subject,
                 "headers": {
                     name: value
-                    for name, value in (message.headers or {}).items()
+                    for name, value in message.headers.items()
                     if name.startswith(("Flowverdict-", "Nats-Msg-Id"))
                 },
                 "body": base64.b64encode(message.data).decode(),

@@ -1,20 +1,40 @@
-"""The messages currently in a stream."""
+"""The messages currently in a stream, read without a consumer.
 
-import contextlib
-import uuid
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+A consumer delivers to whatever subject its creator names, also into another stream. So the NATS
+user for people may not create one, and can read what is stored nevertheless.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
 
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError
 
-from flowverdict_runtime.retry import TRANSIENT_ERRORS
+__all__ = ["StoredMessage", "stored_messages", "stored_ns"]
 
-__all__ = ["stored_messages", "stored_ns"]
+_AT_ONCE = 64
 
-_BATCH = 256
-_INACTIVE_SECONDS = 60.0
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """A message of a stream.
+
+    Attributes:
+        sequence: its number in the stream.
+        stored_ns: when it was stored, by the clock of NATS, UTC nanoseconds.
+        subject: what it was published on.
+        headers: its headers.
+        data: its body.
+    """
+
+    sequence: int
+    stored_ns: int
+    subject: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    data: bytes = b""
 
 
 def stored_ns(message: Msg) -> int:
@@ -27,9 +47,9 @@ async def stored_messages(
     stream: str,
     *,
     since_ns: int | None = None,
-    since_sequence: int | None = None,
-    headers_only: bool = False,
-) -> AsyncIterator[Msg]:
+    since_sequence: int = 0,
+    newest_first: bool = False,
+) -> AsyncIterator[StoredMessage]:
     """The messages of `stream` in order, excluding those published in the meantime.
 
     Starts with the first one stored at `since_ns` (UTC nanoseconds) or later, or with
@@ -38,36 +58,57 @@ async def stored_messages(
     Raises:
         NatsError: if JetStream does not answer or has no such stream.
     """
-    last = (await jetstream.stream_info(stream)).state.last_seq
-    name = f"reader-{uuid.uuid4().hex}"
-    config = ConsumerConfig(
-        name=name,
-        ack_policy=AckPolicy.NONE,
-        inactive_threshold=_INACTIVE_SECONDS,
-        headers_only=headers_only,
-    )
+    state = (await jetstream.stream_info(stream)).state
+    first, last = max(state.first_seq, since_sequence), state.last_seq
     if since_ns is not None:
-        config.deliver_policy = DeliverPolicy.BY_START_TIME
-        config.opt_start_time = datetime.fromtimestamp(since_ns / 1e9, UTC)
-    if since_sequence is not None:
-        config.deliver_policy = DeliverPolicy.BY_START_SEQUENCE
-        config.opt_start_seq = since_sequence
-    await jetstream.add_consumer(stream, config)
-    subscription = await jetstream.pull_subscribe_bind(name, stream)
-    sequence = 0
+        first = await _first_since(jetstream, stream, first, last, since_ns)
+    while first <= last:
+        if newest_first:
+            wanted = range(last, max(first, last - _AT_ONCE + 1) - 1, -1)
+            last -= _AT_ONCE
+        else:
+            wanted = range(first, min(first + _AT_ONCE, last + 1))
+        found = await asyncio.gather(*(_next(jetstream, stream, each) for each in wanted))
+        # Where some are missing, several have the same next one.
+        messages = {each.sequence: each for each in found if each is not None}
+        for sequence in sorted(messages, reverse=newest_first):
+            if sequence <= wanted[0] if newest_first else sequence <= last:
+                yield messages[sequence]
+        if not newest_first:
+            first = max([first + len(wanted), *(each + 1 for each in messages)])
+
+
+async def _next(jetstream: JetStreamContext, stream: str, sequence: int) -> StoredMessage | None:
+    """The first message with that number or a later one; None if there is none."""
     try:
-        while sequence < last:
-            try:
-                messages = await subscription.fetch(_BATCH, timeout=1)
-            except TimeoutError:
-                if not (await subscription.consumer_info()).num_pending:
-                    break  # the last ones have expired in the meantime, or are older
-                continue
-            for message in messages:
-                sequence = message.metadata.sequence.stream
-                if sequence <= last:
-                    yield message
-    finally:
-        with contextlib.suppress(*TRANSIENT_ERRORS):
-            await subscription.unsubscribe()
-            await jetstream.delete_consumer(stream, name)
+        found = await jetstream.get_msg(stream, seq=sequence, subject=">", next=True)
+    except NotFoundError:
+        return None
+    return _stored(found)
+
+
+def _stored(message: RawStreamMsg) -> StoredMessage:
+    assert message.seq is not None
+    assert message.time is not None
+    return StoredMessage(
+        sequence=message.seq,
+        stored_ns=int(message.time.timestamp() * 1e9),
+        subject=message.subject or "",
+        headers=message.headers or {},
+        data=message.data or b"",
+    )
+
+
+async def _first_since(
+    jetstream: JetStreamContext, stream: str, first: int, last: int, since_ns: int
+) -> int:
+    """The number of the first message stored at that time or later; `last` + 1 if none was."""
+    end = last + 1
+    while first < end:
+        middle = (first + end) // 2
+        found = await _next(jetstream, stream, middle)
+        if found is None or found.stored_ns >= since_ns:
+            end = middle
+        else:
+            first = found.sequence + 1
+    return end

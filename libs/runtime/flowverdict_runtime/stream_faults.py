@@ -7,10 +7,12 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StreamConfig
 from nats.js.errors import APIError
 
+from flowverdict_contracts.subjects import STREAMS
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 
 __all__ = ["covers", "faults_of", "overlapping", "why_refused"]
 
+_STORED = [subject for config in STREAMS.values() for subject in config.subjects or ()]
 _ANY = ">"  # in the last place of a subject: whatever follows
 
 # nats-server, server/jetstream_errors_generated.go
@@ -45,6 +47,9 @@ def faults_of(found: StreamConfig, wanted: StreamConfig) -> Iterator[str]:
     if found.sealed or found.no_ack:
         what = "is sealed" if found.sealed else "acknowledges nothing (no_ack)"
         yield f"stream {name} {what}: {advice}"
+    goes_to = found.republish.dest or _ANY if found.republish else ""
+    if goes_to and any(covers(each, goes_to) or covers(goes_to, each) for each in _STORED):
+        yield f"stream {name} publishes what it stores again, on {goes_to} (republish): {advice}"
     if found.retention not in (None, RetentionPolicy.LIMITS):
         retention = str(getattr(found.retention, "value", found.retention))
         yield (

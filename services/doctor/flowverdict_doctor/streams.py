@@ -57,8 +57,6 @@ def _readers(
                 f"consumer {reader}", f"{name} has no consumer of this name", "is it running?"
             )
     for reader, info in found.items():
-        if reader.startswith("reader-"):
-            continue  # temporary, while a report is generated
         behind = info.num_pending or 0
         what, detail = f"consumer {reader}", f"{behind} messages behind on {name}"
         if info.paused:

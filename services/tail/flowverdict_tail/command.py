@@ -122,8 +122,9 @@ async def _watch(
 async def _fail_ratio(client: Client) -> float | None:
     """The threshold that is in force, as the RCA worker announces it; None if there is none."""
     with contextlib.suppress(NatsError, TimeoutError, ValueError):
-        bucket = await client.jetstream(timeout=2).key_value(RCA_STATE_BUCKET)
-        return float((await bucket.get(FAIL_RATIO_KEY)).value or b"")
+        jetstream = client.jetstream(timeout=2)
+        subject = f"$KV.{RCA_STATE_BUCKET}.{FAIL_RATIO_KEY}"
+        return float((await jetstream.get_last_msg(f"KV_{RCA_STATE_BUCKET}", subject)).data or b"")
     return None
 
 

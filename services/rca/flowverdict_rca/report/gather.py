@@ -1,12 +1,12 @@
 """The verdicts of an incident, and the flows before, during and after it."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
@@ -120,35 +120,31 @@ async def gather(
 
 
 async def _verdicts(jetstream: JetStreamContext, incident_id: str | None) -> list[Verdict]:
+    """Those about an incident, in order; read from the newest back to the one that opened it."""
     found: list[Verdict] = []
-    first_stored: dict[str, int] = {}
-    async for message in stored_messages(jetstream, RCA_VERDICTS, headers_only=True):
-        if known := _incident_of(message):
-            # The newest is the one with the last verdict.
-            first_stored[known] = first_stored.pop(known, message.metadata.sequence.stream)
-    if not first_stored:
+    incidents: dict[str, None] = {}
+    wanted = incident_id
+    async for message in stored_messages(jetstream, RCA_VERDICTS, newest_first=True):
+        known = message.headers.get("Nats-Msg-Id", "").rpartition("/")[0]
+        if not known:
+            continue
+        incidents.setdefault(known)
+        wanted = wanted or known
+        if known != wanted:
+            continue
+        with contextlib.suppress(MalformedMessage):
+            found.append(verdicts.decode(message.data))
+            if found[-1].status == "opened":
+                break
+    if not incidents:
         raise NoIncident("there is no verdict on NATS: no incident has been found so far")
-    wanted = list(first_stored)[-1] if incident_id is None else incident_id
-    if wanted not in first_stored:
-        some = printable(", ".join(list(first_stored)[-5:]))
-        raise NoIncident(f"there is no incident {wanted}; the newest are {some}")
-    async for message in stored_messages(
-        jetstream, RCA_VERDICTS, since_sequence=first_stored[wanted]
-    ):
-        if _incident_of(message) == wanted:
-            try:
-                found.append(verdicts.decode(message.data))
-            except MalformedMessage:
-                continue
+    if wanted not in incidents:
+        newest = printable(", ".join(reversed(list(incidents)[:5])))
+        raise NoIncident(f"there is no incident {wanted}; the newest are {newest}")
     found.sort(key=lambda each: each.window.end)
     if not any(each.status != "resolved" for each in found):
         raise NoIncident(f"only the end of incident {wanted} is still stored")
     return found
-
-
-def _incident_of(message: Msg) -> str:
-    """The incident that a stored verdict is about, from its message id; empty if it has none."""
-    return (message.headers or {}).get("Nats-Msg-Id", "").rpartition("/")[0]
 
 
 class _Sums:
@@ -206,12 +202,13 @@ async def _add_flows(
     start, end = incident.phases["before"][0], list(incident.phases.values())[-1][1]
     earliest: int | None = None
     sums = _Sums(incident)
+    last = (await jetstream.stream_info(FLOWS_ENRICHED)).state.last_seq
     async for message in stored_messages(jetstream, FLOWS_ENRICHED, since_ns=start):
         try:
             header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
             middle = (header.start_ns + header.end_ns) // 2
             if earliest is None:
-                messages = message.metadata.num_pending + 1
+                messages = last - message.sequence + 1
                 incident.every_seconds = -(-messages // _MAX_MESSAGES)
                 tell(f"reading {messages} flow messages …")
             earliest = middle if earliest is None else min(earliest, middle)
