@@ -1,4 +1,4 @@
-"""CPU of one scrape of 100,000 series and memory per series, compared with prometheus_client."""
+"""CPU of a scrape of 100,000 series beside prometheus_client, and of keeping the totals."""
 
 import statistics
 import time
@@ -13,11 +13,15 @@ from prometheus_client import CollectorRegistry, Counter, generate_latest
 from bench.figure import Figure
 from flowverdict_contracts.enriched import ARROW_SCHEMA
 from flowverdict_contracts.signals import PAIR_LABELS
+from flowverdict_exporter.kept import Kept
+from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import FAMILIES, PairSeries
 
 __all__ = ["measure", "pair_rows"]
 
 _SERIES = 100_000
+_BUDGET = 25_000
+"""Series that a metric may have by default."""
 _ROUNDS = 5
 
 
@@ -70,7 +74,7 @@ def measure() -> list[Figure]:
     series = PairSeries(_SERIES, 3600)
     series.add(batch)
     series.text(False)
-    kept, _ = tracemalloc.get_traced_memory()
+    memory, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     page = series.text(False).encode()
     counter = Counter(
@@ -78,6 +82,10 @@ def measure() -> list[Figure]:
     )
     for number in range(_SERIES):
         counter.labels(*[f"{number}-of-a-usual-length"] * len(PAIR_LABELS)).inc()
+    full = PairSeries(_BUDGET, 3600)
+    full.add(pair_rows(_BUDGET))
+    nodes = Nodes()
+    kept = Kept(full.kept(), nodes.kept()).encode()
     return [
         Figure(
             "scrape", f"{_SERIES:,} series", _cpu_ms(lambda: series.text(False).encode()), "ms CPU"
@@ -88,5 +96,13 @@ def measure() -> list[Figure]:
         Figure("scrape", "prometheus_client", _cpu_ms(lambda: generate_latest(registry)), "ms CPU"),
         Figure("scrape", "page", len(page), "bytes"),
         Figure("scrape", "page, compressed", len(igzip.compress(page, compresslevel=0)), "bytes"),
-        Figure("scrape", "memory per series", kept / _SERIES, "bytes"),
+        Figure("scrape", "memory per series", memory / _SERIES, "bytes"),
+        Figure("scrape", f"totals of {_BUDGET:,} pairs, as kept in NATS", len(kept), "bytes"),
+        Figure("scrape", "keeping them", _cpu_ms(Kept(full.kept(), nodes.kept()).encode), "ms CPU"),
+        Figure(
+            "scrape",
+            "going on from them",
+            _cpu_ms(lambda: full.restore(Kept.decode(kept).sums)),
+            "ms CPU",
+        ),
     ]

@@ -82,7 +82,7 @@ async def test_with_three_servers_and_tls_a_verdict_comes_though_one_is_killed(
             connected_as("collector", cluster.nats_url, ca) as (collector, _),
         ):
             jetstream = reader.jetstream(timeout=10)
-            for name in (*subjects.STREAMS, "KV_rca_state"):
+            for name in (*subjects.STREAMS, "KV_rca_state", "KV_exporter_state"):
                 info = await jetstream.stream_info(name)
                 assert info.config.num_replicas == 3, name
             leader = (await jetstream.stream_info(subjects.FLOWS_ENRICHED)).cluster

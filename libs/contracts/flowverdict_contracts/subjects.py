@@ -5,6 +5,7 @@ import re
 from nats.js.api import DiscardPolicy, RetentionPolicy, StorageType, StreamConfig
 
 __all__ = [
+    "EXPORTER_STATE_BUCKET",
     "FAIL_RATIO_KEY",
     "FLOWS_ENRICHED",
     "FLOWS_RAW",
@@ -21,6 +22,7 @@ __all__ = [
 FLOWS_RAW = "FLOWS_RAW"
 FLOWS_ENRICHED = "FLOWS_ENRICHED"
 RCA_VERDICTS = "RCA_VERDICTS"
+EXPORTER_STATE_BUCKET = "exporter_state"
 RCA_STATE_BUCKET = "rca_state"
 FAIL_RATIO_KEY = "fail_ratio"
 """Key in the bucket: the threshold in force, as decimal text, for tools that show ratios."""

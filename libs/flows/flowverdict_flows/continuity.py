@@ -2,11 +2,12 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from flowverdict_contracts.interval_header import IntervalHeader
 
-__all__ = ["Continuity"]
+__all__ = ["Continuity", "KnownRun"]
 
 _PATIENCE_SECONDS = 60.0
 """A message may be late: NATS delivers it again half a minute after its reader was killed."""
@@ -55,6 +56,23 @@ class _Run:
         return lost
 
 
+@dataclass(frozen=True, slots=True)
+class KnownRun:
+    """What has come of a collector's run.
+
+    Attributes:
+        node: the collector's.
+        run_id: the run's.
+        newest: highest sequence number that has come.
+        gaps: which are missing below it: the first of them, and the next one that has come.
+    """
+
+    node: str
+    run_id: str
+    newest: int
+    gaps: tuple[tuple[int, int], ...]
+
+
 class Continuity:
     """Follows the sequence numbers of each node's messages.
 
@@ -63,9 +81,21 @@ class Continuity:
     is missed before its first message; a later run of a node begins at one.
     """
 
-    def __init__(self) -> None:
-        self._runs: OrderedDict[tuple[str, str], _Run] = OrderedDict()
-        self._nodes: OrderedDict[str, None] = OrderedDict()
+    def __init__(self, runs: Iterable[KnownRun] = ()) -> None:
+        """Go on from what `runs` returned, or follow every node anew."""
+        now = time.monotonic()
+        self._runs = OrderedDict(
+            ((each.node, each.run_id), _Run(each.newest, [_Gap(*gap, now) for gap in each.gaps]))
+            for each in runs
+        )
+        self._nodes: OrderedDict[str, None] = OrderedDict((node, None) for node, _ in self._runs)
+
+    def runs(self) -> list[KnownRun]:
+        """What is known of each run, the longest silent first."""
+        return [
+            KnownRun(node, run_id, run.newest, tuple((gap.first, gap.end) for gap in run.gaps))
+            for (node, run_id), run in self._runs.items()
+        ]
 
     def add(self, header: IntervalHeader, now: float | None = None) -> int:
         """Take note of a message; returns how many others of its run are now known to be lost.

@@ -170,6 +170,23 @@ class PairIndex(Generic[E]):
             numbers[~known] = self._add(distinct[~known])
         return PairRows(batch, numbers, rows, pair_of_row)
 
+    def restore(self, ends: Sequence[E], sources: Numbers, targets: Numbers) -> Numbers:
+        """Forget every pair, and number those that are given as `ends` returns them, from 1 on.
+
+        `NO_PAIR` for each beyond the index's capacity.
+        """
+        self.clear()
+        ids = np.array([self._id_of(end) for end in ends], np.int64)
+        codes = (ids[sources] << 32) | ids[targets]
+        numbers = np.arange(1, len(codes) + 1)
+        if self._room is not None:
+            numbers[self._room :] = NO_PAIR
+        codes = codes[numbers != NO_PAIR]
+        order = np.argsort(codes)
+        self._codes, self._numbers = codes[order], numbers[order]
+        self._code_of = np.concatenate([[0], codes])
+        return numbers
+
     def _find(self, distinct: Numbers) -> tuple[Mask, Numbers]:
         """Which codes are those of known pairs, and the pairs' numbers."""
         at = np.atleast_1d(np.searchsorted(self._codes, distinct))

@@ -18,4 +18,5 @@
 `consumer`          a durable consumer: fetch, handle, acknowledge.
 `one_shot`          NATS for a command that connects once and exits.
 `stored_messages`   the messages currently in a stream.
+`kept_state`        what a service keeps in NATS to go on where it was.
 """

@@ -27,6 +27,7 @@ __all__ = [
     "check_delivers",
     "consume",
     "consume_each",
+    "finish",
     "pull_from",
     "reject",
 ]
@@ -110,6 +111,13 @@ async def reject(message: Msg, error: MalformedMessage) -> None:
         bytes=len(message.data),
     )
     await message.term()
+
+
+async def finish(message: Msg) -> None:
+    """Count and acknowledge a message that has been handled."""
+    HANDLED.labels(message.metadata.stream).inc()
+    with contextlib.suppress(*TRANSIENT_ERRORS):
+        await message.ack()
 
 
 async def _settle(

@@ -1,6 +1,8 @@
 """Serves named flows to Prometheus on 9191: `flows.enriched` in, /metrics out.
 
 `server`   the service.
+`adding`   adds up every message once, also over `kill -9`.
+`kept`     what it keeps in NATS: the totals, and up to which message they go.
 `series`   sums by pair of addresses.
 `family`   one metric: how rows become its sums, and how those are written out.
 `incidents` open incidents as metrics.

@@ -1,5 +1,6 @@
 """Each node: when it last reported, and what was not counted on it."""
 
+import dataclasses
 import threading
 import time
 from collections.abc import Iterator
@@ -9,22 +10,36 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_flows.continuity import Continuity
+from flowverdict_flows.continuity import Continuity, KnownRun
 
-__all__ = ["Nodes"]
+__all__ = ["KeptNodes", "NodeCounts", "Nodes"]
 
 
 @dataclass(slots=True)
-class _Node:
+class NodeCounts:
+    """What is known of a node.
+
+    Attributes:
+        last_interval_seconds: end of its last interval, as a Unix timestamp.
+        lost_flow_updates: how many its kernel's maps had no room for.
+        lost_sockets: how many sockets its kernel's maps had no room for.
+        lost_messages: how many of its messages never came.
+        run_id: its collector's run.
+        end_ns: end of the last interval of that run, UTC nanoseconds.
+        uncounted_seconds: between two runs.
+        clock_behind_seconds: against the clock of NATS.
+        last_message: when it was last heard, on the monotonic clock.
+    """
+
     last_interval_seconds: float = 0.0
     lost_flow_updates: int = 0
     lost_sockets: int = 0
     lost_messages: int = 0
-    last_message: float = 0.0
     run_id: str = ""
     end_ns: int = 0
     uncounted_seconds: float = 0.0
     clock_behind_seconds: float = 0.0
+    last_message: float = 0.0
 
     def follow(self, header: IntervalHeader) -> None:
         """Add the time since the run before, if the interval is the first one of a new run."""
@@ -33,6 +48,14 @@ class _Node:
                 self.uncounted_seconds += max(0, header.start_ns - self.end_ns) / 1e9
             self.run_id = header.run_id
         self.end_ns = max(self.end_ns, header.end_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptNodes:
+    """What is known of each node, and of which of its messages have come."""
+
+    nodes: dict[str, NodeCounts]
+    runs: list[KnownRun]
 
 
 _EXPIRE_SECONDS = 86400.0
@@ -45,16 +68,29 @@ class Nodes(Collector):
     """The nodes that report, at most ten thousand; for a `prometheus_client` registry."""
 
     def __init__(self) -> None:
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, NodeCounts] = {}
         self._lock = threading.Lock()
         self._continuity = Continuity()
+
+    def kept(self) -> KeptNodes:
+        """All that is known, to go on from."""
+        with self._lock:
+            nodes = {name: dataclasses.replace(each) for name, each in self._nodes.items()}
+            return KeptNodes(nodes, self._continuity.runs())
+
+    def restore(self, kept: KeptNodes) -> None:
+        """Go on from there."""
+        now = time.monotonic()
+        nodes = {n: dataclasses.replace(each, last_message=now) for n, each in kept.nodes.items()}
+        with self._lock:
+            self._nodes, self._continuity = nodes, Continuity(kept.runs)
 
     def add(self, header: IntervalHeader) -> None:
         """Record a message from a node."""
         with self._lock:
             if header.node not in self._nodes and len(self._nodes) >= _MAX_NODES:
                 return
-            node = self._nodes.setdefault(header.node, _Node())
+            node = self._nodes.setdefault(header.node, NodeCounts())
             ended = min(header.end_ns / 1e9, time.time())
             node.last_interval_seconds = max(node.last_interval_seconds, ended)
             node.lost_flow_updates += header.lost_flow_updates

@@ -18,7 +18,7 @@ from flowverdict_contracts.signals import METRICS, OVER_BUDGET, PAIR_LABELS
 from flowverdict_exporter.family import Family, label_text
 from flowverdict_flows.pairs import NO_PAIR, LabelledPairs, Numbers, PairSums
 
-__all__ = ["FAMILIES", "PairSeries"]
+__all__ = ["FAMILIES", "KeptSums", "PairSeries"]
 
 _OTHER = label_text(dict.fromkeys(PAIR_LABELS, OVER_BUDGET))
 _EXPIRY_CHECK_SECONDS = 10.0
@@ -47,6 +47,29 @@ class _FamilySums:
         if beyond:
             self.sums.values[NO_PAIR] += added[~inside].sum(axis=0)
             self.overflows += beyond
+
+
+@dataclass(frozen=True, slots=True)
+class KeptSums:
+    """The sums of all pairs, to go on from.
+
+    Attributes:
+        metrics: their names.
+        ends: the labels of distinct ends.
+        sources: for each pair, which of them sends, as int64.
+        targets: and which receives.
+        ages: seconds since the pair had a flow, as float64.
+        sums: for each metric, its sums as float64: of what is beyond the budget, then of each pair.
+        overflows: for each metric, how many pairs were beyond its budget.
+    """
+
+    metrics: list[str]
+    ends: list[tuple[str, ...]]
+    sources: bytes
+    targets: bytes
+    ages: bytes
+    sums: list[bytes]
+    overflows: list[int]
 
 
 class PairSeries:
@@ -82,6 +105,51 @@ class PairSeries:
             self._touched[rows.numbers] = now
             for each in self._families:
                 each.add(rows.numbers, each.family.sums(rows))
+
+    def kept(self) -> KeptSums:
+        """All sums, to go on from."""
+        now = time.monotonic()
+        with self._lock:
+            numbers = self._pairs.numbers()
+            ends, sources, targets = self._pairs.ends(numbers)
+            columns = []
+            for each in self._families:
+                each.sums.reach(int(numbers.max(initial=0)))
+                columns.append(each.sums.values[[NO_PAIR, *numbers.tolist()]])
+            return KeptSums(
+                metrics=[each.family.name for each in self._families],
+                ends=ends,
+                sources=sources.tobytes(),
+                targets=targets.tobytes(),
+                ages=(now - self._touched[numbers]).tobytes(),
+                sums=[each.tobytes() for each in columns],
+                overflows=[each.overflows for each in self._families],
+            )
+
+    def restore(self, kept: KeptSums) -> None:
+        """Go on from there.
+
+        Raises:
+            ValueError: if another version with other metrics kept it.
+        """
+        ages = np.frombuffer(kept.ages)
+        sums = [
+            np.frombuffer(each).reshape(-1, of.family.columns)
+            for each, of in zip(kept.sums, self._families, strict=True)
+        ]
+        if kept.metrics != [each.family.name for each in self._families] or any(
+            len(each) != len(ages) + 1 for each in sums
+        ):
+            raise ValueError("these sums are not of the same metrics")
+        sources, targets = (np.frombuffer(e, np.int64) for e in (kept.sources, kept.targets))
+        with self._lock:
+            numbers = self._pairs.restore(kept.ends, sources, targets)
+            self._touched[numbers] = time.monotonic() - ages
+            for each, values, overflows in zip(self._families, sums, kept.overflows, strict=True):
+                each.sums.values[NO_PAIR] = values[0]
+                each.overflows = overflows
+                inside = (numbers != NO_PAIR) & (numbers <= each.pairs)
+                each.sums.add(numbers[inside], values[1:][inside])
 
     def _drop_expired(self, now: float) -> None:
         if now < self._next_expiry_check:

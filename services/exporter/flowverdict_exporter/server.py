@@ -4,16 +4,16 @@ import asyncio
 import uuid
 
 from nats.aio.msg import Msg
-from prometheus_client import REGISTRY, Counter
+from prometheus_client import REGISTRY
 
-from flowverdict_contracts import enriched, verdicts
-from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts import verdicts
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
+from flowverdict_exporter.adding import Adding, Totals
 from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_exporter.settings import ExporterSettings
-from flowverdict_runtime.consumer import consume_each
+from flowverdict_runtime.consumer import consume, consume_each
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
@@ -21,25 +21,14 @@ from flowverdict_runtime.one_shot import check_nats
 
 __all__ = ["SERVICE"]
 
-_ROWS = Counter("flowverdict_exporter_rows_total", "Flow rows added to the totals.")
-
 
 async def run(settings: ExporterSettings, context: Context) -> None:
     """Add up every enriched message until the service stops."""
-    series = PairSeries(settings.series_budget, settings.expire_seconds)
-    incidents = Incidents()
-    nodes = Nodes()
-    context.health.more_metrics = series.text
+    incidents, nodes = Incidents(), Nodes()
+    totals = Totals(PairSeries(settings.series_budget, settings.expire_seconds), nodes)
+    context.health.more_metrics = totals.text
     REGISTRY.register(incidents)
     REGISTRY.register(nodes)
-
-    async def add_flows(message: Msg) -> bool:
-        header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
-        batch = enriched.decode(message.data)
-        series.add(batch)
-        _ROWS.inc(batch.num_rows)
-        nodes.add(header)
-        return True
 
     async def add_verdict(message: Msg) -> bool:
         incidents.add(verdicts.decode(message.data))
@@ -48,10 +37,14 @@ async def run(settings: ExporterSettings, context: Context) -> None:
     streams = (FLOWS_ENRICHED, RCA_VERDICTS)
     async with connected(settings, "exporter", context, streams) as jetstream:
         if jetstream is not None:
+
+            async def subscribe(before: Adding | None) -> Adding:
+                return await Adding.open(jetstream, context, totals, before)
+
             # Every exporter needs every verdict, so each process has its own consumer.
             verdict_consumer = f"exporter-{uuid.uuid4().hex[:12]}"
             await asyncio.gather(
-                consume_each(jetstream, context, FLOWS_ENRICHED, "exporter", add_flows),
+                consume(context, FLOWS_ENRICHED, subscribe),
                 consume_each(
                     jetstream, context, RCA_VERDICTS, verdict_consumer, add_verdict, only_new=True
                 ),

@@ -87,9 +87,10 @@ async def test_after_kill_9_it_goes_on_where_it_was(
     exporter.wait()
     await publish(nats_client, 6, 5)
     start()
-    await eventually(lambda: retransmissions() == 6 + 7 + 8 + 9 + 10)
+    await eventually(lambda: retransmissions() > 0)
+    assert retransmissions() >= 1 + 2 + 3 + 4 + 5, "lower than it has been"
     await eventually(lambda: acknowledged(nats_client, 10))
-    assert retransmissions() == 6 + 7 + 8 + 9 + 10
+    await eventually(lambda: retransmissions() == sum(range(1, 11)))
 
 
 async def test_incidents_and_nodes_are_on_the_page_and_a_malformed_verdict_is_skipped(

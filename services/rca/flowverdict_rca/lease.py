@@ -22,8 +22,9 @@ from nats.js.errors import (
 from nats.js.kv import KeyValue
 from prometheus_client import Gauge
 
-from flowverdict_rca.state import state_bucket
+from flowverdict_contracts.subjects import RCA_STATE_BUCKET
 from flowverdict_runtime.context import Context
+from flowverdict_runtime.kept_state import state_bucket
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 
 __all__ = ["lease"]
@@ -98,7 +99,9 @@ async def _take(jetstream: JetStreamContext, context: Context) -> tuple[KeyValue
     us = msgspec.json.encode(_Worker.this())
     while not context.stopping.is_set():
         try:
-            bucket = await state_bucket(jetstream, context.streams.stream_replicas)
+            bucket = await state_bucket(
+                jetstream, RCA_STATE_BUCKET, context.streams.stream_replicas
+            )
             revision, holder = await _held_by(bucket)
             if revision != seen:
                 seen, since = revision, loop.time()
@@ -172,9 +175,8 @@ class _Held:
     async def _begin_anew(self) -> None:
         """NATS restarted without its data."""
         with contextlib.suppress(*TRANSIENT_ERRORS):
-            self._bucket = await state_bucket(
-                self._jetstream, self._context.streams.stream_replicas
-            )
+            replicas = self._context.streams.stream_replicas
+            self._bucket = await state_bucket(self._jetstream, RCA_STATE_BUCKET, replicas)
             self._revision = await self._bucket.create(_KEY, self._us)
 
     async def give_up(self) -> None:

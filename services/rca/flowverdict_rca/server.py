@@ -10,8 +10,6 @@ import pandas as pd
 from nats.aio.msg import Msg
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
-from nats.js.errors import NotFoundError
 from prometheus_client import Counter, Gauge, Histogram
 
 from flowverdict_contracts import MalformedMessage, enriched, verdicts
@@ -24,8 +22,9 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_rca.window import Window
 from flowverdict_rca.window_judge import WindowJudge
-from flowverdict_runtime.consumer import check_delivers, consume, pull_from, reject
+from flowverdict_runtime.consumer import check_delivers, consume, reject
 from flowverdict_runtime.context import CannotRun, Context
+from flowverdict_runtime.kept_state import pull_from_sequence
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
@@ -39,7 +38,6 @@ log = logging.getLogger(__name__)
 
 _DURABLE = "rca"
 _STREAMS = (FLOWS_ENRICHED, RCA_VERDICTS)
-_ACK_WAIT_SECONDS = 3600
 
 _ROWS = Counter("flowverdict_rca_rows_total", "Flow rows read.")
 _WINDOWS = Counter("flowverdict_rca_windows_total", "Windows judged.")
@@ -117,7 +115,9 @@ class Judging:
         await store.announce(settings.fail_ratio)
         await store.save(state)  # whoever else is running stops now, at its next save
         log.info("reading from sequence %d", state.resume_from)
-        pull = await _subscribe(jetstream, state.resume_from, context.streams.max_ack_pending)
+        pull = await pull_from_sequence(
+            jetstream, FLOWS_ENRICHED, _DURABLE, state.resume_from, context.streams.max_ack_pending
+        )
         judging = cls(jetstream, context, settings, pull, store, state)
         judging._judge.expect(await store.normal())
         return judging
@@ -264,24 +264,6 @@ class Judging:
                 extra={"incident_id": verdict.incident_id},
             )
         return True
-
-
-async def _subscribe(
-    jetstream: JetStreamContext, start: int, max_ack_pending: int
-) -> JetStreamContext.PullSubscription:
-    # The saved state decides where to read from, not the acknowledgements; the consumer is durable
-    # so that its lag is visible.
-    with contextlib.suppress(NotFoundError):
-        await jetstream.delete_consumer(FLOWS_ENRICHED, _DURABLE)
-    config = ConsumerConfig(
-        durable_name=_DURABLE,
-        deliver_policy=DeliverPolicy.BY_START_SEQUENCE,
-        opt_start_seq=start,
-        ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=_ACK_WAIT_SECONDS,
-        max_ack_pending=max_ack_pending,
-    )
-    return await pull_from(jetstream, FLOWS_ENRICHED, config)
 
 
 async def run(settings: RcaSettings, context: Context) -> None:

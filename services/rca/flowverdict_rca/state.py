@@ -2,12 +2,10 @@
 
 import msgspec
 from nats.js import JetStreamContext
-from nats.js.api import KeyValueConfig
 from nats.js.errors import (
     KeyNotFoundError,
     KeyWrongLastSequenceError,
     NoStreamResponseError,
-    NotFoundError,
 )
 from nats.js.kv import KeyValue
 
@@ -15,8 +13,9 @@ from flowverdict_contracts.subjects import FAIL_RATIO_KEY, RCA_STATE_BUCKET
 from flowverdict_rca.incident import Incident
 from flowverdict_rca.normal import Normal
 from flowverdict_runtime.context import CannotRun
+from flowverdict_runtime.kept_state import state_bucket
 
-__all__ = ["State", "StateStore", "state_bucket"]
+__all__ = ["State", "StateStore"]
 
 _KEY = "state"
 _NORMAL_KEY = "normal"
@@ -68,7 +67,7 @@ class StateStore:
         cls, jetstream: JetStreamContext, replicas: int = 1
     ) -> tuple["StateStore", State | None]:
         """The store and its state; created with `replicas` replicas if it does not exist."""
-        bucket = await state_bucket(jetstream, replicas)
+        bucket = await state_bucket(jetstream, RCA_STATE_BUCKET, replicas)
         try:
             entry = await bucket.get(_KEY)
         except KeyNotFoundError as missing:
@@ -113,15 +112,6 @@ class StateStore:
             self._revision = entry.revision or 0
         except NoStreamResponseError:
             # NATS restarted without its data.
-            self._bucket, self._revision = await state_bucket(self._jetstream, self._replicas), 0
+            self._bucket = await state_bucket(self._jetstream, RCA_STATE_BUCKET, self._replicas)
+            self._revision = 0
             raise
-
-
-async def state_bucket(jetstream: JetStreamContext, replicas: int) -> KeyValue:
-    """The bucket, created with `replicas` replicas if it does not exist."""
-    try:
-        return await jetstream.key_value(RCA_STATE_BUCKET)
-    except NotFoundError:
-        return await jetstream.create_key_value(
-            KeyValueConfig(bucket=RCA_STATE_BUCKET, replicas=replicas)
-        )

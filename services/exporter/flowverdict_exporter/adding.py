@@ -1,0 +1,209 @@
+"""Adds up every enriched message once, also over `kill -9`."""
+
+import asyncio
+import logging
+import time
+
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+from nats.js.errors import NotFoundError
+from prometheus_client import Counter, Gauge
+
+from flowverdict_contracts import MalformedMessage, enriched
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.subjects import FLOWS_ENRICHED
+from flowverdict_exporter.kept import Kept, KeptStore, Position
+from flowverdict_exporter.nodes import Nodes
+from flowverdict_exporter.series import PairSeries
+from flowverdict_runtime.consumer import check_delivers, finish, reject
+from flowverdict_runtime.context import CannotRun, Context
+from flowverdict_runtime.kept_state import pull_from_sequence
+from flowverdict_runtime.retry import TRANSIENT_ERRORS
+from flowverdict_runtime.streams import ensure_streams
+
+__all__ = ["Adding", "Totals"]
+
+log = logging.getLogger(__name__)
+
+_DURABLE = "exporter"
+_KEEP_SECONDS = 15.0
+
+_ROWS = Counter("flowverdict_exporter_rows_total", "Flow rows added to the totals.")
+_KEPT = Gauge(
+    "flowverdict_exporter_kept_timestamp_seconds",
+    "When the totals were last kept in NATS, as a Unix timestamp; what follows is read again after "
+    "a restart.",
+)
+
+
+class Totals:
+    """The sums by pair and by node, and up to which message of FLOWS_ENRICHED they go.
+
+    Sums that were kept are lower than what was last shown, until the messages since then are added
+    again; so they are not shown until then.
+    """
+
+    def __init__(self, series: PairSeries, nodes: Nodes) -> None:
+        self.series = series
+        self.nodes = nodes
+        self.position = Position(0, "")
+        self._shown_from = 0
+
+    def text(self, openmetrics: bool) -> str:
+        """The metrics by pair, as `PairSeries.text`."""
+        return self.series.text(openmetrics) if self.is_complete else ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether they are no lower than those that were shown before a restart."""
+        return self.position.next_sequence >= self._shown_from
+
+    def restore(self, position: Position, kept: Kept | None, last_sequence: int) -> None:
+        """Go on from what was kept, when the stream's last message was `last_sequence`.
+
+        Raises:
+            ValueError: if another version with other metrics kept it.
+        """
+        if kept is not None:
+            self.series.restore(kept.sums)
+            self.nodes.restore(kept.nodes)
+        self.position = position
+        self._shown_from = last_sequence + 1
+
+    def add(self, message: Msg) -> None:
+        """Add a message's rows, unless they have been.
+
+        Raises:
+            MalformedMessage: if it cannot be read.
+        """
+        sequence = message.metadata.sequence.stream
+        if sequence < self.position.next_sequence:
+            return
+        self.position = Position(sequence + 1, self.position.stream_created)
+        header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
+        batch = enriched.decode(message.data)
+        self.series.add(batch)
+        self.nodes.add(header)
+        _ROWS.inc(batch.num_rows)
+
+    def all_read(self) -> None:
+        """There are no further messages, so whatever was shown has been added."""
+        self._shown_from = 0
+
+
+class Adding:
+    """How the exporter handles messages, and when it keeps what it has added up."""
+
+    def __init__(
+        self, pull: JetStreamContext.PullSubscription, totals: Totals, store: KeptStore
+    ) -> None:
+        self.pull = pull
+        self._totals = totals
+        self._store = store
+        self._keeping: asyncio.Task[None] | None = None
+        self._keep_next = time.monotonic() + _KEEP_SECONDS
+
+    @classmethod
+    async def open(
+        cls, jetstream: JetStreamContext, context: Context, totals: Totals, before: "Adding | None"
+    ) -> "Adding":
+        """Go on from memory, else from what was kept, else from where an exporter was before.
+
+        Raises:
+            CannotRun: if another exporter has taken over from `before`, or starts at the same time.
+            Unavailable: if the stream or its consumer cannot be had; the message says why.
+            NatsError: if NATS does not answer.
+        """
+        await ensure_streams(jetstream, [FLOWS_ENRICHED], context.streams)
+        info = await jetstream.stream_info(FLOWS_ENRICHED)
+        created, last = str(info.created), info.state.last_seq
+        if before is not None:
+            await before.close()
+        store = await KeptStore.open(jetstream, context.streams.stream_replicas)
+        is_restored = True
+        if before is not None:
+            before.check_only_exporter(store)
+        elif not await _restore(store, totals, last):
+            is_restored = False
+            totals.position = await _where_another_was(jetstream, created)
+        if totals.position.stream_created != created:
+            log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
+            totals.position = Position(1, created)
+        if totals.position.next_sequence > last:
+            totals.all_read()
+        await store.claim(None if is_restored else totals.position)
+        log.info("reading from sequence %d", totals.position.next_sequence)
+        pull = await pull_from_sequence(
+            jetstream, FLOWS_ENRICHED, _DURABLE, totals.position.next_sequence,
+            context.streams.max_ack_pending,
+        )  # fmt: skip
+        return cls(pull, totals, store)
+
+    def check_only_exporter(self, stored: KeptStore) -> None:
+        """Raises CannotRun if another exporter has kept something since."""
+        if stored.revision > self._store.revision:
+            raise CannotRun("another exporter is already running; stopping")
+
+    async def check(self) -> None:
+        """Raises as `check_delivers`; if it does not, everything has been read."""
+        await check_delivers(self.pull)
+        self._totals.all_read()
+
+    async def take(self, messages: list[Msg]) -> None:
+        """Add messages and acknowledge them, and keep the totals if it is time to."""
+        for message in messages:
+            try:
+                self._totals.add(message)
+            except MalformedMessage as error:
+                await reject(message, error)
+                continue
+            except Exception as error:  # a bug of ours must not stop counting
+                log.exception("cannot read a message")
+                await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
+                continue
+            await finish(message)
+            if not message.metadata.num_pending:
+                self._totals.all_read()
+            await asyncio.sleep(0)
+        if self._keeping is not None and self._keeping.done():
+            keeping, self._keeping = self._keeping, None
+            await keeping
+        if self._keeping is None and time.monotonic() >= self._keep_next:
+            self._keep_next = time.monotonic() + _KEEP_SECONDS
+            kept = Kept(self._totals.series.kept(), self._totals.nodes.kept())
+            self._keeping = asyncio.create_task(self._keep(self._totals.position, kept))
+
+    async def _keep(self, position: Position, kept: Kept) -> None:
+        try:
+            body = await asyncio.to_thread(kept.encode)
+            await self._store.save(position, body)
+            _KEPT.set_to_current_time()
+        except TRANSIENT_ERRORS as error:
+            log.warning("cannot keep the totals in NATS: %s", error or type(error).__name__)
+
+    async def close(self) -> None:
+        """Wait until nothing is being kept any more."""
+        if self._keeping is not None:
+            await asyncio.wait([self._keeping])
+
+
+async def _restore(store: KeptStore, totals: Totals, last: int) -> bool:
+    """Go on from what was kept; False if nothing was that this version can go on from."""
+    found = await store.load()
+    if found is None:
+        return False
+    try:
+        totals.restore(*found, last)
+    except ValueError as error:
+        log.warning("cannot go on from the totals that were kept: %s", error)
+        return False
+    return True
+
+
+async def _where_another_was(jetstream: JetStreamContext, created: str) -> Position:
+    """After the last message that an exporter has acknowledged, if there was one."""
+    try:
+        floor = (await jetstream.consumer_info(FLOWS_ENRICHED, _DURABLE)).ack_floor
+    except NotFoundError:
+        floor = None
+    return Position(floor.stream_seq + 1 if floor else 1, created)

@@ -1,0 +1,176 @@
+"""What the exporter keeps in NATS: its sums, and up to which message they go."""
+
+import logging
+import zlib
+from dataclasses import dataclass
+
+import msgspec
+from nats.errors import MaxPayloadError
+from nats.js import JetStreamContext
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.kv import KeyValue
+
+from flowverdict_contracts.subjects import EXPORTER_STATE_BUCKET
+from flowverdict_exporter.nodes import KeptNodes
+from flowverdict_exporter.series import KeptSums
+from flowverdict_runtime.context import CannotRun
+from flowverdict_runtime.kept_state import state_bucket
+
+__all__ = ["Kept", "KeptStore", "Position"]
+
+log = logging.getLogger(__name__)
+
+_INDEX = "index"
+_LARGEST_PIECE, _SMALLEST_PIECE = 1 << 18, 1 << 12
+_FASTEST = 1
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a stream has been added up.
+
+    Attributes:
+        next_sequence: of the first message that is not.
+        stream_created: which FLOWS_ENRICHED that is.
+    """
+
+    next_sequence: int
+    stream_created: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What has been added up until a position."""
+
+    sums: KeptSums
+    nodes: KeptNodes
+
+    def encode(self) -> bytes:
+        """As bytes, compressed."""
+        return zlib.compress(msgspec.msgpack.encode(self), _FASTEST)
+
+    @classmethod
+    def decode(cls, body: bytes) -> "Kept":
+        """Read what `encode` wrote.
+
+        Raises:
+            ValueError: if it is not that.
+        """
+        try:
+            unpacked = zlib.decompressobj().decompress(body, _MOST_BYTES)
+            return msgspec.msgpack.decode(unpacked, type=cls)
+        except (zlib.error, msgspec.MsgspecError) as error:
+            raise ValueError(str(error)) from None
+
+
+class _Index(msgspec.Struct, frozen=True):
+    """Where the pieces are that belong together: under the keys `<slot>.0`, `<slot>.1` …"""
+
+    position: Position
+    slot: int
+    pieces: int
+
+
+class KeptStore:
+    """What one exporter keeps in the bucket `exporter_state`.
+
+    It is cut into pieces that fit in messages, which go beside those kept before. Only then the
+    index changes, so that whoever is killed meanwhile leaves what was kept before.
+    """
+
+    def __init__(self, bucket: KeyValue, index: _Index | None, revision: int) -> None:
+        self._bucket = bucket
+        self._index = index
+        self._revision = revision
+        self._piece_bytes = _LARGEST_PIECE
+
+    @classmethod
+    async def open(cls, jetstream: JetStreamContext, replicas: int) -> "KeptStore":
+        """The store; created with `replicas` replicas if it does not exist.
+
+        Raises:
+            NatsError: if NATS does not answer or refuses.
+        """
+        bucket = await state_bucket(jetstream, EXPORTER_STATE_BUCKET, replicas)
+        try:
+            entry = await bucket.get(_INDEX)
+        except KeyNotFoundError as missing:
+            return cls(bucket, None, (missing.entry.revision if missing.entry else 0) or 0)
+        try:
+            index = msgspec.json.decode(entry.value or b"", type=_Index)
+        except msgspec.MsgspecError:
+            index = None
+        return cls(bucket, index, entry.revision or 0)
+
+    @property
+    def revision(self) -> int:
+        """Changes whenever something is kept."""
+        return self._revision
+
+    async def load(self) -> tuple[Position, Kept | None] | None:
+        """Where to go on, and from which totals, if not from zero; None if that is not known.
+
+        Raises:
+            NatsError: if NATS does not answer.
+        """
+        if self._index is None:
+            return None
+        if not self._index.pieces:
+            return self._index.position, None
+        names = [f"{self._index.slot}.{at}" for at in range(self._index.pieces)]
+        try:
+            pieces = [(await self._bucket.get(name)).value or b"" for name in names]
+            return self._index.position, Kept.decode(b"".join(pieces))
+        except (KeyNotFoundError, ValueError) as error:
+            log.warning("cannot go on from the totals that were kept: %s", error)
+            return None
+
+    async def claim(self, position: Position | None) -> None:
+        """Make any other exporter stop when it next keeps its totals.
+
+        Args:
+            position: where adding up begins, from zero; None if what is kept stays valid.
+
+        Raises:
+            CannotRun: if another exporter starts at the same time.
+            NatsError: if NATS does not answer.
+        """
+        if position is not None:
+            await self._set_index(_Index(position, 0, 0))
+        elif self._index is not None:
+            await self._set_index(self._index)
+
+    async def save(self, position: Position, body: bytes) -> None:
+        """Keep what `Kept.encode` returned.
+
+        Raises:
+            CannotRun: if another exporter has kept something since; each would have half of it.
+            NatsError: if NATS does not answer or refuses.
+        """
+        slot = 1 - self._index.slot if self._index else 0
+        while True:
+            pieces = [
+                body[at : at + self._piece_bytes] for at in range(0, len(body), self._piece_bytes)
+            ]
+            try:
+                for at, piece in enumerate(pieces):
+                    await self._bucket.put(f"{slot}.{at}", piece)
+                break
+            except MaxPayloadError:
+                if self._piece_bytes <= _SMALLEST_PIECE:
+                    raise
+                self._piece_bytes //= 2
+        await self._set_index(_Index(position, slot, len(pieces)))
+
+    async def _set_index(self, index: _Index) -> None:
+        encoded = msgspec.json.encode(index)
+        try:
+            self._revision = await self._bucket.update(_INDEX, encoded, last=self._revision)
+        except KeyWrongLastSequenceError:
+            entry = await self._bucket.get(_INDEX)
+            if entry.value != encoded:
+                raise CannotRun("another exporter is already running; stopping") from None
+            # It was stored; only the response was lost.
+            self._revision = entry.revision or 0
+        self._index = index

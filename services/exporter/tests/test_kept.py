@@ -1,0 +1,194 @@
+"""What the exporter keeps in NATS, and goes on from after it was killed."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import nats
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from conftest import NatsServer, enriched_batch, eventually, flow_row, header
+from flowverdict_contracts import enriched
+from flowverdict_contracts.subjects import (
+    EXPORTER_STATE_BUCKET,
+    FLOWS_ENRICHED,
+    SUBJECT_ENRICHED,
+)
+from flowverdict_exporter import adding
+from flowverdict_exporter.adding import Adding, Totals
+from flowverdict_exporter.kept import Kept, KeptStore, Position
+from flowverdict_exporter.nodes import Nodes
+from flowverdict_exporter.series import PairSeries
+from flowverdict_runtime.consumer import consume
+from flowverdict_runtime.context import CannotRun, Context
+from flowverdict_runtime.streams import ensure_streams
+
+BUDGET = 40
+
+rows = st.builds(
+    flow_row,
+    st.sampled_from(["pod-a", "pod-b", "pod-c", "pod-d"]),
+    st.sampled_from(["pod-e", "pod-f", "pod-g"]),
+    retransmitted_segments=st.integers(0, 1000),
+    rtt_us=st.integers(0, 10**6),
+    dns_lookups=st.integers(0, 3),
+)
+batches = st.lists(st.lists(rows, min_size=1, max_size=5), max_size=6)
+
+
+def totals() -> Totals:
+    return Totals(PairSeries(BUDGET, 3600), Nodes())
+
+
+@given(before=batches, after=batches)
+def test_sums_that_were_kept_and_restored_go_on_as_if_nothing_had_happened(
+    before: list[list[dict[str, Any]]], after: list[list[dict[str, Any]]]
+) -> None:
+    """Beyond the budget, too."""
+    one, other = totals().series, totals().series
+    for each in before:
+        one.add(enriched_batch(*each))
+    kept = Kept(one.kept(), Nodes().kept())
+    other.restore(Kept.decode(kept.encode()).sums)
+    assert other.text(openmetrics=False) == one.text(openmetrics=False)
+    for each in after:
+        for series in (one, other):
+            series.add(enriched_batch(*each))
+    assert other.text(openmetrics=False) == one.text(openmetrics=False)
+
+
+def test_a_message_lost_while_no_exporter_ran_is_noticed_by_the_next() -> None:
+    one, other = Nodes(), Nodes()
+    one.add(header(1_000_000, 1))
+    other.restore(Kept.decode(Kept(totals().series.kept(), one.kept()).encode()).nodes)
+    other.add(header(1_000_001, 3))
+    (run,) = other.kept().runs
+    assert (run.newest, run.gaps) == (3, ((2, 3),))
+
+
+@pytest.fixture
+async def jetstream(nats_client: Client) -> JetStreamContext:
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    return jetstream
+
+
+async def publish(jetstream: JetStreamContext, number: int) -> None:
+    batch = enriched_batch(flow_row("pod-a", "pod-b", retransmitted_segments=1))
+    head = header(1_000_000 + number, number).encode(enriched.SCHEMA)
+    await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=head)
+
+
+def retransmissions(shown: Totals) -> int | None:
+    """None if there are no totals on the page."""
+    lines = [
+        line
+        for line in shown.text(openmetrics=False).splitlines()
+        if line.startswith("tcp_retransmissions_total{")
+    ]
+    return int(lines[0].rpartition(" ")[2]) if lines else None
+
+
+async def end(task: asyncio.Task[None]) -> None:
+    while not task.done():
+        task.cancel()  # wait_for may swallow one, in Python 3.11
+        await asyncio.wait([task], timeout=0.1)
+
+
+@contextlib.asynccontextmanager
+async def exporter(url: str) -> AsyncIterator[Totals]:
+    """One that ends as suddenly as if it was killed: it does nothing when it is cancelled."""
+    shown, context = totals(), Context()
+    client = await nats.connect(url)
+
+    async def subscribe(before: Adding | None) -> Adding:
+        return await Adding.open(client.jetstream(), context, shown, before)
+
+    running = asyncio.create_task(consume(context, FLOWS_ENRICHED, subscribe))
+    try:
+        yield shown
+    finally:
+        await end(running)
+        await client.close()
+
+
+async def test_totals_are_exact_and_never_fall_however_often_it_is_killed(
+    nats_server: NatsServer, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adding, "_KEEP_SECONDS", 0.2)
+    published, highest = 0, 0
+
+    async def go_on_publishing() -> None:
+        nonlocal published
+        while True:
+            published += 1
+            await publish(jetstream, published)
+
+    publishing = asyncio.create_task(go_on_publishing())
+    for killed_at in (0, 40, 41, 300, 700):
+        async with exporter(nats_server.url) as shown:
+            while published < killed_at + 1:
+                now = retransmissions(shown)
+                assert now is None or now >= highest
+                highest = max(highest, now or 0)
+                await asyncio.sleep(0.001)
+    await end(publishing)
+    stored = (await jetstream.stream_info(FLOWS_ENRICHED)).state.messages
+    async with exporter(nats_server.url) as shown:
+        await eventually(lambda: retransmissions(shown) == stored)
+        assert shown.position.next_sequence == stored + 1
+
+
+async def test_what_does_not_fit_in_one_message_is_kept_in_pieces(
+    jetstream: JetStreamContext,
+) -> None:
+    store = await KeptStore.open(jetstream, 1)
+    await store.claim(Position(1, "then"))
+    full = totals()
+    for at in range(BUDGET // 2):
+        full.series.add(enriched_batch(flow_row(f"pod-{at}", "pod-b", rtt_us=at)))
+    kept = Kept(full.series.kept(), full.nodes.kept())
+    store._piece_bytes = 100  # as a server with a small max_payload would have it
+    await store.save(Position(5, "then"), kept.encode())
+    again = await KeptStore.open(jetstream, 1)
+    assert await again.load() == (Position(5, "then"), kept)
+
+
+async def test_a_killed_save_leaves_what_was_kept_before(jetstream: JetStreamContext) -> None:
+    store = await KeptStore.open(jetstream, 1)
+    await store.claim(Position(1, "then"))
+    kept = Kept(totals().series.kept(), Nodes().kept())
+    await store.save(Position(5, "then"), kept.encode())
+    bucket = await jetstream.key_value(EXPORTER_STATE_BUCKET)
+    await bucket.put("0.0", b"half of what comes")
+    assert await (await KeptStore.open(jetstream, 1)).load() == (Position(5, "then"), kept)
+
+
+async def test_what_another_version_kept_is_left_and_reading_goes_on_where_it_was(
+    nats_server: NatsServer, jetstream: JetStreamContext
+) -> None:
+    async with exporter(nats_server.url) as shown:
+        for number in (1, 2):
+            await publish(jetstream, number)
+        await eventually(lambda: retransmissions(shown) == 2)
+    store = await KeptStore.open(jetstream, 1)
+    sums = replace(shown.series.kept(), metrics=["of", "another"])
+    await store.save(Position(3, ""), Kept(sums, shown.nodes.kept()).encode())
+    async with exporter(nats_server.url) as shown:
+        await publish(jetstream, 3)
+        await eventually(lambda: retransmissions(shown) == 1)
+
+
+async def test_a_second_exporter_ends_the_first(jetstream: JetStreamContext) -> None:
+    one = await KeptStore.open(jetstream, 1)
+    await one.claim(Position(1, "then"))
+    other = await KeptStore.open(jetstream, 1)
+    await other.claim(None)
+    with pytest.raises(CannotRun, match="another exporter is already running"):
+        await one.save(Position(2, "then"), b"")
