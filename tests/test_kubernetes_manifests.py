@@ -148,9 +148,37 @@ def references(template: Object) -> Iterator[tuple[str, str, str]]:
     for volume in template["spec"].get("volumes", []):
         if "configMap" in volume:
             yield "ConfigMap", volume["configMap"]["name"], ""
+        for source in volume.get("projected", {}).get("sources", []):
+            for item in source["secret"]["items"]:
+                yield "Secret", source["secret"]["name"], item["key"]
         if "secret" in volume:
             for item in volume["secret"].get("items", [{"key": ""}]):
                 yield "Secret", volume["secret"]["secretName"], item["key"]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_passwords_are_files_of_which_each_pod_has_only_its_own(overlay: str) -> None:
+    """But for NATS, which reads them from its environment, and a token that may not exist."""
+    for owner, template in pods(overlay):
+        for container in containers(template):
+            for variable in container.get("env", []):
+                if "secretKeyRef" in variable.get("valueFrom", {}):
+                    assert variable["name"].startswith("NATS_PASSWORD_") or variable["valueFrom"][
+                        "secretKeyRef"
+                    ].get("optional"), (owner, variable["name"])
+            files = {
+                variable["value"]
+                for variable in container.get("env", [])
+                if variable.get("value", "").startswith("/run/credentials/")
+            }
+            given = {
+                f"/run/credentials/{item['path']}"
+                for volume in template["spec"].get("volumes", [])
+                if volume["name"] == "credentials"
+                for source in (volume, *volume.get("projected", {}).get("sources", []))
+                for item in source.get("secret", {}).get("items", [])
+            }
+            assert files == given, owner
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -314,7 +342,7 @@ def test_all_pods_but_the_collector_keep_to_the_restricted_pod_security_standard
         spec = template["spec"]
         assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec), owner
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, owner
-        allowed = {"configMap", "secret", "emptyDir"}
+        allowed = {"configMap", "secret", "projected", "emptyDir"}
         if owner == "DaemonSet/collector":
             allowed.add("hostPath")
             paths = [each["hostPath"]["path"] for each in spec["volumes"] if "hostPath" in each]
