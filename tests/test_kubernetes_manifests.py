@@ -148,12 +148,16 @@ def references(template: Object) -> Iterator[tuple[str, str, str]]:
     for volume in template["spec"].get("volumes", []):
         if "configMap" in volume:
             yield "ConfigMap", volume["configMap"]["name"], ""
-        for source in volume.get("projected", {}).get("sources", []):
-            for item in source["secret"]["items"]:
-                yield "Secret", source["secret"]["name"], item["key"]
-        if "secret" in volume:
-            for item in volume["secret"].get("items", [{"key": ""}]):
-                yield "Secret", volume["secret"]["secretName"], item["key"]
+        yield from secrets_of(volume)
+
+
+def secrets_of(volume: Object) -> Iterator[tuple[str, str, str]]:
+    for source in volume.get("projected", {}).get("sources", []):
+        for item in source["secret"]["items"]:
+            yield "Secret", source["secret"]["name"], item["key"]
+    if "secret" in volume:
+        for item in volume["secret"].get("items", [{"key": ""}]):
+            yield "Secret", volume["secret"]["secretName"], item["key"]
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -7,6 +7,7 @@
 `service_settings`  the settings that services share.
 `ebpf`              bpf(2), capabilities and tracepoints.
 `kubernetes_facts`  which resources are watched, and why a pod is not ready.
+`unfinished`        which message a service died of.
 `health`            what keeps a service from being ready, and whether it is alive.
 `http_server`       /healthz, /readyz and /metrics.
 `context`           a running service's health, and the signal to stop.

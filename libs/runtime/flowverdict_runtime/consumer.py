@@ -63,6 +63,9 @@ PENDING = Gauge(
 )
 
 _MAX_DELIVERIES = 5
+"""If handling fails with an error of ours."""
+_MAX_UNFINISHED = 10
+"""If nothing is said at all, as by a service that is killed for its memory."""
 _BATCH = 64
 _INACTIVE_SECONDS = 300.0
 _ACK_WAIT_SECONDS = 30.0
@@ -127,6 +130,8 @@ async def _settle(
     try:
         if sequence not in seen:
             try:
+                if message.metadata.num_delivered > _MAX_UNFINISHED:
+                    raise MalformedMessage("services were killed each time they handled it")
                 if not await handle(message):
                     await message.nak()
                     return

@@ -216,3 +216,24 @@ def test_a_password_in_the_address_of_nats_is_never_shown() -> None:
     assert redact("nats://user:secret@host:4222") == "nats://host:4222"
     assert redact("nats://user:se@cret@host:1,nats://u:p@other:2") == "nats://host:1,nats://other:2"
     assert redact("nats://host:4222") == "nats://host:4222"
+
+
+async def test_a_message_that_nobody_ever_finishes_is_left_out_and_holds_up_no_other(
+    nats_server: NatsServer, nats_client: Client
+) -> None:
+    """As one of which each service dies without a word: it is delivered again and again."""
+    handled: Counter[bytes] = Counter()
+    malformed = MALFORMED.labels(FLOWS_ENRICHED)
+    before = malformed._value.get()
+
+    async def handle(message: Msg) -> bool:
+        handled[message.data] += 1
+        return message.data != b"poison"
+
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    for body in (b"poison", b"good"):
+        await jetstream.publish(SUBJECT_ENRICHED, body)
+    async with consuming(nats_server, handle):
+        await eventually(lambda: malformed._value.get() == before + 1)
+    assert handled == {b"poison": 10, b"good": 1}

@@ -20,6 +20,7 @@ from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import pull_from_sequence
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.streams import ensure_streams
+from flowverdict_runtime.unfinished import KILLS, Unfinished
 
 __all__ = ["Adding", "Totals"]
 
@@ -92,12 +93,22 @@ class Totals:
 
 
 class Adding:
-    """How the exporter handles messages, and when it keeps what it has added up."""
+    """How the exporter handles messages, and when it keeps what it has added up.
+
+    Attributes:
+        pull: where the messages come from.
+        unfinished: which of them it died of.
+    """
 
     def __init__(
-        self, pull: JetStreamContext.PullSubscription, totals: Totals, store: KeptStore
+        self,
+        pull: JetStreamContext.PullSubscription,
+        totals: Totals,
+        store: KeptStore,
+        unfinished: Unfinished,
     ) -> None:
         self.pull = pull
+        self.unfinished = unfinished
         self._totals = totals
         self._store = store
         self._keeping: asyncio.Task[None] | None = None
@@ -132,12 +143,13 @@ class Adding:
         if totals.position.next_sequence > last:
             totals.all_read()
         await store.claim(None if is_restored else totals.position)
-        log.info("reading from sequence %d", totals.position.next_sequence)
+        start = totals.position.next_sequence
+        unfinished = before.unfinished if before else await Unfinished.open(store.bucket, start)
+        log.info("reading from sequence %d", start)
         pull = await pull_from_sequence(
-            jetstream, FLOWS_ENRICHED, _DURABLE, totals.position.next_sequence,
-            context.streams.max_ack_pending,
-        )  # fmt: skip
-        return cls(pull, totals, store)
+            jetstream, FLOWS_ENRICHED, _DURABLE, start, context.streams.max_ack_pending
+        )
+        return cls(pull, totals, store, unfinished)
 
     def check_only_exporter(self, stored: KeptStore) -> None:
         """Raises CannotRun if another exporter has kept something since."""
@@ -152,18 +164,7 @@ class Adding:
     async def take(self, messages: list[Msg]) -> None:
         """Add messages and acknowledge them, and keep the totals if it is time to."""
         for message in messages:
-            try:
-                self._totals.add(message)
-            except MalformedMessage as error:
-                await reject(message, error)
-                continue
-            except Exception as error:  # a bug of ours must not stop counting
-                log.exception("cannot read a message")
-                await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
-                continue
-            await finish(message)
-            if not message.metadata.num_pending:
-                self._totals.all_read()
+            await self._add(message)
             await asyncio.sleep(0)
         if self._keeping is not None and self._keeping.done():
             keeping, self._keeping = self._keeping, None
@@ -173,10 +174,30 @@ class Adding:
             kept = Kept(self._totals.series.kept(), self._totals.nodes.kept())
             self._keeping = asyncio.create_task(self._keep(self._totals.position, kept))
 
+    async def _add(self, message: Msg) -> None:
+        sequence = message.metadata.sequence.stream
+        try:
+            if not await self.unfinished.may_handle(sequence):
+                raise MalformedMessage(KILLS)
+            self._totals.add(message)
+            await self.unfinished.handled()
+        except MalformedMessage as error:
+            await reject(message, error)
+        except TRANSIENT_ERRORS:
+            raise
+        except Exception as error:  # a bug of ours must not stop counting
+            log.exception("cannot read a message")
+            await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
+        else:
+            await finish(message)
+            if not message.metadata.num_pending:
+                self._totals.all_read()
+
     async def _keep(self, position: Position, kept: Kept) -> None:
         try:
             body = await asyncio.to_thread(kept.encode)
             await self._store.save(position, body)
+            await self.unfinished.progress(position.next_sequence)
             _KEPT.set_to_current_time()
         except TRANSIENT_ERRORS as error:
             log.warning("cannot keep the totals in NATS: %s", error or type(error).__name__)

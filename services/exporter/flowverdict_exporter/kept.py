@@ -77,10 +77,13 @@ class KeptStore:
 
     It is cut into pieces that fit in messages, which go beside those kept before. Only then the
     index changes, so that whoever is killed meanwhile leaves what was kept before.
+
+    Attributes:
+        bucket: what it is kept in.
     """
 
     def __init__(self, bucket: KeyValue, index: _Index | None, revision: int) -> None:
-        self._bucket = bucket
+        self.bucket = bucket
         self._index = index
         self._revision = revision
         self._piece_bytes = _LARGEST_PIECE
@@ -120,7 +123,7 @@ class KeptStore:
             return self._index.position, None
         names = [f"{self._index.slot}.{at}" for at in range(self._index.pieces)]
         try:
-            pieces = [(await self._bucket.get(name)).value or b"" for name in names]
+            pieces = [(await self.bucket.get(name)).value or b"" for name in names]
             return self._index.position, Kept.decode(b"".join(pieces))
         except (KeyNotFoundError, ValueError) as error:
             log.warning("cannot go on from the totals that were kept: %s", error)
@@ -155,7 +158,7 @@ class KeptStore:
             ]
             try:
                 for at, piece in enumerate(pieces):
-                    await self._bucket.put(f"{slot}.{at}", piece)
+                    await self.bucket.put(f"{slot}.{at}", piece)
                 break
             except MaxPayloadError:
                 if self._piece_bytes <= _SMALLEST_PIECE:
@@ -166,9 +169,9 @@ class KeptStore:
     async def _set_index(self, index: _Index) -> None:
         encoded = msgspec.json.encode(index)
         try:
-            self._revision = await self._bucket.update(_INDEX, encoded, last=self._revision)
+            self._revision = await self.bucket.update(_INDEX, encoded, last=self._revision)
         except KeyWrongLastSequenceError:
-            entry = await self._bucket.get(_INDEX)
+            entry = await self.bucket.get(_INDEX)
             if entry.value != encoded:
                 raise CannotRun("another exporter is already running; stopping") from None
             # It was stored; only the response was lost.

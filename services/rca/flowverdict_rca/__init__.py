@@ -2,6 +2,7 @@
 
 `command`    the command line.
 `server`     the service; `state` what it saves in NATS so that a restart loses nothing.
+`publishing` publishes verdicts, whatever NATS takes of them.
 `lease`      which of several workers judges, while the others stand by.
 `window_judge` judges short and long windows, and knows what is open and what is normal.
 `panes`      groups enriched rows into windows by event time; decides when one is complete.

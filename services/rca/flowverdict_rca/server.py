@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 import pandas as pd
@@ -12,12 +13,13 @@ from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge, Histogram
 
-from flowverdict_contracts import MalformedMessage, enriched, verdicts
+from flowverdict_contracts import MalformedMessage, enriched
 from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS, SUBJECT_VERDICTS
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_rca.lease import lease
 from flowverdict_rca.panes import Panes
+from flowverdict_rca.publishing import Publishing
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_rca.window import Window
@@ -30,7 +32,8 @@ from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
 from flowverdict_runtime.stored_messages import stored_ns
-from flowverdict_runtime.streams import TooLarge, ensure_streams, publish_until_stored
+from flowverdict_runtime.streams import ensure_streams
+from flowverdict_runtime.unfinished import KILLS, Unfinished
 
 __all__ = ["SERVICE"]
 
@@ -44,11 +47,6 @@ _WINDOWS = Counter("flowverdict_rca_windows_total", "Windows judged.")
 _FAILED_WINDOWS = Counter(
     "flowverdict_rca_windows_failed_total", "Windows that the worker failed to judge."
 )
-_VERDICTS = Counter("flowverdict_rca_verdicts_total", "Verdicts published.", ["status"])
-_TOO_LARGE = Counter(
-    "flowverdict_rca_verdicts_too_large_total",
-    "Verdicts left out because they exceed the limits of NATS even without their details.",
-)
 _WATERMARK = Gauge(
     "flowverdict_rca_watermark_timestamp_seconds",
     "End of the last window judged, as a Unix timestamp.",
@@ -61,10 +59,23 @@ _FAIL_RATIO = Gauge(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a worker goes on from."""
+
+    store: StateStore
+    state: State
+    unfinished: Unfinished
+
+
 class Judging:
     """How the worker handles messages: panes and incidents, and their position in the stream.
 
     A message is acknowledged once the state that includes it is saved.
+
+    Attributes:
+        pull: where the messages come from.
+        unfinished: which of them the worker died of.
     """
 
     def __init__(
@@ -73,13 +84,15 @@ class Judging:
         context: Context,
         settings: RcaSettings,
         pull: JetStreamContext.PullSubscription,
-        store: StateStore,
-        state: State,
+        kept: _Kept,
     ) -> None:
+        state = kept.state
         self.pull = pull
+        self.unfinished = kept.unfinished
         self._jetstream = jetstream
         self._context = context
-        self._store = store
+        self._publishing = Publishing(jetstream, context)
+        self._store = kept.store
         self._stream_created = state.stream_created
         self._judge = WindowJudge(settings, state.incidents)
         self._panes = Panes(
@@ -118,7 +131,9 @@ class Judging:
         pull = await pull_from_sequence(
             jetstream, FLOWS_ENRICHED, _DURABLE, state.resume_from, context.streams.max_ack_pending
         )
-        judging = cls(jetstream, context, settings, pull, store, state)
+        unfinished = before.unfinished if before else await store.unfinished(state.resume_from)
+        kept = _Kept(store, state, unfinished)
+        judging = cls(jetstream, context, settings, pull, kept)
         judging._judge.expect(await store.normal())
         return judging
 
@@ -144,15 +159,20 @@ class Judging:
         await self._judge_complete_windows()
 
     async def _add(self, message: Msg) -> None:
+        sequence = message.metadata.sequence.stream
         try:
+            if not await self.unfinished.may_handle(sequence):
+                raise MalformedMessage(KILLS)
             header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
             header.check_not_ahead(stored_ns(message))
             batch = enriched.decode(message.data)
-            sequence = message.metadata.sequence.stream
             self._panes.add(header, batch, sequence, stored_ns(message))
+            await self.unfinished.handled()
         except MalformedMessage as error:
             await reject(message, error)
             return
+        except TRANSIENT_ERRORS:
+            raise
         except Exception as error:  # a bug of ours must not stop judging
             log.exception("cannot read a message")
             await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
@@ -186,6 +206,7 @@ class Judging:
         )
         if not await retry(self._context, "state", lambda: self._save(state), give_up_seconds=5):
             return
+        await self.unfinished.progress(state.resume_from)
         _WATERMARK.set(state.watermark_ns / 1e9)
         until = self._panes.judged_until
         await self._acknowledge([each for each in self._held if each[0] < until])
@@ -205,23 +226,6 @@ class Judging:
         except MaxPayloadError:
             # After a restart, nodes that are silent now are found silent anew.
             await self._store.save(msgspec.structs.replace(state, heard={}, gaps={}))
-        return True
-
-    async def _store_verdict(self, verdict: Verdict, headers: Mapping[str, str]) -> bool:
-        """Publish a verdict, without its details if NATS does not take it with them; False if the
-        service is stopping.
-        """
-        brief = msgspec.structs.replace(
-            verdict, rules=(), failing_flows=(), half_open=(), causes=verdict.causes[:1]
-        )
-        for each in (verdict, brief):
-            try:
-                return await publish_until_stored(
-                    self._jetstream, self._context, SUBJECT_VERDICTS, verdicts.encode(each), headers
-                )
-            except TooLarge as error:
-                log.warning("a verdict is too large, leaving out its details: %s", error)
-        _TOO_LARGE.inc()
         return True
 
     def _learn(self) -> None:
@@ -250,20 +254,7 @@ class Judging:
             return True
         _WINDOWS.inc()
         _OPEN.set(sum(each.state != "pending" for each in self._judge.known))
-        for verdict in published:
-            headers = {"Nats-Msg-Id": verdict.id, "Flowverdict-Schema": verdicts.SCHEMA}
-            if not await self._store_verdict(verdict, headers):
-                return False
-            _VERDICTS.labels(verdict.status).inc()
-            level = logging.DEBUG if verdict.status == "ongoing" else logging.INFO
-            log.log(
-                level,
-                "%s: %s",
-                verdict.status,
-                verdict.summary,
-                extra={"incident_id": verdict.incident_id},
-            )
-        return True
+        return await self._publishing.publish(published)
 
 
 async def run(settings: RcaSettings, context: Context) -> None:

@@ -14,6 +14,7 @@ from flowverdict_rca.incident import Incident
 from flowverdict_rca.normal import Normal
 from flowverdict_runtime.context import CannotRun
 from flowverdict_runtime.kept_state import state_bucket
+from flowverdict_runtime.unfinished import Unfinished
 
 __all__ = ["State", "StateStore"]
 
@@ -79,6 +80,10 @@ class StateStore:
             # Written by another version: start over rather than not at all.
             state = None
         return cls(jetstream, replicas, bucket, entry.revision or 0), state
+
+    async def unfinished(self, position: int) -> Unfinished:
+        """Which message this worker died of before, reading from `position`."""
+        return await Unfinished.open(self._bucket, position)
 
     async def announce(self, fail_ratio: float) -> None:
         """Publish the threshold in force, for tools that show ratios."""
