@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import cost, influx, kernel, localise, memory, scrape, throughput
+from bench import chaos, cost, influx, kernel, localise, memory, scrape, soak, throughput
 from bench.figure import CannotMeasure, Figure
 
 MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
@@ -24,6 +24,8 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "cost": cost.measure,
     "memory": memory.measure,
 }
+_LONG = {"chaos": chaos.measure, "soak": soak.measure}
+"""Only if they are asked for."""
 _MEANINGS = {
     "throughput": "rows per second through the enricher and the exporter",
     "scrape": "CPU of a Prometheus scrape of 100,000 series",
@@ -32,6 +34,8 @@ _MEANINGS = {
     "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
     "cost": "what traffic loses while it is counted (needs root and eBPF)",
     "memory": "memory of each service under load",
+    "chaos": "ten minutes of kill -9, counts against the kernel's (needs root and eBPF)",
+    "soak": "half an hour of 20 nodes: rows in and out, growth of memory and descriptors",
 }
 
 
@@ -44,10 +48,10 @@ def main() -> int:
         epilog=f"measurements:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all but chaos and soak")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(MEASUREMENTS)
+    unknown = set(arguments.names) - set(_MEANINGS)
     if unknown:
         parser.error(f"unknown: {', '.join(sorted(unknown))}; choose from {', '.join(_MEANINGS)}")
     figures: list[Figure] = []
@@ -55,7 +59,7 @@ def main() -> int:
     for name in arguments.names or MEASUREMENTS:
         print(f"measuring: {_MEANINGS[name]} …", file=sys.stderr)
         try:
-            figures += MEASUREMENTS[name]()
+            figures += (MEASUREMENTS | _LONG)[name]()
         except CannotMeasure as error:
             print(f"script/bench: {name}: {error}", file=sys.stderr)
             status = 1

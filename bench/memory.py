@@ -15,10 +15,11 @@ from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.phases import Outcome, listening, until_judged
 from flowverdict_lab.pipeline import Pipeline
 
-__all__ = ["measure"]
+__all__ = ["measure", "resident_mebibytes"]
 
 
-def _resident_mebibytes(pid: int) -> float:
+def resident_mebibytes(pid: int) -> float:
+    """Memory of a process in mebibytes, of what it shares its part."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1024
@@ -39,6 +40,6 @@ def measure() -> list[Figure]:
         with Pipeline(Path(folder), about.inventory, collector=live) as pipeline:
             asyncio.run(_replay(pipeline, messages))
             return [
-                Figure("memory", name, _resident_mebibytes(pipeline.pid(name)), "MiB")
+                Figure("memory", name, resident_mebibytes(pipeline.pid(name)), "MiB")
                 for name in (*pipeline.services, "nats")
             ]
