@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,15 +18,25 @@ from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_lab.servers import server_program
 
-__all__ = ["ADMIN_TOKEN", "PASSWORD", "PROGRAM", "VARIABLES", "InfluxDB", "needs_influxdb"]
+__all__ = ["ADMIN_TOKEN", "PASSWORD", "PROGRAM", "InfluxDB", "needs_influxdb", "variables"]
 
 PROGRAM = Path(__file__).parents[1] / "deploy/k8s/components/influxdb/set_up_influxdb.py"
 ADMIN_TOKEN = "padministrators-token"
 PASSWORD = "padministrators-password"
-VARIABLES = """option v = {defaultBucket: "flowverdict", timeRangeStart: -1h, timeRangeStop: 1h,
-  windowPeriod: 1m}
-"""
-"""What Grafana puts before a query."""
+
+
+def variables(hours: float = 1, every: str = "1m") -> str:
+    """What Grafana puts before a query of the last hours and the next minute."""
+    now = datetime.now(UTC)
+    start, stop = (
+        f"{time.isoformat(timespec='seconds').replace('+00:00', 'Z')}"
+        for time in (now - timedelta(hours=hours), now + timedelta(minutes=1))
+    )
+    return (
+        f'option v = {{defaultBucket: "flowverdict", timeRangeStart: {start}, '
+        f"timeRangeStop: {stop}, windowPeriod: {every}}}\n"
+    )
+
 
 INFLUXD = server_program("influxd")
 needs_influxdb = pytest.mark.skipif(
@@ -119,6 +130,18 @@ class InfluxDB:
             allowed = [Permission(action=action, resource=resource)]
             wanted = Authorization(org_id=found.org_id, permissions=allowed)
             return str(client.authorizations_api().create_authorization(authorization=wanted).token)
+
+    def run_task(self, name: str, at: float) -> None:
+        """Run a task as if it was that time, in seconds."""
+        with self.client() as client:
+            (task,) = client.tasks_api().find_tasks(name=name)
+        when = datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")
+        request = urllib.request.Request(
+            f"{self.url}/api/v2/tasks/{task.id}/runs",
+            json.dumps({"scheduledFor": when}).encode(),
+            {"Authorization": f"Token {ADMIN_TOKEN}"},
+        )
+        urllib.request.urlopen(request, timeout=10).close()
 
     def query(self, flux: str, token: str = ADMIN_TOKEN) -> list[dict[str, Any]]:
         with self.client(token) as client:

@@ -2,23 +2,25 @@
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from influxdb_client.client.write_api import SYNCHRONOUS
 
-from conftest import a_verdict, enriched_batch, flow_row, header
+from conftest import a_verdict, enriched_batch, flow_row, header, load_program
 from flowverdict_influx_writer.points import FlowPoints, verdict_point
 from flowverdict_provisioner.board import Panel
 from flowverdict_provisioner.boards.history import HISTORY
-from tests.real_influxdb import VARIABLES, InfluxDB, needs_influxdb
+from tests.real_influxdb import PROGRAM, InfluxDB, needs_influxdb, variables
 
 pytestmark = needs_influxdb
+FIVE_MINUTES_END = time.time() // 300 * 300
 PANELS = {panel.title: panel for panel in HISTORY.panels}
 
 
 @pytest.fixture(scope="module")
 def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDB]:
-    """Ten seconds of two flows, one of which retransmits, and a verdict on it."""
+    """Ten seconds of two flows, one of which retransmits, and a verdict, some minutes ago."""
     folder = tmp_path_factory.mktemp("history")
     with InfluxDB(folder) as database:
         assert database.set_up(folder).returncode == 0
@@ -26,7 +28,7 @@ def influxdb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDB]:
             flow_row("pod-a@n1", "pod-b@n1", retransmitted_segments=5, rtt_us=700, bytes_sent=9),
             flow_row("pod-b@n1", "pod-a@n1", rtt_us=700, bytes_sent=9),
         ]
-        points, now = FlowPoints(), time.time()
+        points, now = FlowPoints(), FIVE_MINUTES_END - 60
         lines = [
             points.lines(header(now - second), enriched_batch(*rows))[0] for second in range(10)
         ]
@@ -41,7 +43,7 @@ def test_every_panel_has_something_to_show(influxdb: InfluxDB, title: str) -> No
     panel: Panel = PANELS[title]
     token = (influxdb.folder / "influxdb-read-token").read_text()
     for query in panel.queries:
-        rows = influxdb.query(VARIABLES + query.expr, token)
+        rows = influxdb.query(variables() + query.expr, token)
         assert rows
         wanted = {column.name for column in panel.columns} or {"_time", "_value"}
         assert wanted <= set(rows[0])
@@ -50,7 +52,7 @@ def test_every_panel_has_something_to_show(influxdb: InfluxDB, title: str) -> No
 def test_the_panels_show_what_was_written(influxdb: InfluxDB) -> None:
     def values(title: str) -> list[dict[str, object]]:
         (query,) = PANELS[title].queries
-        return influxdb.query(VARIABLES + query.expr)
+        return influxdb.query(variables() + query.expr)
 
     by_node = {row["src_node"]: row["_value"] for row in values("Retransmission ratio by node")}
     assert by_node == {"n1": pytest.approx(0.025)}
@@ -58,3 +60,18 @@ def test_the_panels_show_what_was_written(influxdb: InfluxDB) -> None:
     assert [(row["src_pod"], row["_value"]) for row in worst] == [("pod-a", 50), ("pod-b", 0)]
     (verdict,) = values("Verdicts")
     assert verdict["_value"] == a_verdict().summary
+
+
+def test_a_day_is_shown_from_sums_of_five_minutes_that_influxdb_makes(influxdb: InfluxDB) -> None:
+    """They are the same: what Grafana asks for is asked of either."""
+    (query,) = PANELS["Retransmission ratio by node"].queries
+    influxdb.run_task(load_program(PROGRAM).TASK, FIVE_MINUTES_END)
+    token = (influxdb.folder / "influxdb-read-token").read_text()
+
+    def shown() -> list[dict[str, Any]]:
+        return influxdb.query(variables(24, "10m") + query.expr, token)
+
+    deadline = time.monotonic() + 30
+    while not (rows := shown()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert {row["src_node"]: row["_value"] for row in rows} == {"n1": pytest.approx(0.025)}

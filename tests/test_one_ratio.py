@@ -32,7 +32,7 @@ from flowverdict_provisioner.promql import FAIL_RATIO
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_tail.overview import Overview
 from flowverdict_tail.table import LiveFlows
-from tests.real_influxdb import VARIABLES, InfluxDB, needs_influxdb
+from tests.real_influxdb import InfluxDB, needs_influxdb, variables
 from tests.test_prometheus import PROMETHEUS, asked, configure, needs_prometheus, query
 
 pytestmark = needs_prometheus
@@ -91,7 +91,7 @@ def test_influxdbs_board_computes_it_from_the_points(tmp_path: Path) -> None:
         ]
         assert len(queries) == 2
         for each in queries:
-            (row,) = influxdb.query(VARIABLES + each)
+            (row,) = influxdb.query(variables() + each)
             assert row["_value"] == pytest.approx(DATA)
 
 

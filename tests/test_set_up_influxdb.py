@@ -68,7 +68,7 @@ def test_what_exists_is_kept(influxdb: InfluxDB, tmp_path: Path) -> None:
     first = tokens(tmp_path)
     write(influxdb, first["write"])
     again = influxdb.set_up(tmp_path)
-    assert again.stdout.count("kept") == 2
+    assert again.stdout.count("kept") == 3
     assert tokens(tmp_path) == first
     assert len(influxdb.query(FROM_BUCKET)) == 1
 
@@ -84,7 +84,7 @@ def test_a_set_up_that_was_killed_is_completed_by_the_next(
             buckets = client.buckets_api()
             buckets.delete_bucket(buckets.find_bucket_by_name("flowverdict"))
     if steps > 2:
-        database.token("write", database.bucket(30))
+        database.token("write", [database.bucket("flowverdict", 30)])
     influxdb.kill()
     influxdb.start()
     assert influxdb.set_up(tmp_path).returncode == 0

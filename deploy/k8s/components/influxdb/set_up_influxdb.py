@@ -1,9 +1,10 @@
 """Sets InfluxDB up and gives out tokens that can do only what they must; runs as a Job.
 
-InfluxDB gets its administrator, organisation and bucket, and two tokens for that bucket: one that
-can only write, one that can only read. They go to the Secret `flowverdict-influxdb`, or to files in
-OUTPUT_FOLDER if that is set. What exists is kept, what InfluxDB has lost is made again: it is safe
-to run any number of times. It never prints a secret.
+InfluxDB gets its administrator, organisation and two buckets: one for what the influx-writer
+writes, and one for sums of five minutes that InfluxDB makes of it by a task and keeps longer. And
+two tokens: one that can only write to the first, one that can only read both. They go to the Secret
+`flowverdict-influxdb`, or to files in OUTPUT_FOLDER if that is set. What exists is kept, what
+InfluxDB has lost is made again: it is safe to run any number of times. It never prints a secret.
 """
 
 import os
@@ -18,6 +19,21 @@ from kubernetes import client, config
 NAME = "flowverdict-influxdb"
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 ORGANISATION = BUCKET = "flowverdict"
+ROLLUP = f"{BUCKET}_rollup"
+"""The dashboard History reads long ranges from it."""
+TASK = "Flowverdict: sums of five minutes"
+FLUX = f"""option task = {{name: "{TASK}", every: 5m, offset: 1m}}
+
+// Three of them each time, so that what is up to ten minutes late is in them.
+from(bucket: "{BUCKET}")
+  |> range(start: -15m)
+  |> filter(fn: (r) => r._measurement == "flow")
+  |> group(columns: ["_measurement", "_field",
+       "src_namespace", "src_workload", "src_pod", "src_node", "src_zone",
+       "dst_namespace", "dst_workload", "dst_pod", "dst_node", "dst_zone"])
+  |> aggregateWindow(every: 5m, fn: sum, createEmpty: false, timeSrc: "_start")
+  |> to(bucket: "{ROLLUP}")
+"""
 TOKENS = {"write": "write-token", "read": "read-token"}
 WAIT_SECONDS = float(os.environ.get("WAIT_SECONDS", "900"))
 
@@ -48,11 +64,11 @@ class InfluxDB:
             raise Refused(f"{method} {path} returned {answer.status_code}{hint}")
         return dict(answer.json()) if answer.content else {}
 
-    def _bucket(self) -> Json | None:
+    def _bucket(self, name: str) -> Json | None:
         """The bucket, if it exists. If asked for by name, a missing one would be an error."""
         query = {"org": ORGANISATION, "limit": 100}
         found = self._request("GET", "/buckets", params=query)["buckets"]
-        return next((dict(each) for each in found if each["name"] == BUCKET), None)
+        return next((dict(each) for each in found if each["name"] == name), None)
 
     def set_up(self, password: str, keep_days: float) -> bool:
         """Create administrator, organisation and bucket in a new InfluxDB; False if it has them."""
@@ -69,48 +85,70 @@ class InfluxDB:
         self._request("POST", "/setup", json=first)
         return True
 
-    def bucket(self, keep_days: float) -> Json:
-        """The bucket, created again if somebody has deleted it."""
-        if found := self._bucket():
+    def bucket(self, name: str, keep_days: float) -> Json:
+        """A bucket, created again if somebody has deleted it."""
+        if found := self._bucket(name):
             return found
         (organisation,) = self._request("GET", "/orgs", params={"org": ORGANISATION})["orgs"]
         rule = {"type": "expire", "everySeconds": int(keep_days * 86400)}
-        wanted = {"orgID": organisation["id"], "name": BUCKET, "retentionRules": [rule]}
+        wanted = {"orgID": organisation["id"], "name": name, "retentionRules": [rule]}
         return self._request("POST", "/buckets", json=wanted)
 
-    def token(self, action: str, bucket: Json) -> tuple[str, bool]:
-        """The token that can only `action` this bucket, and whether it is new."""
-        organisation, description = bucket["orgID"], f"Flowverdict: {action} {BUCKET}"
+    def task(self, organisation: str) -> bool:
+        """Have InfluxDB make sums of five minutes; False if it does."""
+        found = self._request("GET", "/tasks", params={"name": TASK, "orgID": organisation})
+        for each in found.get("tasks", []):
+            if each["flux"] == FLUX and each["status"] == "active":
+                return False
+            self._request("DELETE", f"/tasks/{each['id']}")
+        wanted = {"orgID": organisation, "flux": FLUX, "status": "active"}
+        self._request("POST", "/tasks", json=wanted)
+        return True
+
+    def token(self, action: str, buckets: list[Json]) -> tuple[str, bool]:
+        """The token that can only `action` these buckets, and whether it is new."""
+        organisation, description = buckets[0]["orgID"], f"Flowverdict: {action} {BUCKET}"
         query = {"orgID": organisation}
         for each in self._request("GET", "/authorizations", params=query)["authorizations"]:
             if each["description"] != description:
                 continue
-            allowed = [
+            allowed = {
                 (may["action"], may["resource"]["type"], may["resource"].get("id"))
                 for may in each["permissions"]
-            ]
-            right = allowed == [(action, "buckets", bucket["id"])] and each["status"] == "active"
+            }
+            wanted_now = {(action, "buckets", bucket["id"]) for bucket in buckets}
+            right = allowed == wanted_now and each["status"] == "active"
             # Later versions of InfluxDB show a token only once.
             if right and each.get("token"):
                 return str(each["token"]), False
             self._request("DELETE", f"/authorizations/{each['id']}")
-        resource = {"type": "buckets", "id": bucket["id"], "orgID": organisation}
         wanted = {
             "orgID": organisation,
             "description": description,
-            "permissions": [{"action": action, "resource": resource}],
+            "permissions": [
+                {
+                    "action": action,
+                    "resource": {"type": "buckets", "id": bucket["id"], "orgID": organisation},
+                }
+                for bucket in buckets
+            ],
         }
         return str(self._request("POST", "/authorizations", json=wanted)["token"]), True
 
 
-def set_up(influxdb: InfluxDB, password: str, keep_days: float) -> dict[str, str]:
+def set_up(
+    influxdb: InfluxDB, password: str, keep_days: float, keep_rollup_days: float
+) -> dict[str, str]:
     """Set InfluxDB up as far as it is not; returns the tokens by the names of their keys."""
     if influxdb.set_up(password, keep_days):
         print("InfluxDB was new and has been set up")
-    bucket = influxdb.bucket(keep_days)
+    raw, rollup = influxdb.bucket(BUCKET, keep_days), influxdb.bucket(ROLLUP, keep_rollup_days)
+    new = influxdb.task(raw["orgID"])
+    print(f"task that sums five minutes into {ROLLUP}: {'created' if new else 'kept'}")
     tokens = {}
     for action, key in TOKENS.items():
-        tokens[key], new = influxdb.token(action, bucket)
+        buckets = [raw] if action == "write" else [raw, rollup]
+        tokens[key], new = influxdb.token(action, buckets)
         print(f"bucket {BUCKET}, token that can only {action}: {'created' if new else 'kept'}")
     return tokens
 
@@ -145,10 +183,11 @@ def main() -> int:
     influxdb = InfluxDB(url, secret_of("INFLUXDB_ADMIN_TOKEN"))
     password = secret_of("INFLUXDB_ADMIN_PASSWORD")
     keep_days = float(os.environ.get("RETENTION_DAYS", "30"))
+    keep_rollup_days = float(os.environ.get("ROLLUP_RETENTION_DAYS", "366"))
     deadline, reason = time.monotonic() + WAIT_SECONDS, ""
     while True:
         try:
-            tokens = set_up(influxdb, password, keep_days)
+            tokens = set_up(influxdb, password, keep_days, keep_rollup_days)
             if folder:
                 write_files(tokens, Path(folder))
             else:

@@ -8,23 +8,32 @@ from flowverdict_provisioner.board import Board, Column, Panel, Query, Row
 
 __all__ = ["HISTORY"]
 
-# The data source's own default bucket.
-_RANGE = """from(bucket: v.defaultBucket)
-  |> range(start: v.timeRangeStart, stop: v.timeRangeStop)"""
+# Long ranges come from the sums of five minutes that set_up_influxdb.py has InfluxDB make; beside
+# the data source's own default bucket.
+_LONG = f"""rolled_up = int(v: v.timeRangeStop) - int(v: v.timeRangeStart) > {6 * 3600 * 10**9}
+every = if rolled_up and int(v: v.windowPeriod) < {300 * 10**9} then 5m else v.windowPeriod
+"""
+_RANGE = """|> range(start: v.timeRangeStart, stop: v.timeRangeStop)"""
 
 
 def _fields(*names: str) -> str:
     chosen = " or ".join(f'r._field == "{name}"' for name in names)
-    return f"""{_RANGE}
+    return f"""{_LONG}from(bucket: if rolled_up then v.defaultBucket + "_rollup" else v.defaultBucket)
+  {_RANGE}
   |> filter(fn: (r) => r._measurement == "{MEASUREMENT}" and ({chosen}))"""
 
 
 def _sums(*names: str, by: str) -> str:
-    """Grouped sums over time; each series is summed first, which InfluxDB does in its storage."""
+    """Grouped sums over time.
+
+    Each series is summed first, which InfluxDB does in its storage; grouping by time as well would
+    make a table of each window and group, which took a hundred times as long.
+    """
+    window = "aggregateWindow(every: every, fn: sum, createEmpty: false"
     return f"""{_fields(*names)}
-  |> aggregateWindow(every: v.windowPeriod, fn: sum, createEmpty: false)
-  |> group(columns: ["{by}", "_field", "_time"])
-  |> sum()
+  |> {window}, timeSrc: "_start")
+  |> group(columns: ["{by}", "_field"])
+  |> {window})
   |> group(columns: ["{by}"])"""
 
 
@@ -98,7 +107,7 @@ HISTORY = Board(
                     queries=(
                         Query(f"""{_sums("bytes_sent", by="src_namespace")}
   |> sort(columns: ["_time"])
-  |> map(fn: (r) => ({{r with _value: float(v: r._value) * 1000000000.0 / float(v: int(v: v.windowPeriod))}}))"""),
+  |> map(fn: (r) => ({{r with _value: float(v: r._value) * 1000000000.0 / float(v: int(v: every))}}))"""),
                     ),
                     unit="Bps",
                     empty="nothing stored for this time range: is an influx-writer running?",
@@ -139,7 +148,8 @@ HISTORY = Board(
                     kind="table",
                     description="Verdicts that opened or resolved an incident.",
                     queries=(
-                        Query(f"""{_RANGE}
+                        Query(f"""from(bucket: v.defaultBucket)
+  {_RANGE}
   |> filter(fn: (r) => r._measurement == "verdict" and r._field == "summary")
   |> filter(fn: (r) => r.status != "ongoing")
   |> group()
