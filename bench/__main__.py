@@ -12,7 +12,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import chaos, cost, influx, kernel, localise, memory, scrape, soak, throughput
+from bench import chaos, cost, history, influx, kernel, localise, memory, scrape, soak, throughput
 from bench.figure import CannotMeasure, Figure
 
 MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
@@ -24,7 +24,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "cost": cost.measure,
     "memory": memory.measure,
 }
-_LONG = {"chaos": chaos.measure, "soak": soak.measure}
+_LONG = {"chaos": chaos.measure, "history": history.measure, "soak": soak.measure}
 """Only if they are asked for."""
 _MEANINGS = {
     "throughput": "rows per second through the enricher and the exporter",
@@ -35,6 +35,7 @@ _MEANINGS = {
     "cost": "what traffic loses while it is counted (needs root and eBPF)",
     "memory": "memory of each service under load",
     "chaos": "ten minutes of kill -9, counts against the kernel's (needs root and eBPF)",
+    "history": "panels of History at 1,000 pairs, on a real InfluxDB",
     "soak": "half an hour of 20 nodes: rows in and out, growth of memory and descriptors",
 }
 
@@ -48,7 +49,9 @@ def main() -> int:
         epilog=f"measurements:\n{listed}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help="default: all but chaos and soak")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help="default: all but chaos, history and soak"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     arguments = parser.parse_args()
     unknown = set(arguments.names) - set(_MEANINGS)

@@ -25,7 +25,7 @@ ADMIN_TOKEN = "padministrators-token"
 PASSWORD = "padministrators-password"
 
 
-def variables(hours: float = 1, every: str = "1m") -> str:
+def variables(hours: float = 0.5, every: str = "1m") -> str:
     """What Grafana puts before a query of the last hours and the next minute."""
     now = datetime.now(UTC)
     start, stop = (

@@ -62,7 +62,9 @@ def test_the_panels_show_what_was_written(influxdb: InfluxDB) -> None:
     assert verdict["_value"] == a_verdict().summary
 
 
-def test_a_day_is_shown_from_sums_of_five_minutes_that_influxdb_makes(influxdb: InfluxDB) -> None:
+def test_more_than_an_hour_is_shown_from_sums_of_five_minutes_that_influxdb_makes(
+    influxdb: InfluxDB,
+) -> None:
     """They are the same: what Grafana asks for is asked of either."""
     (query,) = PANELS["Retransmission ratio by node"].queries
     influxdb.run_task(load_program(PROGRAM).TASK, FIVE_MINUTES_END)

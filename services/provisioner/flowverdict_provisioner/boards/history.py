@@ -8,9 +8,9 @@ from flowverdict_provisioner.board import Board, Column, Panel, Query, Row
 
 __all__ = ["HISTORY"]
 
-# Long ranges come from the sums of five minutes that set_up_influxdb.py has InfluxDB make; beside
+# More than an hour comes from the sums of five minutes that set_up_influxdb.py has InfluxDB make; beside
 # the data source's own default bucket.
-_LONG = f"""rolled_up = int(v: v.timeRangeStop) - int(v: v.timeRangeStart) > {6 * 3600 * 10**9}
+_LONG = f"""rolled_up = int(v: v.timeRangeStop) - int(v: v.timeRangeStart) > {3600 * 10**9}
 every = if rolled_up and int(v: v.windowPeriod) < {300 * 10**9} then 5m else v.windowPeriod
 """
 _RANGE = """|> range(start: v.timeRangeStart, stop: v.timeRangeStop)"""
@@ -61,7 +61,7 @@ def _ratio(by: str, ratio: Ratio = RETRANSMISSION_RATIO) -> str:
 HISTORY = Board(
     uid="flowverdict-history",
     title="History",
-    description="Days and weeks, from InfluxDB: when did it start, and what was the verdict?",
+    description="Days and weeks, from InfluxDB: when did it start, and what was the verdict? Ranges of more than an hour are sums of five minutes, which are complete after ten.",
     stores=("influxdb",),
     since="now-24h",
     refresh="",
