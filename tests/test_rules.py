@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from flowverdict_exporter.incidents import EXPLAINS_LABELS, explained
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_lab.servers import server_program
+from flowverdict_provisioner.boards import BOARDS
 
 DEPLOY = Path("deploy")
 RULES = sorted((DEPLOY / "prometheus/rules").glob("*.yaml"))
@@ -72,6 +74,19 @@ def test_every_alert_says_in_a_sentence_what_is_wrong_and_how_bad_that_is() -> N
         if "alert" in rule:
             assert rule["annotations"]["summary"]
             assert rule["labels"]["severity"] in ("critical", "warning", "info", "none")
+
+
+def test_every_alert_has_a_section_to_read_and_a_board_to_look_at() -> None:
+    sections = re.findall(r"^### (\w+)$", Path("docs/alerts.md").read_text(), re.MULTILINE)
+    boards = {f"/d/{board.uid}" for board in BOARDS}
+    for rule in rules():
+        if "alert" in rule:
+            page = rule["annotations"]["runbook_url"].rpartition("docs/alerts.md#")[2]
+            assert page in {each.lower() for each in sections}, rule["alert"]
+            assert rule["annotations"]["dashboard"] in boards, rule["alert"]
+    assert {each.lower() for each in sections} == {
+        rule["annotations"]["runbook_url"].rpartition("#")[2] for rule in rules() if "alert" in rule
+    }
 
 
 def test_pairs_are_told_apart_by_the_labels_that_the_exporter_gives_them() -> None:
@@ -133,8 +148,11 @@ async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_o
 
     alerts = [flow("cart", "db"), flow("web", "cart"), flow("web", "db")]
     cause = a_cause("pod", "shop/cart")
-    alerts += [{"alertname": "FlowverdictExplains", "incident_id": "c1", **each}
-               for each in explained(cause)]  # fmt: skip
+    alerts += [
+        {"alertname": "FlowverdictExplains", "severity": "none", "incident_id": "c1", **each}
+        for each in explained(cause)
+    ]
+    alerts.append({"alertname": "TcpRetransmissionRatioZScore", "severity": "info"})
     alerts.append({"alertname": "FlowverdictVerdict", "incident_id": "c1", "cause_name": "cart"})
 
     def call(path: str, body: object = None) -> Any:
@@ -165,9 +183,11 @@ async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_o
     held_back |= {("TcpRetransmissionRatioHigh", "web", "cart")}
     await eventually(lambda: by_state("suppressed") == held_back)
     told = {("TcpRetransmissionRatioHigh", "web", "db"), ("FlowverdictVerdict", "", "")}
+    told |= {("TcpRetransmissionRatioZScore", "", "")}
     await eventually(lambda: by_state("active") == told)
 
     groups = call("/api/v2/alerts/groups?receiver=operators")
     verdicts = [g for g in groups if g["labels"].get("alertname") == "FlowverdictVerdict"]
     assert [len(group["alerts"]) for group in verdicts] == [1]
-    assert not any(g["labels"]["alertname"] == "FlowverdictExplains" for g in groups)
+    notified = {group["labels"]["alertname"] for group in groups}
+    assert not notified & {"FlowverdictExplains", "TcpRetransmissionRatioZScore"}

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -59,6 +60,12 @@ TOO_LARGE = Counter(
 PENDING = Gauge(
     "flowverdict_consumer_pending_messages",
     "Messages in a stream not yet delivered to this service.",
+    ["stream"],
+)
+
+LAG = Gauge(
+    "flowverdict_consumer_lag_seconds",
+    "How long ago the last message that was read had been stored, if there are others; else 0.",
     ["stream"],
 )
 
@@ -193,8 +200,8 @@ async def consume(
     part = f"consumer of {stream}"
     MALFORMED.labels(stream)  # start the series at 0, so that its first increase is visible
     current = await retry(context, part, functools.partial(subscribe, None))
-    idle = 0
-    async with _lag_reported(stream, lambda: current):
+    idle, newest = 0, time.time()
+    async with _lag_reported(stream, lambda: current, lambda: newest):
         while current is not None and not context.stopping.is_set():
             try:
                 if idle >= _IDLE_CHECK:
@@ -204,6 +211,8 @@ async def consume(
                 messages = await current.pull.fetch(_BATCH, timeout=1)
                 context.health.ready(part)
                 idle = 0
+                if messages:
+                    newest = messages[-1].metadata.timestamp.timestamp()
                 await current.take(messages)
             except TimeoutError:
                 idle += 1
@@ -219,8 +228,13 @@ async def consume(
 
 
 @contextlib.asynccontextmanager
-async def _lag_reported(stream: str, current: Callable[[], Delivery | None]) -> AsyncIterator[None]:
-    """Keep the lag metric up to date, even while the consumer is stuck."""
+async def _lag_reported(
+    stream: str, current: Callable[[], Delivery | None], newest: Callable[[], float]
+) -> AsyncIterator[None]:
+    """Keep the lag metrics up to date, even while the consumer is stuck.
+
+    `newest` is when the last message that was read had been stored.
+    """
 
     async def watch() -> None:
         while True:
@@ -228,7 +242,9 @@ async def _lag_reported(stream: str, current: Callable[[], Delivery | None]) -> 
             if delivery is not None:
                 with contextlib.suppress(*TRANSIENT_ERRORS):
                     info = await delivery.pull.consumer_info()
-                    PENDING.labels(stream).set(info.num_pending or 0)
+                    pending = info.num_pending or 0
+                    PENDING.labels(stream).set(pending)
+                    LAG.labels(stream).set(max(0, time.time() - newest()) if pending else 0)
             await asyncio.sleep(_LAG_SECONDS)
 
     watching = asyncio.create_task(watch())

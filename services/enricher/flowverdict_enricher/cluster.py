@@ -8,6 +8,8 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 
+from prometheus_client import Gauge
+
 from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.entered_addresses import EnteredAddresses
@@ -24,6 +26,11 @@ from flowverdict_enricher.objects import (
 
 __all__ = ["Cluster"]
 
+_NODES = Gauge(
+    "flowverdict_cluster_node",
+    "1 for each node that Kubernetes has, as the enricher knows.",
+    ["node"],
+)
 _OWNERS = ("pod", "node")
 # Deployments and Argo Rollouts name their ReplicaSets after themselves and this pod label
 # (kubernetes: pkg/controller/deployment/sync.go; argo-rollouts: rollout/sync.go).
@@ -73,6 +80,7 @@ class Cluster:
                 case Pod():
                     self._remove_pod(thing)
                 case Node():
+                    self._count_out(thing.metadata.name)
                     # Keep its zone and its networks: its pods may outlive it.
                     self._directory.end(uid, time.time_ns())
                 case ClusterService():
@@ -160,8 +168,14 @@ class Cluster:
                 return owner.name.removesuffix(f"-{template}"), kind
         return self._owners.get(owner.uid, (owner.name, owner.kind))
 
+    def _count_out(self, node: str) -> None:
+        """A node is gone, unless another of its name has come."""
+        if all(each.metadata.name != node for each in self._known[Node].values()):
+            _NODES.remove(node)
+
     def _put_node(self, node: Node) -> None:
         meta, zone = node.metadata, node.zone()
+        _NODES.labels(meta.name).set(1)
         names = Names("node", node=meta.name, zone=zone, condition=node.condition())
         own = node.addresses()
         self._take(own)

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import Names
@@ -371,3 +372,23 @@ def test_the_address_that_was_asked_for_is_the_load_balancers() -> None:
     spec = {"clusterIPs": ["10.96.0.9"], "loadBalancerIP": "203.0.113.7"}
     (found,) = names(told([(False, built(ClusterService, "S1", {"spec": spec}))]), ["203.0.113.7"])
     assert found.service == "S1"
+
+
+def test_a_node_is_in_the_metrics_until_the_last_of_its_name_is_gone() -> None:
+    def shown() -> set[str]:
+        return {
+            sample.labels["node"]
+            for metric in REGISTRY.collect()
+            if metric.name == "flowverdict_cluster_node"
+            for sample in metric.samples
+        }
+
+    cluster = Cluster(Directory())
+    first = built(Node, "gone-and-back", {})
+    again = built(Node, "another", {}, name="gone-and-back")
+    cluster.put(first)
+    cluster.put(again)
+    cluster.remove(Node, "gone-and-back")
+    assert "gone-and-back" in shown()
+    cluster.remove(Node, "another")
+    assert "gone-and-back" not in shown()

@@ -1,7 +1,8 @@
 """Prometheus alert rules converted to Grafana's, for installations without Alertmanager.
 
 The rules come from deploy/prometheus/rules. Alerts on individual flows are left out, since Grafana
-cannot inhibit them while a verdict explains them; so are the rules needed only for inhibition.
+cannot inhibit them while a verdict explains them; so are the rules needed only for
+inhibition, and the watchdog, which would watch Grafana itself.
 """
 
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ GROUP_INTERVAL_SECONDS = 10
 """Grafana's shortest evaluation interval; its default of a minute would delay verdicts."""
 
 _FILES = ("verdicts.yaml", "pipeline.yaml")
-_LEFT_OUT = ("FlowverdictExplains",)
+_LEFT_OUT = ("FlowverdictExplains", "FlowverdictWatchdog")
 _VERDICTS = ("FlowverdictVerdict", "FlowverdictWarning")
 
 

@@ -45,7 +45,7 @@ def alertmanager_config() -> str:
     """An AlertmanagerConfig with the inhibition rules of deploy/alertmanager.
 
     The operator merges it into the Alertmanager's own configuration, for alerts of this namespace.
-    Its one route takes only the alerts that inhibit others and notify nobody, so all others go
+    Its one route takes only the alerts that notify nobody, so all others go
     where the Alertmanager's own routes send them.
     """
     config = yaml.safe_load(ALERTMANAGER.read_text())
@@ -64,7 +64,7 @@ def alertmanager_config() -> str:
         "spec": {
             "route": {
                 "receiver": "nobody",
-                "matchers": [_matcher("alertname = FlowverdictExplains")],
+                "matchers": [{"name": "severity", "value": "none|info", "matchType": "=~"}],
             },
             "receivers": [{"name": "nobody"}],
             "inhibitRules": inhibit,
