@@ -5,6 +5,7 @@
 `directory`   who had an address, and when.
 `pod_networks`  the networks that pods get their addresses from.
 `connections`  which pod answers each connection to a service's address.
+`local_hops`  connections to a sidecar in the same pod, which look like connections to elsewhere.
 `backends`    the pods behind each service.
 `reports`     until when each node has reported.
 `enrich`      raw records and a directory to an enriched batch.

@@ -19,6 +19,7 @@ from flowverdict_enricher.connections import Connections
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_enricher.left_out import LeftOut
+from flowverdict_enricher.local_hops import LocalHops
 from flowverdict_enricher.reports import Reports
 from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import Context
@@ -48,6 +49,7 @@ class Enriching:
         self._context = context
         self._directory = directory
         self._connections = Connections(directory)
+        self._local_hops = LocalHops()
         self._reports = Reports()
         self._clocks = Clocks()
         self._left_out = LeftOut()
@@ -65,16 +67,21 @@ class Enriching:
         """Learn from what a node has just published, whichever enricher will enrich it."""
         with contextlib.suppress(MalformedMessage):  # counted by whoever enriches it
             header, records, _ = _read(message)
-            self._connections.learn(header, records)
+            self._learn(header, records)
             self._heard[header.message_id] = None
             if len(self._heard) > _MOST_HEARD:
                 self._heard.popitem(last=False)
             await self._reports.add(header)
 
+    def _learn(self, header: IntervalHeader, records: npt.NDArray[np.void]) -> None:
+        self._connections.learn(header, records)
+        self._local_hops.learn(header, records)
+
     async def _enrich(self, jetstream: JetStreamContext, message: Msg) -> bool:
         header, records, impossible = _read(message)
         if header.message_id not in self._heard:  # published while this was not connected
-            self._connections.learn(header, records)
+            self._learn(header, records)
+        records = self._local_hops.marked(header, records)
         resolved = self._connections.resolve(header, records)
         if resolved.missing:
             await self._reports.complete(header.end_ns, _OTHERS_SECONDS)
