@@ -491,7 +491,10 @@ static __always_inline u32 role_of(void *sk)
 	return extra == 1 ? ROLE_CLIENT : extra == 0 ? ROLE_SERVER : ROLE_UNKNOWN;
 }
 
-/* `retransmitted` segments of a socket that is older than the collector are in its totals already. */
+/*
+ * `retransmitted` segments of a socket that is older than the collector are in its totals
+ * already.
+ */
 static __always_inline struct tracked_socket *track(void *sk, u32 role, int from, u32 retransmitted)
 {
 	u64 id = (u64)sk;
@@ -729,7 +732,8 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
  * Run by the service at the end of each interval, without a tracepoint, until it finds
  * none: adds what sockets have counted since on_segment sampled them. What arrives once
  * one end has sent its FIN passes no hook, so those sockets are put back for the next
- * interval, and those for which the map had no room. The argument is a number for the interval; returns how much it found.
+ * interval, and those for which the map had no room. The argument is a number for the
+ * interval; returns how much it found.
  */
 int count_rest(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -767,8 +771,9 @@ int count_rest(struct bpf_raw_tracepoint_args *ctx)
 
 /*
  * Where count_rest cannot be run: a program reads what a connection received
- * (tcp_rcv_space_adjust, in tcp_recvmsg_locked). on_segment does not see what arrives once this end has sent its
- * FIN, which may go on for long: a client that only waits for the answer.
+ * (tcp_rcv_space_adjust, in tcp_recvmsg_locked). on_segment does not see what arrives
+ * once this end has sent its FIN, which may go on for long: a client that only waits for
+ * the answer.
  */
 int on_read(struct bpf_raw_tracepoint_args *ctx)
 {
