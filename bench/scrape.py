@@ -85,7 +85,7 @@ def measure() -> list[Figure]:
     full = PairSeries(_BUDGET, 3600)
     full.add(pair_rows(_BUDGET))
     nodes = Nodes()
-    kept = Kept(full.kept(), nodes.kept()).encode()
+    kept = Kept(full.kept(), nodes.kept(), []).encode()
     return [
         Figure(
             "scrape", f"{_SERIES:,} series", _cpu_ms(lambda: series.text(False).encode()), "ms CPU"
@@ -98,7 +98,9 @@ def measure() -> list[Figure]:
         Figure("scrape", "page, compressed", len(igzip.compress(page, compresslevel=0)), "bytes"),
         Figure("scrape", "memory per series", memory / _SERIES, "bytes"),
         Figure("scrape", f"totals of {_BUDGET:,} pairs, as kept in NATS", len(kept), "bytes"),
-        Figure("scrape", "keeping them", _cpu_ms(Kept(full.kept(), nodes.kept()).encode), "ms CPU"),
+        Figure(
+            "scrape", "keeping them", _cpu_ms(Kept(full.kept(), nodes.kept(), []).encode), "ms CPU"
+        ),
         Figure(
             "scrape",
             "going on from them",

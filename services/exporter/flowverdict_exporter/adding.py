@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge
 from flowverdict_contracts import MalformedMessage, enriched
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED
+from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.kept import Kept, KeptStore, Position
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
@@ -38,15 +39,16 @@ _KEPT = Gauge(
 
 
 class Totals:
-    """The sums by pair and by node, and up to which message of FLOWS_ENRICHED they go.
+    """The sums by pair and node, up to which message of FLOWS_ENRICHED they go, and the incidents.
 
     Sums that were kept are lower than what was last shown, until the messages since then are added
     again; so they are not shown until then.
     """
 
-    def __init__(self, series: PairSeries, nodes: Nodes) -> None:
+    def __init__(self, series: PairSeries, nodes: Nodes, incidents: Incidents) -> None:
         self.series = series
         self.nodes = nodes
+        self.incidents = incidents
         self.position = Position(0, "")
         self._shown_from = 0
 
@@ -68,8 +70,13 @@ class Totals:
         if kept is not None:
             self.series.restore(kept.sums)
             self.nodes.restore(kept.nodes)
+            self.incidents.restore(kept.incidents)
         self.position = position
         self._shown_from = last_sequence + 1
+
+    def kept(self) -> Kept:
+        """What has been added up, to go on from."""
+        return Kept(self.series.kept(), self.nodes.kept(), self.incidents.kept())
 
     def add(self, message: Msg) -> None:
         """Add a message's rows, unless they have been.
@@ -171,7 +178,7 @@ class Adding:
             await keeping
         if self._keeping is None and time.monotonic() >= self._keep_next:
             self._keep_next = time.monotonic() + _KEEP_SECONDS
-            kept = Kept(self._totals.series.kept(), self._totals.nodes.kept())
+            kept = self._totals.kept()
             self._keeping = asyncio.create_task(self._keep(self._totals.position, kept))
 
     async def _add(self, message: Msg) -> None:

@@ -3,19 +3,25 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from flowverdict_contracts.verdicts import Cause, ComponentEnd, Verdict
+from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.verdicts import Cause, ComponentEnd, Verdict, decode, encode
 
-__all__ = ["EXPLAINS_LABELS", "FORGET_SECONDS", "INCIDENT_LABELS", "Incidents", "explained"]
+__all__ = ["EXPLAINS_LABELS", "FORGET_SECONDS", "INCIDENT_LABELS", "STALE_SECONDS", "Incidents",
+           "KeptIncident", "explained"]  # fmt: skip
 
-FORGET_SECONDS = 120.0
-"""An incident without a verdict for this long is no longer shown: the RCA worker is gone."""
+STALE_SECONDS = 120.0
+"""An incident without a verdict for this long is stale: the RCA worker is gone."""
+FORGET_SECONDS = 6 * 3600.0
+"""A stale incident is shown for this long, since nobody has said that it is over."""
+_OTHERS_SECONDS = 600.0
+"""Or until the RCA worker has been there again for this long and has not mentioned it."""
 
 _MAX_OPEN = 1000
 _MAX_LINK_ADDRESSES = 8
@@ -94,6 +100,12 @@ class _Number:
 
 _NUMBERS = (
     _Number(
+        "flowverdict_incident_stale",
+        "1 if nothing has been heard of the incident for two minutes: the RCA worker is gone, and "
+        "nobody knows whether it goes on.",
+        lambda each: float(time.monotonic() - each.received > STALE_SECONDS),
+    ),
+    _Number(
         "flowverdict_incident_score",
         "How well the cause explains the failing flows, 0 to 1.",
         lambda each: each.cause.score if each.cause else 0.0,
@@ -129,18 +141,64 @@ def _same_cause(one: Verdict, other: Verdict) -> bool:
     return names[0] == names[1]
 
 
+@dataclass(frozen=True, slots=True)
+class KeptIncident:
+    """An open incident, to go on from.
+
+    Attributes:
+        verdict: the last on it, as on NATS.
+        summary: as it is shown.
+        age_seconds: since it was received.
+    """
+
+    verdict: bytes
+    summary: str
+    age_seconds: float
+
+
 class Incidents(Collector):
     """The currently open incidents; a collector for a `prometheus_client` registry."""
 
     def __init__(self) -> None:
         self._open: dict[str, _Open] = {}
         self._last_window: dict[str, tuple[str, float]] = {}
+        self._heard = self._heard_since = -STALE_SECONDS
         self._lock = threading.Lock()
+
+    def kept(self) -> list[KeptIncident]:
+        """The open incidents, to go on from."""
+        now = time.monotonic()
+        with self._lock:
+            return [
+                KeptIncident(encode(each.verdict), each.summary, now - each.received)
+                for each in self._open.values()
+            ]
+
+    def restore(self, kept: Iterable[KeptIncident]) -> None:
+        """Go on from there, but for what has been heard since.
+
+        Raises:
+            ValueError: if another version kept them.
+        """
+        now = time.monotonic()
+        try:
+            known = [_Open(decode(e.verdict), e.summary, now - e.age_seconds) for e in kept]
+        except MalformedMessage as error:
+            raise ValueError(str(error)) from None
+        with self._lock:
+            for each in known:
+                name = each.verdict.incident_id
+                if name not in self._last_window:
+                    self._open[name] = each
+                    self._last_window[name] = each.verdict.window.end, each.received
 
     def add(self, verdict: Verdict) -> None:
         """Add a verdict; one older than the last is ignored."""
         now = time.monotonic()
         with self._lock:
+            if now - self._heard > STALE_SECONDS:
+                self._heard_since = now
+            self._heard = now
             self._drop_stale(now)
             last, _ = self._last_window.get(verdict.incident_id, ("", 0.0))
             if verdict.window.end < last:
@@ -159,6 +217,8 @@ class Incidents(Collector):
 
     def _drop_stale(self, now: float) -> None:
         oldest = now - FORGET_SECONDS
+        if now - self._heard < STALE_SECONDS and now - self._heard_since > _OTHERS_SECONDS:
+            oldest = now - _OTHERS_SECONDS
         self._open = {i: each for i, each in self._open.items() if each.received > oldest}
         self._last_window = {i: each for i, each in self._last_window.items() if each[1] > oldest}
 

@@ -11,6 +11,7 @@ from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from flowverdict_contracts.subjects import EXPORTER_STATE_BUCKET
+from flowverdict_exporter.incidents import KeptIncident
 from flowverdict_exporter.nodes import KeptNodes
 from flowverdict_exporter.series import KeptSums
 from flowverdict_runtime.context import CannotRun
@@ -45,6 +46,7 @@ class Kept:
 
     sums: KeptSums
     nodes: KeptNodes
+    incidents: list[KeptIncident]
 
     def encode(self) -> bytes:
         """As bytes, compressed."""

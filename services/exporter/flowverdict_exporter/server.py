@@ -25,7 +25,7 @@ __all__ = ["SERVICE"]
 async def run(settings: ExporterSettings, context: Context) -> None:
     """Add up every enriched message until the service stops."""
     incidents, nodes = Incidents(), Nodes()
-    totals = Totals(PairSeries(settings.series_budget, settings.expire_seconds), nodes)
+    totals = Totals(PairSeries(settings.series_budget, settings.expire_seconds), nodes, incidents)
     context.health.more_metrics = totals.text
     REGISTRY.register(incidents)
     REGISTRY.register(nodes)

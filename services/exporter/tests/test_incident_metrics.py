@@ -9,7 +9,12 @@ from prometheus_client.core import Sample
 
 from conftest import a_cause, a_verdict
 from flowverdict_contracts.verdicts import Rule
-from flowverdict_exporter.incidents import FORGET_SECONDS, Incidents, explained
+from flowverdict_exporter.incidents import (
+    FORGET_SECONDS,
+    STALE_SECONDS,
+    Incidents,
+    explained,
+)
 
 
 def samples(incidents: Incidents) -> dict[str, list[Sample]]:
@@ -52,17 +57,40 @@ def test_a_resolved_incident_is_gone() -> None:
     assert "flowverdict_incident_active" not in samples(incidents)
 
 
-def test_an_incident_of_which_nothing_more_is_heard_is_forgotten(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr("flowverdict_exporter.incidents.time.monotonic", lambda: now[0])
+    return now
+
+
+def test_an_incident_of_which_nothing_more_is_heard_is_stale_and_not_over(
+    clock: list[float],
 ) -> None:
-    clock = [1000.0]
-    monkeypatch.setattr("flowverdict_exporter.incidents.time.monotonic", lambda: clock[0])
     incidents = Incidents()
     incidents.add(a_verdict())
-    clock[0] += FORGET_SECONDS - 1
-    assert "flowverdict_incident_active" in samples(incidents)
-    clock[0] += 2
+    for passed, stale in ((STALE_SECONDS - 1, 0), (2, 1), (FORGET_SECONDS / 2, 1)):
+        clock[0] += passed
+        assert "flowverdict_incident_active" in samples(incidents)
+        (found,) = samples(incidents)["flowverdict_incident_stale"]
+        assert found.value == stale
+    clock[0] += FORGET_SECONDS / 2
     assert "flowverdict_incident_active" not in samples(incidents)
+
+
+def test_an_incident_that_a_worker_no_longer_knows_is_forgotten_once_it_has_been_back_for_long(
+    clock: list[float],
+) -> None:
+    incidents = Incidents()
+    incidents.add(a_verdict())
+    clock[0] += 1000
+    for _ in range(30):  # the worker is back
+        incidents.add(msgspec.structs.replace(a_verdict(), incident_id="0" * 12))
+        assert len(samples(incidents)["flowverdict_incident_active"]) == 2
+        clock[0] += 20
+    clock[0] += 20
+    incidents.add(msgspec.structs.replace(a_verdict(), incident_id="0" * 12))
+    assert len(samples(incidents)["flowverdict_incident_active"]) == 1
 
 
 def test_an_incident_without_a_cause_is_shown_without_one() -> None:

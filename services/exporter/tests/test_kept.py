@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from conftest import NatsServer, enriched_batch, eventually, flow_row, header
-from flowverdict_contracts import enriched
+from conftest import NatsServer, a_verdict, enriched_batch, eventually, flow_row, header
+from flowverdict_contracts import enriched, verdicts
 from flowverdict_contracts.subjects import (
     EXPORTER_STATE_BUCKET,
     FLOWS_ENRICHED,
@@ -22,6 +22,7 @@ from flowverdict_contracts.subjects import (
 )
 from flowverdict_exporter import adding
 from flowverdict_exporter.adding import Adding, Totals
+from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.kept import Kept, KeptStore, Position
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
@@ -43,7 +44,7 @@ batches = st.lists(st.lists(rows, min_size=1, max_size=5), max_size=6)
 
 
 def totals() -> Totals:
-    return Totals(PairSeries(BUDGET, 3600), Nodes())
+    return Totals(PairSeries(BUDGET, 3600), Nodes(), Incidents())
 
 
 @given(before=batches, after=batches)
@@ -54,7 +55,7 @@ def test_sums_that_were_kept_and_restored_go_on_as_if_nothing_had_happened(
     one, other = totals().series, totals().series
     for each in before:
         one.add(enriched_batch(*each))
-    kept = Kept(one.kept(), Nodes().kept())
+    kept = Kept(one.kept(), Nodes().kept(), [])
     other.restore(Kept.decode(kept.encode()).sums)
     assert other.text(openmetrics=False) == one.text(openmetrics=False)
     for each in after:
@@ -66,10 +67,21 @@ def test_sums_that_were_kept_and_restored_go_on_as_if_nothing_had_happened(
 def test_a_message_lost_while_no_exporter_ran_is_noticed_by_the_next() -> None:
     one, other = Nodes(), Nodes()
     one.add(header(1_000_000, 1))
-    other.restore(Kept.decode(Kept(totals().series.kept(), one.kept()).encode()).nodes)
+    other.restore(Kept.decode(Kept(totals().series.kept(), one.kept(), []).encode()).nodes)
     other.add(header(1_000_001, 3))
     (run,) = other.kept().runs
     assert (run.newest, run.gaps) == (3, ((2, 3),))
+
+
+def test_an_open_incident_is_still_open_for_the_next_exporter_unless_it_has_heard_better() -> None:
+    one, other, third = Incidents(), Incidents(), Incidents()
+    one.add(a_verdict())
+    kept = Kept.decode(replace(totals().kept(), incidents=one.kept()).encode()).incidents
+    other.restore(kept)
+    assert other.kept()[0].verdict == verdicts.encode(a_verdict())
+    third.add(a_verdict(status="resolved", second=1_000_002))
+    third.restore(kept)
+    assert not third.kept()
 
 
 @pytest.fixture
@@ -153,7 +165,7 @@ async def test_what_does_not_fit_in_one_message_is_kept_in_pieces(
     full = totals()
     for at in range(BUDGET // 2):
         full.series.add(enriched_batch(flow_row(f"pod-{at}", "pod-b", rtt_us=at)))
-    kept = Kept(full.series.kept(), full.nodes.kept())
+    kept = full.kept()
     store._piece_bytes = 100  # as a server with a small max_payload would have it
     await store.save(Position(5, "then"), kept.encode())
     again = await KeptStore.open(jetstream, 1)
@@ -163,7 +175,7 @@ async def test_what_does_not_fit_in_one_message_is_kept_in_pieces(
 async def test_a_killed_save_leaves_what_was_kept_before(jetstream: JetStreamContext) -> None:
     store = await KeptStore.open(jetstream, 1)
     await store.claim(Position(1, "then"))
-    kept = Kept(totals().series.kept(), Nodes().kept())
+    kept = totals().kept()
     await store.save(Position(5, "then"), kept.encode())
     bucket = await jetstream.key_value(EXPORTER_STATE_BUCKET)
     await bucket.put("0.0", b"half of what comes")
@@ -179,7 +191,7 @@ async def test_what_another_version_kept_is_left_and_reading_goes_on_where_it_wa
         await eventually(lambda: retransmissions(shown) == 2)
     store = await KeptStore.open(jetstream, 1)
     sums = replace(shown.series.kept(), metrics=["of", "another"])
-    await store.save(Position(3, ""), Kept(sums, shown.nodes.kept()).encode())
+    await store.save(Position(3, ""), Kept(sums, shown.nodes.kept(), []).encode())
     async with exporter(nats_server.url) as shown:
         await publish(jetstream, 3)
         await eventually(lambda: retransmissions(shown) == 1)
