@@ -64,13 +64,14 @@ class KnownRun:
         node: the collector's.
         run_id: the run's.
         newest: highest sequence number that has come.
-        gaps: which are missing below it: the first of them, and the next one that has come.
+        gaps: which are missing below it: the first of them, the next one that has come, and for
+            how many seconds that has been known.
     """
 
     node: str
     run_id: str
     newest: int
-    gaps: tuple[tuple[int, int], ...]
+    gaps: tuple[tuple[int, int, float], ...]
 
 
 class Continuity:
@@ -85,15 +86,24 @@ class Continuity:
         """Go on from what `runs` returned, or follow every node anew."""
         now = time.monotonic()
         self._runs = OrderedDict(
-            ((each.node, each.run_id), _Run(each.newest, [_Gap(*gap, now) for gap in each.gaps]))
+            (
+                (each.node, each.run_id),
+                _Run(each.newest, [_Gap(first, end, now - age) for first, end, age in each.gaps]),
+            )
             for each in runs
         )
         self._nodes: OrderedDict[str, None] = OrderedDict((node, None) for node, _ in self._runs)
 
     def runs(self) -> list[KnownRun]:
         """What is known of each run, the longest silent first."""
+        now = time.monotonic()
         return [
-            KnownRun(node, run_id, run.newest, tuple((gap.first, gap.end) for gap in run.gaps))
+            KnownRun(
+                node,
+                run_id,
+                run.newest,
+                tuple((gap.first, gap.end, now - gap.noticed) for gap in run.gaps),
+            )
             for (node, run_id), run in self._runs.items()
         ]
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
@@ -71,7 +72,7 @@ LAG = Gauge(
 
 _MAX_DELIVERIES = 5
 """If handling fails with an error of ours."""
-_MAX_UNFINISHED = 10
+_MAX_UNFINISHED = 20
 """If nothing is said at all, as by a service that is killed for its memory."""
 _BATCH = 64
 _INACTIVE_SECONDS = 300.0
@@ -264,7 +265,15 @@ class _EachAcknowledged:
     stream_created: object
 
     async def take(self, messages: list[Msg]) -> None:
-        await asyncio.gather(*(_settle(message, self.handle, self.seen) for message in messages))
+        """What has been delivered before comes last, one after the other and in any order: one of
+        them may be what kills this service, and the others are to be finished before it.
+        """
+        again = [each for each in messages if each.metadata.num_delivered > 1]
+        new = [each for each in messages if each.metadata.num_delivered <= 1]
+        await asyncio.gather(*(_settle(message, self.handle, self.seen) for message in new))
+        random.shuffle(again)
+        for message in again:
+            await _settle(message, self.handle, self.seen)
 
     async def check(self) -> None:
         await check_delivers(self.pull)
@@ -318,16 +327,17 @@ async def consume_each(
     stream: str,
     durable: str,
     handle: Callable[[Msg], Awaitable[bool]],
-    only_new: bool = False,
+    temporary_from: Callable[[], int] | None = None,
 ) -> None:
     """Handle and acknowledge every message of `stream` until the service stops.
 
     `handle` returns True if it has finished with the message, False to have it redelivered, and
     raises `MalformedMessage` for one that can never be handled. It is not called again for a
     message it has finished with, even if the acknowledgement was lost. The messages of a batch are
-    handled concurrently. Several processes with the same `durable` name share the work. With
-    `only_new`, a newly created consumer starts with the next message, and is removed soon after its
-    last use.
+    handled concurrently, but for those that have been delivered before. Several processes with the
+    same `durable` name share the work. With `temporary_from`, the consumer is removed soon after
+    its last use, and a new one starts with the message of the number that it returns, or with the
+    next one if that is 0.
     """
     for counter in (FAILED, HANDLED, TOO_LARGE):
         counter.labels(stream)
@@ -336,12 +346,22 @@ async def consume_each(
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=_ACK_WAIT_SECONDS,
         max_ack_pending=context.streams.max_ack_pending,
-        deliver_policy=DeliverPolicy.NEW if only_new else DeliverPolicy.ALL,
-        inactive_threshold=_INACTIVE_SECONDS if only_new else None,
+        deliver_policy=DeliverPolicy.ALL,
     )
+
+    async def start() -> None:
+        assert temporary_from is not None
+        config.inactive_threshold = _INACTIVE_SECONDS
+        number, last = temporary_from(), (await jetstream.stream_info(stream)).state.last_seq
+        is_there = 0 < number <= last + 1  # else the stream has begun anew
+        config.opt_start_seq = number if is_there else None
+        policy = DeliverPolicy.BY_START_SEQUENCE if is_there else DeliverPolicy.NEW
+        config.deliver_policy = policy
 
     async def subscribe(before: _EachAcknowledged | None) -> _EachAcknowledged:
         await ensure_streams(jetstream, [stream], context.streams)
+        if temporary_from is not None:
+            await start()
         pull = await pull_from(jetstream, stream, config)
         created = (await jetstream.stream_info(stream)).created
         if before is not None and before.stream_created == created:

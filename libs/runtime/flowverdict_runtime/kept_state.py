@@ -2,6 +2,8 @@
 
 import contextlib
 
+from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig
 from nats.js.errors import NotFoundError
@@ -9,9 +11,28 @@ from nats.js.kv import KeyValue
 
 from flowverdict_runtime.consumer import pull_from
 
-__all__ = ["pull_from_sequence", "state_bucket"]
+__all__ = ["InOrder", "pull_from_sequence", "state_bucket"]
 
 _ACK_WAIT_SECONDS = 3600
+
+
+class InOrder:
+    """Notices messages that a consumer of `pull_from_sequence` delivered, but not to this reader.
+
+    NATS counts what it wrote to a connection that was just breaking as delivered, and what another
+    reader of the same consumer got. Neither would come again before its acknowledgement is overdue.
+    """
+
+    def __init__(self) -> None:
+        self._expected = 1
+
+    def check(self, message: Msg) -> None:
+        """Raises NatsError if messages before this one are missing: read again from a position."""
+        found = message.metadata.sequence.consumer
+        if found != self._expected:
+            missing = found - self._expected
+            raise NatsError(f"{missing} messages were delivered and did not arrive")
+        self._expected += 1
 
 
 async def state_bucket(jetstream: JetStreamContext, name: str, replicas: int) -> KeyValue:

@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 from nats.aio.client import Client
@@ -12,7 +14,12 @@ from nats.aio.msg import Msg
 from conftest import NatsServer, eventually
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
-from flowverdict_runtime.consumer import MALFORMED, consume_each
+from flowverdict_runtime.consumer import (
+    MALFORMED,
+    SeenSequences,
+    _EachAcknowledged,
+    consume_each,
+)
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
@@ -236,4 +243,39 @@ async def test_a_message_that_nobody_ever_finishes_is_left_out_and_holds_up_no_o
         await jetstream.publish(SUBJECT_ENRICHED, body)
     async with consuming(nats_server, handle):
         await eventually(lambda: malformed._value.get() == before + 1)
-    assert handled == {b"poison": 10, b"good": 1}
+    assert handled == {b"poison": 20, b"good": 1}
+
+
+class Killed(BaseException):
+    """As the process would be."""
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_only_the_message_that_kills_its_reader_is_left_out_of_those_read_with_it(
+    seed: int,
+) -> None:
+    """Whoever is killed has all of a batch in hand, and is given it again."""
+    random.seed(seed)
+    poison = seed * 7
+    deliveries = Counter(dict.fromkeys(range(64), 0))
+    finished, left_out = set[int](), set[int]()
+
+    async def handle(message: Msg) -> bool:
+        if message.data == b"poison":
+            raise Killed
+        return True
+
+    def delivered(number: int) -> Msg:
+        deliveries[number] += 1
+        message = AsyncMock(spec=Msg, data=b"poison" if number == poison else b"", subject="")
+        message.metadata = Mock(num_delivered=deliveries[number], stream="poisoned")
+        message.metadata.sequence.stream = number + 1
+        message.ack.side_effect = lambda: finished.add(number)
+        message.term.side_effect = lambda: left_out.add(number)
+        return message
+
+    while open_now := sorted(set(deliveries) - finished - left_out):
+        reading = _EachAcknowledged(Mock(), handle, SeenSequences(0), None)
+        with contextlib.suppress(Killed):
+            await reading.take([delivered(number) for number in open_now])
+    assert left_out == {poison}

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import uuid
 
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -18,7 +19,7 @@ from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_runtime.consumer import check_delivers, finish, reject
 from flowverdict_runtime.context import CannotRun, Context
-from flowverdict_runtime.kept_state import pull_from_sequence
+from flowverdict_runtime.kept_state import InOrder, pull_from_sequence
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.streams import ensure_streams
 from flowverdict_runtime.unfinished import KILLS, Unfinished
@@ -43,6 +44,14 @@ class Totals:
 
     Sums that were kept are lower than what was last shown, until the messages since then are added
     again; so they are not shown until then.
+
+    Attributes:
+        series: the sums by pair.
+        nodes: the sums by node.
+        incidents: those that are open.
+        position: up to where the sums go.
+        owner: tells this exporter from any other.
+        restored: set once it is known what was kept.
     """
 
     def __init__(self, series: PairSeries, nodes: Nodes, incidents: Incidents) -> None:
@@ -50,7 +59,10 @@ class Totals:
         self.nodes = nodes
         self.incidents = incidents
         self.position = Position(0, "")
+        self.owner = uuid.uuid4().hex
+        self.restored = asyncio.Event()
         self._shown_from = 0
+        nodes.is_shown = lambda: self.is_complete
 
     def text(self, openmetrics: bool) -> str:
         """The metrics by pair, as `PairSeries.text`."""
@@ -71,12 +83,16 @@ class Totals:
             self.series.restore(kept.sums)
             self.nodes.restore(kept.nodes)
             self.incidents.restore(kept.incidents)
+            self.incidents.next_sequence = kept.next_verdict
         self.position = position
         self._shown_from = last_sequence + 1
 
     def kept(self) -> Kept:
         """What has been added up, to go on from."""
-        return Kept(self.series.kept(), self.nodes.kept(), self.incidents.kept())
+        # The number first: a verdict that comes in between is read twice rather than never.
+        next_verdict = self.incidents.next_sequence
+        open_now = self.incidents.kept()
+        return Kept(self.series.kept(), self.nodes.kept(), open_now, next_verdict)
 
     def add(self, message: Msg) -> None:
         """Add a message's rows, unless they have been.
@@ -118,6 +134,7 @@ class Adding:
         self.unfinished = unfinished
         self._totals = totals
         self._store = store
+        self._in_order = InOrder()
         self._keeping: asyncio.Task[None] | None = None
         self._keep_next = time.monotonic() + _KEEP_SECONDS
 
@@ -137,16 +154,21 @@ class Adding:
         created, last = str(info.created), info.state.last_seq
         if before is not None:
             await before.close()
-        store = await KeptStore.open(jetstream, context.streams.stream_replicas)
+        store = await KeptStore.open(jetstream, context.streams.stream_replicas, totals.owner)
         is_restored = True
         if before is not None:
-            before.check_only_exporter(store)
+            if store.is_anothers:
+                raise CannotRun("another exporter is already running; stopping")
         elif not await _restore(store, totals, last):
             is_restored = False
             totals.position = await _where_another_was(jetstream, created)
+        totals.restored.set()
         if totals.position.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
             totals.position = Position(1, created)
+        if totals.position.next_sequence > last + 1:
+            log.warning("NATS has lost the last messages of FLOWS_ENRICHED")
+            totals.position = Position(last + 1, created)
         if totals.position.next_sequence > last:
             totals.all_read()
         await store.claim(None if is_restored else totals.position)
@@ -158,11 +180,6 @@ class Adding:
         )
         return cls(pull, totals, store, unfinished)
 
-    def check_only_exporter(self, stored: KeptStore) -> None:
-        """Raises CannotRun if another exporter has kept something since."""
-        if stored.revision > self._store.revision:
-            raise CannotRun("another exporter is already running; stopping")
-
     async def check(self) -> None:
         """Raises as `check_delivers`; if it does not, everything has been read."""
         await check_delivers(self.pull)
@@ -171,6 +188,7 @@ class Adding:
     async def take(self, messages: list[Msg]) -> None:
         """Add messages and acknowledge them, and keep the totals if it is time to."""
         for message in messages:
+            self._in_order.check(message)
             await self._add(message)
             await asyncio.sleep(0)
         if self._keeping is not None and self._keeping.done():

@@ -157,9 +157,14 @@ class KeptIncident:
 
 
 class Incidents(Collector):
-    """The currently open incidents; a collector for a `prometheus_client` registry."""
+    """The currently open incidents; a collector for a `prometheus_client` registry.
+
+    Attributes:
+        next_sequence: number of the next verdict to read from its stream; 0 if that is not known.
+    """
 
     def __init__(self) -> None:
+        self.next_sequence = 0
         self._open: dict[str, _Open] = {}
         self._last_window: dict[str, tuple[str, float]] = {}
         self._heard = self._heard_since = -STALE_SECONDS

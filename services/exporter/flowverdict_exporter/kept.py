@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import msgspec
 from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoStreamResponseError
 from nats.js.kv import KeyValue
 
 from flowverdict_contracts.subjects import EXPORTER_STATE_BUCKET
@@ -47,6 +47,7 @@ class Kept:
     sums: KeptSums
     nodes: KeptNodes
     incidents: list[KeptIncident]
+    next_verdict: int = 0
 
     def encode(self) -> bytes:
         """As bytes, compressed."""
@@ -72,6 +73,8 @@ class _Index(msgspec.Struct, frozen=True):
     position: Position
     slot: int
     pieces: int
+    checksum: int
+    owner: str
 
 
 class KeptStore:
@@ -84,34 +87,48 @@ class KeptStore:
         bucket: what it is kept in.
     """
 
-    def __init__(self, bucket: KeyValue, index: _Index | None, revision: int) -> None:
+    def __init__(
+        self, jetstream: JetStreamContext, replicas: int, bucket: KeyValue, owner: str
+    ) -> None:
         self.bucket = bucket
-        self._index = index
-        self._revision = revision
+        self._jetstream = jetstream
+        self._replicas = replicas
+        self._owner = owner
+        self._index: _Index | None = None
+        self._revision = 0
         self._piece_bytes = _LARGEST_PIECE
 
     @classmethod
-    async def open(cls, jetstream: JetStreamContext, replicas: int) -> "KeptStore":
+    async def open(cls, jetstream: JetStreamContext, replicas: int, owner: str) -> "KeptStore":
         """The store; created with `replicas` replicas if it does not exist.
+
+        Args:
+            jetstream: where it is.
+            replicas: of a bucket that does not exist.
+            owner: who will keep something, different for each exporter.
 
         Raises:
             NatsError: if NATS does not answer or refuses.
         """
         bucket = await state_bucket(jetstream, EXPORTER_STATE_BUCKET, replicas)
+        store = cls(jetstream, replicas, bucket, owner)
         try:
-            entry = await bucket.get(_INDEX)
+            store._take(await bucket.get(_INDEX))
         except KeyNotFoundError as missing:
-            return cls(bucket, None, (missing.entry.revision if missing.entry else 0) or 0)
+            store._revision = (missing.entry.revision if missing.entry else 0) or 0
+        return store
+
+    def _take(self, entry: KeyValue.Entry) -> None:
+        self._revision = entry.revision or 0
         try:
-            index = msgspec.json.decode(entry.value or b"", type=_Index)
+            self._index = msgspec.json.decode(entry.value or b"", type=_Index)
         except msgspec.MsgspecError:
-            index = None
-        return cls(bucket, index, entry.revision or 0)
+            self._index = None
 
     @property
-    def revision(self) -> int:
-        """Changes whenever something is kept."""
-        return self._revision
+    def is_anothers(self) -> bool:
+        """Whether the last to keep something, or to claim this, was another exporter."""
+        return self._index is not None and self._index.owner != self._owner
 
     async def load(self) -> tuple[Position, Kept | None] | None:
         """Where to go on, and from which totals, if not from zero; None if that is not known.
@@ -126,7 +143,10 @@ class KeptStore:
         names = [f"{self._index.slot}.{at}" for at in range(self._index.pieces)]
         try:
             pieces = [(await self.bucket.get(name)).value or b"" for name in names]
-            return self._index.position, Kept.decode(b"".join(pieces))
+            body = b"".join(pieces)
+            if zlib.crc32(body) != self._index.checksum:
+                raise ValueError("they do not belong together")
+            return self._index.position, Kept.decode(body)
         except (KeyNotFoundError, ValueError) as error:
             log.warning("cannot go on from the totals that were kept: %s", error)
             return None
@@ -142,9 +162,9 @@ class KeptStore:
             NatsError: if NATS does not answer.
         """
         if position is not None:
-            await self._set_index(_Index(position, 0, 0))
+            await self._set_index(_Index(position, 0, 0, 0, self._owner))
         elif self._index is not None:
-            await self._set_index(self._index)
+            await self._set_index(msgspec.structs.replace(self._index, owner=self._owner))
 
     async def save(self, position: Position, body: bytes) -> None:
         """Keep what `Kept.encode` returned.
@@ -166,16 +186,24 @@ class KeptStore:
                 if self._piece_bytes <= _SMALLEST_PIECE:
                     raise
                 self._piece_bytes //= 2
-        await self._set_index(_Index(position, slot, len(pieces)))
+            except NoStreamResponseError:
+                # Somebody removed the bucket, or NATS restarted without its data.
+                self.bucket = await state_bucket(
+                    self._jetstream, EXPORTER_STATE_BUCKET, self._replicas
+                )
+                self._index, self._revision = None, 0
+                raise
+        index = _Index(position, slot, len(pieces), zlib.crc32(body), self._owner)
+        await self._set_index(index)
 
     async def _set_index(self, index: _Index) -> None:
         encoded = msgspec.json.encode(index)
         try:
             self._revision = await self.bucket.update(_INDEX, encoded, last=self._revision)
         except KeyWrongLastSequenceError:
-            entry = await self.bucket.get(_INDEX)
-            if entry.value != encoded:
+            self._take(await self.bucket.get(_INDEX))
+            if self._index is None or self.is_anothers:
                 raise CannotRun("another exporter is already running; stopping") from None
-            # It was stored; only the response was lost.
-            self._revision = entry.revision or 0
+            # An earlier change was stored; only the response was lost.
+            self._revision = await self.bucket.update(_INDEX, encoded, last=self._revision)
         self._index = index

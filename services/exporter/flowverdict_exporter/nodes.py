@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -65,9 +65,14 @@ _MAX_NODES = 10_000
 
 
 class Nodes(Collector):
-    """The nodes that report, at most ten thousand; for a `prometheus_client` registry."""
+    """The nodes that report, at most ten thousand; for a `prometheus_client` registry.
+
+    Attributes:
+        is_shown: whether there is anything to collect now.
+    """
 
     def __init__(self) -> None:
+        self.is_shown: Callable[[], bool] = lambda: True
         self._nodes: dict[str, NodeCounts] = {}
         self._lock = threading.Lock()
         self._continuity = Continuity()
@@ -102,6 +107,8 @@ class Nodes(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, for a scrape."""
+        if not self.is_shown():
+            return
         last = GaugeMetricFamily(
             "flowverdict_node_last_interval_timestamp_seconds",
             "End of the last interval that a node's collector sent, as a Unix timestamp.",

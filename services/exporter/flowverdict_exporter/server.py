@@ -18,6 +18,7 @@ from flowverdict_runtime.context import Context
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
+from flowverdict_runtime.retry import Unavailable
 
 __all__ = ["SERVICE"]
 
@@ -31,6 +32,7 @@ async def run(settings: ExporterSettings, context: Context) -> None:
     REGISTRY.register(nodes)
 
     async def add_verdict(message: Msg) -> bool:
+        incidents.next_sequence = message.metadata.sequence.stream + 1
         incidents.add(verdicts.decode(message.data))
         return True
 
@@ -41,12 +43,17 @@ async def run(settings: ExporterSettings, context: Context) -> None:
             async def subscribe(before: Adding | None) -> Adding:
                 return await Adding.open(jetstream, context, totals, before)
 
+            def next_verdict() -> int:
+                if not totals.restored.is_set():
+                    raise Unavailable("waiting for the totals that were kept")
+                return incidents.next_sequence
+
             # Every exporter needs every verdict, so each process has its own consumer.
             verdict_consumer = f"exporter-{uuid.uuid4().hex[:12]}"
             await asyncio.gather(
                 consume(context, FLOWS_ENRICHED, subscribe),
                 consume_each(
-                    jetstream, context, RCA_VERDICTS, verdict_consumer, add_verdict, only_new=True
+                    jetstream, context, RCA_VERDICTS, verdict_consumer, add_verdict, next_verdict
                 ),
             )
 

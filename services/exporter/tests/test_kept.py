@@ -28,6 +28,7 @@ from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.context import CannotRun, Context
+from flowverdict_runtime.kept_state import pull_from_sequence
 from flowverdict_runtime.streams import ensure_streams
 
 BUDGET = 40
@@ -70,7 +71,7 @@ def test_a_message_lost_while_no_exporter_ran_is_noticed_by_the_next() -> None:
     other.restore(Kept.decode(Kept(totals().series.kept(), one.kept(), []).encode()).nodes)
     other.add(header(1_000_001, 3))
     (run,) = other.kept().runs
-    assert (run.newest, run.gaps) == (3, ((2, 3),))
+    assert (run.newest, [gap[:2] for gap in run.gaps]) == (3, [(2, 3)])
 
 
 def test_an_open_incident_is_still_open_for_the_next_exporter_unless_it_has_heard_better() -> None:
@@ -157,10 +158,85 @@ async def test_totals_are_exact_and_never_fall_however_often_it_is_killed(
         assert shown.position.next_sequence == stored + 1
 
 
+async def test_messages_that_were_delivered_and_did_not_arrive_are_read_again(
+    nats_server: NatsServer, jetstream: JetStreamContext
+) -> None:
+    """As when a connection breaks while NATS writes to it, or a second exporter starts."""
+    async with exporter(nats_server.url) as shown:
+        await publish(jetstream, 1)
+        await eventually(lambda: retransmissions(shown) == 1)
+        other = await jetstream.pull_subscribe_bind("exporter", FLOWS_ENRICHED)
+        for number in range(2, 30):
+            asked = asyncio.create_task(other.fetch(3, timeout=0.2))
+            await publish(jetstream, number)
+            await asyncio.wait([asked])
+            asked.exception()
+        await eventually(lambda: retransmissions(shown) == 29)
+
+
+async def test_what_fails_once_it_is_known_who_exports_is_tried_again(
+    nats_server: NatsServer, jetstream: JetStreamContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = 0
+
+    async def fails_now_and_then(*arguments: Any) -> Any:
+        nonlocal failures
+        failures += 1
+        if failures in (2, 3):
+            raise nats.errors.TimeoutError
+        return await pull_from_sequence(*arguments)
+
+    name = "flowverdict_exporter.adding.pull_from_sequence"
+    monkeypatch.setattr(name, fails_now_and_then)
+    async with exporter(nats_server.url) as shown:
+        await publish(jetstream, 1)
+        await eventually(lambda: retransmissions(shown) == 1)
+        await jetstream.delete_consumer(FLOWS_ENRICHED, "exporter")
+        await publish(jetstream, 2)
+        await eventually(lambda: retransmissions(shown) == 2)
+    assert failures >= 4
+
+
+async def test_after_nats_lost_its_last_messages_the_next_ones_are_counted(
+    nats_server: NatsServer, jetstream: JetStreamContext
+) -> None:
+    created = str((await jetstream.stream_info(FLOWS_ENRICHED)).created)
+    store = await KeptStore.open(jetstream, 1, "before")
+    await store.claim(Position(10, created))
+    async with exporter(nats_server.url) as shown:
+        await eventually(lambda: shown.position.next_sequence == 1)
+        for number in range(1, 5):
+            await publish(jetstream, number)
+        await eventually(lambda: retransmissions(shown) == 4)
+
+
+async def test_a_bucket_that_somebody_removes_is_there_again(jetstream: JetStreamContext) -> None:
+    store = await KeptStore.open(jetstream, 1, "one")
+    await store.claim(Position(1, "then"))
+    await jetstream.delete_key_value(EXPORTER_STATE_BUCKET)
+    kept = totals().kept()
+    with pytest.raises(nats.errors.Error):
+        await store.save(Position(2, "then"), kept.encode())
+    await store.save(Position(3, "then"), kept.encode())
+    again = await KeptStore.open(jetstream, 1, "one")
+    assert await again.load() == (Position(3, "then"), kept)
+
+
+def test_the_nodes_counts_are_not_shown_either_until_they_are_complete() -> None:
+    shown = totals()
+    shown.nodes.add(header(1_000_000, 1))
+    assert list(shown.nodes.collect())
+    other = totals()
+    other.restore(Position(5, "then"), shown.kept(), last_sequence=7)
+    assert not list(other.nodes.collect())
+    other.all_read()
+    assert list(other.nodes.collect())
+
+
 async def test_what_does_not_fit_in_one_message_is_kept_in_pieces(
     jetstream: JetStreamContext,
 ) -> None:
-    store = await KeptStore.open(jetstream, 1)
+    store = await KeptStore.open(jetstream, 1, "one")
     await store.claim(Position(1, "then"))
     full = totals()
     for at in range(BUDGET // 2):
@@ -168,18 +244,18 @@ async def test_what_does_not_fit_in_one_message_is_kept_in_pieces(
     kept = full.kept()
     store._piece_bytes = 100  # as a server with a small max_payload would have it
     await store.save(Position(5, "then"), kept.encode())
-    again = await KeptStore.open(jetstream, 1)
+    again = await KeptStore.open(jetstream, 1, "one")
     assert await again.load() == (Position(5, "then"), kept)
 
 
 async def test_a_killed_save_leaves_what_was_kept_before(jetstream: JetStreamContext) -> None:
-    store = await KeptStore.open(jetstream, 1)
+    store = await KeptStore.open(jetstream, 1, "one")
     await store.claim(Position(1, "then"))
     kept = totals().kept()
     await store.save(Position(5, "then"), kept.encode())
     bucket = await jetstream.key_value(EXPORTER_STATE_BUCKET)
     await bucket.put("0.0", b"half of what comes")
-    assert await (await KeptStore.open(jetstream, 1)).load() == (Position(5, "then"), kept)
+    assert await (await KeptStore.open(jetstream, 1, "one")).load() == (Position(5, "then"), kept)
 
 
 async def test_what_another_version_kept_is_left_and_reading_goes_on_where_it_was(
@@ -189,7 +265,7 @@ async def test_what_another_version_kept_is_left_and_reading_goes_on_where_it_wa
         for number in (1, 2):
             await publish(jetstream, number)
         await eventually(lambda: retransmissions(shown) == 2)
-    store = await KeptStore.open(jetstream, 1)
+    store = await KeptStore.open(jetstream, 1, "one")
     sums = replace(shown.series.kept(), metrics=["of", "another"])
     await store.save(Position(3, ""), Kept(sums, shown.nodes.kept(), []).encode())
     async with exporter(nats_server.url) as shown:
@@ -198,9 +274,9 @@ async def test_what_another_version_kept_is_left_and_reading_goes_on_where_it_wa
 
 
 async def test_a_second_exporter_ends_the_first(jetstream: JetStreamContext) -> None:
-    one = await KeptStore.open(jetstream, 1)
+    one = await KeptStore.open(jetstream, 1, "one")
     await one.claim(Position(1, "then"))
-    other = await KeptStore.open(jetstream, 1)
+    other = await KeptStore.open(jetstream, 1, "other")
     await other.claim(None)
     with pytest.raises(CannotRun, match="another exporter is already running"):
         await one.save(Position(2, "then"), b"")

@@ -26,7 +26,7 @@ from flowverdict_rca.window import Window
 from flowverdict_rca.window_judge import WindowJudge
 from flowverdict_runtime.consumer import check_delivers, consume, reject
 from flowverdict_runtime.context import CannotRun, Context
-from flowverdict_runtime.kept_state import pull_from_sequence
+from flowverdict_runtime.kept_state import InOrder, pull_from_sequence
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
@@ -92,7 +92,7 @@ class Judging:
         self._jetstream = jetstream
         self._context = context
         self._publishing = Publishing(jetstream, context)
-        self._store = kept.store
+        self.store = kept.store
         self._stream_created = state.stream_created
         self._judge = WindowJudge(settings, state.incidents)
         self._panes = Panes(
@@ -101,6 +101,7 @@ class Judging:
         )  # fmt: skip
         self._learning: asyncio.Task[None] | None = None
         self._held: list[tuple[int, Msg]] = []
+        self._in_order = InOrder()
 
     @classmethod
     async def open(
@@ -116,15 +117,22 @@ class Judging:
             CannotRun: if another worker has taken over from `before`, or starts at the same time.
         """
         await ensure_streams(jetstream, _STREAMS, context.streams)
-        created = str((await jetstream.stream_info(FLOWS_ENRICHED)).created)
+        info = await jetstream.stream_info(FLOWS_ENRICHED)
+        created, last = str(info.created), info.state.last_seq
         store, state = await StateStore.open(jetstream, context.streams.stream_replicas)
         if before is not None:
             before.check_only_worker(store)
+            before.store = store  # what this one saves is not another's
         if state is None:
             state = State(1, 0, (), 0, (), created)
         elif state.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
             state = State(1, 0, (), state.watermark_ns, state.incidents, created)
+        elif state.resume_from > last + 1:
+            log.warning("NATS has lost the last messages of FLOWS_ENRICHED")
+            state = State(last + 1, last, (), state.watermark_ns, state.incidents, created)
+        elif state.seen_until > last:
+            state = msgspec.structs.replace(state, seen_until=last)
         await store.announce(settings.fail_ratio)
         await store.save(state)  # whoever else is running stops now, at its next save
         log.info("reading from sequence %d", state.resume_from)
@@ -139,7 +147,7 @@ class Judging:
 
     def check_only_worker(self, stored: StateStore) -> None:
         """Raises CannotRun if another worker has saved its state since."""
-        if stored.revision > self._store.revision:
+        if stored.revision > self.store.revision:
             raise CannotRun("another RCA worker is already running; stopping")
 
     async def check(self) -> None:
@@ -150,6 +158,7 @@ class Judging:
     async def take(self, messages: list[Msg]) -> None:
         """Add messages to their panes, and judge the windows that are complete."""
         for message in messages:
+            self._in_order.check(message)
             await self._add(message)
             await asyncio.sleep(0)
         # Beyond what may be in hand, NATS delivers nothing; what was read is read again by the
@@ -222,10 +231,10 @@ class Judging:
 
     async def _save(self, state: State) -> bool:
         try:
-            await self._store.save(state)
+            await self.store.save(state)
         except MaxPayloadError:
             # After a restart, nodes that are silent now are found silent anew.
-            await self._store.save(msgspec.structs.replace(state, heard={}, gaps={}))
+            await self.store.save(msgspec.structs.replace(state, heard={}, gaps={}))
         return True
 
     def _learn(self) -> None:
@@ -237,7 +246,7 @@ class Judging:
     async def _learn_from(self, tables: list[pd.DataFrame]) -> None:
         try:
             normal = await asyncio.to_thread(self._judge.learn, tables)
-            await self._store.save_normal(normal)
+            await self.store.save_normal(normal)
         except TRANSIENT_ERRORS:
             pass  # saved the next time
         except Exception:
