@@ -172,6 +172,7 @@ class Adding:
         if totals.position.next_sequence > last:
             totals.all_read()
         await store.claim(None if is_restored else totals.position)
+        _KEPT.set_to_current_time()
         start = totals.position.next_sequence
         unfinished = before.unfinished if before else await Unfinished.open(store.bucket, start)
         log.info("reading from sequence %d", start)
