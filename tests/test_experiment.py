@@ -173,8 +173,11 @@ async def test_it_is_the_targets_node_and_namespace_that_is_broken_and_only_that
     assert container["args"] == ["verdicts", "--json"]
     assert {each["name"]: each.get("value") for each in container["env"]} == {
         "FLOWVERDICT_NATS_USER": "reader",
-        "FLOWVERDICT_NATS_PASSWORD": None,
+        "FLOWVERDICT_NATS_PASSWORD_FILE": "/run/credentials/nats-reader",
     }
+    assert "/run/credentials" in [each["mountPath"] for each in container["volumeMounts"]]
+    (credentials,) = [e for e in listener["spec"]["volumes"] if e["name"] == "credentials"]
+    assert [each["key"] for each in credentials["secret"]["items"]] == ["nats-reader"]
     others = [
         each for path, each in cluster.objects.items() if "/pods/" in path and each is not chaos
     ]
