@@ -2,7 +2,7 @@
 
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
-__all__ = ["ADDRESSES", "ENDS", "is_loopback", "parse", "to_bytes", "to_text"]
+__all__ = ["ADDRESSES", "ENDS", "is_loopback", "is_packed_loopback", "parse", "to_bytes", "to_text"]
 
 ENDS = ("src", "dst")
 """The ends of a flow: the local one, and the remote one."""
@@ -37,3 +37,12 @@ def to_text(packed: bytes) -> str:
 def is_loopback(text: str) -> bool:
     """Whether flows of this address, in its usual notation, stay on their host."""
     return text == "::1" or text.startswith("127.")
+
+
+def is_packed_loopback(packed: bytes) -> bool:
+    """`is_loopback` of an address in 16 bytes, for many of them."""
+    return packed == _IPV6_LOOPBACK or packed.startswith(_IPV4_LOOPBACK)
+
+
+_IPV6_LOOPBACK = to_bytes("::1")
+_IPV4_LOOPBACK = to_bytes("127.0.0.0")[:13]

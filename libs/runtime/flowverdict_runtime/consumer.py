@@ -341,7 +341,7 @@ async def consume_each(
     """
     for counter in (FAILED, HANDLED, TOO_LARGE):
         counter.labels(stream)
-    config = ConsumerConfig(
+    lasting = ConsumerConfig(
         durable_name=durable,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=_ACK_WAIT_SECONDS,
@@ -349,19 +349,13 @@ async def consume_each(
         deliver_policy=DeliverPolicy.ALL,
     )
 
-    async def start() -> None:
-        assert temporary_from is not None
-        config.inactive_threshold = _INACTIVE_SECONDS
-        number, last = temporary_from(), (await jetstream.stream_info(stream)).state.last_seq
-        is_there = 0 < number <= last + 1  # else the stream has begun anew
-        config.opt_start_seq = number if is_there else None
-        policy = DeliverPolicy.BY_START_SEQUENCE if is_there else DeliverPolicy.NEW
-        config.deliver_policy = policy
-
     async def subscribe(before: _EachAcknowledged | None) -> _EachAcknowledged:
         await ensure_streams(jetstream, [stream], context.streams)
+        config = lasting
         if temporary_from is not None:
-            await start()
+            first = temporary_from()
+            last = (await jetstream.stream_info(stream)).state.last_seq
+            config = _temporary(lasting, first, last)
         pull = await pull_from(jetstream, stream, config)
         created = (await jetstream.stream_info(stream)).created
         if before is not None and before.stream_created == created:
@@ -371,3 +365,15 @@ async def consume_each(
         return _EachAcknowledged(pull, handle, seen, created)
 
     await consume(context, stream, subscribe)
+
+
+def _temporary(lasting: ConsumerConfig, first: int, last: int) -> ConsumerConfig:
+    """The same consumer from the message `first` on; from the next one if that is 0, or if the
+    stream, whose last message is `last`, has begun anew.
+    """
+    temporary = lasting.evolve(
+        inactive_threshold=_INACTIVE_SECONDS, deliver_policy=DeliverPolicy.NEW
+    )
+    if not 0 < first <= last + 1:
+        return temporary
+    return temporary.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first)

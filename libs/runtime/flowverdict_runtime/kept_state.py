@@ -1,6 +1,8 @@
 """What a service keeps in NATS to go on where it was: a bucket, and a position in a stream."""
 
 import contextlib
+import logging
+from collections.abc import Callable
 
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
@@ -9,30 +11,59 @@ from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig
 from nats.js.errors import NotFoundError
 from nats.js.kv import KeyValue
 
-from flowverdict_runtime.consumer import pull_from
+from flowverdict_contracts import MalformedMessage
+from flowverdict_runtime.consumer import pull_from, reject
+from flowverdict_runtime.retry import TRANSIENT_ERRORS
+from flowverdict_runtime.unfinished import KILLS, Unfinished
 
 __all__ = ["InOrder", "pull_from_sequence", "state_bucket"]
+
+log = logging.getLogger(__name__)
 
 _ACK_WAIT_SECONDS = 3600
 
 
 class InOrder:
-    """Notices messages that a consumer of `pull_from_sequence` delivered, but not to this reader.
+    """Handles the messages of `pull_from_sequence`, in order, and notices if some are missing.
 
     NATS counts what it wrote to a connection that was just breaking as delivered, and what another
     reader of the same consumer got. Neither would come again before its acknowledgement is overdue.
+
+    Args:
+        unfinished: which message this service died of.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, unfinished: Unfinished) -> None:
+        self._unfinished = unfinished
         self._expected = 1
 
-    def check(self, message: Msg) -> None:
-        """Raises NatsError if messages before this one are missing: read again from a position."""
-        found = message.metadata.sequence.consumer
-        if found != self._expected:
-            missing = found - self._expected
+    async def handle(self, message: Msg, add: Callable[[Msg], None]) -> bool:
+        """Call `add`; False if the message cannot be handled and has been rejected.
+
+        Raises:
+            NatsError: if messages before this one are missing (read again from a position), or if
+                NATS does not answer.
+        """
+        metadata = message.metadata
+        if metadata.sequence.consumer != self._expected:
+            missing = metadata.sequence.consumer - self._expected
             raise NatsError(f"{missing} messages were delivered and did not arrive")
         self._expected += 1
+        try:
+            if not await self._unfinished.may_handle(metadata.sequence.stream):
+                raise MalformedMessage(KILLS)
+            add(message)
+            await self._unfinished.handled()
+        except MalformedMessage as error:
+            await reject(message, error)
+        except TRANSIENT_ERRORS:
+            raise
+        except Exception as error:  # a bug of ours must not stop the service
+            log.exception("cannot read a message")
+            await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
+        else:
+            return True
+        return False
 
 
 async def state_bucket(jetstream: JetStreamContext, name: str, replicas: int) -> KeyValue:

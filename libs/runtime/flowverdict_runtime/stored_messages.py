@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RawStreamMsg
 from nats.js.errors import NotFoundError
 
-__all__ = ["StoredMessage", "stored_messages", "stored_ns"]
+__all__ = ["StoredMessage", "newest_messages", "stored_messages", "stored_ns"]
 
 _AT_ONCE = 64
 
@@ -48,7 +48,6 @@ async def stored_messages(
     *,
     since_ns: int | None = None,
     since_sequence: int = 0,
-    newest_first: bool = False,
 ) -> AsyncIterator[StoredMessage]:
     """The messages of `stream` in order, excluding those published in the meantime.
 
@@ -63,19 +62,35 @@ async def stored_messages(
     if since_ns is not None:
         first = await _first_since(jetstream, stream, first, last, since_ns)
     while first <= last:
-        if newest_first:
-            wanted = range(last, max(first, last - _AT_ONCE + 1) - 1, -1)
-            last -= _AT_ONCE
-        else:
-            wanted = range(first, min(first + _AT_ONCE, last + 1))
-        found = await asyncio.gather(*(_next(jetstream, stream, each) for each in wanted))
-        # Where some are missing, several have the same next one.
-        messages = {each.sequence: each for each in found if each is not None}
-        for sequence in sorted(messages, reverse=newest_first):
-            if sequence <= wanted[0] if newest_first else sequence <= last:
-                yield messages[sequence]
-        if not newest_first:
-            first = max([first + len(wanted), *(each + 1 for each in messages)])
+        end = min(first + _AT_ONCE, last + 1)
+        for message in await _from_each(jetstream, stream, range(first, end)):
+            end = max(end, message.sequence + 1)
+            if message.sequence <= last:
+                yield message
+        first = end
+
+
+async def newest_messages(jetstream: JetStreamContext, stream: str) -> AsyncIterator[StoredMessage]:
+    """The messages of `stream`, the newest first, excluding those published in the meantime.
+
+    Raises:
+        NatsError: if JetStream does not answer or has no such stream.
+    """
+    state = (await jetstream.stream_info(stream)).state
+    for end in range(state.last_seq + 1, state.first_seq, -_AT_ONCE):
+        wanted = range(max(state.first_seq, end - _AT_ONCE), end)
+        for message in reversed(await _from_each(jetstream, stream, wanted)):
+            if message.sequence < end:
+                yield message
+
+
+async def _from_each(
+    jetstream: JetStreamContext, stream: str, numbers: range
+) -> list[StoredMessage]:
+    """The messages with these numbers; in the place of one that is missing, the next one."""
+    found = await asyncio.gather(*(_next(jetstream, stream, number) for number in numbers))
+    messages = {each.sequence: each for each in found if each is not None}
+    return [messages[sequence] for sequence in sorted(messages)]
 
 
 async def _next(jetstream: JetStreamContext, stream: str, sequence: int) -> StoredMessage | None:

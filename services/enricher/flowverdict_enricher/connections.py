@@ -24,10 +24,12 @@ from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.objects import Service
 from flowverdict_flows.batches import distinct_addresses
 
-__all__ = ["Connections", "Resolved"]
+__all__ = ["Connections", "Records", "Resolved", "Rows", "ends_of"]
 
 Records = npt.NDArray[np.void]
+"""Of dtype `raw_records.RECORD`."""
 Rows = npt.NDArray[np.intp]
+"""Positions of some of them."""
 
 _SERVER = ROLES.index("server")
 _END = np.dtype([("address", "V16"), ("port", "<u2")])
@@ -127,7 +129,7 @@ class Connections:
         answers["address"], answers["port"] = records["src"][rows], records["src_port"][rows]
         answers["seen_ns"] = end_ns
         answers["opened_ns"] = np.where(records["opens"][rows] > 0, end_ns, 0)
-        for client, answer in zip(_ends(records, rows, "dst"), _packed(answers), strict=True):
+        for client, answer in zip(ends_of(records, rows, "dst"), _packed(answers), strict=True):
             known = self._known(client)
             if known:
                 same = [each for each in _split(known) if each[_WHO] == answer[_WHO]]
@@ -174,7 +176,7 @@ class Connections:
         rows = np.flatnonzero(is_service[codes] & (records[f"{other}_port"] != 0))
         called = [services[code] for code in codes[rows].tolist()]
         is_new = _is_new(records[rows]).tolist()
-        return zip(rows.tolist(), called, _ends(records, rows, other), is_new, strict=True)
+        return zip(rows.tolist(), called, ends_of(records, rows, other), is_new, strict=True)
 
 
 def _is_new(records: Records) -> npt.NDArray[np.bool_]:
@@ -189,8 +191,8 @@ def _is_new(records: Records) -> npt.NDArray[np.bool_]:
     return found | is_syn
 
 
-def _ends(records: Records, rows: Rows, end: str) -> list[bytes]:
-    """Address and port at one end of the rows."""
+def ends_of(records: Records, rows: Rows, end: str) -> list[bytes]:
+    """Address and port at one end of the rows, packed."""
     found = np.empty(len(rows), _END)
     found["address"], found["port"] = records[end][rows], records[f"{end}_port"][rows]
     return _packed(found)

@@ -10,19 +10,19 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 from prometheus_client import Counter, Gauge
 
-from flowverdict_contracts import MalformedMessage, enriched
+from flowverdict_contracts import enriched
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED
 from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.kept import Kept, KeptStore, Position
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
-from flowverdict_runtime.consumer import check_delivers, finish, reject
+from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import InOrder, pull_from_sequence
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.streams import ensure_streams
-from flowverdict_runtime.unfinished import KILLS, Unfinished
+from flowverdict_runtime.unfinished import Unfinished
 
 __all__ = ["Adding", "Totals"]
 
@@ -134,7 +134,7 @@ class Adding:
         self.unfinished = unfinished
         self._totals = totals
         self._store = store
-        self._in_order = InOrder()
+        self._in_order = InOrder(unfinished)
         self._keeping: asyncio.Task[None] | None = None
         self._keep_next = time.monotonic() + _KEEP_SECONDS
 
@@ -189,8 +189,10 @@ class Adding:
     async def take(self, messages: list[Msg]) -> None:
         """Add messages and acknowledge them, and keep the totals if it is time to."""
         for message in messages:
-            self._in_order.check(message)
-            await self._add(message)
+            if await self._in_order.handle(message, self._totals.add):
+                await finish(message)
+                if not message.metadata.num_pending:
+                    self._totals.all_read()
             await asyncio.sleep(0)
         if self._keeping is not None and self._keeping.done():
             keeping, self._keeping = self._keeping, None
@@ -199,25 +201,6 @@ class Adding:
             self._keep_next = time.monotonic() + _KEEP_SECONDS
             kept = self._totals.kept()
             self._keeping = asyncio.create_task(self._keep(self._totals.position, kept))
-
-    async def _add(self, message: Msg) -> None:
-        sequence = message.metadata.sequence.stream
-        try:
-            if not await self.unfinished.may_handle(sequence):
-                raise MalformedMessage(KILLS)
-            self._totals.add(message)
-            await self.unfinished.handled()
-        except MalformedMessage as error:
-            await reject(message, error)
-        except TRANSIENT_ERRORS:
-            raise
-        except Exception as error:  # a bug of ours must not stop counting
-            log.exception("cannot read a message")
-            await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
-        else:
-            await finish(message)
-            if not message.metadata.num_pending:
-                self._totals.all_read()
 
     async def _keep(self, position: Position, kept: Kept) -> None:
         try:

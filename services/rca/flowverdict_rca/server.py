@@ -13,7 +13,7 @@ from nats.errors import MaxPayloadError
 from nats.js import JetStreamContext
 from prometheus_client import Counter, Gauge, Histogram
 
-from flowverdict_contracts import MalformedMessage, enriched
+from flowverdict_contracts import enriched
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_contracts.verdicts import Verdict
@@ -24,7 +24,7 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_rca.window import Window
 from flowverdict_rca.window_judge import WindowJudge
-from flowverdict_runtime.consumer import check_delivers, consume, reject
+from flowverdict_runtime.consumer import check_delivers, consume
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import InOrder, pull_from_sequence
 from flowverdict_runtime.lifecycle import Service
@@ -33,7 +33,7 @@ from flowverdict_runtime.one_shot import check_nats
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
 from flowverdict_runtime.stored_messages import stored_ns
 from flowverdict_runtime.streams import ensure_streams
-from flowverdict_runtime.unfinished import KILLS, Unfinished
+from flowverdict_runtime.unfinished import Unfinished
 
 __all__ = ["SERVICE"]
 
@@ -101,7 +101,7 @@ class Judging:
         )  # fmt: skip
         self._learning: asyncio.Task[None] | None = None
         self._held: list[tuple[int, Msg]] = []
-        self._in_order = InOrder()
+        self._in_order = InOrder(kept.unfinished)
 
     @classmethod
     async def open(
@@ -158,8 +158,9 @@ class Judging:
     async def take(self, messages: list[Msg]) -> None:
         """Add messages to their panes, and judge the windows that are complete."""
         for message in messages:
-            self._in_order.check(message)
-            await self._add(message)
+            if await self._in_order.handle(message, self._add):
+                message.data = b""  # kept only to be acknowledged
+                self._held.append((message.metadata.sequence.stream, message))
             await asyncio.sleep(0)
         # Beyond what may be in hand, NATS delivers nothing; what was read is read again by the
         # saved state, not for want of an acknowledgement.
@@ -167,27 +168,11 @@ class Judging:
         await self._acknowledge(self._held[: max(0, len(self._held) - most)])
         await self._judge_complete_windows()
 
-    async def _add(self, message: Msg) -> None:
-        sequence = message.metadata.sequence.stream
-        try:
-            if not await self.unfinished.may_handle(sequence):
-                raise MalformedMessage(KILLS)
-            header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
-            header.check_not_ahead(stored_ns(message))
-            batch = enriched.decode(message.data)
-            self._panes.add(header, batch, sequence, stored_ns(message))
-            await self.unfinished.handled()
-        except MalformedMessage as error:
-            await reject(message, error)
-            return
-        except TRANSIENT_ERRORS:
-            raise
-        except Exception as error:  # a bug of ours must not stop judging
-            log.exception("cannot read a message")
-            await reject(message, MalformedMessage(f"cannot be read: {error!r}"))
-            return
-        message.data = b""  # kept only to be acknowledged
-        self._held.append((sequence, message))
+    def _add(self, message: Msg) -> None:
+        header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
+        header.check_not_ahead(stored_ns(message))
+        batch = enriched.decode(message.data)
+        self._panes.add(header, batch, message.metadata.sequence.stream, stored_ns(message))
         _ROWS.inc(batch.num_rows)
 
     async def _judge_complete_windows(self) -> None:

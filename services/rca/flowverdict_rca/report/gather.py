@@ -19,7 +19,7 @@ from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairSums
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.report.measure import FIELDS, Counts, Measure, measure_of
-from flowverdict_runtime.stored_messages import stored_messages
+from flowverdict_runtime.stored_messages import newest_messages, stored_messages
 from flowverdict_runtime.terminal import printable
 
 __all__ = ["PHASES", "NoIncident", "PairKey", "ReportedIncident", "gather"]
@@ -124,7 +124,7 @@ async def _verdicts(jetstream: JetStreamContext, incident_id: str | None) -> lis
     found: list[Verdict] = []
     incidents: dict[str, None] = {}
     wanted = incident_id
-    async for message in stored_messages(jetstream, RCA_VERDICTS, newest_first=True):
+    async for message in newest_messages(jetstream, RCA_VERDICTS):
         known = message.headers.get("Nats-Msg-Id", "").rpartition("/")[0]
         if not known:
             continue
