@@ -43,11 +43,6 @@ settings.load_profile("any machine")
 SECOND = 1_000_000_000
 SLOWER = float(os.environ.get("FLOWVERDICT_TESTS_SLOWER", "1"))
 """How much slower this machine is than most, for deadlines: script/kernels emulates a processor."""
-SKIPPED = 2
-"""Events of a run that may be missing, or SYN-ACKs counted twice, because the kernel ran none of
-the programs for a whole softirq (docs/architecture.md, "Skipped events"): a connection's last FIN
-cannot be recovered if its destruction is skipped as well. A lost interval misses dozens.
-"""
 COLLECTOR = str(Path(sys.executable).with_name("flowverdict-collector"))
 ENRICHER = str(Path(sys.executable).with_name("flowverdict-enricher"))
 
@@ -91,11 +86,6 @@ class NatsServer:
     def forget(self) -> None:
         """Lose all data, as a server without a volume does."""
         shutil.rmtree(self._folder / "data")
-
-
-def kernel(network: Network, counter: str) -> int:
-    """A counter of the pods' own kernels, added up."""
-    return sum(network.tcp_counter(pod, counter) for pod in network.cluster.pods)
 
 
 @pytest.fixture

@@ -6,76 +6,37 @@ messages, the enriched ones and the exporter's page must have the same number of
 """
 
 import asyncio
-import contextlib
 import random
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import nats
 from nats.js import JetStreamContext
 
 from bench.figure import CannotMeasure, Figure
-from flowverdict_contracts import enriched, raw_records, verdicts
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, RCA_VERDICTS
+from flowverdict_contracts import verdicts
+from flowverdict_contracts.subjects import RCA_VERDICTS
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
-from flowverdict_lab.live_support import why_not_live
+from flowverdict_lab.live_support import bpf_file_system, why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline
-from flowverdict_runtime.stored_messages import stored_messages
+from tests.kernel_counts import (
+    enriched_retransmissions,
+    exported_retransmissions,
+    jetstream_of,
+    of_the_lab,
+    read_all,
+    records_of,
+)
 
 __all__ = ["measure"]
 
 _SECONDS = 600
 _PAUSE_SECONDS = (2.0, 6.0)
 _SETTLED_SECONDS = 180
-_COUNTER = "RetransSegs"
-
-
-@contextlib.contextmanager
-def _bpf_file_system(folder: Path) -> Iterator[Path]:
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
-
-
-def _kernels(network: Network, counter: str) -> int:
-    return sum(network.tcp_counter(pod, counter) for pod in network.cluster.pods)
-
-
-async def _raw(jetstream: JetStreamContext, network: Network) -> int:
-    namespaces = set(network.namespaces())
-    total = 0
-    async for message in stored_messages(jetstream, FLOWS_RAW):
-        for record in raw_records.decode(message.data):
-            if int(record["netns"]) in namespaces:
-                total += int(record["retransmitted_segments"])
-    return total
-
-
-async def _enriched(jetstream: JetStreamContext) -> int:
-    total = 0
-    async for message in stored_messages(jetstream, FLOWS_ENRICHED):
-        for row in enriched.decode(message.data).to_pylist():
-            if row["src_pod"].startswith("pod-"):
-                total += row["retransmitted_segments"]
-    return total
-
-
-def _exported(pipeline: Pipeline) -> int:
-    lines = pipeline.page("exporter", "/metrics").splitlines()
-    return sum(
-        int(line.rpartition(" ")[2])
-        for line in lines
-        if line.startswith("tcp_retransmissions_total{") and 'src_pod="pod-' in line
-    )
 
 
 async def _until_equal(asked: Callable[[], Awaitable[tuple[int, ...]]]) -> tuple[int, ...]:
@@ -111,29 +72,30 @@ def _kill_at_random(pipeline: Pipeline, network: Network) -> dict[str, int]:
     fault.remove(network)
     network.stop_traffic()
     pipeline.wait_ready()
-    while _kernels(network, "CurrEstab"):
+    while network.tcp_total("CurrEstab"):
         time.sleep(0.1)
     return kills
 
 
 async def _compare(pipeline: Pipeline, network: Network) -> list[Figure]:
-    client = await nats.connect(pipeline.nats_url)
-    jetstream = client.jetstream(timeout=10)
+    async with jetstream_of(pipeline) as jetstream:
+        return await _figures(jetstream, pipeline, network)
 
+
+async def _figures(
+    jetstream: JetStreamContext, pipeline: Pipeline, network: Network
+) -> list[Figure]:
     async def numbers() -> tuple[int, ...]:
+        records = of_the_lab(await records_of(jetstream), network)
         return (
-            _kernels(network, _COUNTER),
-            await _raw(jetstream, network),
-            await _enriched(jetstream),
-            _exported(pipeline),
+            network.tcp_total("RetransSegs"),
+            int(records["retransmitted_segments"].sum()),
+            await enriched_retransmissions(jetstream),
+            int(exported_retransmissions(pipeline)),
         )
 
     of_kernel, raw, named, exported = await _until_equal(numbers)
-    ids = [
-        verdicts.decode(message.data).id
-        async for message in stored_messages(jetstream, RCA_VERDICTS)
-    ]
-    await client.close()
+    ids = [verdicts.decode(message.data).id for message in await read_all(jetstream, RCA_VERDICTS)]
     return [
         Figure("chaos", "retransmissions, by the kernel", of_kernel, "segments"),
         Figure("chaos", "in the raw messages", raw, "segments"),
@@ -154,8 +116,8 @@ def measure() -> list[Figure]:
         raise CannotMeasure(why)
     with (
         tempfile.TemporaryDirectory() as name,
-        _bpf_file_system(Path(name) / "bpf") as pins,
-        Network(make_cluster(4, 2), _made(Path(name) / "logs")) as network,
+        bpf_file_system(Path(name) / "bpf") as pins,
+        Network(make_cluster(4, 2), Path(tempfile.mkdtemp(dir=name))) as network,
         Pipeline(
             Path(name),
             network.cluster.inventory(),
@@ -169,8 +131,3 @@ def measure() -> list[Figure]:
         *(Figure("chaos", f"{service} killed", count, "times") for service, count in kills.items()),
         *figures,
     ]
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir()
-    return folder

@@ -1,4 +1,4 @@
-"""A real InfluxDB, in the version that the manifests name."""
+"""A real InfluxDB, in the version that the manifests name, for tests and measurements."""
 
 import json
 import os
@@ -11,14 +11,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-import pytest
 from influxdb_client import Authorization, InfluxDBClient, Permission, PermissionResource
 
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_lab.servers import server_program
 
-__all__ = ["ADMIN_TOKEN", "PASSWORD", "PROGRAM", "InfluxDB", "needs_influxdb", "variables"]
+__all__ = ["ADMIN_TOKEN", "INFLUXD", "PASSWORD", "PROGRAM", "InfluxDB", "variables"]
 
 PROGRAM = Path(__file__).parents[1] / "deploy/k8s/components/influxdb/set_up_influxdb.py"
 ADMIN_TOKEN = "padministrators-token"
@@ -39,9 +38,7 @@ def variables(hours: float = 0.5, every: str = "1m") -> str:
 
 
 INFLUXD = server_program("influxd")
-needs_influxdb = pytest.mark.skipif(
-    not INFLUXD.exists(), reason="InfluxDB has not been built, which needs Go and Rust"
-)
+"""The program, if it has been built."""
 
 
 class InfluxDB:
@@ -119,8 +116,10 @@ class InfluxDB:
             check=False,
         )
 
-    def client(self, token: str = ADMIN_TOKEN) -> InfluxDBClient:
-        return InfluxDBClient(self.url, token, org="flowverdict")
+    def client(self, token: str = ADMIN_TOKEN, timeout_seconds: float = 10) -> InfluxDBClient:
+        """A client; by default, the administrator's."""
+        milliseconds = int(1000 * timeout_seconds)
+        return InfluxDBClient(self.url, token, org="flowverdict", timeout=milliseconds)
 
     def token(self, action: str, bucket: str = "flowverdict") -> str:
         """A new token that allows `action` on the bucket."""

@@ -11,7 +11,8 @@ from conftest import a_verdict, enriched_batch, flow_row, header, load_program
 from flowverdict_influx_writer.points import FlowPoints, verdict_point
 from flowverdict_provisioner.board import Panel
 from flowverdict_provisioner.boards.history import HISTORY
-from tests.real_influxdb import PROGRAM, InfluxDB, needs_influxdb, variables
+from tests.real_influxdb import PROGRAM, InfluxDB, variables
+from tests.skips import needs_influxdb
 
 pytestmark = needs_influxdb
 FIVE_MINUTES_END = time.time() // 300 * 300

@@ -10,7 +10,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from conftest import Collector, NatsServer, eventually, kernel
+from conftest import Collector, NatsServer, eventually
 from flowverdict_contracts import raw_records
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_enricher import inventory
@@ -100,10 +100,10 @@ async def test_under_loss_every_count_is_the_kernels_and_the_lossy_pod_is_named(
     pod = network.cluster.pods[1]
     network.start_traffic(REQUESTS_PER_SECOND)
     with netem(network, pod, "loss", "20%"):
-        await eventually(lambda: kernel(network, "RetransSegs") > 200, 60)
+        await eventually(lambda: network.tcp_total("RetransSegs") > 200, 60)
         await eventually(lambda: f"pod default/{pod.name}" in heard.blamed())
     network.stop_traffic()
-    await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
+    await eventually(lambda: network.tcp_total("CurrEstab") == 0, 60)
 
     jetstream = nats_client.jetstream(timeout=10)
     await eventually(lambda: equals_kernel(jetstream, network), 60)

@@ -32,7 +32,8 @@ from flowverdict_provisioner.promql import FAIL_RATIO
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_tail.overview import Overview
 from flowverdict_tail.table import LiveFlows
-from tests.real_influxdb import InfluxDB, needs_influxdb, variables
+from tests.real_influxdb import InfluxDB, variables
+from tests.skips import needs_influxdb
 from tests.test_prometheus import PROMETHEUS, asked, configure, needs_prometheus, query
 
 pytestmark = needs_prometheus

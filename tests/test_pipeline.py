@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 from nats.js import JetStreamContext
 
-from conftest import Flow, eventually, header, kernel
-from flowverdict_contracts import enriched, raw
+from conftest import Flow, eventually, header
+from flowverdict_contracts import raw
 from flowverdict_contracts.addresses import to_text
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, raw_subject
+from flowverdict_contracts.subjects import FLOWS_RAW, raw_subject
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline
 from tests.kernel_counts import (
+    enriched_retransmissions,
     equals_kernel,
+    exported_retransmissions,
     jetstream_of,
     of_the_lab,
     opens_equal_kernel,
@@ -39,17 +41,8 @@ async def pipeline_agrees(jetstream: JetStreamContext, pipeline: Pipeline) -> bo
         for each in await records_of(jetstream)
         if to_text(each["src"].tobytes()) in own
     )
-    enriched_sum = sum(
-        row["retransmitted_segments"]
-        for message in await read_all(jetstream, FLOWS_ENRICHED)
-        for row in enriched.decode(message.data).to_pylist()
-        if row["src_kind"] == "pod"
-    )
-    exported_sum = sum(
-        float(line.rsplit(" ", 1)[1])
-        for line in pipeline.page("exporter", "/metrics").splitlines()
-        if line.startswith("tcp_retransmissions_total{") and 'src_pod="pod-' in line
-    )
+    enriched_sum = await enriched_retransmissions(jetstream)
+    exported_sum = exported_retransmissions(pipeline)
     return bool(raw_sum == enriched_sum == exported_sum)
 
 
@@ -65,14 +58,14 @@ async def run_with_loss(
     await asyncio.sleep(seconds / 2)
     fault.remove(network)
     network.stop_traffic()
-    await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
+    await eventually(lambda: network.tcp_total("CurrEstab") == 0, 60)
 
 
 @live
 async def test_counts_equal_the_kernels_own(lab: tuple[Network, Pipeline]) -> None:
     network, pipeline = lab
     await run_with_loss(network, 8)
-    assert kernel(network, "RetransSegs") > 50
+    assert network.tcp_total("RetransSegs") > 50
     async with jetstream_of(pipeline) as jetstream:
         await eventually(lambda: equals_kernel(jetstream, network), 60)
         await eventually(lambda: pipeline_agrees(jetstream, pipeline))
@@ -87,7 +80,7 @@ async def test_counts_equal_the_kernels_own(lab: tuple[Network, Pipeline]) -> No
     assert 0.9 * data < sum(by_cause) <= data
     # The kernel also counts what no socket sent: resets, and ACKs in TIME_WAIT.
     sent = int(records["segments_sent"].sum())
-    of_kernel = kernel(network, "OutSegs") + kernel(network, "RetransSegs")
+    of_kernel = network.tcp_total("OutSegs") + network.tcp_total("RetransSegs")
     assert 0.98 * of_kernel < sent <= of_kernel
     assert int(records["bytes_received"].sum()) > 1_000_000
     timed = records[records["rtt_us"] > 0]

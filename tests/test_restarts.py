@@ -15,14 +15,15 @@ import pytest
 from nats.js import JetStreamContext
 
 import flowverdict_collector
-from conftest import COLLECTOR, SKIPPED, Collector, NatsServer, eventually, kernel
+from conftest import COLLECTOR, Collector, NatsServer, eventually
 from flowverdict_contracts import raw_records
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_lab.faults import parse_fault
-from flowverdict_lab.live_support import why_not_live
+from flowverdict_lab.live_support import bpf_file_system, why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import stop_process
 from flowverdict_runtime.stored_messages import stored_messages
+from tests.kernel_counts import SKIPPED
 
 REASON = why_not_live()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
@@ -30,12 +31,8 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASO
 
 @pytest.fixture
 def bpf_fs(tmp_path: Path) -> Iterator[Path]:
-    """A BPF file system of its own."""
-    folder = tmp_path / "bpf"
-    folder.mkdir()
-    subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with bpf_file_system(tmp_path / "bpf") as folder:
+        yield folder
 
 
 class Restarting:
@@ -90,9 +87,9 @@ async def _records(jetstream: JetStreamContext, network: Network) -> npt.NDArray
 async def fails_equal_kernel(jetstream: JetStreamContext, network: Network) -> bool:
     """Whether no refused connect is counted twice, and none but those of a moment is missing."""
     records = await _records(jetstream, network)
-    missing = kernel(network, "AttemptFails") - int(records["failed_opens"].sum())
-    print(f"{missing} of {kernel(network, 'AttemptFails')} failed connects are missing")
-    return -SKIPPED <= missing <= kernel(network, "AttemptFails") / 20
+    missing = network.tcp_total("AttemptFails") - int(records["failed_opens"].sum())
+    print(f"{missing} of {network.tcp_total('AttemptFails')} failed connects are missing")
+    return -SKIPPED <= missing <= network.tcp_total("AttemptFails") / 20
 
 
 @pytest.fixture
@@ -110,11 +107,11 @@ def traffic(network: Network, collector: Restarting) -> Iterator[None]:
 
 async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
     """Whether the stream has the kernel's retransmissions and the kernel has stopped counting."""
-    before = kernel(network, "RetransSegs")
+    before = network.tcp_total("RetransSegs")
     records = await _records(jetstream, network)
     counted = int(records["retransmitted_segments"].sum())
     print(f"retransmissions: {counted} counted, {before} by the kernel")  # for a failure
-    return abs(counted - before) <= SKIPPED and before == kernel(network, "RetransSegs")
+    return abs(counted - before) <= SKIPPED and before == network.tcp_total("RetransSegs")
 
 
 async def agrees(
@@ -133,8 +130,8 @@ async def agrees(
 async def finish(server: NatsServer, network: Network) -> None:
     """End all traffic, and wait until the stream equals the kernel."""
     network.stop_traffic()
-    await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
-    assert kernel(network, "RetransSegs") > 100
+    await eventually(lambda: network.tcp_total("CurrEstab") == 0, 60)
+    assert network.tcp_total("RetransSegs") > 100
     await agrees(server, network, equals_kernel)
 
 
@@ -203,7 +200,7 @@ async def test_a_version_with_other_maps_publishes_what_the_one_before_counted(
     (now,) = (bpf_fs / "flowverdict" / "test").iterdir()
     assert now.name not in before
     network.stop_traffic()
-    await eventually(lambda: kernel(network, "CurrEstab") == 0, 60)
+    await eventually(lambda: network.tcp_total("CurrEstab") == 0, 60)
 
 
 @pytest.mark.usefixtures("traffic")

@@ -8,7 +8,8 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
 from conftest import load_program
-from tests.real_influxdb import ADMIN_TOKEN, PASSWORD, PROGRAM, InfluxDB, needs_influxdb
+from tests.real_influxdb import ADMIN_TOKEN, PASSWORD, PROGRAM, InfluxDB
+from tests.skips import needs_influxdb
 from tests.stand_ins.kubernetes import KubernetesStandIn
 
 pytestmark = needs_influxdb

@@ -1,18 +1,20 @@
-"""Whether this machine can run the lab live.
+"""Whether this machine can run the lab live, and where it pins.
 
 Run as a program, it prints why not, or nothing.
 """
 
+import contextlib
 import os
 import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from flowverdict_runtime.ebpf import BPF_MACHINES, BTF, may_load_programs
 
-__all__ = ["why_not_live"]
+__all__ = ["bpf_file_system", "why_not_live"]
 
 
 def why_not_live() -> str | None:
@@ -32,6 +34,17 @@ def why_not_live() -> str | None:
     if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
         return "network namespaces are not permitted here"
     return None
+
+
+@contextlib.contextmanager
+def bpf_file_system(folder: Path) -> Iterator[Path]:
+    """A BPF file system of its own, in a new folder."""
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
 
 
 if __name__ == "__main__":

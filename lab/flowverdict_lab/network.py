@@ -127,6 +127,10 @@ class Network:
         )
         return int(values[names.index(name)])
 
+    def tcp_total(self, name: str) -> int:
+        """A counter of the pods' own kernels, added up."""
+        return sum(self.tcp_counter(pod, name) for pod in self.cluster.pods)
+
     def _send_order(self, pod: Pod, order: dict[str, object]) -> None:
         stdin = self._processes[pod.name].stdin
         assert stdin is not None

@@ -8,11 +8,12 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
-from conftest import SKIPPED, eventually
+from conftest import eventually
 from flowverdict_contracts import enriched
 from flowverdict_contracts.subjects import FLOWS_ENRICHED
 from flowverdict_runtime.stored_messages import stored_messages
 from tests.cluster.installation import Installation
+from tests.kernel_counts import SKIPPED
 
 __all__ = ["Retransmissions", "published"]
 

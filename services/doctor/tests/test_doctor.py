@@ -20,7 +20,8 @@ from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_EN
 from flowverdict_doctor import node
 from flowverdict_doctor.finding import Finding
 from flowverdict_runtime.streams import ensure_streams
-from tests.real_influxdb import InfluxDB, needs_influxdb
+from tests.real_influxdb import InfluxDB
+from tests.skips import needs_influxdb
 from tests.stand_ins.kubernetes import KubernetesStandIn
 from tests.stand_ins.listening import Listening
 

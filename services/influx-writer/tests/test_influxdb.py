@@ -24,7 +24,8 @@ from flowverdict_runtime.settings import load
 from flowverdict_runtime.streams import ensure_streams
 from tests import influx_writing
 from tests.influx_writing import acknowledged
-from tests.real_influxdb import InfluxDB, needs_influxdb
+from tests.real_influxdb import InfluxDB
+from tests.skips import needs_influxdb
 
 pytestmark = needs_influxdb
 DAY = 86_400
