@@ -83,6 +83,10 @@ class NatsServer:
     def stop(self) -> None:
         stop_process(self._process)
 
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
     def forget(self) -> None:
         """Lose all data, as a server without a volume does."""
         shutil.rmtree(self._folder / "data")

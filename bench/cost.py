@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench.figure import CannotMeasure, Figure
 from flowverdict_collector.loader import Loader, LoadError
+from flowverdict_collector.source import Options
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
@@ -92,7 +93,7 @@ def _loaded(lookups: bool) -> dict[str, int]:
     """The programs, attached nowhere, by their tracepoints."""
     try:
         with contextlib.closing(Loader()) as loader:
-            loaded = loader.load(_MAX_FLOWS, lookups=lookups)
+            loaded = loader.load(Options(_MAX_FLOWS, lookups=lookups))
     except LoadError as error:
         raise CannotMeasure(str(error)) from None
     for each in loaded.attached.values():

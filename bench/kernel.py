@@ -16,6 +16,7 @@ from bench.figure import CannotMeasure, Figure
 from flowverdict_collector.hooks import HOOKS
 from flowverdict_collector.kernel import FlowMaps, describe
 from flowverdict_collector.loader import Loader, LoadError
+from flowverdict_collector.source import Options
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
@@ -44,7 +45,7 @@ def measure() -> list[Figure]:
         raise CannotMeasure(why)
     try:
         with contextlib.closing(Loader()) as loader:
-            loaded = loader.load(_MAX_FLOWS)
+            loaded = loader.load(Options(_MAX_FLOWS))
     except LoadError as error:
         raise CannotMeasure(str(error)) from None
     cluster = make_cluster(4, 2)
@@ -71,7 +72,8 @@ def measure() -> list[Figure]:
         maps = FlowMaps(loaded.maps, loaded.drain)
         began = time.monotonic()
         maps.swap()
-        maps.read()
+        for _ in maps.read():
+            pass
         maps.discard()
         figures.append(Figure("kernel", "drain", 1e6 * (time.monotonic() - began), "microseconds"))
     return figures

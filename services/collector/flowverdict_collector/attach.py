@@ -35,6 +35,7 @@ from flowverdict_collector.source import (
     OF_NODE,
     OWN,
     PROCESS_MAP,
+    Options,
     Source,
     find_source,
 )
@@ -100,15 +101,13 @@ def _activate(maps: Mapping[str, int], program: int) -> None:
     write_value(maps["control"], ctypes.c_uint32(0), control)
 
 
-def _load_here(
-    max_flows: int, folder: str, find_namespaces: bool, lookups: bool
-) -> tuple[dict[str, Any], list[int]]:
+def _load_here(folder: str, options: Options) -> tuple[dict[str, Any], list[int]]:
     lacking = missing_capabilities()
     if lacking:
         raise LoadError(f"loading eBPF needs {' and '.join(lacking)}: run as root or grant them")
     if why := why_refused():
         raise LoadError(why)
-    source = find_source(max_flows, find_namespaces=find_namespaces, lookups=lookups)
+    source = find_source(options)
     node = Pins(Path(folder)) if folder else None
     pins, maps = _current_set(node, source) if node else (None, {})
     if pins and maps and _control(maps).active_program == source.number:
@@ -266,7 +265,8 @@ def _main() -> None:
     if not request:
         return  # nothing is to be loaded
     try:
-        answer, descriptors = _load_here(*json.loads(request))
+        folder, options = json.loads(request)
+        answer, descriptors = _load_here(folder, Options(**options))
     except (LoadError, NoKernelTypes) as error:
         channel.send(json.dumps({"error": str(error)}).encode())
         return

@@ -21,7 +21,7 @@ async def check(settings: CollectorSettings) -> int:
     print(f"kernel   {platform.release()} {platform.machine()}, node {settings.node}")
     try:
         with contextlib.closing(Loader()) as loader:
-            loaded = loader.load(settings.max_flows, lookups=settings.dns == "on")
+            loaded = loader.load(settings.options)
     except LoadError as error:
         print(f"broken   {error}")
         broken = 1

@@ -22,7 +22,7 @@ __all__ = [
 
 _LOOKUP, _UPDATE, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH, _UPDATE_BATCH = 1, 2, 24, 25, 26
 _TEST_RUN = 10
-_BATCH = 8192
+_BATCH = 2048
 
 
 class _Element(ctypes.Structure):
@@ -137,15 +137,17 @@ def copy_entries(source: int, target: int) -> None:
 def _batches(
     command: int, descriptor: int, key_bytes: int, value_bytes: int
 ) -> Iterator[tuple[Any, Any, int]]:
-    """The keys and the values of a hash map, and how many there are, batch by batch."""
+    """The keys and the values of a hash map, and how many there are, batch by batch; the next one
+    replaces them.
+    """
     room = _BATCH
+    keys = (ctypes.c_char * (key_bytes * room))()
+    values = (ctypes.c_char * (value_bytes * room))()
     # For a hash map the position is a bucket number; as wide as a key to be safe.
     position = (ctypes.c_char * max(key_bytes, 8))()
     first = True
     done = False
     while not done:
-        keys = (ctypes.c_char * (key_bytes * room))()
-        values = (ctypes.c_char * (value_bytes * room))()
         batch = _Batch(
             start=0 if first else ctypes.addressof(position),
             next=ctypes.addressof(position),
@@ -159,6 +161,8 @@ def _batches(
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 room *= 2
+                keys = (ctypes.c_char * (key_bytes * room))()
+                values = (ctypes.c_char * (value_bytes * room))()
                 continue
             if error.errno != errno.ENOENT:
                 raise
@@ -219,16 +223,25 @@ class FlowMaps:
         write_value(self._active_map, ctypes.c_uint32(0), ctypes.c_uint32(self._flows[other]))
         self._active = other
 
-    def read(self, *, active: bool = False) -> bytes:
-        """All records of the map that no longer changes, packed, in the same order each time.
-
-        Args:
-            active: of the map that the kernel counts in, instead.
+    def read(self) -> Iterator[bytes]:
+        """The records of the map that no longer changes, packed, some thousands at a time; they
+        come in the same order each time.
 
         Raises:
             OSError: if the kernel refuses.
         """
-        return b"".join(self._walk(_LOOKUP_BATCH, self._active if active else 1 - self._active))
+        for values, count in self._walk(_LOOKUP_BATCH, 1 - self._active):
+            yield values.raw[: self.record_bytes * count]
+
+    def count(self, *, active: bool = False) -> int:
+        """How many records the map has that no longer changes, or the one that the kernel counts
+        in.
+
+        Raises:
+            OSError: if the kernel refuses.
+        """
+        which = self._active if active else 1 - self._active
+        return sum(count for _, count in self._walk(_LOOKUP_BATCH, which))
 
     def discard(self) -> None:
         """Delete what `read` returns.
@@ -247,7 +260,7 @@ class FlowMaps:
         ]
         return Lost(*counts)
 
-    def _walk(self, command: int, which: int) -> Iterator[memoryview]:
+    def _walk(self, command: int, which: int) -> Iterator[tuple[Any, int]]:
         batches = _batches(command, self._flows[which], self._key_bytes, self.record_bytes)
         for _, values, count in batches:
-            yield memoryview(values)[: self.record_bytes * count]
+            yield values, count

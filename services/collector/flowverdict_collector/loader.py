@@ -14,10 +14,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from flowverdict_collector.pins import Pins
+from flowverdict_collector.source import Options
 from flowverdict_runtime.context import CannotRun
 
 __all__ = ["LoadError", "Loaded", "Loader"]
@@ -89,28 +90,23 @@ class Loader:
 
     def load(
         self,
-        max_flows: int,
+        options: Options,
         pins: Pins | None = None,
         *,
         claim: int | None = None,
-        find_namespaces: bool = True,
-        lookups: bool = False,
     ) -> Loaded:
         """Attach every program; can be called once.
 
         Args:
-            max_flows: capacity of the maps.
+            options: what is to be counted.
             pins: the node's, where to keep everything, and to find what is there already.
             claim: what `pins.claim` returned: the process holds it, too, as long as it runs.
-            find_namespaces: whether to find out which network namespaces belong to this node, if
-                it may share its kernel with others.
-            lookups: whether to count DNS lookups.
 
         Raises:
             LoadError: if something the collector requires is missing.
         """
         folder = str(pins.folder) if pins else ""
-        request = json.dumps([max_flows, folder, find_namespaces, lookups])
+        request = json.dumps([folder, asdict(options)])
         claims = [] if claim is None else [claim]
         try:
             socket.send_fds(self._channel, [request.encode()], claims)

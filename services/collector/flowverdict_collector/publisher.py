@@ -77,7 +77,7 @@ class Publisher:
         self._progress_map = maps["progress"]
         self._progress = progress.load(self._progress_map)
         self._intervals = Intervals(self._progress.end_ns, self._progress.ended_at_ns)
-        self._body: bytes | None = None
+        self._records = _Records(self._flows)
         self._part_records = PART_RECORDS
         self.is_new = not self._progress.run_id
         if self.is_new:
@@ -90,7 +90,7 @@ class Publisher:
                 )
             )
         # A collector that was killed may have swapped the maps and not come further.
-        self._is_swapped = not self._progress.parts and self._flows.read() != b""
+        self._is_swapped = not self._progress.parts and self._flows.count() > 0
 
     @property
     def run_id(self) -> str:
@@ -103,33 +103,31 @@ class Publisher:
         False if the service is stopping and NATS has not stored all of it. While NATS is
         unavailable this does not return, and the kernel keeps counting.
         """
-        body = await asyncio.to_thread(self._read)
+        await asyncio.to_thread(self._end_interval)
         now = self._progress
         while now.stored < now.parts:
-            size = now.part_records * self._flows.record_bytes
-            part = self._counted(
-                body[now.stored * size : (now.stored + 1) * size], self._flows.record_bytes
-            )
+            part = await asyncio.to_thread(self._next_part)
+            counted = self._counted(part, self._flows.record_bytes)
             headers = self._header(now).encode(f"{_SCHEMA_NAME}/{now.schema}")
             subject = raw_subject(self._node)
             try:
-                if not await publish_until_stored(jetstream, context, subject, part, headers):
+                if not await publish_until_stored(jetstream, context, subject, counted, headers):
+                    self._records.put_back(part)
                     return False
             except TooLarge as error:
                 if now.part_records > 1:
                     log.warning("%s: sending fewer records in a message", error)
-                    now = _in_smaller_parts(now, len(body) // self._flows.record_bytes)
+                    self._records.put_back(part)
+                    now = _in_smaller_parts(now, await asyncio.to_thread(self._flows.count))
                     self._part_records = now.part_records
                     self._save(now)
                     continue
                 log.error("left out: %s", error)
                 _LOST.labels("records_too_large").inc()
             else:
-                _FLOWS.inc(len(part) // self._flows.record_bytes)
+                _FLOWS.inc(len(counted) // self._flows.record_bytes)
             now = replace(now, stored=now.stored + 1)
             self._save(now)
-        del body
-        self._body = None
         await asyncio.to_thread(self._flows.discard)
         self._save(replace(now, sequence=now.sequence + now.parts, parts=0, stored=0))
         _INTERVALS.inc()
@@ -144,29 +142,29 @@ class Publisher:
 
     def unpublished(self) -> int:
         """Records that NATS has not stored, including what was counted since."""
-        waiting = len(self._body or b"") // self._flows.record_bytes
         stored = self._progress.stored * self._progress.part_records
-        return (
-            max(0, waiting - stored)
-            + len(self._flows.read(active=True)) // self._flows.record_bytes
-        )
+        waiting = self._flows.count() if self._progress.parts else 0
+        return max(0, waiting - stored) + self._flows.count(active=True)
 
     def _save(self, now: Progress) -> None:
         progress.store(self._progress_map, now)
         self._progress = now
 
-    def _read(self) -> bytes:
-        if self._body is not None:
-            return self._body
+    def _end_interval(self) -> None:
+        """Let the interval end now, unless there is one that was left behind."""
+        if self._progress.parts:
+            return
         began = time.monotonic()
-        if not self._progress.parts and not self._is_swapped:
+        if not self._is_swapped:
             self._flows.swap()
         self._is_swapped = False
-        self._body = self._flows.read()
-        if not self._progress.parts:
-            self._save(self._interval(len(self._body) // self._flows.record_bytes))
+        self._save(self._interval(self._flows.count()))
+        self._records = _Records(self._flows)
         _DRAIN.set(time.monotonic() - began)
-        return self._body
+
+    def _next_part(self) -> bytes:
+        now = self._progress
+        return self._records.next(now.stored * now.part_records, now.part_records)
 
     def _interval(self, records: int) -> Progress:
         """The interval that ends now, with that many records."""
@@ -207,6 +205,34 @@ class Publisher:
             lost_sockets=now.newly_lost_sockets if is_first else 0,
             skipped_runs=now.newly_skipped_runs if is_first else 0,
         )
+
+
+class _Records:
+    """The records of an interval, read part by part: all of them would take too much memory."""
+
+    def __init__(self, flows: FlowMaps) -> None:
+        self._batches = flows.read()
+        self._record_bytes = flows.record_bytes
+        self._at = 0
+        self._read = b""
+
+    def next(self, first: int, count: int) -> bytes:
+        """As many of the records from the number `first` on, at most; those before are skipped."""
+        self._take(first - self._at)
+        return self._take(count)
+
+    def put_back(self, records: bytes) -> None:
+        """Return to before what was taken last."""
+        self._at -= len(records) // self._record_bytes
+        self._read = records + self._read
+
+    def _take(self, count: int) -> bytes:
+        size = count * self._record_bytes
+        while len(self._read) < size and (batch := next(self._batches, None)) is not None:
+            self._read += batch
+        taken, self._read = self._read[:size], self._read[size:]
+        self._at += len(taken) // self._record_bytes
+        return taken
 
 
 def _in_smaller_parts(now: Progress, records: int) -> Progress:

@@ -65,11 +65,9 @@ async def _count(
 ) -> None:
     loaded = await asyncio.to_thread(
         loader.load,
-        settings.max_flows,
+        settings.options,
         pins,
         claim=claim,
-        find_namespaces=not settings.network_namespaces,
-        lookups=settings.dns == "on",
     )
     for tracepoint, why in loaded.missing.items():
         log.warning("not attached: %s", why, extra={"tracepoint": tracepoint})

@@ -3,6 +3,7 @@
 import platform
 from dataclasses import dataclass
 
+from flowverdict_collector.source import Options
 from flowverdict_contracts.subjects import raw_subject
 from flowverdict_runtime.service_settings import CommonSettings, listen_setting
 from flowverdict_runtime.settings import (
@@ -58,4 +59,20 @@ class CollectorSettings(CommonSettings):
     dns: str = setting(
         choice("on", "off"), "off", "whether to count DNS lookups over UDP, by client and server"
     )
+    fold_client_ports: str = setting(
+        choice("on", "off"),
+        "off",
+        "whether all connections of a client to one port of a server are one flow, for nodes with "
+        "thousands of new connections a second; which pod answers for a service is then unknown",
+    )
     listen: Address = listen_setting("collector")
+
+    @property
+    def options(self) -> Options:
+        """What is to be counted."""
+        return Options(
+            max_flows=self.max_flows,
+            find_namespaces=not self.network_namespaces,
+            lookups=self.dns == "on",
+            fold_client_ports=self.fold_client_ports == "on",
+        )

@@ -30,6 +30,7 @@ __all__ = [
     "OWN",
     "OWNERS_MAP",
     "PROCESS_MAP",
+    "Options",
     "Source",
     "find_source",
 ]
@@ -52,6 +53,24 @@ _MAPS = (
 )  # fmt: skip
 _LOOKUP_MAPS = ("lookups", "begun")
 _DRAINED_MAP = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is to be counted, and how.
+
+    Attributes:
+        max_flows: capacity of the maps.
+        find_namespaces: whether to find out which network namespaces belong to this node, if it
+            may share its kernel with others.
+        lookups: whether to count DNS lookups.
+        fold_client_ports: whether all connections of a client to one port of a server are one flow.
+    """
+
+    max_flows: int
+    find_namespaces: bool = True
+    lookups: bool = False
+    fold_client_ports: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,22 +124,24 @@ def _identify(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:15]
 
 
-def find_source(max_flows: int, *, find_namespaces: bool, lookups: bool) -> Source:
-    """What to run here; the arguments are those of `load`.
+def find_source(options: Options) -> Source:
+    """What to run here.
 
     Raises:
         NoKernelTypes: if the kernel does not describe what the programs read.
     """
     own = Path("/proc/self/ns/pid").stat().st_ino
-    in_container = find_namespaces and own != FIRST_PROCESS_NAMESPACE
+    in_container = options.find_namespaces and own != FIRST_PROCESS_NAMESPACE
     maps, text = ((BPF / name).read_text() for name in ("maps.bpf.h", "flows.bpf.c"))
     missing = {}
     with KernelTypes() as types:
         drained = can_compare_and_swap()
-        of_layout = layout_flags(types, max_flows, drained=drained)
+        of_layout = layout_flags(types, options.max_flows, drained=drained)
         flags = [*of_layout, *compiler_flags(types)]
         reasons = drop_offsets(types)
-        if lookups:
+        if options.fold_client_ports:
+            flags.append("-DFOLD_CLIENT_PORTS")
+        if options.lookups:
             flags += lookup_flags(types)
         if in_container:
             try:
@@ -130,7 +151,7 @@ def find_source(max_flows: int, *, find_namespaces: bool, lookups: bool) -> Sour
     if not reasons:
         missing["kfree_skb"] = "this kernel has no drop reasons (before Linux 5.17)"
     of_namespaces = (BPF / "namespaces.bpf.c").read_text() if in_container else ""
-    of_lookups = (BPF / "lookups.bpf.c").read_text() if lookups else ""
+    of_lookups = (BPF / "lookups.bpf.c").read_text() if options.lookups else ""
     version = _identify(
         maps, text, of_namespaces, of_lookups, *flags, repr(sorted(reasons.items()))
     )
@@ -141,7 +162,7 @@ def find_source(max_flows: int, *, find_namespaces: bool, lookups: bool) -> Sour
         version=version,
         drop_offsets=reasons,
         own_process_namespace=own if in_container else 0,
-        lookups=lookups,
+        lookups=options.lookups,
         drained=drained,
         missing=missing,
     )

@@ -121,7 +121,8 @@ class Connections:
         return None
 
     def _learn_answers(self, records: Records, end_ns: int) -> None:
-        rows = np.flatnonzero(records["role"] == _SERVER)
+        # A client whose connections are one flow has no port.
+        rows = np.flatnonzero((records["role"] == _SERVER) & (records["dst_port"] != 0))
         codes, addresses = distinct_addresses(records["src"][rows])
         behind = [bool(self._directory.backends.services_at(each)) for each in addresses]
         rows = rows[np.array(behind, np.bool_)[codes]]
@@ -172,7 +173,7 @@ class Connections:
             return ()
         is_service = np.zeros(len(addresses), np.bool_)
         is_service[list(services)] = True
-        # DNS lookups have no port, and no other end that is counted.
+        # DNS lookups have no port, and no other end that is counted, nor have folded connections.
         rows = np.flatnonzero(is_service[codes] & (records[f"{other}_port"] != 0))
         called = [services[code] for code in codes[rows].tolist()]
         is_new = _is_new(records[rows]).tolist()

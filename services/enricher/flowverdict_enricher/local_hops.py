@@ -34,7 +34,9 @@ class LocalHops:
 
     def learn(self, header: IntervalHeader, records: Records) -> None:
         """Learn from what a node reports."""
-        rows = _over_loopback(records, np.flatnonzero(records["role"] == _SERVER), "src")
+        # A client whose connections are one flow has no port.
+        servers = np.flatnonzero((records["role"] == _SERVER) & (records["dst_port"] != 0))
+        rows = _over_loopback(records, servers, "src")
         answers = np.setdiff1d(rows, _over_loopback(records, rows, "dst"))
         for client in _clients(records, answers, "dst"):
             self._clients[client] = header.end_ns

@@ -30,6 +30,7 @@
 #define ECONNREFUSED 111
 #define EHOSTUNREACH 113
 #define IPPROTO_TCP 6
+#define FIRST_CLIENT_PORT 32768
 
 /* Where the counts of a socket begin. */
 #define FROM_ZERO 0   /* its first segment */
@@ -225,8 +226,26 @@ static __always_inline u32 segments_of(void *skb)
 	return segments ? segments : 1;
 }
 
-/* The flow's record for this interval, created if there is none. */
-static __always_inline struct flow_record *record_of(struct flow_key *key)
+/*
+ * With FOLD_CLIENT_PORTS, all connections of a client to one port of a server are one flow, without
+ * the client's port. Where it is unknown which end is the client, as for a packet without a socket,
+ * a port from the kernel's default range for clients tells (net.ipv4.ip_local_port_range).
+ */
+static __always_inline void fold_client_port(struct flow_key *key, u8 role)
+{
+#ifdef FOLD_CLIENT_PORTS
+	int src_may_be_client = key->src_port >= FIRST_CLIENT_PORT;
+	int dst_may_be_client = key->dst_port >= FIRST_CLIENT_PORT;
+
+	if (role == ROLE_CLIENT || (role == ROLE_UNKNOWN && src_may_be_client && !dst_may_be_client))
+		key->src_port = 0;
+	else if (role == ROLE_SERVER || (!src_may_be_client && dst_may_be_client))
+		key->dst_port = 0;
+#endif
+}
+
+/* The flow's record for this interval, created if there is none; the role is that of `src`. */
+static __always_inline struct flow_record *record_of(struct flow_key *key, u8 role)
 {
 	int slot = 0;
 	void *flows = active_flows.lookup(&slot);
@@ -234,6 +253,7 @@ static __always_inline struct flow_record *record_of(struct flow_key *key)
 
 	if (!flows)
 		return 0;
+	fold_client_port(key, role);
 	record = bpf_map_lookup_elem(flows, key);
 	if (record)
 		return record;
@@ -339,7 +359,7 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	int is_new = 0;
 
 	__builtin_memcpy(&key, &tracked->key, sizeof(key));
-	record = record_of(&key);
+	record = record_of(&key, seen_of(tracked)->role);
 	if (!record)
 		return 0;
 	READ(state, sk, SOCK_COMMON_STATE);
@@ -864,7 +884,7 @@ int on_retransmit_synack(struct bpf_raw_tracepoint_args *ctx)
 	/* With TCP Fast Open the child counts it, and the next sample picks it up. */
 	if (state != TCP_LISTEN || !read_key(request, &key))
 		return 0;
-	record = record_of(&key);
+	record = record_of(&key, ROLE_SERVER);
 	if (!record) {
 		count_lost(LOST_FLOW_UPDATES);
 		return 0;
@@ -896,14 +916,15 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
-/* The flow of a socket that sent or received a reset. */
-static __always_inline int read_reset_key(void *sk, struct flow_key *key)
+/* The flow of a socket that sent or received a reset, and its role if that is known. */
+static __always_inline int read_reset_key(void *sk, struct flow_key *key, u8 *role)
 {
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
 
 	if (tracked) {
 		__builtin_memcpy(key, &tracked->key, sizeof(*key));
+		*role = seen_of(tracked)->role;
 		return 1;
 	}
 	return read_key(sk, key);
@@ -918,14 +939,14 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 	void *sk = (void *)ctx->args[0], *skb = (void *)ctx->args[1];
 	struct flow_key key = {}, answered = {};
 	struct flow_record *record;
-	u8 state = TCP_LISTEN;
+	u8 state = TCP_LISTEN, role = ROLE_UNKNOWN;
 
 	if (!is_active())
 		return 0;
 	if (sk)
 		READ(state, sk, SOCK_COMMON_STATE);
 	if (state != TCP_LISTEN) {
-		if (!read_reset_key(sk, &key))
+		if (!read_reset_key(sk, &key, &role))
 			return 0;
 	} else {
 		if (!skb || !read_packet_key(skb, &answered))
@@ -936,7 +957,7 @@ int on_send_reset(struct bpf_raw_tracepoint_args *ctx)
 		key.dst_port = answered.src_port;
 		key.netns = answered.netns;
 	}
-	record = record_of(&key);
+	record = record_of(&key, role);
 	if (record)
 		__sync_fetch_and_add(&record->resets_sent, 1);
 	else
@@ -949,10 +970,11 @@ int on_receive_reset(struct bpf_raw_tracepoint_args *ctx)
 	void *sk = (void *)ctx->args[0];
 	struct flow_key key = {};
 	struct flow_record *record;
+	u8 role = ROLE_UNKNOWN;
 
-	if (!is_active() || !read_reset_key(sk, &key))
+	if (!is_active() || !read_reset_key(sk, &key, &role))
 		return 0;
-	record = record_of(&key);
+	record = record_of(&key, role);
 	if (record)
 		__sync_fetch_and_add(&record->resets_received, 1);
 	else
@@ -986,7 +1008,7 @@ int on_drop(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	if (!offset || *offset == 0 || !read_packet_key(skb, &key))
 		return 0;
-	record = record_of(&key);
+	record = record_of(&key, ROLE_UNKNOWN);
 	if (!record) {
 		count_lost(LOST_FLOW_UPDATES);
 		return 0;

@@ -47,7 +47,7 @@ static __always_inline struct flow_record *record_of_lookup(struct lookup_key *k
 
 	__builtin_memcpy(&flow, &key->flow, sizeof(flow));
 	flow.src_port = 0;
-	record = record_of(&flow);
+	record = record_of(&flow, ROLE_CLIENT);
 	if (record)
 		record->role = ROLE_CLIENT;
 	else
