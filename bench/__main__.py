@@ -12,7 +12,19 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from bench import chaos, cost, history, influx, kernel, localise, memory, scrape, soak, throughput
+from bench import (
+    chaos,
+    cost,
+    drain,
+    history,
+    influx,
+    kernel,
+    localise,
+    memory,
+    scrape,
+    soak,
+    throughput,
+)
 from bench.figure import CannotMeasure, Figure
 
 MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
@@ -21,6 +33,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "influx": influx.measure,
     "localise": localise.measure,
     "kernel": kernel.measure,
+    "drain": drain.measure,
     "cost": cost.measure,
     "memory": memory.measure,
 }
@@ -32,6 +45,7 @@ _MEANINGS = {
     "influx": "points per second through the influx-writer",
     "localise": "time and memory of a whole verdict",
     "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
+    "drain": "an interval with 65,536 flows: time and memory (needs root and eBPF)",
     "cost": "what traffic loses while it is counted (needs root and eBPF)",
     "memory": "memory of each service under load",
     "chaos": "ten minutes of kill -9, counts against the kernel's (needs root and eBPF)",
