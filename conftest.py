@@ -139,13 +139,15 @@ class Collector:
         }
         self.process = start_process(list(command), self.log, settings)
         self.records: list[np.void] = []
+        self.dns_names: list[str] = []  # of each record
         self.headers: list[IntervalHeader] = []
 
     async def listen(self, client: Client) -> None:
         async def heard(message: object) -> None:
-            headers = message.headers  # type: ignore[attr-defined]
-            self.headers.append(IntervalHeader.decode(headers, raw.SCHEMA))
-            self.records += list(raw_records.decode(message.data))  # type: ignore[attr-defined]
+            read = raw_records.read(message.headers, message.data)  # type: ignore[attr-defined]
+            self.headers.append(read.header)
+            self.records += list(read.records)
+            self.dns_names += [read.names.get(int(each["dns_name"]), "") for each in read.records]
 
         await client.subscribe("flows.raw.test", cb=heard)
         await client.flush()

@@ -62,7 +62,7 @@ def _fill(maps: dict[str, int], flows: list[tuple[Any, Any]]) -> None:
 def _without_aiohttp(folder: Path) -> Path:
     hiding = folder / "hiding"
     hiding.mkdir()
-    (hiding / "aiohttp.py").write_text("raise ImportError\n")
+    (hiding / "aiohttp").with_suffix(".py").write_text("raise ImportError\n")
     return hiding
 
 

@@ -100,7 +100,7 @@ def measure() -> list[Figure]:
     body, directory, series = _records(1).tobytes(), _directory(), PairSeries(100_000, 3600)
 
     def through_enricher() -> bytes:
-        return enriched.encode(enrich(raw_records.decode(body), directory, 0, 1, "n1")[0])
+        return enriched.encode(enrich(raw_records.decode(body), directory, (0, 1), "n1")[0])
 
     connections, to_services = Connections(directory), _to_services(_records(1)).tobytes()
     header = IntervalHeader("n1", "run", 1, 0, 10**9)
@@ -109,7 +109,7 @@ def measure() -> list[Figure]:
         records = raw_records.decode(to_services)
         connections.learn(header, records)
         resolved = connections.resolve(header, records)
-        batch, _ = enrich(resolved.records, directory, 0, 1, "n1", resolved.services)
+        batch, _ = enrich(resolved.records, directory, (0, 1), "n1", services=resolved.services)
         return enriched.encode(batch)
 
     named, panes, messages = through_enricher(), Panes(load(RcaSettings, {})), count(1)

@@ -28,8 +28,8 @@ gzip if the client accepts it. This page is generated from the code by `docs/gen
 Labels: {labels}.
 Empty labels are omitted. Ports are never labels. Pairs beyond the budget
 (`FLOWVERDICT_SERIES_BUDGET` series per metric) are summed in a series with `other` in every label.
-A pair that has had no flow for `FLOWVERDICT_EXPIRE_SECONDS` is dropped. Counters start at 0 when
-the exporter starts.
+A pair that has had no flow for `FLOWVERDICT_EXPIRE_SECONDS` is dropped. After a restart of the
+exporter, counters go on from where they were.
 
 Except for drops, a pair's numbers are those of the sockets at `src`, as counted by its own kernel.
 In InfluxDB the same numbers are fields of the measurement `{measurement}`, with the labels as tags,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from flowverdict_lab.cluster import Pod
 from flowverdict_lab.network import Network
 
-__all__ = ["look_up", "serve"]
+__all__ = ["look_up", "look_up_over_tcp", "serve", "serve_tcp"]
 
 # Answers each name with the code that it begins with; what begins with 9 gets no answer.
 _SERVER = """
@@ -42,6 +42,31 @@ for number, name in enumerate(names):
 """
 
 
+# Answers the names that begin with 0, each over a connection of its own; hangs up on the others.
+_TCP_SERVER = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 53))
+print("ready", flush=True)
+while True:
+    peer, _ = server.accept()
+    with peer:
+        asked = peer.recv(512)
+        if asked[15:16] == b"0":
+            peer.sendall(asked)
+            peer.recv(1)
+"""
+_TCP_CLIENT = """
+import json, socket, sys
+server, names = sys.argv[1], json.loads(sys.argv[2])
+for number, name in enumerate(names):
+    with socket.create_connection((server, 53), 30) as client:
+        label = bytes([len(name)]) + name.encode() + b"\\0"
+        question = bytes([7, number, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + label + b"\\0\\1\\0\\1"
+        client.sendall(len(question).to_bytes(2, "big") + question)
+        client.recv(512)
+"""
+
+
 def serve(network: Network, pod: Pod, address: str) -> None:
     """Answer lookups at an address of a pod, as the names say: see `look_up`."""
     network.start_inside(pod.name, [sys.executable, "-c", _SERVER, address])
@@ -50,3 +75,14 @@ def serve(network: Network, pod: Pod, address: str) -> None:
 def look_up(network: Network, pod: Pod, server: str, names: Sequence[str]) -> None:
     """Look up names, each of which begins with the code of its answer; 9 gets none."""
     network.inside(pod.name, [sys.executable, "-c", _CLIENT, server, json.dumps(names)])
+
+
+def serve_tcp(network: Network, pod: Pod) -> None:
+    """Answer lookups over TCP at a pod, of the names that begin with 0."""
+    network.start_inside(pod.name, [sys.executable, "-c", _TCP_SERVER, pod.ipv4])
+
+
+def look_up_over_tcp(network: Network, pod: Pod, server: Pod, names: Sequence[str]) -> None:
+    """Look up names, each over a connection of its own."""
+    argv = [sys.executable, "-c", _TCP_CLIENT, server.ipv4, json.dumps(names)]
+    network.inside(pod.name, argv)

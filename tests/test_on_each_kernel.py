@@ -49,9 +49,12 @@ class Heard:
 
     async def hear(self, message: Msg) -> None:
         """Take a message on `flows.raw`."""
-        header, records, _ = raw_records.read(message.headers, message.data)
+        read = raw_records.read(message.headers, message.data)
+        header = read.header
         self.intervals += 1
-        batch, _ = enrich(records, self._directory, header.start_ns, header.end_ns, header.node)
+        batch, _ = enrich(
+            read.records, self._directory, (header.start_ns, header.end_ns), header.node
+        )
         self._panes.add(header, batch, self.intervals)
         for window in self._panes.windows():
             self.verdicts += self._judge.judge(window)

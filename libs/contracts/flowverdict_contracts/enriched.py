@@ -36,7 +36,7 @@ __all__ = [
     "encode",
 ]
 
-SCHEMA = "flows.enriched/5"
+SCHEMA = "flows.enriched/6"
 
 KINDS = ("pod", "service", "node", "external", "unknown")
 """`kind`: what owns the address. `external` is a public address, `unknown` a private one that
@@ -80,16 +80,19 @@ _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 _NUMBERS = {
     name: kind
     for name, (kind, *_) in (RECORD.fields or {}).items()
-    if name not in ("src", "dst", "netns", "role")
+    if name not in ("src", "dst", "netns", "role", "dns_name")
 }
 
 ARROW_SCHEMA = pa.schema(
-    [pa.field(name, _DICTIONARY, nullable=False) for name in (*ADDRESSES, "role")]
+    [pa.field(name, _DICTIONARY, nullable=False) for name in (*ADDRESSES, "role", "dns_name")]
     + [pa.field(name, pa.from_numpy_dtype(kind), nullable=False) for name, kind in _NUMBERS.items()]
     + [pa.field(f"{end}_{name}", _DICTIONARY, nullable=False) for end in ENDS for name in NAMES]
 )
-"""Addresses as text, `role` (`client`, `server`, `unknown`), the numbers of a raw record under the
-same names and units (`raw.FIELDS`), then the names."""
+"""Addresses as text, `role` (`client`, `server`, `unknown`), `dns_name`, the numbers of a raw
+record under the same names and units (`raw.FIELDS`), then the names.
+
+`dns_name` is what was looked up (`looked_up_names.text_of`); empty if the row is about no lookup
+over UDP, or if its name is not known."""
 
 _ALLOWED = {"role": set(ROLES)}
 for _end in ENDS:

@@ -46,6 +46,7 @@ class IntervalHeader:
         skipped_runs: events that the kernel skipped, because it was just counting another.
         clock_behind_ns: how far the node's clock was behind that of NATS, by which the interval has
             been dated since; negative if it was ahead. 0 if the node's own clock dates it.
+        names_bytes: how many of a raw message's last bytes are names that were looked up.
     """
 
     node: str
@@ -60,6 +61,7 @@ class IntervalHeader:
     lost_sockets: int = 0
     skipped_runs: int = 0
     clock_behind_ns: int = 0
+    names_bytes: int = 0
 
     def check_not_ahead(self, stored_ns: int) -> None:
         """Reject an interval that ends after its message was stored.
@@ -98,6 +100,8 @@ class IntervalHeader:
             fields["Flowverdict-Skipped"] = str(self.skipped_runs)
         if self.clock_behind_ns:
             fields["Flowverdict-Clock-Behind"] = str(self.clock_behind_ns)
+        if self.names_bytes:
+            fields["Flowverdict-Names"] = str(self.names_bytes)
         return fields
 
     @classmethod
@@ -133,6 +137,7 @@ class IntervalHeader:
                 lost_sockets=int(sockets or 0),
                 skipped_runs=int(headers.get("Flowverdict-Skipped", "0")),
                 clock_behind_ns=int(headers.get("Flowverdict-Clock-Behind", "0")),
+                names_bytes=int(headers.get("Flowverdict-Names", "0")),
             )
         except KeyError as missing:
             raise MalformedMessage(f"header {missing.args[0]} is missing") from None
@@ -145,7 +150,8 @@ class IntervalHeader:
         if abs(header.clock_behind_ns) >= _LIMIT:
             raise MalformedMessage("the clock's difference is out of range")
         lost_counts = (header.lost_flow_updates, header.lost_sockets, header.skipped_runs)
-        numbers = (header.sequence, header.part, header.parts, header.piece, *lost_counts)
+        sizes = (header.piece, header.names_bytes)
+        numbers = (header.sequence, header.part, header.parts, *sizes, *lost_counts)
         if not 1 <= header.part <= header.parts or not all(0 <= each < _LIMIT for each in numbers):
             raise MalformedMessage("sequence, part or loss is out of range")
         return header

@@ -1,6 +1,7 @@
 """Messages on `flows.raw.<node>`: one interval of one node's flows.
 
-The body is a sequence of `RECORD_BYTES`-byte records, laid out as in the collector's kernel map.
+The body is a sequence of `RECORD_BYTES`-byte records, laid out as in the collector's kernel map,
+followed by the names that were looked up (`looked_up_names`), as many bytes as a header says.
 `FIELDS` is their only declaration: the C program gets its struct from it (`c_members`), readers get
 their columns (`raw_records`). The headers say which node and interval the records belong to
 (`interval_header`). This module does not need numpy, so that the collector stays small.
@@ -20,11 +21,13 @@ __all__ = [
     "VERSION_2_RECORD_BYTES",
     "VERSION_3_FIELDS",
     "VERSION_3_RECORD_BYTES",
+    "VERSION_4_FIELDS",
+    "VERSION_4_RECORD_BYTES",
     "Field",
     "c_members",
 ]
 
-SCHEMA = "flows.raw/4"
+SCHEMA = "flows.raw/5"
 
 ROLES = ("unknown", "client", "server")
 """The values of `role`, by number: which end of the connection `src` is."""
@@ -102,17 +105,30 @@ _LOOKUPS = tuple(
     )
 )
 _LOOKUP_READINGS = (("dns_answer_us", 4),)
+# Since version 5, which begins with what version 4 has.
+_LOOKUP_CODES = tuple(
+    (name, 4)
+    for name in (
+        "dns_format_errors",
+        "dns_server_failures",
+        "dns_not_implemented",
+        "dns_refused",
+    )
+)
+_NAME = (("dns_name", 2),)
 _BEFORE_LOOKUPS = (_KEY, _COUNTS, _READINGS, _MORE_COUNTS, _MORE_READINGS)
+_ADDED_UP = (_COUNTS, _MORE_COUNTS, _LOOKUPS, _LOOKUP_CODES)
+_BEFORE_NAMES = (*_BEFORE_LOOKUPS, _LOOKUPS, _LOOKUP_READINGS)
 
 
 def _layout() -> Iterable[Field]:
     """The fields in order, each aligned to its size, as a C compiler would lay them out."""
     at = 0
-    for group in (*_BEFORE_LOOKUPS, _LOOKUPS, _LOOKUP_READINGS):
+    for group in (*_BEFORE_NAMES, _LOOKUP_CODES, _NAME):
         for name, size in group:
             alignment = 1 if size == 16 else size
             at = -(-at // alignment) * alignment
-            yield Field(name, size, at, group in (_COUNTS, _MORE_COUNTS, _LOOKUPS))
+            yield Field(name, size, at, group in _ADDED_UP)
             at += size
 
 
@@ -146,16 +162,19 @@ are for the interval:
 - `drops_*` are packets from `src` to `dst` that this node's kernel discarded; one that would have
   become several on the wire (GSO) counts as those. Those of `drops_listen_queue` found too many
   connections waiting for their program to accept them.
-- `dns_lookups` are questions that a program on this node asked a DNS server over UDP, `dns_answers`
-  those answered, among them `dns_name_errors` (NXDOMAIN) and `dns_failures` (any other error, such
-  as SERVFAIL), `dns_unanswered` those without an answer for five seconds. They are counted by
-  client and server, in a record without a source port.
+- `dns_lookups` are questions that a program on this node asked a DNS server, `dns_answers` those
+  answered, among them `dns_name_errors` (NXDOMAIN) and `dns_failures` (any other error), of which
+  `dns_format_errors` (FORMERR), `dns_server_failures` (SERVFAIL), `dns_not_implemented` (NOTIMP)
+  and `dns_refused` (REFUSED) are a part. `dns_unanswered` had no answer for five seconds. Over UDP
+  they are counted by client, server and name, in a record whose source port is `dns_name`, the
+  number of the name in this message; 0 if it is not known. Over TCP, a connection to port 53 is one
+  lookup: answered if anything came back, unanswered if it ended before that.
 
 Readings are those of the interval's last sample, 0 if unknown. `rtt_us` is the kernel's smoothed
 RTT, `rtt_variation_us` its mean deviation, `minimum_rtt_us` the shortest of the last five minutes
 (tcp_min_rtt_wlen). `connect_us` is the time from a client's connect() to the answer to its SYN, in
 the interval in which the connection was established. `path_mtu_bytes` includes IP and TCP headers.
-`dns_answer_us` is how long an answer took.
+`dns_answer_us` is how long an answer took; over TCP, from the connection's opening.
 """
 
 KEY_FIELDS = FIELDS[: len(_KEY)]
@@ -167,6 +186,9 @@ VERSION_2_FIELDS = FIELDS[: len(_KEY) + len(_COUNTS) + len(_READINGS)]
 VERSION_3_FIELDS = FIELDS[: sum(map(len, _BEFORE_LOOKUPS))]
 """The fields of a record of `flows.raw/3`, likewise."""
 
+VERSION_4_FIELDS = FIELDS[: sum(map(len, _BEFORE_NAMES))]
+"""The fields of a record of `flows.raw/4`, likewise."""
+
 KEY_BYTES = FIELDS[len(_KEY)].offset
 
 
@@ -177,6 +199,7 @@ def _record_bytes(fields: Sequence[Field]) -> int:
 RECORD_BYTES = _record_bytes(FIELDS)
 VERSION_2_RECORD_BYTES = _record_bytes(VERSION_2_FIELDS)
 VERSION_3_RECORD_BYTES = _record_bytes(VERSION_3_FIELDS)
+VERSION_4_RECORD_BYTES = _record_bytes(VERSION_4_FIELDS)
 
 
 def c_members(fields: Iterable[Field]) -> str:

@@ -1,11 +1,12 @@
 """The body of a raw message as a numpy array of records."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts import MalformedMessage, looked_up_names
 from flowverdict_contracts.interval_header import IntervalHeader, schema_of
 from flowverdict_contracts.raw import (
     FIELDS,
@@ -16,10 +17,12 @@ from flowverdict_contracts.raw import (
     VERSION_2_RECORD_BYTES,
     VERSION_3_FIELDS,
     VERSION_3_RECORD_BYTES,
+    VERSION_4_FIELDS,
+    VERSION_4_RECORD_BYTES,
     Field,
 )
 
-__all__ = ["COUNTS", "RECORD", "SCHEMAS", "decode", "read"]
+__all__ = ["COUNTS", "RECORD", "SCHEMAS", "RawMessage", "decode", "read"]
 
 
 def _dtype(fields: Sequence[Field], itemsize: int) -> np.dtype[np.void]:
@@ -57,6 +60,7 @@ _RECORD_1 = np.dtype(
 )  # fmt: skip
 _LAYOUTS = {
     SCHEMA: RECORD,
+    "flows.raw/4": _dtype(VERSION_4_FIELDS, VERSION_4_RECORD_BYTES),
     "flows.raw/3": _dtype(VERSION_3_FIELDS, VERSION_3_RECORD_BYTES),
     "flows.raw/2": _dtype(VERSION_2_FIELDS, VERSION_2_RECORD_BYTES),
     "flows.raw/1": _RECORD_1,
@@ -66,22 +70,43 @@ SCHEMAS = tuple(_LAYOUTS)
 """What is read: also what collectors used to publish, since nodes are upgraded one by one."""
 
 
-def read(
-    headers: Mapping[str, str] | None, body: bytes
-) -> tuple[IntervalHeader, npt.NDArray[np.void], dict[str, int]]:
-    """The header and the records of a raw message of any version in `SCHEMAS`.
+@dataclass(frozen=True, slots=True)
+class RawMessage:
+    """What a raw message says.
+
+    Attributes:
+        header: its node and interval.
+        records: dtype `RECORD`, one element per flow; those of lookups without a source port.
+        names: of the lookups, by `dns_name`.
+        impossible: how many records were left out, by the field that gave them away.
+    """
+
+    header: IntervalHeader
+    records: npt.NDArray[np.void]
+    names: dict[int, str]
+    impossible: dict[str, int]
+
+
+def read(headers: Mapping[str, str] | None, body: bytes) -> RawMessage:
+    """A raw message of any version in `SCHEMAS`.
 
     Records that cannot be true are left out: a collector may read a socket that is not what it
     seems, and its counts are then anything. That is no reason to lose the other records.
 
-    Returns:
-        The header, the records, and how many were left out, by the field that gave them away.
-
     Raises:
-        MalformedMessage: if either is malformed.
+        MalformedMessage: if header or body are malformed.
     """
     header = IntervalHeader.decode(headers, *SCHEMAS)
-    return header, *_possible(decode(body, schema_of(headers)))
+    if header.names_bytes > len(body):
+        raise MalformedMessage("the names are longer than the message")
+    end = len(body) - header.names_bytes
+    records, impossible = _possible(decode(body[:end], schema_of(headers)))
+    names = looked_up_names.decode(body[end:])
+    is_lookup = records["dns_name"] != 0
+    if is_lookup.any():
+        records = records.copy()
+        records["src_port"][is_lookup] = 0
+    return RawMessage(replace(header, names_bytes=0), records, names, impossible)
 
 
 _LIMITS = {
@@ -107,7 +132,7 @@ def _possible(
 
 
 def decode(body: bytes, schema: str = SCHEMA) -> npt.NDArray[np.void]:
-    """The records of a raw message's body, dtype `RECORD`, one element per flow.
+    """The records of a raw message's body, without names, dtype `RECORD`, one element per flow.
 
     Raises:
         MalformedMessage: if the length is not a multiple of the record size.

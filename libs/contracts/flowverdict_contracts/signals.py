@@ -71,6 +71,18 @@ def _drops(reason: str) -> Signal:
     )
 
 
+def _lookup_errors(field: str, code: str) -> Signal:
+    return Signal(
+        field=field,
+        metric="dns_failures_by_code",
+        sparse=True,
+        unit="lookups",
+        meaning="DNS lookups over UDP that the server answered with an error other than NXDOMAIN, "
+        "by its code.",
+        labels={"code": code},
+    )
+
+
 def _handshake(field: str, segment: str) -> Signal:
     return Signal(
         field=field,
@@ -277,8 +289,8 @@ SIGNALS = (
         metric="dns_lookups",
         sparse=True,
         unit="lookups",
-        meaning="DNS lookups that a pod's programs asked a server for over UDP, if the collector's "
-        "FLOWVERDICT_DNS is on.",
+        meaning="DNS lookups that a pod's programs asked a server for, if the collector's "
+        "FLOWVERDICT_DNS is on; over TCP, a connection to port 53 is one.",
     ),
     Signal(
         field="dns_answers",
@@ -308,8 +320,13 @@ SIGNALS = (
         metric="dns_unanswered",
         sparse=True,
         unit="lookups",
-        meaning="DNS lookups without an answer for five seconds.",
+        meaning="DNS lookups without an answer for five seconds, or over TCP until the connection "
+        "ended.",
     ),
+    _lookup_errors("dns_server_failures", "SERVFAIL"),
+    _lookup_errors("dns_refused", "REFUSED"),
+    _lookup_errors("dns_format_errors", "FORMERR"),
+    _lookup_errors("dns_not_implemented", "NOTIMP"),
     Signal(
         field="dns_answer_us",
         metric="dns_answer_seconds",

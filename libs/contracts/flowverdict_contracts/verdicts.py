@@ -39,7 +39,7 @@ __all__ = [
     "most_telling",
 ]
 
-SCHEMA = "rca.verdicts/7"
+SCHEMA = "rca.verdicts/8"
 
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
 EndKind = Literal["pod", "workload", "node", "zone", "service", "external", "unknown"]
@@ -200,6 +200,8 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
         segments_sent: by `src` in the whole window, retransmissions and pure ACKs included.
         segments_arrived: how many of them `dst` counted; null if its end is not seen. The two ends
             are not read at the same moment.
+        failed_names: names of which DNS lookups that `src` sent to `dst` had no answer, or one that
+            is an error other than NXDOMAIN, and how many, of those that failed most.
         dropped_by_node: packets that `src` sent and a node's kernel dropped, by node, of those that
             dropped most. What did not arrive and no kernel dropped was lost on the way between
             them.
@@ -224,6 +226,7 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     rtt_us: Count
     segments_sent: Count
     segments_arrived: Count | None
+    failed_names: dict[str, Count] = {}
     dropped_by_node: dict[str, Count] = {}
 
 
@@ -303,7 +306,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
         half_open: endpoints with connection requests that never completed, worst first.
     """
 
-    schema: Literal["rca.verdicts/7"] = "rca.verdicts/7"
+    schema: Literal["rca.verdicts/8"] = "rca.verdicts/8"
     id: VerdictId
     incident_id: IncidentId
     status: VerdictStatus

@@ -125,7 +125,7 @@ def test_what_is_no_verdict_is_malformed(body: bytes) -> None:
 
 
 def test_a_verdict_of_a_newer_version_is_malformed() -> None:
-    newer = encode(VERDICT).replace(b"rca.verdicts/7", b"rca.verdicts/8")
+    newer = encode(VERDICT).replace(b"rca.verdicts/8", b"rca.verdicts/9")
     with pytest.raises(MalformedMessage):
         decode(newer)
 

@@ -1,6 +1,6 @@
 """Raw records to an enriched batch, column by column."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +17,14 @@ _NUMBERS = [field.name for field in ARROW_SCHEMA if not pa.types.is_dictionary(f
 
 
 def batch_of(
-    records: npt.NDArray[np.void], names_of: Callable[[bytes, bool], Names]
+    records: npt.NDArray[np.void],
+    names_of: Callable[[bytes, bool], Names],
+    dns_names: Mapping[int, str],
 ) -> pa.RecordBatch:
     """`records` (dtype `raw_records.RECORD`) as a batch of `enriched.ARROW_SCHEMA`, in their order.
 
     `names_of` is called once for each distinct address, given as 16 bytes, and whether it is the
-    local end of a flow.
+    local end of a flow. `dns_names` are the names of lookups, by `dns_name`.
     """
     codes, addresses = distinct_addresses(np.concatenate([records["src"], records["dst"]]))
     local = np.zeros(len(addresses), np.bool_)
@@ -36,10 +38,13 @@ def batch_of(
     columns["role"] = pa.DictionaryArray.from_arrays(
         pa.array(records["role"].astype(np.int32)), _ROLES
     )
+    numbers, row_numbers = np.unique(records["dns_name"], return_inverse=True)
+    values, of_number = _dictionary(dns_names.get(each, "") for each in numbers.tolist())
+    columns["dns_name"] = pa.DictionaryArray.from_arrays(pa.array(of_number[row_numbers]), values)
     for name in _NUMBERS:
         columns[name] = pa.array(np.ascontiguousarray(records[name]))
     for name in NAMES:
-        values, of_address = _dictionary(names, name)
+        values, of_address = _dictionary(getattr(each, name) for each in names)
         for end, half in halves.items():
             columns[f"{end}_{name}"] = pa.DictionaryArray.from_arrays(
                 pa.array(of_address[half]), values
@@ -60,9 +65,8 @@ def distinct_addresses(
     return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
 
 
-def _dictionary(names: Sequence[Names], name: str) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+def _dictionary(texts: Iterable[str]) -> tuple[pa.Array, npt.NDArray[np.int32]]:
+    """The distinct ones of some texts, and for each its position among them."""
     position: dict[str, int] = {}
-    of_address = np.array(
-        [position.setdefault(getattr(each, name), len(position)) for each in names], np.int32
-    )
-    return pa.array(list(position), pa.string()), of_address
+    of_text = np.array([position.setdefault(each, len(position)) for each in texts], np.int32)
+    return pa.array(list(position), pa.string()), of_text

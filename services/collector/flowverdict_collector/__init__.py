@@ -14,6 +14,7 @@
 `refusals`     why a machine does not let eBPF programs run.
 `intervals`    the times of intervals, though the wall clock may be set.
 `kernel`       the maps, as the service sees them: swap, read and discard.
+`names`        the names that were looked up.
 `namespaces`   which network namespaces are counted, on a kernel that several nodes share.
 `check`        `--check`: what this machine provides and what is missing.
 """

@@ -12,6 +12,7 @@ from flowverdict_contracts.raw import (
 )
 
 __all__ = [
+    "NAME_BYTES",
     "compiler_flags",
     "drop_offsets",
     "layout_flags",
@@ -176,6 +177,8 @@ def drop_offsets(types: KernelTypes) -> dict[int, int]:
 _MANY_SOCKETS = 1 << 20
 _MAX_LOOKUPS = 1 << 15
 """In five seconds, which is how long each is remembered."""
+_MAX_NAMES, NAME_BYTES = 1 << 12, 128
+"""Names of lookups that are told apart, and how much of each is kept."""
 
 
 def layout_flags(types: KernelTypes, max_flows: int, *, drained: bool) -> list[str]:
@@ -262,4 +265,10 @@ def lookup_flags(types: KernelTypes) -> list[str]:
         NoKernelTypes: if the kernel lacks a member that the program reads.
     """
     data = types.offset("sk_buff", "data")
-    return ["-DCOUNT_LOOKUPS", f"-DMAX_LOOKUPS={_MAX_LOOKUPS}", f"-DSK_BUFF_DATA={data}"]
+    numbers = {
+        "MAX_LOOKUPS": _MAX_LOOKUPS,
+        "MAX_NAMES": _MAX_NAMES,
+        "NAME_BYTES": NAME_BYTES,
+        "SK_BUFF_DATA": data,
+    }
+    return ["-DCOUNT_LOOKUPS", *(f"-D{name}={value}" for name, value in numbers.items())]

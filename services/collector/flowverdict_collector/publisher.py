@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge
 from flowverdict_collector import progress
 from flowverdict_collector.intervals import Intervals
 from flowverdict_collector.kernel import FlowMaps
+from flowverdict_collector.names import LookedUpNames
 from flowverdict_collector.progress import Progress
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw import SCHEMA
@@ -78,6 +79,7 @@ class Publisher:
         self._progress = progress.load(self._progress_map)
         self._intervals = Intervals(self._progress.end_ns, self._progress.ended_at_ns)
         self._records = _Records(self._flows)
+        self._names = LookedUpNames(maps)
         self._part_records = PART_RECORDS
         self.is_new = not self._progress.run_id
         if self.is_new:
@@ -108,10 +110,12 @@ class Publisher:
         while now.stored < now.parts:
             part = await asyncio.to_thread(self._next_part)
             counted = self._counted(part, self._flows.record_bytes)
-            headers = self._header(now).encode(f"{_SCHEMA_NAME}/{now.schema}")
-            subject = raw_subject(self._node)
+            names = self._names.of(counted, self._flows.record_bytes)
+            header = replace(self._header(now), names_bytes=len(names))
+            headers = header.encode(f"{_SCHEMA_NAME}/{now.schema}")
+            subject, body = raw_subject(self._node), counted + names
             try:
-                if not await publish_until_stored(jetstream, context, subject, counted, headers):
+                if not await publish_until_stored(jetstream, context, subject, body, headers):
                     self._records.put_back(part)
                     return False
             except TooLarge as error:
@@ -129,6 +133,7 @@ class Publisher:
             now = replace(now, stored=now.stored + 1)
             self._save(now)
         await asyncio.to_thread(self._flows.discard)
+        self._names.published_until(now.ended_at_ns)
         self._save(replace(now, sequence=now.sequence + now.parts, parts=0, stored=0))
         _INTERVALS.inc()
         _INTERVAL.set((now.end_ns - now.start_ns) / 1e9)

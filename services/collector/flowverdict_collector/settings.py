@@ -57,7 +57,7 @@ class CollectorSettings(CommonSettings):
         "without any, all of this node",
     )
     dns: str = setting(
-        choice("on", "off"), "off", "whether to count DNS lookups over UDP, by client and server"
+        choice("on", "off"), "off", "whether to count DNS lookups, by client, server and name"
     )
     fold_client_ports: str = setting(
         choice("on", "off"),

@@ -51,7 +51,7 @@ _MAPS = (
     "flows_even", "flows_odd", "active_flows", "sockets", "no_flow", "no_socket", "untracked",
     "connecting", "lost", "control", "progress", "drop_offsets",
 )  # fmt: skip
-_LOOKUP_MAPS = ("lookups", "begun")
+_LOOKUP_MAPS = ("lookups", "begun", "pending_lookups", "names", "names_needed_since")
 _DRAINED_MAP = "changed"
 
 

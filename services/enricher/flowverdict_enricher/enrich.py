@@ -18,23 +18,25 @@ __all__ = ["enrich"]
 def enrich(
     records: npt.NDArray[np.void],
     directory: Directory,
-    start_ns: int,
-    end_ns: int,
+    interval_ns: tuple[int, int],
     node: str,
+    *,
     services: Mapping[str, Mapping[int, str]] | None = None,
+    dns_names: Mapping[int, str] | None = None,
 ) -> tuple[pa.RecordBatch, Counter[str]]:
     """A node's `records` (dtype `raw_records.RECORD`) with the names of their interval.
 
-    `services` has, for each end, the services through which rows were sent to a pod.
+    `services` has, for each end, the services through which rows were sent to a pod; `dns_names`
+    the names of lookups, by `dns_name`.
 
     Returns the batch (`enriched.ARROW_SCHEMA`, rows in the order of `records`) and the number of
     ends of each kind.
     """
 
     def names_of(address: bytes, is_local: bool) -> Names:
-        return directory.at(address, start_ns, end_ns, node if is_local else "")
+        return directory.at(address, *interval_ns, node if is_local else "")
 
-    batch = batch_of(records, names_of)
+    batch = batch_of(records, names_of, dns_names or {})
     for end, through in (services or {}).items():
         batch = _through(batch, f"{end}_service", through)
     kinds: Counter[str] = Counter()

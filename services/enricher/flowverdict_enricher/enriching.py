@@ -4,8 +4,6 @@ import contextlib
 from collections import OrderedDict
 from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
@@ -13,6 +11,7 @@ from prometheus_client import Counter
 
 from flowverdict_contracts import MalformedMessage, enriched, raw_records
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.raw_records import RawMessage
 from flowverdict_contracts.subjects import FLOWS_RAW, SUBJECT_ENRICHED
 from flowverdict_enricher.clocks import Clocks
 from flowverdict_enricher.connections import Connections
@@ -66,37 +65,38 @@ class Enriching:
     async def hear(self, message: Msg) -> None:
         """Learn from what a node has just published, whichever enricher will enrich it."""
         with contextlib.suppress(MalformedMessage):  # counted by whoever enriches it
-            header, records, _ = _read(message)
-            self._learn(header, records)
-            self._heard[header.message_id] = None
+            raw = _read(message)
+            self._learn(raw)
+            self._heard[raw.header.message_id] = None
             if len(self._heard) > _MOST_HEARD:
                 self._heard.popitem(last=False)
-            await self._reports.add(header)
+            await self._reports.add(raw.header)
 
-    def _learn(self, header: IntervalHeader, records: npt.NDArray[np.void]) -> None:
-        self._connections.learn(header, records)
-        self._local_hops.learn(header, records)
+    def _learn(self, raw: RawMessage) -> None:
+        self._connections.learn(raw.header, raw.records)
+        self._local_hops.learn(raw.header, raw.records)
 
     async def _enrich(self, jetstream: JetStreamContext, message: Msg) -> bool:
-        header, records, impossible = _read(message)
+        raw = _read(message)
+        header = raw.header
         if header.message_id not in self._heard:  # published while this was not connected
-            self._learn(header, records)
-        records = self._local_hops.marked(header, records)
+            self._learn(raw)
+        records = self._local_hops.marked(header, raw.records)
         resolved = self._connections.resolve(header, records)
         if resolved.missing:
             await self._reports.complete(header.end_ns, _OTHERS_SECONDS)
             resolved = self._connections.resolve(header, records)
         header = self._clocks.dated(header, message)
         batch, kinds = enrich(
-            resolved.records, self._directory, header.start_ns, header.end_ns, header.node,
-            resolved.services,
+            resolved.records, self._directory, (header.start_ns, header.end_ns), header.node,
+            services=resolved.services, dns_names=raw.names,
         )  # fmt: skip
         if not await self._publish(jetstream, header, batch):
             return False
         _ROWS.inc(batch.num_rows)
         _SERVICE_ROWS.labels("known").inc(sum(map(len, resolved.services.values())))
         _SERVICE_ROWS.labels("unknown").inc(resolved.unknown)
-        self._left_out.add(header.node, impossible)
+        self._left_out.add(header.node, raw.impossible)
         for kind, count in kinds.items():
             _ENDS.labels(kind).inc(count)
         return True
@@ -127,11 +127,9 @@ class Enriching:
         )
 
 
-def _read(
-    message: Msg,
-) -> tuple[IntervalHeader, npt.NDArray[np.void], dict[str, int]]:
+def _read(message: Msg) -> RawMessage:
     """As `raw_records.read`, of a message on the subject of its node."""
-    read = raw_records.read(message.headers, message.data)
-    if message.subject != f"flows.raw.{read[0].node}":
-        raise MalformedMessage(f"a message from node {read[0].node} on {message.subject}")
-    return read
+    raw = raw_records.read(message.headers, message.data)
+    if message.subject != f"flows.raw.{raw.header.node}":
+        raise MalformedMessage(f"a message from node {raw.header.node} on {message.subject}")
+    return raw

@@ -107,8 +107,8 @@ class Cluster:
         self.connections.learn(header, records)
         resolved = self.connections.resolve(header, records)
         batch, _ = enrich(
-            resolved.records, self.directory, header.start_ns, header.end_ns, "n3",
-            resolved.services,
+            resolved.records, self.directory, (header.start_ns, header.end_ns), "n3",
+            services=resolved.services,
         )  # fmt: skip
         row: dict[str, Any] = enriched.decode(enriched.encode(batch)).to_pylist()[0]
         return row

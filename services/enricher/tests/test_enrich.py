@@ -27,7 +27,7 @@ def test_each_end_gets_its_names_and_the_counts_stay(raw_body: Callable[..., byt
         Flow("10.0.0.1", "10.0.0.9", segments_sent=7, retransmitted_segments=2, bytes_sent=1 << 40),
         Flow("fd00::1", "2001:4860:4860::8888", role=2),
     )
-    batch, kinds = enrich(raw_records.decode(body), directory(), 0, 1, "n1")
+    batch, kinds = enrich(raw_records.decode(body), directory(), (0, 1), "n1")
     first, second = enriched.decode(enriched.encode(batch)).to_pylist()
     assert first["src_pod"] == second["src_pod"] == "pod-a"
     assert first["src_workload"] == "web"
@@ -45,7 +45,7 @@ def test_each_end_gets_its_names_and_the_counts_stay(raw_body: Callable[..., byt
 def test_an_interval_without_flows_stays_a_message_without_rows(
     raw_body: Callable[..., bytes],
 ) -> None:
-    batch, _ = enrich(raw_records.decode(raw_body()), directory(), 0, 1, "n1")
+    batch, _ = enrich(raw_records.decode(raw_body()), directory(), (0, 1), "n1")
     assert enriched.decode(enriched.encode(batch)).num_rows == 0
 
 
@@ -58,7 +58,7 @@ def test_no_row_is_dropped_or_reordered_whoever_it_is_of(
         records[number]["src"] = np.void(to_bytes(str(src)))
         records[number]["dst"] = np.void(to_bytes(str(dst)))
         records[number]["segments_sent"] = number
-    rows = enrich(records, directory(), 0, 1, "n1")[0].to_pylist()
+    rows = enrich(records, directory(), (0, 1), "n1")[0].to_pylist()
     assert [row["segments_sent"] for row in rows] == list(range(len(pairs)))
     for row, (src, dst) in zip(rows, pairs, strict=True):
         assert row["src_ip"] == to_text(to_bytes(str(src)))

@@ -6,5 +6,6 @@
 `series`   sums by pair of addresses.
 `family`   one metric: how rows become its sums, and how those are written out.
 `incidents` open incidents as metrics.
+`lookups`  DNS lookups by pod and name.
 `nodes`    each node: when it last reported, and what it lost.
 """

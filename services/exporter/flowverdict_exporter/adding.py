@@ -15,6 +15,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED
 from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.kept import Kept, KeptStore, Position
+from flowverdict_exporter.lookups import Lookups
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_runtime.consumer import check_delivers, finish
@@ -48,21 +49,26 @@ class Totals:
     Attributes:
         series: the sums by pair.
         nodes: the sums by node.
+        lookups: the sums by looked up name.
         incidents: those that are open.
         position: up to where the sums go.
         owner: tells this exporter from any other.
         restored: set once it is known what was kept.
     """
 
-    def __init__(self, series: PairSeries, nodes: Nodes, incidents: Incidents) -> None:
+    def __init__(
+        self, series: PairSeries, nodes: Nodes, lookups: Lookups, incidents: Incidents
+    ) -> None:
         self.series = series
         self.nodes = nodes
+        self.lookups = lookups
         self.incidents = incidents
         self.position = Position(0, "")
         self.owner = uuid.uuid4().hex
         self.restored = asyncio.Event()
         self._shown_from = 0
-        nodes.is_shown = lambda: self.is_complete
+        for each in (nodes, lookups):
+            each.is_shown = lambda: self.is_complete
 
     def text(self, openmetrics: bool) -> str:
         """The metrics by pair, as `PairSeries.text`."""
@@ -82,6 +88,7 @@ class Totals:
         if kept is not None:
             self.series.restore(kept.sums)
             self.nodes.restore(kept.nodes)
+            self.lookups.restore(kept.lookups)
             self.incidents.restore(kept.incidents)
             self.incidents.next_sequence = kept.next_verdict
         self.position = position
@@ -92,7 +99,8 @@ class Totals:
         # The number first: a verdict that comes in between is read twice rather than never.
         next_verdict = self.incidents.next_sequence
         open_now = self.incidents.kept()
-        return Kept(self.series.kept(), self.nodes.kept(), open_now, next_verdict)
+        sums = (self.series.kept(), self.nodes.kept())
+        return Kept(*sums, open_now, next_verdict, self.lookups.kept())
 
     def add(self, message: Msg) -> None:
         """Add a message's rows, unless they have been.
@@ -108,6 +116,7 @@ class Totals:
         batch = enriched.decode(message.data)
         self.series.add(batch)
         self.nodes.add(header)
+        self.lookups.add(batch)
         _ROWS.inc(batch.num_rows)
 
     def all_read(self) -> None:

@@ -12,6 +12,7 @@ from nats.js.kv import KeyValue
 
 from flowverdict_contracts.subjects import EXPORTER_STATE_BUCKET
 from flowverdict_exporter.incidents import KeptIncident
+from flowverdict_exporter.lookups import KeptLookups
 from flowverdict_exporter.nodes import KeptNodes
 from flowverdict_exporter.series import KeptSums
 from flowverdict_runtime.context import CannotRun
@@ -48,6 +49,7 @@ class Kept:
     nodes: KeptNodes
     incidents: list[KeptIncident]
     next_verdict: int = 0
+    lookups: KeptLookups = KeptLookups([])
 
     def encode(self) -> bytes:
         """As bytes, compressed."""

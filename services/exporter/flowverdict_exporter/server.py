@@ -10,6 +10,7 @@ from flowverdict_contracts import verdicts
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_exporter.adding import Adding, Totals
 from flowverdict_exporter.incidents import Incidents
+from flowverdict_exporter.lookups import Lookups
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_exporter.settings import ExporterSettings
@@ -25,11 +26,12 @@ __all__ = ["SERVICE"]
 
 async def run(settings: ExporterSettings, context: Context) -> None:
     """Add up every enriched message until the service stops."""
-    incidents, nodes = Incidents(), Nodes()
-    totals = Totals(PairSeries(settings.series_budget, settings.expire_seconds), nodes, incidents)
+    incidents, nodes, lookups = Incidents(), Nodes(), Lookups(settings.expire_seconds)
+    series = PairSeries(settings.series_budget, settings.expire_seconds)
+    totals = Totals(series, nodes, lookups, incidents)
     context.health.more_metrics = totals.text
-    REGISTRY.register(incidents)
-    REGISTRY.register(nodes)
+    for each in (incidents, nodes, lookups):
+        REGISTRY.register(each)
 
     async def add_verdict(message: Msg) -> bool:
         incidents.next_sequence = message.metadata.sequence.stream + 1

@@ -24,6 +24,7 @@ from flowverdict_exporter import adding
 from flowverdict_exporter.adding import Adding, Totals
 from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.kept import Kept, KeptStore, Position
+from flowverdict_exporter.lookups import Lookups
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_runtime.consumer import consume
@@ -45,7 +46,7 @@ batches = st.lists(st.lists(rows, min_size=1, max_size=5), max_size=6)
 
 
 def totals() -> Totals:
-    return Totals(PairSeries(BUDGET, 3600), Nodes(), Incidents())
+    return Totals(PairSeries(BUDGET, 3600), Nodes(), Lookups(3600), Incidents())
 
 
 @given(before=batches, after=batches)

@@ -127,6 +127,7 @@ def verdict(
         text = summary.blamed(
             causes[0], decisions.evidence[explained], passage, flows, judgement.settings
         )
+        text += summary.not_looked_up(pairs)
     else:
         text = summary.undetermined(flows)
     return Verdict(
@@ -242,6 +243,7 @@ def _failing_flow(pair: Pair, passage: Passage) -> FailingFlow:
         rtt_us=pair.rtt_us,
         segments_sent=passage.sent,
         segments_arrived=passage.arrived,
+        failed_names=dict(Counter(pair.failed_names).most_common(MOST_NAMED)),
         dropped_by_node=dict(Counter(passage.dropped).most_common(MOST_NAMED)),
         **counts,
     )

@@ -8,7 +8,8 @@ import numpy as np
 
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_flows.endpoint import Endpoint, Sighting
-from flowverdict_flows.pairs import Numbers, PairSums
+from flowverdict_flows.pairs import Numbers, PairRows, PairSums
+from flowverdict_rca.failed_names import MOST_NAMES, failed_names
 from flowverdict_rca.window import COUNTS, DROPS_BEFORE_RECEIPT, total
 
 __all__ = ["Pane"]
@@ -29,6 +30,7 @@ class Pane:
         nodes: those whose collectors reported.
         nodes_late: those whose clocks are behind.
         dropped: packets dropped by kernels, by pair number and node.
+        failed_names: names that could not be looked up, by pair number, and how often.
         caught_up: nodes that were heard again after a gap, with the gap's start.
         losses: of each node that had any, as `NodeLosses` names them.
     """
@@ -42,13 +44,14 @@ class Pane:
     nodes: set[str] = field(default_factory=set)
     nodes_late: set[str] = field(default_factory=set)
     dropped: dict[int, Counter[str]] = field(default_factory=dict)
+    failed_names: dict[int, Counter[str]] = field(default_factory=dict)
     caught_up: dict[str, int] = field(default_factory=dict)
     losses: dict[str, Counter[str]] = field(default_factory=dict)
 
     def add(
         self,
         header: IntervalHeader,
-        numbers: Numbers,
+        rows: PairRows,
         counts: Numbers,
         seen: Iterable[Sighting],
         lost_messages: int = 0,
@@ -57,11 +60,12 @@ class Pane:
 
         Args:
             header: of the interval.
-            numbers: of the pairs.
-            counts: of each of them, columns as in `sums`.
+            rows: by pair.
+            counts: of each pair, columns as in `sums`.
             seen: the endpoints.
             lost_messages: how many of the node's are now known never to come.
         """
+        numbers = rows.numbers
         self.nodes.add(header.node)
         if header.clock_behind_ns > 0:
             self.nodes_late.add(header.node)
@@ -79,6 +83,10 @@ class Pane:
         for at in np.flatnonzero(dropped).tolist():
             by_node = self.dropped.setdefault(int(numbers[at]), Counter())
             by_node[header.node] += int(dropped[at])
+        for number, names in failed_names(rows).items():
+            known = self.failed_names.setdefault(number, Counter())
+            known.update(names)
+            self.failed_names[number] = Counter(dict(known.most_common(MOST_NAMES)))
         for each in seen:
             self.addresses.setdefault(each.endpoint, set()).add(each.address)
             self.conditions[each.endpoint] = each.condition

@@ -17,7 +17,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import MOST_NAMED, Coverage, NodeLosses
 from flowverdict_flows.continuity import Continuity
 from flowverdict_flows.endpoint import Endpoint
-from flowverdict_flows.pairs import EndpointPairs
+from flowverdict_flows.pairs import EndpointPairs, Numbers
 from flowverdict_rca.answered import add_answered_attempts
 from flowverdict_rca.facts import NO_READY_ENDPOINTS, Facts
 from flowverdict_rca.late import count_late
@@ -103,7 +103,7 @@ class Panes:
         counts = np.column_stack([rows.table(COUNTS), rtt_us, variation_us, rtt_us > 0])
         for pane in panes:
             pane.first_sequence = min(pane.first_sequence, sequence)
-            pane.add(header, rows.numbers, counts, self._pairs.seen, lost_messages)
+            pane.add(header, rows, counts, self._pairs.seen, lost_messages)
             if is_gap:
                 pane.caught_up[header.node] = header.start_ns
         for each in self._pairs.seen:
@@ -272,10 +272,6 @@ class Panes:
         rtt_us, variation_us, samples = counts[:, :, -3:].sum(axis=0).T
         endpoints, src, dst = self._pairs.ends(numbers)
         add_answered_attempts(counts, endpoints, src, dst, facts.backends)
-        dropped: dict[int, Counter[str]] = {}
-        for pane in panes:
-            for number, by_node in pane.dropped.items():
-                dropped.setdefault(int(np.searchsorted(numbers, number)), Counter()).update(by_node)
         reporting = set().union(*(pane.nodes for pane in panes))
         late = set().union(*(pane.nodes_late for pane in panes)) | self._nodes.late(start_ns)
         silent = set(self._nodes.heard(end_ns)) - reporting - late
@@ -301,7 +297,8 @@ class Panes:
                 **_losses(panes),
             ),
             facts=facts,
-            dropped=dropped,
+            dropped=_by_position(numbers, [pane.dropped for pane in panes]),
+            failed_names=_by_position(numbers, [pane.failed_names for pane in panes]),
         )
 
     def _facts(self, panes: Sequence[Pane], end_ns: int) -> Facts:
@@ -354,3 +351,14 @@ def _at(panes: dict[int, Pane], index: int, sequence: int) -> Pane:
     if index not in panes:
         panes[index] = Pane(sequence)
     return panes[index]
+
+
+def _by_position(
+    numbers: Numbers, of_panes: Iterable[Mapping[int, Counter[str]]]
+) -> dict[int, Counter[str]]:
+    """What panes have by pair number, added up by the pairs' positions in `numbers`."""
+    found: dict[int, Counter[str]] = {}
+    for of_pane in of_panes:
+        for number, counts in of_pane.items():
+            found.setdefault(int(np.searchsorted(numbers, number)), Counter()).update(counts)
+    return found

@@ -1,5 +1,6 @@
 """The sentence a person reads at 3 a.m."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,9 +11,9 @@ from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import retransmits
 from flowverdict_rca.passage import Passage
 from flowverdict_rca.settings import RcaSettings
-from flowverdict_rca.window import COUNTS
+from flowverdict_rca.window import COUNTS, Pair
 
-__all__ = ["blamed", "loses", "percent", "resolved", "slow", "undetermined"]
+__all__ = ["blamed", "loses", "not_looked_up", "percent", "resolved", "slow", "undetermined"]
 
 _CHECK_LOSS = {
     "pod": "Check its interface, its CPU limit and its neighbours on the node.",
@@ -60,6 +61,8 @@ _CHECK_SLOW = {
 _LEAST_LOST, _SHOWN_SHARE, _SHOWN_PART = 10, 0.002, 0.1
 """Fewer segments, a smaller share of those sent, or of those lost, are not worth a sentence: the
 two ends are not read at the same moment."""
+
+_SHOWN_NAMES = 3
 
 _DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "", "unknown": ""}
 
@@ -211,6 +214,18 @@ def _lookups(counts: dict[str, int], settings: RcaSettings) -> list[str]:
     if failures >= settings.min_retransmissions and 2 * failures > answers:
         found.append(f"{failures} of {answers} answers to DNS lookups are errors")
     return found
+
+
+def not_looked_up(pairs: Sequence[Pair]) -> str:
+    """Which names could not be looked up, most often first; nothing if there are none."""
+    counts: Counter[str] = Counter()
+    for pair in pairs:
+        counts.update(pair.failed_names)
+    if not counts:
+        return ""
+    named = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_SHOWN_NAMES))
+    more = len(counts) - _SHOWN_NAMES
+    return f" Names that could not be looked up: {named}{f' and {more} more' if more > 0 else ''}."
 
 
 def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: RcaSettings) -> str:

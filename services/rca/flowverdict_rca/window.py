@@ -62,6 +62,8 @@ class Window:
         rtt_variation_us: likewise, how much it varies.
         rtt_samples: for each pair, how many intervals had one.
         dropped: for some pairs, by position, the packets that nodes' kernels dropped, by node.
+        failed_names: for some pairs, by position, the names that could not be looked up, and how
+            often.
         addresses: those seen for each endpoint.
         coverage: how complete it is.
         facts: what the cluster itself knows about it.
@@ -80,6 +82,7 @@ class Window:
     coverage: Coverage
     facts: Facts = Facts()  # immutable
     dropped: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    failed_names: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
     def passages(self, positions: Numbers) -> list[Passage]:
         """What became of the segments of some pairs.
@@ -111,12 +114,14 @@ class Pair:
     Attributes:
         counts: by `COUNTS`, over the panes that decided its status.
         rtt_us: smoothed RTT, 0 if unknown.
+        failed_names: names that could not be looked up, and how often.
     """
 
     src: Endpoint
     dst: Endpoint
     counts: dict[str, int]
     rtt_us: int
+    failed_names: Mapping[str, int]
 
     @property
     def drops(self) -> int:

@@ -175,7 +175,7 @@ def test_a_summary_names_the_culprit_its_node_and_the_figures() -> None:
     assert all(rule.confidence >= 0.7 for rule in opened.rules)
 
 
-def summary_of(**counts: int) -> tuple[str, tuple[str, ...]]:
+def summary_of(name: str = "", **counts: int) -> tuple[str, tuple[str, ...]]:
     """The summary and conditions of a verdict if all that reaches pod-a counts these."""
     incidents = Incidents(SETTINGS)
     verdicts: list[Verdict] = []
@@ -183,7 +183,8 @@ def summary_of(**counts: int) -> tuple[str, tuple[str, ...]]:
         rows = []
         for src, dst in permutations(PODS, 2):
             own = {"data_segments_sent": 0, **counts} if dst == "pod-a" else {}
-            rows.append(flow_row(f"{src}@{PODS[src]}", f"{dst}@{PODS[dst]}", **own))
+            row = flow_row(f"{src}@{PODS[src]}", f"{dst}@{PODS[dst]}", **own)
+            rows.append(row | ({"dns_name": name} if own else {}))
         made = window_of(rows, settings=SETTINGS, second=1_000 + 2 * number)
         verdicts += incidents.judge(judge(made, SETTINGS))
     (opened,) = verdicts
@@ -226,6 +227,13 @@ def test_a_server_that_answers_most_dns_lookups_with_errors_is_described_by_that
     text, conditions = summary_of(dns_lookups=8, dns_answers=8, dns_failures=6)
     assert "30 of 40 answers to DNS lookups are errors" in text
     assert conditions == ("DNS_FAILURE",)
+
+
+def test_the_names_that_could_not_be_looked_up_are_said() -> None:
+    text, _ = summary_of("api.shop", dns_lookups=8, dns_unanswered=8)
+    assert "Names that could not be looked up: api.shop (40)." in text
+    text, _ = summary_of(dns_lookups=8, dns_unanswered=8)
+    assert "Names" not in text
 
 
 @pytest.mark.parametrize("ends", [{"dns_name_errors": 8}, {"dns_failures": 3}])

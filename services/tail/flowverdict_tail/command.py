@@ -153,8 +153,9 @@ async def _live(stream: str, settings: NatsSettings) -> None:
     shown_flows = LiveFlows()
 
     def raw(message: Msg) -> None:
-        _, records, _ = raw_records.read(message.headers, message.data)
-        shown_flows.add(batch_of(records, lambda *_: Names("unknown", name_confidence="none")))
+        read = raw_records.read(message.headers, message.data)
+        unknown = Names("unknown", name_confidence="none")
+        shown_flows.add(batch_of(read.records, lambda *_: unknown, read.names))
 
     def flows(message: Msg) -> None:
         IntervalHeader.decode(message.headers, enriched.SCHEMA)

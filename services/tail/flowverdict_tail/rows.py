@@ -31,13 +31,14 @@ def raw_rows(message: Msg) -> Iterator[Row]:
     Raises:
         MalformedMessage: if the message is malformed.
     """
-    header, records, _ = raw_records.read(message.headers, message.data)
-    times = _times(header)
-    for record in records:
-        row = {name: record[name].item() for name in records.dtype.names or ()}
+    read = raw_records.read(message.headers, message.data)
+    times = _times(read.header)
+    for record in read.records:
+        row = {name: record[name].item() for name in raw_records.RECORD.names or ()}
         row["src"] = to_text(record["src"].tobytes())
         row["dst"] = to_text(record["dst"].tobytes())
         row["role"] = raw.ROLES[row["role"]]
+        row["dns_name"] = read.names.get(row["dns_name"], "")
         yield times | row
 
 

@@ -31,6 +31,8 @@
 #define EHOSTUNREACH 113
 #define IPPROTO_TCP 6
 #define FIRST_CLIENT_PORT 32768
+#define DNS_PORT 53
+#define DNS_HEADER_BYTES 12
 
 /* Where the counts of a socket begin. */
 #define FROM_ZERO 0   /* its first segment */
@@ -244,8 +246,8 @@ static __always_inline void fold_client_port(struct flow_key *key, u8 role)
 #endif
 }
 
-/* The flow's record for this interval, created if there is none; the role is that of `src`. */
-static __always_inline struct flow_record *record_of(struct flow_key *key, u8 role)
+/* The record with this key for this interval, created if there is none. */
+static __always_inline struct flow_record *record_with(struct flow_key *key)
 {
 	int slot = 0;
 	void *flows = active_flows.lookup(&slot);
@@ -253,7 +255,6 @@ static __always_inline struct flow_record *record_of(struct flow_key *key, u8 ro
 
 	if (!flows)
 		return 0;
-	fold_client_port(key, role);
 	record = bpf_map_lookup_elem(flows, key);
 	if (record)
 		return record;
@@ -266,6 +267,13 @@ static __always_inline struct flow_record *record_of(struct flow_key *key, u8 ro
 	if (record)
 		__builtin_memcpy(&record->key, key, sizeof(*key));
 	return record;
+}
+
+/* The flow's record; the role is that of `src`. */
+static __always_inline struct flow_record *record_of(struct flow_key *key, u8 role)
+{
+	fold_client_port(key, role);
+	return record_with(key);
 }
 
 /* READ_TOTALS reads those that are near each other in one go: definitions.py. */
@@ -340,6 +348,34 @@ static __always_inline void read_rarely_changing(void *sk, u32 path_mtu, struct 
 		record->minimum_rtt_us = minimum;
 	}
 }
+
+#ifdef COUNT_LOOKUPS
+static __always_inline int give_up_lookups(void);
+
+static __always_inline int asks_dns(struct tracked_socket *tracked)
+{
+	return tracked->key.dst_port == DNS_PORT && seen_of(tracked)->role == ROLE_CLIENT;
+}
+
+/*
+ * Over TCP, a connection counts as one lookup, and what its socket counts tells whether there was
+ * an answer: the payload of a segment is nowhere that a program can read it. The time is from the
+ * connection's opening, which `latest` began with.
+ */
+static __always_inline void count_tcp_lookup(struct flow_record *record, u64 latest,
+					     struct totals *before, struct totals *now)
+{
+	u64 took;
+
+	if (now->data_segs_out && !before->data_segs_out)
+		__sync_fetch_and_add(&record->dns_lookups, 1);
+	if (before->bytes_received >= DNS_HEADER_BYTES || now->bytes_received < DNS_HEADER_BYTES)
+		return;
+	__sync_fetch_and_add(&record->dns_answers, 1);
+	took = (bpf_ktime_get_ns() - (latest >> SLOT_BITS)) / 1000;
+	record->dns_answer_us = took ? took : 1;
+}
+#endif
 
 /*
  * Adds what the socket counted since it was sampled before. If the map is full, the
@@ -416,6 +452,10 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 		__sync_fetch_and_add(&record->path_mtu_reductions, 1);
 	if (now->zero_window && !before.zero_window)
 		__sync_fetch_and_add(&record->zero_windows_received, 1);
+#ifdef COUNT_LOOKUPS
+	if (asks_dns(tracked))
+		count_tcp_lookup(record, latest, &before, now);
+#endif
 	if (now->opened && !before.opened) {
 		__sync_fetch_and_add(&record->opens, 1);
 		/* The SYN-ACK was sent before there was a socket to count it. */
@@ -636,10 +676,6 @@ static __always_inline void count_failed_open(void *sk, struct tracked_socket *t
 	else if (error == ETIMEDOUT || (error == 0 && waited))
 		__sync_fetch_and_add(&record->timed_out_opens, 1);
 }
-
-#ifdef COUNT_LOOKUPS
-static __always_inline int give_up_lookups(void);
-#endif
 
 #ifdef SAMPLE_ONCE_A_TICK
 static __always_inline void half_closes(void *sk)
@@ -902,6 +938,7 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 	void *sk = (void *)ctx->args[0];
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
+	struct flow_record *record;
 
 	if (!is_active())
 		return 0;
@@ -910,8 +947,14 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	/* A failed connect is already gone from the map, so this is not a SYN. */
-	if (!sample(sk, tracked, BY_HOOK, 0, 0))
+	record = sample(sk, tracked, BY_HOOK, 0, 0);
+	if (!record)
 		count_lost(LOST_FLOW_UPDATES);
+#ifdef COUNT_LOOKUPS
+	else if (asks_dns(tracked) && seen_of(tracked)->data_segs_out &&
+		 seen_of(tracked)->bytes_received < DNS_HEADER_BYTES)
+		__sync_fetch_and_add(&record->dns_unanswered, 1);
+#endif
 	sockets.delete(&id);
 	return 0;
 }

@@ -3,20 +3,30 @@
  * Counts lookups of names over UDP (RFC 1035), at the end that asks; compiled after
  * flows.bpf.c if they are wanted.
  *
- * A lookup is known by its addresses, ports and id. Each may come from another port,
- * so those of one client and one server are counted in one record, with source port 0.
+ * A lookup is known by its addresses, ports and id. Each may come from another port, so those of
+ * one client, one server and one name are counted in one record, whose source port is the number
+ * of the name.
  */
 
 #define IPPROTO_UDP 17
-#define DNS_PORT 53
 #define DNS_IS_ANSWER 0x80
 #define DNS_OPCODE 0x78
 #define DNS_CODE 0x0f
+#define DNS_FORMAT_ERROR 1
+#define DNS_SERVER_FAILURE 2
 #define DNS_NAME_ERROR 3
+#define DNS_NOT_IMPLEMENTED 4
+#define DNS_REFUSED 5
 
 /* How long resolvers wait before they ask again (RES_TIMEOUT, resolv.conf(5)). */
 #define PATIENCE_NS 5000000000ULL
 #define GIVEN_UP_AT_ONCE 4
+
+/* Where a name may be, from where its hash says. */
+#define PLACES 4
+/* FNV-1a, 64 bits (draft-eastlake-fnv). */
+#define FNV_BASIS 14695981039346656037ULL
+#define FNV_PRIME 1099511628211ULL
 
 struct lookup_key {
 	struct flow_key flow;
@@ -24,14 +34,33 @@ struct lookup_key {
 	u16 unused[3];
 };
 
+struct pending_lookup {
+	u64 began;
+	u64 name; /* its number */
+};
+
 struct lookup {
 	struct lookup_key key;
 	u64 began;
 };
 
-BPF_TABLE("hash", struct lookup_key, u64, lookups, MAX_LOOKUPS);
+/* As in a query, in lower case, followed by zeros; a longer one is cut. */
+struct looked_up_name {
+	u64 hash;
+	u64 used; /* last, in nanoseconds of the monotonic clock */
+	u8 text[NAME_BYTES];
+};
+
+BPF_TABLE("hash", struct lookup_key, struct pending_lookup, lookups, MAX_LOOKUPS);
 /* All of them in the order in which they began, also those answered since. */
 BPF_QUEUE(begun, struct lookup, MAX_LOOKUPS);
+/* How many of them are pending: while none is, a packet that comes in is not looked at. */
+BPF_ARRAY(pending_lookups, u64, 1);
+/* The number of a name is its place here; 0 is none. */
+BPF_ARRAY(names, struct looked_up_name, MAX_NAMES);
+/* From when on the service needs the names that were used; written by it. */
+BPF_ARRAY(names_needed_since, u64, 1);
+BPF_PERCPU_ARRAY(asked_name, struct looked_up_name, 1);
 
 /* The first bytes of a DNS message: its id, flags and code. */
 struct dns_start {
@@ -40,18 +69,108 @@ struct dns_start {
 	u8 code;
 };
 
-static __always_inline struct flow_record *record_of_lookup(struct lookup_key *key)
+/* Forget a lookup; 0 if somebody else just has. */
+static __always_inline int forget(struct lookup_key *key)
+{
+	int slot = 0;
+	u64 *pending = pending_lookups.lookup(&slot);
+
+	if (lookups.delete(key))
+		return 0;
+	if (pending)
+		__sync_fetch_and_add(pending, -1);
+	return 1;
+}
+
+/* Copies the name of a question in lower case; it ends with a label without any bytes. */
+static __always_inline struct looked_up_name *read_name(void *question)
+{
+	int slot = 0;
+	struct looked_up_name *name = asked_name.lookup(&slot);
+	u64 hash = FNV_BASIS;
+	u8 byte, in_name = 1;
+
+	if (!name)
+		return 0;
+	bpf_probe_read_kernel(name->text, NAME_BYTES, question);
+	for (int i = 0; i < NAME_BYTES; i++) {
+		byte = name->text[i];
+		in_name = in_name && byte;
+		if (byte >= 'A' && byte <= 'Z')
+			byte += 'a' - 'A';
+		if (!in_name)
+			byte = 0;
+		name->text[i] = byte;
+		hash = (hash ^ byte) * FNV_PRIME;
+	}
+	name->hash = hash;
+	return name;
+}
+
+/* Whether another name can have its number: nobody will ask which one it was. */
+static __always_inline int is_free(struct looked_up_name *entry, u64 now)
+{
+	int slot = 0;
+	u64 *since = names_needed_since.lookup(&slot);
+
+	return entry->hash == 0 ||
+	       (since && entry->used < *since && now - entry->used > 2 * PATIENCE_NS);
+}
+
+static __always_inline int claim(struct looked_up_name *entry, u64 hash)
+{
+#ifdef SAMPLE_ONCE_A_TICK
+	return __sync_bool_compare_and_swap(&entry->hash, *(volatile u64 *)&entry->hash, hash);
+#else
+	entry->hash = hash;
+	return 1;
+#endif
+}
+
+/* The number of the name of a question; 0 if there is no room for it. */
+static __always_inline u32 number_of_name(void *question, u64 now)
+{
+	struct looked_up_name *name = read_name(question), *entry;
+	u32 number;
+
+	if (!name)
+		return 0;
+	for (int i = 0; i < PLACES; i++) {
+		number = (name->hash + i) % MAX_NAMES;
+		entry = names.lookup(&number);
+		if (entry && number && entry->hash == name->hash)
+			return number;
+	}
+	for (int i = 0; i < PLACES; i++) {
+		number = (name->hash + i) % MAX_NAMES;
+		entry = names.lookup(&number);
+		if (!entry || !number || !is_free(entry, now) || !claim(entry, name->hash))
+			continue;
+		entry->used = now;
+		__builtin_memcpy(entry->text, name->text, NAME_BYTES);
+		return number;
+	}
+	return 0;
+}
+
+static __always_inline struct flow_record *record_of_lookup(struct lookup_key *key, u32 number)
 {
 	struct flow_key flow;
 	struct flow_record *record;
+	struct looked_up_name *name;
 
 	__builtin_memcpy(&flow, &key->flow, sizeof(flow));
-	flow.src_port = 0;
-	record = record_of(&flow, ROLE_CLIENT);
-	if (record)
-		record->role = ROLE_CLIENT;
-	else
+	flow.src_port = number;
+	record = record_with(&flow);
+	if (!record) {
 		count_lost(LOST_FLOW_UPDATES);
+		return 0;
+	}
+	record->role = ROLE_CLIENT;
+	record->dns_name = number;
+	name = names.lookup(&number);
+	if (name)
+		name->used = bpf_ktime_get_ns();
 	return record;
 }
 
@@ -59,19 +178,22 @@ static __always_inline struct flow_record *record_of_lookup(struct lookup_key *k
 static __always_inline int give_up_lookups(void)
 {
 	struct lookup oldest = {};
-	u64 now = bpf_ktime_get_ns(), *began;
+	u64 now = bpf_ktime_get_ns();
+	struct pending_lookup *pending;
 	struct flow_record *record;
-
+	u32 name;
 	int i;
 
 	for (i = 0; i < GIVEN_UP_AT_ONCE; i++) {
 		if (begun.peek(&oldest) || now - oldest.began < PATIENCE_NS || begun.pop(&oldest))
 			break;
-		began = lookups.lookup(&oldest.key);
-		if (!began || *began != oldest.began)
+		pending = lookups.lookup(&oldest.key);
+		if (!pending || pending->began != oldest.began)
 			continue;
-		lookups.delete(&oldest.key);
-		record = record_of_lookup(&oldest.key);
+		name = pending->name;
+		if (!forget(&oldest.key))
+			continue;
+		record = record_of_lookup(&oldest.key, name);
 		if (record)
 			__sync_fetch_and_add(&record->dns_unanswered, 1);
 	}
@@ -87,6 +209,9 @@ int on_packet_sent(struct bpf_raw_tracepoint_args *ctx)
 	void *skb = (void *)ctx->args[0], *sk = 0, *net = 0, *udp;
 	u16 protocol = 0;
 	struct lookup asked = {};
+	struct pending_lookup pending = {};
+	int slot = 0;
+	u64 *count;
 	struct dns_start dns = {};
 	struct flow_record *record;
 
@@ -110,18 +235,38 @@ int on_packet_sent(struct bpf_raw_tracepoint_args *ctx)
 	/* One that is asked again is still the same. */
 	if (lookups.lookup(&asked.key))
 		return 0;
-	record = record_of_lookup(&asked.key);
+	pending.began = asked.began;
+	pending.name = number_of_name(udp + 8 + DNS_HEADER_BYTES, asked.began);
+	record = record_of_lookup(&asked.key, pending.name);
 	if (!record)
 		return 0;
 	__sync_fetch_and_add(&record->dns_lookups, 1);
-	if (lookups.update(&asked.key, &asked.began))
+	if (lookups.update(&asked.key, &pending)) {
 		count_lost(LOST_FLOW_UPDATES);
-	else if (begun.push(&asked, 0)) {
-		lookups.delete(&asked.key);
+		return 0;
+	}
+	count = pending_lookups.lookup(&slot);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	if (begun.push(&asked, 0)) {
+		forget(&asked.key);
 		count_lost(LOST_FLOW_UPDATES);
 	}
 	give_up_lookups();
 	return 0;
+}
+
+static __always_inline void count_failure(struct flow_record *record, u8 code)
+{
+	__sync_fetch_and_add(&record->dns_failures, 1);
+	if (code == DNS_SERVER_FAILURE)
+		__sync_fetch_and_add(&record->dns_server_failures, 1);
+	else if (code == DNS_REFUSED)
+		__sync_fetch_and_add(&record->dns_refused, 1);
+	else if (code == DNS_FORMAT_ERROR)
+		__sync_fetch_and_add(&record->dns_format_errors, 1);
+	else if (code == DNS_NOT_IMPLEMENTED)
+		__sync_fetch_and_add(&record->dns_not_implemented, 1);
 }
 
 /* A packet comes from a device (netif_receive_skb): its data begins with the IP header. */
@@ -132,8 +277,13 @@ int on_packet_received(struct bpf_raw_tracepoint_args *ctx)
 	struct lookup_key key = {};
 	struct dns_start dns = {};
 	struct flow_record *record;
-	u64 *began, took;
+	struct pending_lookup *pending;
+	int slot = 0;
+	u64 took, *count = pending_lookups.lookup(&slot);
+	u32 name;
 
+	if (!count || *count == 0)
+		return 0;
 	READ(ip, skb, SK_BUFF_DATA);
 	udp = read_headers(ip, IPPROTO_UDP, &answer);
 	if (!udp || answer.src_port != DNS_PORT || !is_active())
@@ -147,12 +297,14 @@ int on_packet_received(struct bpf_raw_tracepoint_args *ctx)
 	key.flow.src_port = answer.dst_port;
 	key.flow.dst_port = DNS_PORT;
 	key.id = dns.id;
-	began = lookups.lookup(&key);
-	if (!began)
+	pending = lookups.lookup(&key);
+	if (!pending)
 		return 0;
-	took = (bpf_ktime_get_ns() - *began) / 1000;
-	lookups.delete(&key);
-	record = record_of_lookup(&key);
+	took = (bpf_ktime_get_ns() - pending->began) / 1000;
+	name = pending->name;
+	if (!forget(&key))
+		return 0;
+	record = record_of_lookup(&key, name);
 	if (!record)
 		return 0;
 	record->dns_answer_us = took ? took : 1;
@@ -161,6 +313,6 @@ int on_packet_received(struct bpf_raw_tracepoint_args *ctx)
 	if (dns.code == DNS_NAME_ERROR)
 		__sync_fetch_and_add(&record->dns_name_errors, 1);
 	else if (dns.code)
-		__sync_fetch_and_add(&record->dns_failures, 1);
+		count_failure(record, dns.code);
 	return 0;
 }

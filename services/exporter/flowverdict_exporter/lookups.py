@@ -1,0 +1,130 @@
+"""DNS lookups by the pod that asked and the name."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+from prometheus_client.core import CounterMetricFamily, Metric, SummaryMetricFamily
+from prometheus_client.registry import Collector
+
+from flowverdict_contracts.signals import OVER_BUDGET
+
+__all__ = ["KeptLookups", "Lookups"]
+
+_MOST_NAMES = 1000
+_LABELS = ("src_namespace", "src_pod", "dns_name")
+_OTHER = (OVER_BUDGET, OVER_BUDGET, OVER_BUDGET)
+_COUNTS = ("dns_answers", "dns_name_errors", "dns_failures", "dns_unanswered")
+
+Asked = tuple[str, str, str]
+"""The values of `_LABELS`."""
+
+
+@dataclass(slots=True)
+class _Results:
+    answered: int = 0
+    name_error: int = 0
+    failed: int = 0
+    unanswered: int = 0
+    answer_us: int = 0
+    answer_samples: int = 0
+    last_seen: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLookups:
+    """The sums of all names, without when they were seen."""
+
+    sums: list[tuple[Asked, tuple[int, int, int, int, int, int]]]
+
+
+class Lookups(Collector):
+    """Sums by pod and name, for a `prometheus_client` registry.
+
+    There is room for a thousand; what is beyond that is summed as `other`.
+
+    Args:
+        expire_seconds: what was not looked up for so long is dropped.
+
+    Attributes:
+        is_shown: whether there is anything to collect now.
+    """
+
+    def __init__(self, expire_seconds: float) -> None:
+        self.is_shown: Callable[[], bool] = lambda: True
+        self._expire = expire_seconds
+        self._sums: dict[Asked, _Results] = {}
+        self._lock = threading.Lock()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of an enriched batch that are about lookups of a name."""
+        names = batch.column("dns_name")
+        if not any(names.dictionary.to_pylist()):
+            return
+        lookups = batch.filter(pa.compute.not_equal(names, ""))
+        labels = zip(*(lookups.column(name).to_pylist() for name in _LABELS), strict=True)
+        counts = np.column_stack([lookups.column(name).to_numpy() for name in _COUNTS])
+        times_us = lookups.column("dns_answer_us").to_pylist()
+        now = time.monotonic()
+        with self._lock:
+            for asked, row, took_us in zip(labels, counts.tolist(), times_us, strict=True):
+                self._add(asked, row, took_us, now)
+
+    def _add(self, asked: Asked, counts: list[int], took_us: int, now: float) -> None:
+        if asked not in self._sums and len(self._sums) >= _MOST_NAMES:
+            asked = _OTHER
+        sums = self._sums.setdefault(asked, _Results())
+        answers, name_errors, failures, unanswered = counts
+        sums.answered += answers - name_errors - failures
+        sums.name_error += name_errors
+        sums.failed += failures
+        sums.unanswered += unanswered
+        sums.answer_us += took_us
+        sums.answer_samples += took_us > 0
+        sums.last_seen = now
+
+    def kept(self) -> KeptLookups:
+        """All sums, to go on from."""
+        with self._lock:
+            return KeptLookups(
+                [
+                    (asked, (s.answered, s.name_error, s.failed, s.unanswered,
+                             s.answer_us, s.answer_samples))
+                    for asked, s in self._sums.items()
+                ]
+            )  # fmt: skip
+
+    def restore(self, kept: KeptLookups) -> None:
+        """Go on from there."""
+        now = time.monotonic()
+        with self._lock:
+            self._sums = {asked: _Results(*sums, now) for asked, sums in kept.sums}
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, for a scrape."""
+        if not self.is_shown():
+            return
+        lookups = CounterMetricFamily(
+            "dns_lookups_by_name",
+            "DNS lookups over UDP by the pod that asked, the name, and how they ended: answered, "
+            "name_error (NXDOMAIN), failed (any other error) or unanswered. The collector's "
+            "FLOWVERDICT_DNS turns them on.",
+            labels=[*_LABELS, "result"],
+        )
+        seconds = SummaryMetricFamily(
+            "dns_answer_by_name_seconds",
+            "Time from a DNS lookup to its answer, one reading per pod, name and interval.",
+            labels=_LABELS,
+        )
+        oldest = time.monotonic() - self._expire
+        with self._lock:
+            self._sums = {asked: s for asked, s in self._sums.items() if s.last_seen > oldest}
+            for asked, sums in self._sums.items():
+                for result in ("answered", "name_error", "failed", "unanswered"):
+                    lookups.add_metric([*asked, result], getattr(sums, result))
+                seconds.add_metric(asked, sums.answer_samples, sums.answer_us / 1e6)
+        yield from (lookups, seconds)
