@@ -1,5 +1,6 @@
 """Addresses as stored in raw records: 16 bytes, IPv4 as ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)."""
 
+import socket
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 __all__ = ["ADDRESSES", "ENDS", "is_loopback", "is_packed_loopback", "parse", "to_bytes", "to_text"]
@@ -10,6 +11,9 @@ ENDS = ("src", "dst")
 ADDRESSES = ("src_ip", "dst_ip")
 """The columns with both ends' addresses, as text."""
 
+_MAPPED = b"\0" * 10 + b"\xff\xff"
+"""What an IPv4 address begins with."""
+
 
 def to_bytes(text: str) -> bytes:
     """The address in `text`, as 16 bytes.
@@ -19,7 +23,7 @@ def to_bytes(text: str) -> bytes:
     """
     address = ip_address(text)
     if address.version == 4:
-        return b"\0" * 10 + b"\xff\xff" + address.packed
+        return _MAPPED + address.packed
     return address.packed
 
 
@@ -31,6 +35,8 @@ def parse(packed: bytes) -> IPv4Address | IPv6Address:
 
 def to_text(packed: bytes) -> str:
     """The address in 16 bytes in its usual notation (RFC 5952)."""
+    if packed.startswith(_MAPPED):  # most are, and this takes a tenth
+        return socket.inet_ntoa(packed[12:])
     return str(parse(packed))
 
 

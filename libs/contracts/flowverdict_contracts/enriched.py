@@ -100,7 +100,8 @@ for _end in ENDS:
     _ALLOWED[f"{_end}_name_confidence"] = set(NAME_CONFIDENCE)
     _ALLOWED[f"{_end}_condition"] = set(CONDITIONS)
 
-_WRITE = pa.ipc.IpcWriteOptions(compression="lz4")
+# With threads, writing 2,048 rows takes 1.9 ms of CPU instead of 0.6 ms.
+_WRITE = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 # With threads, reading 2,048 rows takes 1.1 ms of CPU instead of 0.2 ms.
 _READ = pa.ipc.IpcReadOptions(use_threads=False)
 

@@ -1,6 +1,7 @@
 """Raw records to an enriched batch, column by column."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +14,7 @@ from flowverdict_contracts.raw import ROLES
 __all__ = ["batch_of", "distinct_addresses"]
 
 _ROLES = pa.array(ROLES, pa.string())
+_ALL_NAMES = attrgetter(*NAMES)
 _NUMBERS = [field.name for field in ARROW_SCHEMA if not pa.types.is_dictionary(field.type)]
 
 
@@ -38,16 +40,16 @@ def batch_of(
     columns["role"] = pa.DictionaryArray.from_arrays(
         pa.array(records["role"].astype(np.int32)), _ROLES
     )
-    numbers, row_numbers = np.unique(records["dns_name"], return_inverse=True)
-    values, of_number = _dictionary(dns_names.get(each, "") for each in numbers.tolist())
-    columns["dns_name"] = pa.DictionaryArray.from_arrays(pa.array(of_number[row_numbers]), values)
+    columns["dns_name"] = _looked_up(records["dns_name"], dns_names)
     for name in _NUMBERS:
         columns[name] = pa.array(np.ascontiguousarray(records[name]))
-    for name in NAMES:
-        values, of_address = _dictionary(getattr(each, name) for each in names)
+    texts_of = zip(*map(_ALL_NAMES, names), strict=True) if names else [()] * len(NAMES)
+    for name, column in zip(NAMES, texts_of, strict=True):
+        encoded = pa.array(column, pa.string()).dictionary_encode()
+        of_address = encoded.indices.to_numpy()
         for end, half in halves.items():
             columns[f"{end}_{name}"] = pa.DictionaryArray.from_arrays(
-                pa.array(of_address[half]), values
+                pa.array(of_address[half]), encoded.dictionary
             )
     return pa.RecordBatch.from_arrays(
         [columns[field.name] for field in ARROW_SCHEMA], schema=ARROW_SCHEMA
@@ -65,8 +67,14 @@ def distinct_addresses(
     return encoded.indices.to_numpy().astype(np.int32), encoded.dictionary.to_pylist()
 
 
-def _dictionary(texts: Iterable[str]) -> tuple[pa.Array, npt.NDArray[np.int32]]:
-    """The distinct ones of some texts, and for each its position among them."""
-    position: dict[str, int] = {}
-    of_text = np.array([position.setdefault(each, len(position)) for each in texts], np.int32)
-    return pa.array(list(position), pa.string()), of_text
+def _looked_up(numbers: npt.NDArray[np.uint16], names: Mapping[int, str]) -> pa.DictionaryArray:
+    """The names of lookups by their numbers; empty where there is none."""
+    if not names:
+        nothing = np.zeros(len(numbers), np.int32)
+        return pa.DictionaryArray.from_arrays(pa.array(nothing), pa.array([""]))
+    distinct, rows = np.unique(numbers, return_inverse=True)
+    texts = [names.get(each, "") for each in distinct.tolist()]
+    encoded = pa.array(texts, pa.string()).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(
+        pa.array(encoded.indices.to_numpy()[rows]), encoded.dictionary
+    )

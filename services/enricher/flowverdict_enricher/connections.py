@@ -132,13 +132,15 @@ class Connections:
         answers["opened_ns"] = np.where(records["opens"][rows] > 0, end_ns, 0)
         for client, answer in zip(ends_of(records, rows, "dst"), _packed(answers), strict=True):
             known = self._known(client)
-            if known:
+            if not known:
+                self._young[client] = answer
+            elif known[_WHO] == answer[_WHO] and len(known) == len(answer):  # as nearly always
+                self._young[client] = _merged((answer, known))
+            else:
                 same = [each for each in _split(known) if each[_WHO] == answer[_WHO]]
                 others = [each for each in _split(known) if each[_WHO] != answer[_WHO]]
                 ordered = sorted((_merged([answer, *same]), *others), key=_seen, reverse=True)
                 self._young[client] = b"".join(ordered[:_MOST_ANSWERS])
-            else:
-                self._young[client] = answer
 
     def _learn_calls(self, records: Records, before: bytes) -> None:
         """Who answers what still goes on is remembered; who answered earlier connections, with the
