@@ -58,7 +58,18 @@ sum(increase(tcp_segments_sent_total{src_pod="pod-a", dst_pod="pod-b"}[5m]))
 What a socket had no room for was received before. The last FIN of a connection and a SYN that is
 refused reach no socket, so short connections differ by one each, and a virtual machine's network
 card may hand over several segments as one. A verdict's `failing_flows` have the same. Where only
-one end is seen, as with the Internet, there is nothing to compare."""
+one end is seen, as with the Internet, there is nothing to compare.
+
+### Error rate
+
+Segments that arrived with a wrong checksum, as a share of those sent. Most network cards discard
+such frames before any kernel sees them; then they are only missing.
+
+```promql
+sum(rate(tcp_dropped_packets_by_kernel_reason_total{reason="TCP_CSUM", dst_node="n1"}[5m]))
+  / sum(rate(tcp_segments_sent_total{dst_node="n1"}[5m]))
+```
+"""
 
 
 def table(*head: str) -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "DROP_REASONS",
     "FIELDS",
     "KEY_BYTES",
     "KEY_FIELDS",
@@ -115,16 +116,35 @@ _LOOKUP_CODES = tuple(
         "dns_refused",
     )
 )
+_REASON_PREFIX = "drop_reason_"
+_KERNEL_REASONS = tuple(
+    (f"{_REASON_PREFIX}{reason}", 4)
+    for reason in (
+        "netfilter_drop",
+        "qdisc_drop",
+        "qdisc_overlimit",
+        "cpu_backlog",
+        "socket_rcvbuff",
+        "socket_backlog",
+        "tcp_listen_overflow",
+        "tcp_csum",
+        "neigh_failed",
+        "ip_outnoroutes",
+        "ip_rpfilter",
+        "pkt_too_big",
+        "other",
+    )
+)
 _NAME = (("dns_name", 2),)
 _BEFORE_LOOKUPS = (_KEY, _COUNTS, _READINGS, _MORE_COUNTS, _MORE_READINGS)
-_ADDED_UP = (_COUNTS, _MORE_COUNTS, _LOOKUPS, _LOOKUP_CODES)
+_ADDED_UP = (_COUNTS, _MORE_COUNTS, _LOOKUPS, _LOOKUP_CODES, _KERNEL_REASONS)
 _BEFORE_NAMES = (*_BEFORE_LOOKUPS, _LOOKUPS, _LOOKUP_READINGS)
 
 
 def _layout() -> Iterable[Field]:
     """The fields in order, each aligned to its size, as a C compiler would lay them out."""
     at = 0
-    for group in (*_BEFORE_NAMES, _LOOKUP_CODES, _NAME):
+    for group in (*_BEFORE_NAMES, _LOOKUP_CODES, _KERNEL_REASONS, _NAME):
         for name, size in group:
             alignment = 1 if size == 16 else size
             at = -(-at // alignment) * alignment
@@ -162,6 +182,8 @@ are for the interval:
 - `drops_*` are packets from `src` to `dst` that this node's kernel discarded; one that would have
   become several on the wire (GSO) counts as those. Those of `drops_listen_queue` found too many
   connections waiting for their program to accept them.
+- `drop_reason_*` are the same packets once more, by the kernel's reason (enum skb_drop_reason,
+  include/net/dropreason-core.h), `drop_reason_other` those of all reasons without a field.
 - `dns_lookups` are questions that a program on this node asked a DNS server, `dns_answers` those
   answered, among them `dns_name_errors` (NXDOMAIN) and `dns_failures` (any other error), of which
   `dns_format_errors` (FORMERR), `dns_server_failures` (SERVFAIL), `dns_not_implemented` (NOTIMP)
@@ -176,6 +198,9 @@ RTT, `rtt_variation_us` its mean deviation, `minimum_rtt_us` the shortest of the
 the interval in which the connection was established. `path_mtu_bytes` includes IP and TCP headers.
 `dns_answer_us` is how long an answer took; over TCP, from the connection's opening.
 """
+
+DROP_REASONS = {name: name.removeprefix(_REASON_PREFIX).upper() for name, _ in _KERNEL_REASONS}
+"""The fields with packets by the kernel's drop reason, and its name there."""
 
 KEY_FIELDS = FIELDS[: len(_KEY)]
 """What identifies a flow: the key of the kernel map."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from flowverdict_contracts.addresses import ADDRESSES, ENDS
+from flowverdict_contracts.raw import DROP_REASONS
 
 __all__ = ["MEASUREMENT", "METRICS", "OVER_BUDGET", "PAIR_LABELS", "SIGNALS", "Signal"]
 
@@ -68,6 +69,18 @@ def _drops(reason: str) -> Signal:
         "waiting to be accepted, or for another reason. A packet that would have become several "
         "on the wire counts as those.",
         labels={"reason": reason},
+    )
+
+
+def _kernel_reason(field: str) -> Signal:
+    return Signal(
+        field=field,
+        metric="tcp_dropped_packets_by_kernel_reason",
+        sparse=True,
+        unit="packets",
+        meaning="The packets of tcp_dropped_packets once more, by the kernel's own name of the "
+        "reason (enum skb_drop_reason), OTHER for those of rarer ones.",
+        labels={"reason": DROP_REASONS[field]},
     )
 
 
@@ -235,6 +248,7 @@ SIGNALS = (
     _drops("socket"),
     _drops("listen_queue"),
     _drops("other"),
+    *(_kernel_reason(field) for field in DROP_REASONS),
     Signal(
         field="rtt_us",
         metric="tcp_rtt_seconds",

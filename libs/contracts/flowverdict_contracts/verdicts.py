@@ -202,6 +202,8 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
             are not read at the same moment.
         failed_names: names of which DNS lookups that `src` sent to `dst` had no answer, or one that
             is an error other than NXDOMAIN, and how many, of those that failed most.
+        drop_reasons: packets that `src` sent and nodes' kernels dropped, by the kernel's own name
+            of the reason (enum skb_drop_reason), OTHER for rarer ones.
         dropped_by_node: packets that `src` sent and a node's kernel dropped, by node, of those that
             dropped most. What did not arrive and no kernel dropped was lost on the way between
             them.
@@ -227,6 +229,7 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     segments_sent: Count
     segments_arrived: Count | None
     failed_names: dict[str, Count] = {}
+    drop_reasons: dict[str, Count] = {}
     dropped_by_node: dict[str, Count] = {}
 
 

@@ -3,6 +3,7 @@
 from flowverdict_collector.btf import KernelTypes
 from flowverdict_collector.progress import PROGRESS_WORDS
 from flowverdict_contracts.raw import (
+    DROP_REASONS,
     FIELDS,
     KEY_BYTES,
     KEY_FIELDS,
@@ -148,12 +149,18 @@ _REASONS = {
 _FIRST_QDISC_SLOT, _QDISC_SLOTS = 384, 128
 _NO_PREALLOC = 1
 """BPF_F_NO_PREALLOC (include/uapi/linux/bpf.h)."""
+_REASON_SHIFT = 16
 _SUBSYSTEM_SHIFT = 16
 """A subsystem's reasons have its number in their upper half (include/net/dropreason.h)."""
 
 
+_NAME_OF_QDISC_REASON = {"GENERIC": "QDISC_DROP", "OVERLIMIT": "QDISC_OVERLIMIT"}
+"""What reasons were called until Linux 7.0."""
+
+
 def drop_offsets(types: KernelTypes) -> dict[int, int]:
-    """Maps slots of the map `drop_offsets` to the byte offset of a counter in a record.
+    """Maps slots of the map `drop_offsets` to the byte offsets of two counters in a record: that of
+    the kind of reason, and in the upper half that of the reason itself.
 
     A reason's slot is its number, unless it is one of the queueing disciplines' own, since Linux
     7.0 (include/net/dropreason-qdisc.h). Empty before Linux 5.17, which has no reasons
@@ -161,8 +168,13 @@ def drop_offsets(types: KernelTypes) -> dict[int, int]:
     """
     numbers = types.enumerators("skb_drop_reason")
     offsets = {field.name: field.offset for field in FIELDS}
+    by_name = {name: offsets[field] for field, name in DROP_REASONS.items()}
+
+    def both(counter: str, reason: str) -> int:
+        return offsets[counter] | by_name.get(reason, by_name["OTHER"]) << _REASON_SHIFT
+
     slots = {
-        numbers[f"SKB_DROP_REASON_{reason}"]: offsets[counter]
+        numbers[f"SKB_DROP_REASON_{reason}"]: both(counter, reason)
         for counter, reasons in _REASONS.items()
         for reason in reasons
         if f"SKB_DROP_REASON_{reason}" in numbers
@@ -170,7 +182,8 @@ def drop_offsets(types: KernelTypes) -> dict[int, int]:
     for name, number in types.enumerators("qdisc_drop_reason").items():
         slot = number % (1 << _SUBSYSTEM_SHIFT)
         if name.startswith("QDISC_DROP_") and 0 < slot < _QDISC_SLOTS:
-            slots[_FIRST_QDISC_SLOT + slot] = offsets["drops_queue"]
+            reason = _NAME_OF_QDISC_REASON.get(name.removeprefix("QDISC_DROP_"), "")
+            slots[_FIRST_QDISC_SLOT + slot] = both("drops_queue", reason)
     return slots
 
 
@@ -237,6 +250,7 @@ def compiler_flags(types: KernelTypes) -> list[str]:
     numbers = {name: types.offset(*path) for name, path in _OFFSETS.items()}
     subsystems = types.enumerators("skb_drop_reason_subsys")
     numbers |= {
+        "REASON_SHIFT": _REASON_SHIFT,
         "QDISC_SUBSYSTEM": subsystems.get("SKB_DROP_REASON_SUBSYS_QDISC", 0),
         "SUBSYSTEM_SHIFT": _SUBSYSTEM_SHIFT,
         "FIRST_QDISC_SLOT": _FIRST_QDISC_SLOT,

@@ -22,7 +22,7 @@ __all__ = [
 
 _LOOKUP, _UPDATE, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH, _UPDATE_BATCH = 1, 2, 24, 25, 26
 _TEST_RUN = 10
-_BATCH = 2048
+_BATCH = 512
 
 
 class _Element(ctypes.Structure):

@@ -187,9 +187,11 @@ async def test_what_one_end_sent_and_the_other_did_not_receive_is_what_was_dropp
     def lost_and_dropped(sender: str, receiver: str) -> tuple[int, int]:
         port = "dst_port" if receiver == "server" else "src_port"
         sent = collector.total(PORT, sender, "segments_sent")
-        dropped = (r["drops_netfilter"] for r in collector.of_port(PORT) if r[port] == PORT)
+        rows = [each for each in collector.of_port(PORT) if each[port] == PORT]
+        dropped = [int(each["drops_netfilter"]) for each in rows]
+        assert [int(each["drop_reason_netfilter_drop"]) for each in rows] == dropped
         received = collector.total(PORT, receiver, "segments_received")
-        return sent - received, sum(map(int, dropped))
+        return sent - received, sum(dropped)
 
     def agree() -> bool:
         both_ways = lost_and_dropped("client", "server"), lost_and_dropped("server", "client")

@@ -11,7 +11,7 @@ import pytest
 from flowverdict_collector import definitions, hooks
 from flowverdict_collector.btf import KernelTypes, NoKernelTypes
 from flowverdict_collector.limits import limits_of
-from flowverdict_contracts.raw import FIELDS
+from flowverdict_contracts.raw import DROP_REASONS, FIELDS
 from flowverdict_runtime.ebpf import BTF
 
 HAS_BTF = pytest.mark.skipif(not Path(BTF).exists(), reason="this kernel gives no BTF")
@@ -27,7 +27,10 @@ def test_offsets_are_those_of_the_running_kernel() -> None:
         assert types.offset("sock_common", "skc_net.net") == types.offset("sock_common", "skc_net")
         assert types.enumerators("no_such_enum") == {}
         counters = {each.offset for each in FIELDS if each.name.startswith("drops_")}
-        assert set(definitions.drop_offsets(types).values()) <= counters
+        reasons = {each.offset for each in FIELDS if each.name in DROP_REASONS}
+        found = definitions.drop_offsets(types).values()
+        assert {each & 0xFFFF for each in found} <= counters
+        assert {each >> 16 for each in found} <= reasons
 
 
 class _Kernel7(KernelTypes):
@@ -55,9 +58,13 @@ class _Kernel7(KernelTypes):
 def test_the_drop_reasons_of_queueing_disciplines_are_told_from_those_of_the_core() -> None:
     offsets = {field.name: field.offset for field in FIELDS}
     found = definitions.drop_offsets(_Kernel7())
-    assert found[10] == offsets["drops_netfilter"]
-    assert found[384 + 1] == found[384 + 2] == offsets["drops_queue"]
-    assert not {0, 2, 384, 196609} & set(found)
+    named = {slot: (both & 0xFFFF, both >> 16) for slot, both in found.items()}
+    assert named == {
+        10: (offsets["drops_netfilter"], offsets["drop_reason_netfilter_drop"]),
+        384 + 1: (offsets["drops_queue"], offsets["drop_reason_qdisc_drop"]),
+        384 + 2: (offsets["drops_queue"], offsets["drop_reason_qdisc_overlimit"]),
+        384 + 10: (offsets["drops_queue"], offsets["drop_reason_other"]),
+    }
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@
 `window`     a window as a table: what every pair counted in each pane.
 `answered`   counts what a service's pods answered as attempts to connect to the service, too.
 `pair_positions` where in a window's tables a pair is, by its ends.
+`drop_reasons` why kernels dropped packets, by pair.
 `failed_names` which names could not be looked up, by pair.
 `passage`    what became of the segments that one end sent, by the other end's count.
 `decisions`  whether each pair of a window is OK or FAIL.

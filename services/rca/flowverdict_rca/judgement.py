@@ -243,6 +243,7 @@ def _failing_flow(pair: Pair, passage: Passage) -> FailingFlow:
         rtt_us=pair.rtt_us,
         segments_sent=passage.sent,
         segments_arrived=passage.arrived,
+        drop_reasons=dict(Counter(passage.reasons).most_common(MOST_NAMED)),
         failed_names=dict(Counter(pair.failed_names).most_common(MOST_NAMED)),
         dropped_by_node=dict(Counter(passage.dropped).most_common(MOST_NAMED)),
         **counts,

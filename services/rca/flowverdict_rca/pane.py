@@ -9,6 +9,7 @@ import numpy as np
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_flows.endpoint import Endpoint, Sighting
 from flowverdict_flows.pairs import Numbers, PairRows, PairSums
+from flowverdict_rca.drop_reasons import drop_reasons
 from flowverdict_rca.failed_names import MOST_NAMES, failed_names
 from flowverdict_rca.window import COUNTS, DROPS_BEFORE_RECEIPT, total
 
@@ -31,6 +32,7 @@ class Pane:
         nodes_late: those whose clocks are behind.
         dropped: packets dropped by kernels, by pair number and node.
         failed_names: names that could not be looked up, by pair number, and how often.
+        drop_reasons: the kernels' own reasons for dropping packets, by pair number.
         caught_up: nodes that were heard again after a gap, with the gap's start.
         losses: of each node that had any, as `NodeLosses` names them.
     """
@@ -45,6 +47,7 @@ class Pane:
     nodes_late: set[str] = field(default_factory=set)
     dropped: dict[int, Counter[str]] = field(default_factory=dict)
     failed_names: dict[int, Counter[str]] = field(default_factory=dict)
+    drop_reasons: dict[int, Counter[str]] = field(default_factory=dict)
     caught_up: dict[str, int] = field(default_factory=dict)
     losses: dict[str, Counter[str]] = field(default_factory=dict)
 
@@ -87,6 +90,8 @@ class Pane:
             known = self.failed_names.setdefault(number, Counter())
             known.update(names)
             self.failed_names[number] = Counter(dict(known.most_common(MOST_NAMES)))
+        for number, reasons in drop_reasons(rows).items():
+            self.drop_reasons.setdefault(number, Counter()).update(reasons)
         for each in seen:
             self.addresses.setdefault(each.endpoint, set()).add(each.address)
             self.conditions[each.endpoint] = each.condition

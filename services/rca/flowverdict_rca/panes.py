@@ -298,6 +298,7 @@ class Panes:
             ),
             facts=facts,
             dropped=_by_position(numbers, [pane.dropped for pane in panes]),
+            drop_reasons=_by_position(numbers, [pane.drop_reasons for pane in panes]),
             failed_names=_by_position(numbers, [pane.failed_names for pane in panes]),
         )
 

@@ -23,12 +23,14 @@ class Passage:
         sent: how many, retransmissions and pure ACKs included.
         arrived: how many the receiver's sockets got; None if the receiver's end is not seen.
         dropped: how many of the packets were dropped by kernels, by node.
+        reasons: and by the kernels' own reasons, also those that dropped them after they arrived.
         resent: how many the sender sent again because they were lost.
     """
 
     sent: int
     arrived: int | None
     dropped: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
     resent: int = 0
 
     @property
@@ -52,11 +54,14 @@ def whole(passages: Iterable[Passage]) -> Passage:
     passages = list(passages)
     seen = [each for each in passages if each.arrived is not None]
     dropped: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     for each in seen or passages:
         dropped.update(each.dropped)
+        reasons.update(each.reasons)
     return Passage(
         sent=sum(each.sent for each in seen or passages),
         arrived=sum(each.arrived or 0 for each in seen) if seen else None,
         dropped=dropped,
+        reasons=reasons,
         resent=sum(each.resent for each in seen or passages),
     )

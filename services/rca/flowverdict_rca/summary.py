@@ -165,10 +165,14 @@ def _lost(passage: Passage) -> list[str]:
     ]
     places.append((passage.lost_on_the_way, f"{passage.lost_on_the_way} were lost on the way"))
     shown = [words for count, words in places if count >= _SHOWN_PART * passage.lost]
+    dropped = sum(passage.dropped.values())
     if not shown:
-        dropped = sum(passage.dropped.values())
         shown = [f"{dropped} were dropped by the kernels of {len(passage.dropped)} nodes"]
-    return [f"Of {passage.sent} segments, {passage.lost} did not arrive: {' and '.join(shown)}."]
+    found = [f"Of {passage.sent} segments, {passage.lost} did not arrive: {' and '.join(shown)}."]
+    reasons = Counter(passage.reasons).most_common(1)
+    if reasons and dropped >= _SHOWN_PART * passage.lost:
+        found.append(f"The kernel's reason is {reasons[0][0]}.")
+    return found
 
 
 def _go_unanswered(counts: dict[str, int], settings: RcaSettings) -> bool:

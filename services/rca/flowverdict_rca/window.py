@@ -62,6 +62,7 @@ class Window:
         rtt_variation_us: likewise, how much it varies.
         rtt_samples: for each pair, how many intervals had one.
         dropped: for some pairs, by position, the packets that nodes' kernels dropped, by node.
+        drop_reasons: likewise, by the kernels' reasons.
         failed_names: for some pairs, by position, the names that could not be looked up, and how
             often.
         addresses: those seen for each endpoint.
@@ -82,6 +83,7 @@ class Window:
     coverage: Coverage
     facts: Facts = Facts()  # immutable
     dropped: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    drop_reasons: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     failed_names: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
     def passages(self, positions: Numbers) -> list[Passage]:
@@ -102,7 +104,13 @@ class Window:
             if arrived is None and self.endpoints[self.dst[pair]].node in reporting:
                 arrived = 0
             found.append(
-                Passage(int(sent[pair]), arrived, self.dropped.get(pair, {}), int(resent[pair]))
+                Passage(
+                    sent=int(sent[pair]),
+                    arrived=arrived,
+                    dropped=self.dropped.get(pair, {}),
+                    reasons=self.drop_reasons.get(pair, {}),
+                    resent=int(resent[pair]),
+                )
             )
         return found
 

@@ -28,7 +28,8 @@ def rows_of(node: str, dropped_at: str) -> Iterator[dict[str, Any]]:
             yield row | {"segments_sent": SENT, "segments_received": SENT - lost}
         if node == dropped_at:  # whoever sent it
             nothing = {"data_segments_sent": 0, "retransmitted_data_segments": 0}
-            yield row | nothing | {"role": "unknown", "drops_netfilter": lost}
+            dropped = {"drops_netfilter": lost, "drop_reason_netfilter_drop": lost}
+            yield row | nothing | {"role": "unknown", **dropped}
 
 
 def opened(dropped_at: str = "", nodes: Sequence[str] = ("n1", "n2")) -> Verdict:
@@ -60,7 +61,9 @@ def test_a_verdict_says_how_much_arrived_and_what_became_of_the_rest(
     found = flow(verdict, "pod-a", "pod-d")
     assert (found.segments_sent, found.segments_arrived) == (600, 480)
     assert found.dropped_by_node == ({"n2": 120} if dropped_at else {})
+    assert found.drop_reasons == ({"NETFILTER_DROP": 120} if dropped_at else {})
     assert f"Of 3600 segments, 720 did not arrive: {where}." in verdict.summary
+    assert ("The kernel's reason is NETFILTER_DROP." in verdict.summary) == bool(dropped_at)
 
 
 def test_without_a_collector_at_the_other_end_a_verdict_says_so() -> None:

@@ -1035,6 +1035,15 @@ static __always_inline u32 slot_of(u32 reason)
 	return subsystem == QDISC_SUBSYSTEM ? FIRST_QDISC_SLOT + reason % QDISC_SLOTS : 0;
 }
 
+/* Show the verifier that the offset is aligned and inside the record. */
+static __always_inline void add_at(struct flow_record *record, u32 offset, u32 count)
+{
+	u32 at = offset & 0x1fc;
+
+	if (at <= sizeof(*record) - sizeof(u32))
+		__sync_fetch_and_add((u32 *)((void *)record + at), count);
+}
+
 /*
  * The kernel's drop reasons are per packet, and the packet may belong to no socket on
  * this node, so the flow is read from its headers.
@@ -1042,7 +1051,7 @@ static __always_inline u32 slot_of(u32 reason)
 int on_drop(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *skb = (void *)ctx->args[0];
-	u32 slot = slot_of(ctx->args[2]), at;
+	u32 slot = slot_of(ctx->args[2]), segments;
 	u32 *offset = drop_offsets.lookup(&slot);
 	struct flow_key key = {};
 	struct flow_record *record;
@@ -1056,9 +1065,8 @@ int on_drop(struct bpf_raw_tracepoint_args *ctx)
 		count_lost(LOST_FLOW_UPDATES);
 		return 0;
 	}
-	/* Show the verifier that the offset is aligned and inside the record. */
-	at = *offset & 0x1fc;
-	if (at <= sizeof(*record) - sizeof(u32))
-		__sync_fetch_and_add((u32 *)((void *)record + at), segments_of(skb));
+	segments = segments_of(skb);
+	add_at(record, *offset, segments);
+	add_at(record, *offset >> REASON_SHIFT, segments);
 	return 0;
 }
