@@ -19,6 +19,7 @@ from bench import (
     history,
     influx,
     kernel,
+    loading,
     localise,
     memory,
     scrape,
@@ -34,6 +35,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "localise": localise.measure,
     "kernel": kernel.measure,
     "drain": drain.measure,
+    "loading": loading.measure,
     "cost": cost.measure,
     "memory": memory.measure,
 }
@@ -46,6 +48,7 @@ _MEANINGS = {
     "localise": "time and memory of a whole verdict",
     "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
     "drain": "an interval with 65,536 flows: time and memory (needs root and eBPF)",
+    "loading": "compiling and loading the eBPF programs (needs root and eBPF)",
     "cost": "what traffic loses while it is counted (needs root and eBPF)",
     "memory": "memory of each service under load",
     "chaos": "ten minutes of kill -9, counts against the kernel's (needs root and eBPF)",
