@@ -83,13 +83,16 @@ class Totals:
         """Go on from what was kept, when the stream's last message was `last_sequence`.
 
         Raises:
-            ValueError: if another version with other metrics kept it.
+            ValueError: if another version with other labels kept it.
         """
         if kept is not None:
             self.series.restore(kept.sums)
             self.nodes.restore(kept.nodes)
             self.lookups.restore(kept.lookups)
-            self.incidents.restore(kept.incidents)
+            try:
+                self.incidents.restore(kept.incidents)
+            except ValueError as error:  # their next verdicts will tell
+                log.warning("cannot go on from the open incidents that were kept: %s", error)
             self.incidents.next_sequence = kept.next_verdict
         self.position = position
         self._shown_from = last_sequence + 1

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from flowverdict_contracts.addresses import ENDS
 from flowverdict_contracts.signals import METRICS, OVER_BUDGET, PAIR_LABELS
 from flowverdict_exporter.family import Family, label_text
 from flowverdict_flows.pairs import NO_PAIR, LabelledPairs, Numbers, PairSums
@@ -127,25 +128,29 @@ class PairSeries:
             )
 
     def restore(self, kept: KeptSums) -> None:
-        """Go on from there.
+        """Go on from there; a metric that the version which kept it did not have begins at zero.
 
         Raises:
-            ValueError: if another version with other metrics kept it.
+            ValueError: if another version kept it, whose labels or columns were others.
         """
         ages = np.frombuffer(kept.ages)
-        sums = [
-            np.frombuffer(each).reshape(-1, of.family.columns)
-            for each, of in zip(kept.sums, self._families, strict=True)
-        ]
-        if kept.metrics != [each.family.name for each in self._families] or any(
-            len(each) != len(ages) + 1 for each in sums
-        ):
-            raise ValueError("these sums are not of the same metrics")
+        found = dict(zip(kept.metrics, zip(kept.sums, kept.overflows, strict=True), strict=True))
+        restored = []
+        for each in self._families:
+            packed, overflows = found.get(each.family.name, (b"", 0))
+            if packed and len(packed) != 8 * each.family.columns * (len(ages) + 1):
+                raise ValueError(f"the sums of {each.family.name} have other columns")
+            values = np.frombuffer(packed).reshape(-1, each.family.columns)
+            restored.append((each, values, overflows))
+        if any(len(end) * len(ENDS) != len(PAIR_LABELS) for end in kept.ends):
+            raise ValueError("the labels are others")
         sources, targets = (np.frombuffer(e, np.int64) for e in (kept.sources, kept.targets))
         with self._lock:
             numbers = self._pairs.restore(kept.ends, sources, targets)
             self._touched[numbers] = time.monotonic() - ages
-            for each, values, overflows in zip(self._families, sums, kept.overflows, strict=True):
+            for each, values, overflows in restored:
+                if not len(values):
+                    continue
                 each.sums.values[NO_PAIR] = values[0]
                 each.overflows = overflows
                 inside = (numbers != NO_PAIR) & (numbers <= each.pairs)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -64,6 +65,40 @@ def test_sums_that_were_kept_and_restored_go_on_as_if_nothing_had_happened(
         for series in (one, other):
             series.add(enriched_batch(*each))
     assert other.text(openmetrics=False) == one.text(openmetrics=False)
+
+
+def test_the_sums_of_an_earlier_version_go_on_without_the_metrics_that_it_did_not_have() -> None:
+    one, other = totals(), totals()
+    row = flow_row("pod-a", "pod-e", retransmitted_segments=3, dns_lookups=2)
+    one.series.add(enriched_batch(row))
+    one.incidents.add(a_verdict())
+    kept = one.kept()
+    (incident,) = kept.incidents
+    earlier = replace(
+        kept.sums,
+        metrics=kept.sums.metrics[:-2],
+        sums=kept.sums.sums[:-2],
+        overflows=kept.sums.overflows[:-2],
+    )
+    old_verdict = incident.verdict.replace(verdicts.SCHEMA.encode(), b"rca.verdicts/1")
+    incidents = [replace(incident, verdict=old_verdict)]
+    other.restore(Position(5, "now"), replace(kept, sums=earlier, incidents=incidents), 4)
+    page = other.series.text(openmetrics=False)
+    assert re.search(r"tcp_retransmissions_total{.*} 3\n", page)
+    assert re.search(r"dns_lookups_total{.*} 2\n", page)
+    assert other.incidents.kept() == []
+    assert other.position == Position(5, "now")
+
+
+@pytest.mark.parametrize("wrong", [{"ends": [("10.0.0.1", "a")]}, {"ages": b"\0" * 800}])
+def test_sums_of_other_labels_or_columns_are_refused_before_any_is_taken(
+    wrong: dict[str, Any],
+) -> None:
+    one, other = totals(), totals()
+    one.series.add(enriched_batch(flow_row("pod-a", "pod-e", retransmitted_segments=3)))
+    with pytest.raises(ValueError, match="other"):
+        other.series.restore(replace(one.series.kept(), **wrong))
+    assert other.series.text(openmetrics=False) == totals().series.text(openmetrics=False)
 
 
 def test_a_message_lost_while_no_exporter_ran_is_noticed_by_the_next() -> None:
