@@ -150,9 +150,13 @@ def print_registered(module: str) -> None:
 
     importlib.import_module(module)
     if module.startswith("flowverdict_exporter"):
-        for part, name in (("incidents", "Incidents"), ("nodes", "Nodes")):
+        for part, name, *arguments in (
+            ("incidents", "Incidents"),
+            ("nodes", "Nodes"),
+            ("lookups", "Lookups", 60),
+        ):
             metrics = getattr(importlib.import_module(f"flowverdict_exporter.{part}"), name)
-            REGISTRY.register(metrics())
+            REGISTRY.register(metrics(*arguments))
         exporter = importlib.import_module("flowverdict_exporter.series")
         text = exporter.PairSeries(1, 60).text(True)
     else:
@@ -167,7 +171,7 @@ def print_registered(module: str) -> None:
         for collector in list(REGISTRY._collector_to_names)  # noqa: SLF001 # no public way
         for family in (collector.describe() if isinstance(collector, MetricWrapperBase)
                        else collector.collect())
-        if family.name.startswith("flowverdict_")
+        if family.name.startswith(("flowverdict_", "dns_"))
     ]  # fmt: skip
     for line in text.splitlines():
         if line.startswith("# HELP flowverdict_"):

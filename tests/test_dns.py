@@ -36,7 +36,7 @@ async def test_a_dns_server_that_does_not_answer_is_named(
     assert str(verdict.causes[0]) == f"pod default/{server.name}"
     assert verdict.conditions == ("DNS_FAILURE",)
     assert "DNS lookups are not answered" in verdict.summary
-    assert "Names that could not be looked up: 9 (" in verdict.summary
+    assert "Lookups that failed: 9 (" in verdict.summary
     assert set(verdict.failing_flows[0].failed_names) == {"9"}
     assert 'dst_pod="pod-a"' in next(
         line

@@ -19,12 +19,14 @@ from flowverdict_lab.kubernetes.build import cache
 __all__ = ["main"]
 
 _COLLECTOR = "services/collector/tests"
+_LOOKUPS = "test_lookups.py::test_lookups_are_counted_by_client_and_server_with_how_they_ended"
 _TESTS = (
     "tests/test_on_each_kernel.py",
     f"{_COLLECTOR}/test_definitions.py",
     f"{_COLLECTOR}/test_collector.py::test_the_check_attaches_everything_and_says_what_is_broken",
     f"{_COLLECTOR}/test_collector.py"
     "::test_once_it_counts_it_has_no_capability_left_and_cannot_get_one",
+    f"{_COLLECTOR}/{_LOOKUPS}[ipv4]",
 )
 _SLOWER = 10
 """How many times slower an emulated processor is, for the tests' deadlines."""

@@ -52,13 +52,14 @@ def text_of(labels: bytes) -> str:
     What is no letter, digit, hyphen, underscore, asterisk or slash is written as a backslash and
     three decimal digits (RFC 4343, 2.1). A name that has no end is cut, and ends with three dots.
     """
+    stripped = labels.rstrip(b"\0")
+    is_whole = len(stripped) < len(labels)
     parts, at = [], 0
-    while at < len(labels) and labels[at]:
-        length = labels[at]
-        label = labels[at + 1 : at + 1 + length]
+    while at < len(stripped):
+        label = stripped[at + 1 : at + 1 + stripped[at]]
         parts.append("".join(map(_character, label)))
-        at += 1 + length
-    return (".".join(parts) or ".") + ("" if at < len(labels) else _CUT)
+        at += 1 + stripped[at]
+    return (".".join(parts) or ".") + ("" if is_whole and at == len(stripped) else _CUT)
 
 
 def _character(byte: int) -> str:

@@ -347,7 +347,7 @@ SIGNALS = (
         sparse=True,
         kind="summary",
         unit="microseconds",
-        meaning="Time from a DNS lookup to its answer, one reading per pair and interval.",
+        meaning="Time from a DNS lookup to its answer, one reading per pair, name and interval.",
         scale=1e-6,
     ),
 )

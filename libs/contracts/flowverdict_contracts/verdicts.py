@@ -200,8 +200,8 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
         segments_sent: by `src` in the whole window, retransmissions and pure ACKs included.
         segments_arrived: how many of them `dst` counted; null if its end is not seen. The two ends
             are not read at the same moment.
-        failed_names: names of which DNS lookups that `src` sent to `dst` had no answer, or one that
-            is an error other than NXDOMAIN, and how many, of those that failed most.
+        failed_names: the names whose lookups by `src` at `dst` went unanswered or returned an error
+            other than NXDOMAIN, with how many did; the twenty that failed most.
         drop_reasons: packets that `src` sent and nodes' kernels dropped, by the kernel's own name
             of the reason (enum skb_drop_reason), OTHER for rarer ones.
         dropped_by_node: packets that `src` sent and a node's kernel dropped, by node, of those that

@@ -39,6 +39,8 @@ def test_whatever_is_in_a_query_becomes_printable_text(labels: bytes) -> None:
         (b"\x04_tcp\x01*\x00", "_tcp.*"),
         (b"\x04a.b\\\x00", r"a\046b\092"),
         (b"\x3faaaa", "aaaa..."),
+        (b"\x3faaaa" + bytes(100), "aaaa..."),
+        (b"\x03api" + bytes(100), "api"),
     ],
 )
 def test_a_name_is_written_as_operators_write_it(labels: bytes, text: str) -> None:

@@ -284,5 +284,6 @@ def lookup_flags(types: KernelTypes) -> list[str]:
         "MAX_NAMES": _MAX_NAMES,
         "NAME_BYTES": NAME_BYTES,
         "SK_BUFF_DATA": data,
+        "SK_BUFF_TAIL": types.offset("sk_buff", "tail"),
     }
     return ["-DCOUNT_LOOKUPS", *(f"-D{name}={value}" for name, value in numbers.items())]

@@ -35,6 +35,8 @@ REQUIRED_MAPS = {"flows_even", "flows_odd", "active_flows", "lost", "progress"}
 PART_RECORDS = 2048
 """Records per message, unless NATS takes less than its default of 1 MB."""
 
+_SKIPPED_AT_ONCE = 512
+
 _SCHEMA_NAME, _, _SCHEMA_NUMBER = SCHEMA.partition("/")
 
 _FLOWS = Counter("flowverdict_collector_flows_total", "Flow records published.")
@@ -110,7 +112,7 @@ class Publisher:
         while now.stored < now.parts:
             part = await asyncio.to_thread(self._next_part)
             counted = self._counted(part, self._flows.record_bytes)
-            names = self._names.of(counted, self._flows.record_bytes)
+            names = await asyncio.to_thread(self._names.of, counted, self._flows.record_bytes)
             header = replace(self._header(now), names_bytes=len(names))
             headers = header.encode(f"{_SCHEMA_NAME}/{now.schema}")
             subject, body = raw_subject(self._node), counted + names
@@ -223,7 +225,8 @@ class _Records:
 
     def next(self, first: int, count: int) -> bytes:
         """As many of the records from the number `first` on, at most; those before are skipped."""
-        self._take(first - self._at)
+        while self._at < first and self._take(min(first - self._at, _SKIPPED_AT_ONCE)):
+            pass
         return self._take(count)
 
     def put_back(self, records: bytes) -> None:
@@ -232,10 +235,13 @@ class _Records:
         self._read = records + self._read
 
     def _take(self, count: int) -> bytes:
-        size = count * self._record_bytes
-        while len(self._read) < size and (batch := next(self._batches, None)) is not None:
-            self._read += batch
-        taken, self._read = self._read[:size], self._read[size:]
+        size, parts = count * self._record_bytes, [self._read]
+        available = len(self._read)
+        while available < size and (batch := next(self._batches, None)) is not None:
+            parts.append(batch)
+            available += len(batch)
+        joined = b"".join(parts)
+        taken, self._read = joined[:size], joined[size:]
         self._at += len(taken) // self._record_bytes
         return taken
 

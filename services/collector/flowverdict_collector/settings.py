@@ -41,7 +41,7 @@ class CollectorSettings(CommonSettings):
     max_flows: int = setting(
         integer(1024, 1 << 22),
         "65536",
-        "how many flows may have counts in an interval; each takes 2 x 200 bytes in the kernel. "
+        "how many flows may have counts in an interval; each takes 2 x 400 bytes in the kernel. "
         "Before Linux 6.1, also how many sockets can be tracked, at 300 bytes each",
     )
     pin_directory: str = setting(
@@ -63,7 +63,8 @@ class CollectorSettings(CommonSettings):
         choice("on", "off"),
         "off",
         "whether all connections of a client to one port of a server are one flow, for nodes with "
-        "thousands of new connections a second; which pod answers for a service is then unknown",
+        "thousands of new connections a second; which pod answers for a service, and what stays "
+        "in a pod of a service mesh, is then unknown",
     )
     listen: Address = listen_setting("collector")
 

@@ -59,8 +59,11 @@ def test_a_wrong_setting_ends_it_at_once_and_is_named(name: str, value: str) -> 
 
 
 @live
-def test_the_check_attaches_everything_and_says_what_is_broken() -> None:
-    done = command("--check", FLOWVERDICT_NATS_URL="nats://127.0.0.1:1")
+@pytest.mark.parametrize(
+    "settings", [{}, {"FLOWVERDICT_DNS": "on", "FLOWVERDICT_FOLD_CLIENT_PORTS": "on"}]
+)
+def test_the_check_attaches_everything_and_says_what_is_broken(settings: dict[str, str]) -> None:
+    done = command("--check", FLOWVERDICT_NATS_URL="nats://127.0.0.1:1", **settings)
     assert done.returncode == 1
     assert "ok       tcp_retransmit_skb (raw tracepoint): retransmissions" in done.stdout
     assert "broken   NATS at nats://127.0.0.1:1" in done.stdout

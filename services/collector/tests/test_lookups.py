@@ -87,6 +87,15 @@ async def test_each_lookup_has_its_name_however_it_is_written(
     assert lookups() == {"0api": 2, "3-none": 1, long: 1, r"0\032\007": 1}
 
 
+async def test_what_follows_a_packet_in_the_kernels_memory_is_no_name(
+    network: Network, collector: Collector
+) -> None:
+    client, server, *_ = network.cluster.pods
+    network.inside(client.name, [sys.executable, "-c", SHORT_QUERIES, server.ipv4])
+    await eventually(lambda: collector.total(53, "client", "dns_lookups") == 30)
+    assert set(collector.dns_names) == {""}
+
+
 async def test_more_names_than_there_is_room_for_are_counted_all_the_same(
     network: Network, collector: Collector
 ) -> None:
@@ -116,4 +125,13 @@ async def test_a_lookup_over_tcp_is_answered_unless_its_connection_ends_first(
     assert not any(collector.total(53, "server", name) for name in expected if "dns" in name)
 
 
+# Queries that end after their header, in a label, and before the label that ends a name.
+SHORT_QUERIES = """
+import socket, sys
+for number in range(30):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.connect((sys.argv[1], 53))
+        rest = (b"", b"\\x3fabc", b"\\x03abc")[number % 3]
+        client.send(bytes([7, number, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + rest)
+"""
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 8080), 10).close()"

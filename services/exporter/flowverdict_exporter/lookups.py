@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ from flowverdict_contracts.signals import OVER_BUDGET
 
 __all__ = ["KeptLookups", "Lookups"]
 
-_MOST_NAMES = 1000
+_MOST_NAMES, _MOST_OF_POD = 5000, 50
 _LABELS = ("src_namespace", "src_pod", "dns_name")
 _OTHER = (OVER_BUDGET, OVER_BUDGET, OVER_BUDGET)
 _COUNTS = ("dns_answers", "dns_name_errors", "dns_failures", "dns_unanswered")
@@ -45,7 +46,8 @@ class KeptLookups:
 class Lookups(Collector):
     """Sums by pod and name, for a `prometheus_client` registry.
 
-    There is room for a thousand; what is beyond that is summed as `other`.
+    There is room for 5,000, and for 50 names of a pod; what is beyond that is summed as the name
+    `other`, of the pod if it has room for that.
 
     Args:
         expire_seconds: what was not looked up for so long is dropped.
@@ -58,6 +60,7 @@ class Lookups(Collector):
         self.is_shown: Callable[[], bool] = lambda: True
         self._expire = expire_seconds
         self._sums: dict[Asked, _Results] = {}
+        self._names_of: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -75,9 +78,12 @@ class Lookups(Collector):
                 self._add(asked, row, took_us, now)
 
     def _add(self, asked: Asked, counts: list[int], took_us: int, now: float) -> None:
-        if asked not in self._sums and len(self._sums) >= _MOST_NAMES:
-            asked = _OTHER
-        sums = self._sums.setdefault(asked, _Results())
+        if asked not in self._sums:
+            asked = self._place(asked)
+        sums = self._sums.get(asked)
+        if sums is None:
+            sums = self._sums[asked] = _Results()
+            self._names_of[asked[:2]] += 1
         answers, name_errors, failures, unanswered = counts
         sums.answered += answers - name_errors - failures
         sums.name_error += name_errors
@@ -86,6 +92,12 @@ class Lookups(Collector):
         sums.answer_us += took_us
         sums.answer_samples += took_us > 0
         sums.last_seen = now
+
+    def _place(self, asked: Asked) -> Asked:
+        """Where a name is counted that is not known yet."""
+        if self._names_of[asked[:2]] >= _MOST_OF_POD:
+            asked = (*asked[:2], OVER_BUDGET)
+        return asked if asked in self._sums or len(self._sums) < _MOST_NAMES else _OTHER
 
     def kept(self) -> KeptLookups:
         """All sums, to go on from."""
@@ -103,6 +115,7 @@ class Lookups(Collector):
         now = time.monotonic()
         with self._lock:
             self._sums = {asked: _Results(*sums, now) for asked, sums in kept.sums}
+            self._names_of = Counter(asked[:2] for asked in self._sums)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, for a scrape."""
@@ -123,6 +136,7 @@ class Lookups(Collector):
         oldest = time.monotonic() - self._expire
         with self._lock:
             self._sums = {asked: s for asked, s in self._sums.items() if s.last_seen > oldest}
+            self._names_of = Counter(asked[:2] for asked in self._sums)
             for asked, sums in self._sums.items():
                 for result in ("answered", "name_error", "failed", "unanswered"):
                     lookups.add_metric([*asked, result], getattr(sums, result))

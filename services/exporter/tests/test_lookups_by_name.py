@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import enriched_batch, flow_row
 from flowverdict_exporter import lookups as module
@@ -49,10 +50,27 @@ def test_names_beyond_those_that_have_room_are_one(monkeypatch: pytest.MonkeyPat
     assert any('dns_name="other"' in line and line.endswith(" 3.0") for line in answered)
 
 
-def test_what_a_name_holds_is_a_label_and_nothing_else() -> None:
+def test_a_pod_that_looks_up_many_names_leaves_room_for_others() -> None:
     lookups = Lookups(3600)
-    lookups.add(enriched_batch(row('x"} 1\\n', dns_answers=1)))
-    assert all(line.startswith("dns_") for line in page(lookups))
+    lookups.add(enriched_batch(*(row(f"name-{number}", dns_answers=1) for number in range(200))))
+    other_pod = row("api", dns_unanswered=9) | {"src_pod": "pod-b"}
+    lookups.add(enriched_batch(other_pod))
+    shown = page(lookups)
+    assert any('dns_name="api"' in line and line.endswith(" 9.0") for line in shown)
+    beyond = [line for line in shown if 'dns_name="other"' in line and 'result="answered"' in line]
+    assert [line.rsplit(" ", 1)[1] for line in beyond] == ["150.0"]
+    assert 'src_pod="pod-a"' in beyond[0]
+
+
+def test_what_a_name_holds_is_a_label_and_nothing_else() -> None:
+    name = 'x"} 1\nevil 1'
+    lookups = Lookups(3600)
+    lookups.add(enriched_batch(row(name, dns_answers=1)))
+    registry = CollectorRegistry()
+    registry.register(lookups)
+    families = list(text_string_to_metric_families(generate_latest(registry).decode()))
+    samples = [each for family in families for each in family.samples]
+    assert {each.labels["dns_name"] for each in samples} == {name}
 
 
 def test_the_sums_go_on_after_a_restart_as_if_nothing_had_happened() -> None:

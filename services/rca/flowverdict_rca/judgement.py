@@ -124,10 +124,7 @@ def verdict(
             window.rtt_variation_us[unsteady],
         )
     elif causes:
-        text = summary.blamed(
-            causes[0], decisions.evidence[explained], passage, flows, judgement.settings
-        )
-        text += summary.not_looked_up(pairs)
+        text = summary.blamed(causes[0], pairs, passage, flows, judgement.settings)
     else:
         text = summary.undetermined(flows)
     return Verdict(

@@ -13,7 +13,7 @@ from flowverdict_rca.passage import Passage
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS, Pair
 
-__all__ = ["blamed", "loses", "not_looked_up", "percent", "resolved", "slow", "undetermined"]
+__all__ = ["blamed", "loses", "percent", "resolved", "slow", "undetermined"]
 
 _CHECK_LOSS = {
     "pod": "Check its interface, its CPU limit and its neighbours on the node.",
@@ -63,30 +63,37 @@ _LEAST_LOST, _SHOWN_SHARE, _SHOWN_PART = 10, 0.002, 0.1
 two ends are not read at the same moment."""
 
 _SHOWN_NAMES = 3
+_AFTER_RECEIPT = ("SOCKET_RCVBUFF", "SOCKET_BACKLOG")
+"""Reasons for dropping what counts as received."""
 
 _DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "", "unknown": ""}
 
 
 def blamed(
-    cause: Cause, evidence: Numbers, passage: Passage, flows: FlowCounts, settings: RcaSettings
+    cause: Cause,
+    pairs: Sequence[Pair],
+    passage: Passage,
+    flows: FlowCounts,
+    settings: RcaSettings,
 ) -> str:
     """What is to blame, on what evidence, where segments are lost, and what to check.
 
-    `evidence` has a row of `COUNTS` for each failing pair that the cause explains; `passage` is
-    what became of the segments of all of them.
+    `pairs` are the failing ones that the cause explains; `passage` is what became of the segments
+    of all of them.
     """
-    sums = evidence.sum(axis=0, keepdims=True)
-    counts = dict(zip(COUNTS, sums[0].tolist(), strict=True))
+    counts = {name: sum(pair.counts[name] for pair in pairs) for name in COUNTS}
+    sums = np.array([list(counts.values())], np.int64)
     loses_data = bool(retransmits(sums, settings)[0])
     symptoms = " and ".join(_symptoms(counts, loses_data, settings)) or "they fail"
     others = "flow is" if flows.ok == 1 else "flows are"
     if cause.reported:
         symptoms += f"; {cause.reported}"
     parts = [
-        f"{_placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
+        f"{_placed(cause)} is behind {len(pairs)} of {flows.failing} failing flows"
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
     parts += _lost(passage) if loses_data and not cause.reported else []
+    parts += _failed_names(pairs) if _lookups(counts, settings) else []
     parts += _alternatives(cause)
     if cause.direction == "unknown":
         parts.append("Which way it fails is unknown: no collector is heard that counts the other.")
@@ -169,9 +176,12 @@ def _lost(passage: Passage) -> list[str]:
     if not shown:
         shown = [f"{dropped} were dropped by the kernels of {len(passage.dropped)} nodes"]
     found = [f"Of {passage.sent} segments, {passage.lost} did not arrive: {' and '.join(shown)}."]
-    reasons = Counter(passage.reasons).most_common(1)
-    if reasons and dropped >= _SHOWN_PART * passage.lost:
-        found.append(f"The kernel's reason is {reasons[0][0]}.")
+    before_receipt = {
+        name: count for name, count in passage.reasons.items() if name not in _AFTER_RECEIPT
+    }
+    reason = max(before_receipt, key=before_receipt.__getitem__, default="OTHER")
+    if reason != "OTHER" and 2 * before_receipt[reason] >= dropped >= _SHOWN_PART * passage.lost:
+        found.append(f"The kernel's reason is {reason}.")
     return found
 
 
@@ -220,16 +230,16 @@ def _lookups(counts: dict[str, int], settings: RcaSettings) -> list[str]:
     return found
 
 
-def not_looked_up(pairs: Sequence[Pair]) -> str:
-    """Which names could not be looked up, most often first; nothing if there are none."""
+def _failed_names(pairs: Sequence[Pair]) -> list[str]:
+    """Which lookups failed, most often first; nothing if their names are not known."""
     counts: Counter[str] = Counter()
     for pair in pairs:
         counts.update(pair.failed_names)
     if not counts:
-        return ""
+        return []
     named = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_SHOWN_NAMES))
     more = len(counts) - _SHOWN_NAMES
-    return f" Names that could not be looked up: {named}{f' and {more} more' if more > 0 else ''}."
+    return [f"Lookups that failed: {named}{f' and {more} more names' if more > 0 else ''}."]
 
 
 def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: RcaSettings) -> str:

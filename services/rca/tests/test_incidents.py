@@ -231,9 +231,16 @@ def test_a_server_that_answers_most_dns_lookups_with_errors_is_described_by_that
 
 def test_the_names_that_could_not_be_looked_up_are_said() -> None:
     text, _ = summary_of("api.shop", dns_lookups=8, dns_unanswered=8)
-    assert "Names that could not be looked up: api.shop (40)." in text
+    assert "Lookups that failed: api.shop (40)." in text
     text, _ = summary_of(dns_lookups=8, dns_unanswered=8)
-    assert "Names" not in text
+    assert "Lookups that failed" not in text
+
+
+def test_a_few_lookups_that_failed_are_not_said_of_what_fails_otherwise() -> None:
+    many = {"dns_lookups": 10_000, "dns_answers": 10_000, "dns_failures": 1}
+    text, conditions = summary_of("api.shop", failed_opens=8, refused_opens=8, **many)
+    assert "Lookups that failed" not in text
+    assert conditions == ("CONNECT_FAILURE",)
 
 
 @pytest.mark.parametrize("ends", [{"dns_name_errors": 8}, {"dns_failures": 3}])

@@ -29,6 +29,7 @@ def rows_of(node: str, dropped_at: str) -> Iterator[dict[str, Any]]:
         if node == dropped_at:  # whoever sent it
             nothing = {"data_segments_sent": 0, "retransmitted_data_segments": 0}
             dropped = {"drops_netfilter": lost, "drop_reason_netfilter_drop": lost}
+            dropped |= {"drops_socket": 9 * lost, "drop_reason_socket_rcvbuff": 9 * lost}
             yield row | nothing | {"role": "unknown", **dropped}
 
 
@@ -61,7 +62,8 @@ def test_a_verdict_says_how_much_arrived_and_what_became_of_the_rest(
     found = flow(verdict, "pod-a", "pod-d")
     assert (found.segments_sent, found.segments_arrived) == (600, 480)
     assert found.dropped_by_node == ({"n2": 120} if dropped_at else {})
-    assert found.drop_reasons == ({"NETFILTER_DROP": 120} if dropped_at else {})
+    reasons = {"NETFILTER_DROP": 120, "SOCKET_RCVBUFF": 1080}
+    assert found.drop_reasons == (reasons if dropped_at else {})
     assert f"Of 3600 segments, 720 did not arrive: {where}." in verdict.summary
     assert ("The kernel's reason is NETFILTER_DROP." in verdict.summary) == bool(dropped_at)
 

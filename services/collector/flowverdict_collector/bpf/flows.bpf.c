@@ -33,6 +33,7 @@
 #define FIRST_CLIENT_PORT 32768
 #define DNS_PORT 53
 #define DNS_HEADER_BYTES 12
+#define LONGEST_ANSWER_US 3600000000U
 
 /* Where the counts of a socket begin. */
 #define FROM_ZERO 0   /* its first segment */
@@ -373,7 +374,7 @@ static __always_inline void count_tcp_lookup(struct flow_record *record, u64 lat
 		return;
 	__sync_fetch_and_add(&record->dns_answers, 1);
 	took = (bpf_ktime_get_ns() - (latest >> SLOT_BITS)) / 1000;
-	record->dns_answer_us = took ? took : 1;
+	record->dns_answer_us = took > LONGEST_ANSWER_US ? LONGEST_ANSWER_US : took ? took : 1;
 }
 #endif
 
@@ -412,7 +413,8 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 		read_totals(sk, now);
 		now->path_mtu = before.path_mtu;
 		retransmitted = GREW(total_retrans);
-		if (record->mss == 0 || retransmitted)
+		/* Another connection may have been the first in a record that is folded. */
+		if (record->mss == 0 || retransmitted || !before.path_mtu)
 			READ(now->path_mtu, sk, ICSK_PMTU_COOKIE);
 		now->role = before.role;
 		now->opened = before.opened || opens_now || is_connected(state);
@@ -422,7 +424,8 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 	if (!is_new)
 		return 0;
 
-	record->role = now->role;
+	if (now->role != ROLE_UNKNOWN || !record->role)
+		record->role = now->role;
 	__sync_fetch_and_add(&record->bytes_sent, GREW(bytes_sent));
 	__sync_fetch_and_add(&record->bytes_acked, GREW(bytes_acked));
 	__sync_fetch_and_add(&record->bytes_received, GREW(bytes_received));

@@ -82,19 +82,40 @@ static __always_inline int forget(struct lookup_key *key)
 	return 1;
 }
 
-/* Copies the name of a question in lower case; it ends with a label without any bytes. */
-static __always_inline struct looked_up_name *read_name(void *question)
+/* How many bytes of the packet follow, as far as they are not in pages. */
+static __always_inline long bytes_from(void *skb, void *udp, void *at)
+{
+	void *head = 0;
+	u32 tail = 0;
+	u16 length = 0;
+	long in_packet, in_memory;
+
+	READ(head, skb, SK_BUFF_HEAD);
+	READ(tail, skb, SK_BUFF_TAIL);
+	READ(length, udp, 4);
+	in_packet = udp + swap16(length) - at;
+	in_memory = head + tail - at;
+	return in_packet < in_memory ? in_packet : in_memory;
+}
+
+/*
+ * Copies the name of a question in lower case; it ends with a label without any bytes. There is none
+ * if the packet ends before that: what follows in memory is not part of it.
+ */
+static __always_inline struct looked_up_name *read_name(void *question, long room)
 {
 	int slot = 0;
 	struct looked_up_name *name = asked_name.lookup(&slot);
 	u64 hash = FNV_BASIS;
 	u8 byte, in_name = 1;
 
-	if (!name)
+	if (!name || room <= 0)
 		return 0;
 	bpf_probe_read_kernel(name->text, NAME_BYTES, question);
 	for (int i = 0; i < NAME_BYTES; i++) {
 		byte = name->text[i];
+		if (in_name && i >= room)
+			return 0;
 		in_name = in_name && byte;
 		if (byte >= 'A' && byte <= 'Z')
 			byte += 'a' - 'A';
@@ -107,30 +128,33 @@ static __always_inline struct looked_up_name *read_name(void *question)
 	return name;
 }
 
-/* Whether another name can have its number: nobody will ask which one it was. */
-static __always_inline int is_free(struct looked_up_name *entry, u64 now)
+/*
+ * Gives an entry to another name, if nobody will ask which one it was. Whoever changes `used` first
+ * has it; where the kernel lacks the instruction, two names may get one number if two processors
+ * look at it at the same moment.
+ */
+static __always_inline int claim(struct looked_up_name *entry, u64 hash, u64 now)
 {
 	int slot = 0;
 	u64 *since = names_needed_since.lookup(&slot);
+	u64 used = *(volatile u64 *)&entry->used;
 
-	return entry->hash == 0 ||
-	       (since && entry->used < *since && now - entry->used > 2 * PATIENCE_NS);
-}
-
-static __always_inline int claim(struct looked_up_name *entry, u64 hash)
-{
+	if (used && (!since || used >= *since || now - used <= 2 * PATIENCE_NS))
+		return 0;
 #ifdef SAMPLE_ONCE_A_TICK
-	return __sync_bool_compare_and_swap(&entry->hash, *(volatile u64 *)&entry->hash, hash);
+	if (!__sync_bool_compare_and_swap(&entry->used, used, now))
+		return 0;
 #else
+	entry->used = now;
+#endif
 	entry->hash = hash;
 	return 1;
-#endif
 }
 
-/* The number of the name of a question; 0 if there is no room for it. */
-static __always_inline u32 number_of_name(void *question, u64 now)
+/* The number of the name of a question; 0 if it has none, or there is no room for it. */
+static __always_inline u32 number_of_name(struct looked_up_name *name, u64 now)
 {
-	struct looked_up_name *name = read_name(question), *entry;
+	struct looked_up_name *entry;
 	u32 number;
 
 	if (!name)
@@ -144,9 +168,8 @@ static __always_inline u32 number_of_name(void *question, u64 now)
 	for (int i = 0; i < PLACES; i++) {
 		number = (name->hash + i) % MAX_NAMES;
 		entry = names.lookup(&number);
-		if (!entry || !number || !is_free(entry, now) || !claim(entry, name->hash))
+		if (!entry || !number || !claim(entry, name->hash, now))
 			continue;
-		entry->used = now;
 		__builtin_memcpy(entry->text, name->text, NAME_BYTES);
 		return number;
 	}
@@ -206,7 +229,7 @@ static __always_inline int give_up_lookups(void)
  */
 int on_packet_sent(struct bpf_raw_tracepoint_args *ctx)
 {
-	void *skb = (void *)ctx->args[0], *sk = 0, *net = 0, *udp;
+	void *skb = (void *)ctx->args[0], *sk = 0, *net = 0, *udp, *question;
 	u16 protocol = 0;
 	struct lookup asked = {};
 	struct pending_lookup pending = {};
@@ -236,7 +259,9 @@ int on_packet_sent(struct bpf_raw_tracepoint_args *ctx)
 	if (lookups.lookup(&asked.key))
 		return 0;
 	pending.began = asked.began;
-	pending.name = number_of_name(udp + 8 + DNS_HEADER_BYTES, asked.began);
+	question = udp + 8 + DNS_HEADER_BYTES;
+	pending.name = number_of_name(read_name(question, bytes_from(skb, udp, question)),
+				      asked.began);
 	record = record_of_lookup(&asked.key, pending.name);
 	if (!record)
 		return 0;
