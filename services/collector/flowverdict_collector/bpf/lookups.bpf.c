@@ -162,8 +162,10 @@ static __always_inline u32 number_of_name(struct looked_up_name *name, u64 now)
 	for (int i = 0; i < PLACES; i++) {
 		number = (name->hash + i) % MAX_NAMES;
 		entry = names.lookup(&number);
-		if (entry && number && entry->hash == name->hash)
+		if (entry && number && entry->hash == name->hash) {
+			entry->used = now; /* so that nobody claims it meanwhile */
 			return number;
+		}
 	}
 	for (int i = 0; i < PLACES; i++) {
 		number = (name->hash + i) % MAX_NAMES;
