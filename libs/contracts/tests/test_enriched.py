@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from conftest import enriched_batch, flow_row
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.arrow_size import unpacked_bytes
 from flowverdict_contracts.enriched import ARROW_SCHEMA, decode, encode
@@ -145,3 +146,17 @@ def test_no_buffer_can_have_a_length_that_hides_another_ones() -> None:
                     assert unpacked_bytes(bytes(damaged)) > 0
             changed += 1
     assert changed > 10
+
+
+def test_numbers_that_are_zero_in_every_row_are_left_out_and_read_as_zero() -> None:
+    row = flow_row("pod-a@n1", "pod-b@n2", segments_sent=5)
+    body = encode(enriched_batch(row, row))
+    with pa.ipc.open_stream(body) as reader:
+        sent = set(reader.schema.names)
+    assert "segments_sent" in sent
+    assert "retransmitted_syns" not in sent
+    found = decode(body)
+    assert found.schema.equals(ARROW_SCHEMA)
+    assert found.column("segments_sent").to_pylist() == [5, 5]
+    assert found.column("retransmitted_syns").to_pylist() == [0, 0]
+    assert len(body) < 11_000
