@@ -10,7 +10,6 @@ known, and the service beside them.
 
 import dataclasses
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
@@ -144,15 +143,15 @@ def encode(table: pa.RecordBatch) -> bytes:
         if field.name not in _NUMBERS or column.to_numpy().any()
     ]
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _schema_of(sent), options=_WRITE) as writer:
+    with pa.ipc.new_stream(sink, _schema_of(frozenset(sent)), options=_WRITE) as writer:
         writer.write_batch(table.select(sent))
     body: bytes = sink.getvalue().to_pybytes()
     return body
 
 
-def _schema_of(names: Iterable[str]) -> pa.Schema:
+@lru_cache(maxsize=1000)
+def _schema_of(present: frozenset[str]) -> pa.Schema:
     """That of a message with these columns, and all those that are no numbers."""
-    present = set(names)
     return pa.schema(
         field for field in ARROW_SCHEMA if field.name in present or field.name not in _NUMBERS
     )
@@ -194,7 +193,7 @@ def decode(body: bytes) -> pa.RecordBatch:
         if unpacked > MAX_UNPACKED_BYTES:
             raise MalformedMessage(f"{len(body)} bytes would unpack to {unpacked}")
         with pa.ipc.open_stream(body, options=_READ) as reader:
-            if not reader.schema.equals(_schema_of(reader.schema.names)):
+            if not reader.schema.equals(_schema_of(frozenset(reader.schema.names))):
                 raise MalformedMessage(f"columns are not those of {SCHEMA}")
             batch = reader.read_next_batch()
             batch.validate(full=True)
