@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figure import CannotMeasure, Figure
+from bench.process_memory import peak_mebibytes
 from flowverdict_collector.kernel import describe, read_value, write_value
 from flowverdict_collector.pins import Pins
 from flowverdict_contracts.raw import KEY_BYTES, RECORD_BYTES
@@ -106,10 +107,9 @@ def measure() -> list[Figure]:
                     raise CannotMeasure("the collector does not publish what it was given")
                 time.sleep(0.2)
             drains.append(1000 * _metric(pipeline, "flowverdict_collector_drain_seconds"))
-        status = Path(f"/proc/{pipeline.pid('collector')}/status").read_text()
+        peak = peak_mebibytes(pipeline.pid("collector"))
         for each in maps.values():
             os.close(each)
-    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     return [
         Figure("drain", f"{_FLOWS:,} flows", statistics.median(drains), "milliseconds"),
         Figure("drain", "most memory of the collector", peak, "MiB"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from influxdb_client.client.write_api import SYNCHRONOUS
 
 from bench.figure import CannotMeasure, Figure
+from bench.process_memory import peak_mebibytes
 from bench.scrape import pair_rows
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_influx_writer.points import FlowPoints
@@ -45,7 +46,7 @@ def _fill(influxdb: InfluxDB, bucket: str, start: int, stop: int, step: int) -> 
 def _ask(influxdb: InfluxDB, hours: float, every: str) -> tuple[dict[str, float], float]:
     """Seconds that each panel takes when all are asked for at once, and the most memory, in MiB."""
     assert influxdb.process is not None
-    process = Path(f"/proc/{influxdb.process.pid}")
+    pid = influxdb.process.pid
 
     def ask(flux: str) -> float:
         began = time.monotonic()
@@ -54,11 +55,10 @@ def _ask(influxdb: InfluxDB, hours: float, every: str) -> tuple[dict[str, float]
         return time.monotonic() - began
 
     queries = {panel.title: panel.queries[0].expr for panel in HISTORY.panels}
-    (process / "clear_refs").write_text("5")  # VmHWM begins anew (proc_pid_clear_refs(5))
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # its peak begins anew
     with ThreadPoolExecutor(len(queries)) as pool:
         taken = dict(zip(queries, pool.map(ask, queries.values()), strict=True))
-    status = (process / "status").read_text()
-    return taken, int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return taken, peak_mebibytes(pid)
 
 
 def measure() -> list[Figure]:

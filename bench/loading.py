@@ -10,9 +10,9 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from bench.figure import CannotMeasure, Figure
+from bench.process_memory import peak_mebibytes
 from flowverdict_collector.source import BPF, Options, find_source
 from flowverdict_lab.live_support import why_not_live
 
@@ -35,11 +35,10 @@ def _once() -> dict[str, float]:
     for hook in source.hooks:
         program.load_func(hook.function, bcc.BPF.RAW_TRACEPOINT)
     loaded = time.monotonic()
-    status = Path("/proc/self/status").read_text()
     return {
         "compile": compiled - began,
         "load": loaded - compiled,
-        "memory": int(status.split("VmHWM:")[1].split()[0]) / 1024,
+        "memory": peak_mebibytes(os.getpid()),
         "bytecode": sum(len(program.dump_func(hook.function)) for hook in source.hooks),
     }
 

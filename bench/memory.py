@@ -9,21 +9,14 @@ import tempfile
 from pathlib import Path
 
 from bench.figure import Figure
+from bench.process_memory import resident_mebibytes
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.phases import Outcome, listening, until_judged
 from flowverdict_lab.pipeline import Pipeline
 
-__all__ = ["measure", "resident_mebibytes"]
-
-
-def resident_mebibytes(pid: int) -> float:
-    """Memory of a process in mebibytes, of what it shares its part."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+__all__ = ["measure"]
 
 
 async def _replay(pipeline: Pipeline, messages: object) -> None:

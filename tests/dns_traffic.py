@@ -23,6 +23,11 @@ while True:
     if code != 9:
         server.sendto(asked[:2] + bytes([0x81, 0x80 + code]) + asked[4:], client)
 """
+_QUESTION = """
+def question_of(number, name):
+    label = bytes([len(name)]) + name.encode() + b"\\0"
+    return bytes([7, number, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + label + b"\\0\\1\\0\\1"
+"""
 # Looks up names, each from a socket of its own as resolvers do, and waits for the answers.
 _CLIENT = """
 import json, socket, sys
@@ -32,8 +37,7 @@ for number, name in enumerate(names):
     with socket.socket(family, socket.SOCK_DGRAM) as client:
         client.settimeout(30)
         client.connect((server, 53))
-        label = bytes([len(name)]) + name.encode() + b"\\0"
-        question = bytes([7, number, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + label + b"\\0\\1\\0\\1"
+        question = question_of(number, name)
         client.send(question)
         if name.startswith("9"):
             client.send(question)
@@ -60,8 +64,7 @@ import json, socket, sys
 server, names = sys.argv[1], json.loads(sys.argv[2])
 for number, name in enumerate(names):
     with socket.create_connection((server, 53), 30) as client:
-        label = bytes([len(name)]) + name.encode() + b"\\0"
-        question = bytes([7, number, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0]) + label + b"\\0\\1\\0\\1"
+        question = question_of(number, name)
         client.sendall(len(question).to_bytes(2, "big") + question)
         client.recv(512)
 """
@@ -74,7 +77,7 @@ def serve(network: Network, pod: Pod, address: str) -> None:
 
 def look_up(network: Network, pod: Pod, server: str, names: Sequence[str]) -> None:
     """Look up names, each of which begins with the code of its answer; 9 gets none."""
-    network.inside(pod.name, [sys.executable, "-c", _CLIENT, server, json.dumps(names)])
+    network.inside(pod.name, [sys.executable, "-c", _QUESTION + _CLIENT, server, json.dumps(names)])
 
 
 def serve_tcp(network: Network, pod: Pod) -> None:
@@ -84,5 +87,5 @@ def serve_tcp(network: Network, pod: Pod) -> None:
 
 def look_up_over_tcp(network: Network, pod: Pod, server: Pod, names: Sequence[str]) -> None:
     """Look up names, each over a connection of its own."""
-    argv = [sys.executable, "-c", _TCP_CLIENT, server.ipv4, json.dumps(names)]
+    argv = [sys.executable, "-c", _QUESTION + _TCP_CLIENT, server.ipv4, json.dumps(names)]
     network.inside(pod.name, argv)

@@ -30,6 +30,7 @@ def send(server, size):
         connection.shutdown(socket.SHUT_WR)
         connection.recv(1)
 server, count, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+print("ready", flush=True)
 threads = [threading.Thread(target=send, args=(server, size)) for _ in range(count)]
 for each in threads:
     each.start()
@@ -41,6 +42,7 @@ for each in threads:
 _SHORT = """
 import socket, sys
 server, count, ports = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+print("ready", flush=True)
 for number in range(count):
     with socket.create_connection((server, 9000 + number % ports), 60) as connection:
         connection.sendall(b"x")
@@ -52,20 +54,17 @@ def serve(network: Network, pod: Pod, ports: int = 1) -> None:
     network.start_inside(pod.name, [sys.executable, "-c", _SERVER, str(ports)])
 
 
-def _start(network: Network, pod: Pod, *argv: str) -> subprocess.Popen[bytes]:
-    enter = ["nsenter", f"--net=/proc/{network.pid(pod.name)}/ns/net", "--"]
-    return subprocess.Popen([*enter, sys.executable, "-c", *argv])
-
-
 def send_in_parallel(
     network: Network, pod: Pod, server: Pod, connections: int, bytes_each: int
 ) -> subprocess.Popen[bytes]:
     """Start to send that much over so many connections at a time; ends when all has arrived."""
-    return _start(network, pod, _PARALLEL, server.ipv4, str(connections), str(bytes_each))
+    numbers = (str(connections), str(bytes_each))
+    return network.start_inside(pod.name, [sys.executable, "-c", _PARALLEL, server.ipv4, *numbers])
 
 
 def open_and_close(
     network: Network, pod: Pod, server: Pod, connections: int, ports: int
 ) -> subprocess.Popen[bytes]:
     """Start to open and close so many connections, one after the other."""
-    return _start(network, pod, _SHORT, server.ipv4, str(connections), str(ports))
+    numbers = (str(connections), str(ports))
+    return network.start_inside(pod.name, [sys.executable, "-c", _SHORT, server.ipv4, *numbers])

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
+from bench.process_memory import peak_mebibytes
 from conftest import Collector, NatsServer, eventually
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live
@@ -93,12 +94,4 @@ async def test_100_000_short_connections_are_counted_right_in_bounded_memory(
     lost = [each for each in collector.metrics().splitlines() if "collector_lost_total{" in each]
     assert lost
     assert all(each.endswith(" 0.0") for each in lost), lost
-    assert peak_memory_bytes(collector) < 64 << 20
-
-
-def peak_memory_bytes(collector: Collector) -> int:
-    """The most that a collector has had in memory at a time."""
-    status = Path(f"/proc/{collector.process.pid}/status").read_text()
-    (line,) = (each for each in status.splitlines() if each.startswith("VmHWM:"))
-    print(line)  # for a failure
-    return int(line.split()[1]) << 10
+    assert peak_mebibytes(collector.process.pid) < 64

@@ -9,21 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import nats
-import numpy as np
-import numpy.typing as npt
 import pytest
 from nats.js import JetStreamContext
 
 import flowverdict_collector
 from conftest import COLLECTOR, Collector, NatsServer, eventually
-from flowverdict_contracts import raw_records
-from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import bpf_file_system, why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import stop_process
-from flowverdict_runtime.stored_messages import stored_messages
-from tests.kernel_counts import SKIPPED
+from tests.kernel_counts import SKIPPED, equals_kernel, of_the_lab, records_of
 
 REASON = why_not_live()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
@@ -78,15 +73,9 @@ async def collector(
     running.stop()
 
 
-async def _records(jetstream: JetStreamContext, network: Network) -> npt.NDArray[np.void]:
-    messages = [message async for message in stored_messages(jetstream, FLOWS_RAW)]
-    records = np.concatenate([raw_records.decode(each.data) for each in messages])
-    return records[np.isin(records["netns"], network.namespaces())]
-
-
 async def fails_equal_kernel(jetstream: JetStreamContext, network: Network) -> bool:
     """Whether no refused connect is counted twice, and none but those of a moment is missing."""
-    records = await _records(jetstream, network)
+    records = of_the_lab(await records_of(jetstream), network)
     missing = network.tcp_total("AttemptFails") - int(records["failed_opens"].sum())
     print(f"{missing} of {network.tcp_total('AttemptFails')} failed connects are missing")
     return -SKIPPED <= missing <= network.tcp_total("AttemptFails") / 20
@@ -103,15 +92,6 @@ def traffic(network: Network, collector: Restarting) -> Iterator[None]:
     fault.inject(network)
     yield
     fault.remove(network)
-
-
-async def equals_kernel(jetstream: JetStreamContext, network: Network) -> bool:
-    """Whether the stream has the kernel's retransmissions and the kernel has stopped counting."""
-    before = network.tcp_total("RetransSegs")
-    records = await _records(jetstream, network)
-    counted = int(records["retransmitted_segments"].sum())
-    print(f"retransmissions: {counted} counted, {before} by the kernel")  # for a failure
-    return abs(counted - before) <= SKIPPED and before == network.tcp_total("RetransSegs")
 
 
 async def agrees(

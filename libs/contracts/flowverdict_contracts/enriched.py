@@ -137,14 +137,16 @@ def encode(table: pa.RecordBatch) -> bytes:
 
     Numbers that are zero in every row are left out, as most are: a column takes 200 bytes.
     """
-    sent = [
-        field.name
-        for field, column in zip(ARROW_SCHEMA, table.columns, strict=True)
-        if field.name not in _NUMBERS or column.to_numpy().any()
-    ]
+    sent = table.select(
+        [
+            field.name
+            for field, column in zip(ARROW_SCHEMA, table.columns, strict=True)
+            if field.name not in _NUMBERS or column.to_numpy().any()
+        ]
+    )
     sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, _schema_of(frozenset(sent)), options=_WRITE) as writer:
-        writer.write_batch(table.select(sent))
+    with pa.ipc.new_stream(sink, sent.schema, options=_WRITE) as writer:
+        writer.write_batch(sent)
     body: bytes = sink.getvalue().to_pybytes()
     return body
 

@@ -177,8 +177,8 @@ def _compiled(bcc: Any, source: Source, pinned: Mapping[str, int]) -> tuple[Any,
         os.dup2(descriptor, program[name].map_fd)
     maps = {name: program[name].map_fd for name in source.maps}
     for reason in range(len(program["drop_offsets"])):
-        offset = ctypes.c_uint32(source.drop_offsets.get(reason, 0))
-        write_value(maps["drop_offsets"], ctypes.c_uint32(reason), offset)
+        offsets = (ctypes.c_uint16 * 2)(*source.drop_offsets.get(reason, (0, 0)))
+        write_value(maps["drop_offsets"], ctypes.c_uint32(reason), offsets)
     if not pinned:
         write_value(maps["active_flows"], ctypes.c_uint32(0), ctypes.c_uint32(maps["flows_even"]))
     return program, maps

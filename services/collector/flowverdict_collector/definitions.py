@@ -149,7 +149,6 @@ _REASONS = {
 _FIRST_QDISC_SLOT, _QDISC_SLOTS = 384, 128
 _NO_PREALLOC = 1
 """BPF_F_NO_PREALLOC (include/uapi/linux/bpf.h)."""
-_REASON_SHIFT = 16
 _SUBSYSTEM_SHIFT = 16
 """A subsystem's reasons have its number in their upper half (include/net/dropreason.h)."""
 
@@ -158,9 +157,9 @@ _NAME_OF_QDISC_REASON = {"GENERIC": "QDISC_DROP", "OVERLIMIT": "QDISC_OVERLIMIT"
 """What reasons were called until Linux 7.0."""
 
 
-def drop_offsets(types: KernelTypes) -> dict[int, int]:
+def drop_offsets(types: KernelTypes) -> dict[int, tuple[int, int]]:
     """Maps slots of the map `drop_offsets` to the byte offsets of two counters in a record: that of
-    the kind of reason, and in the upper half that of the reason itself.
+    the kind of reason, and that of the reason itself.
 
     A reason's slot is its number, unless it is one of the queueing disciplines' own, since Linux
     7.0 (include/net/dropreason-qdisc.h). Empty before Linux 5.17, which has no reasons
@@ -170,8 +169,8 @@ def drop_offsets(types: KernelTypes) -> dict[int, int]:
     offsets = {field.name: field.offset for field in FIELDS}
     by_name = {name: offsets[field] for field, name in DROP_REASONS.items()}
 
-    def both(counter: str, reason: str) -> int:
-        return offsets[counter] | by_name.get(reason, by_name["OTHER"]) << _REASON_SHIFT
+    def both(counter: str, reason: str) -> tuple[int, int]:
+        return offsets[counter], by_name.get(reason, by_name["OTHER"])
 
     slots = {
         numbers[f"SKB_DROP_REASON_{reason}"]: both(counter, reason)
@@ -250,7 +249,6 @@ def compiler_flags(types: KernelTypes) -> list[str]:
     numbers = {name: types.offset(*path) for name, path in _OFFSETS.items()}
     subsystems = types.enumerators("skb_drop_reason_subsys")
     numbers |= {
-        "REASON_SHIFT": _REASON_SHIFT,
         "QDISC_SUBSYSTEM": subsystems.get("SKB_DROP_REASON_SUBSYS_QDISC", 0),
         "SUBSYSTEM_SHIFT": _SUBSYSTEM_SHIFT,
         "FIRST_QDISC_SLOT": _FIRST_QDISC_SLOT,

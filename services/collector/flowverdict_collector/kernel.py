@@ -140,9 +140,12 @@ def _batches(
     """The keys and the values of a hash map, and how many there are, batch by batch; the next one
     replaces them.
     """
+
+    def buffers() -> tuple[Any, Any]:
+        return (ctypes.c_char * (key_bytes * room))(), (ctypes.c_char * (value_bytes * room))()
+
     room = _BATCH
-    keys = (ctypes.c_char * (key_bytes * room))()
-    values = (ctypes.c_char * (value_bytes * room))()
+    keys, values = buffers()
     # For a hash map the position is a bucket number; as wide as a key to be safe.
     position = (ctypes.c_char * max(key_bytes, 8))()
     first = True
@@ -161,8 +164,7 @@ def _batches(
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 room *= 2
-                keys = (ctypes.c_char * (key_bytes * room))()
-                values = (ctypes.c_char * (value_bytes * room))()
+                keys, values = buffers()
                 continue
             if error.errno != errno.ENOENT:
                 raise

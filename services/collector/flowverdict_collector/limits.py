@@ -16,8 +16,6 @@ _LIMITS = (
 )
 """Before which version, what, and why."""
 
-_LOWER = 0xFFFF
-
 
 def kernel_version(release: str) -> tuple[int, int]:
     """Major and minor number of a kernel, from what `uname -r` prints."""
@@ -38,7 +36,7 @@ def limits_of(release: str, types: KernelTypes, *, drained: bool) -> dict[str, s
         found["what was received last"] = (
             "before Linux 5.12, on arm64 before 5.18, it is counted with the next segment"
         )
-    counted = {offsets & _LOWER for offsets in drop_offsets(types).values()}
+    counted = {of_kind for of_kind, _ in drop_offsets(types).values()}
     reasons = [
         field.name for field in FIELDS
         if field.name.startswith("drops_") and field.offset not in counted

@@ -80,7 +80,7 @@ class Source:
     Attributes:
         layout: identifies the maps.
         version: identifies the programs.
-        drop_offsets: drop reason to the offset of its counter.
+        drop_offsets: drop reason to the offsets of its kind's counter and its own.
         own_process_namespace: inode number, 0 if network namespaces are not told apart.
         lookups: whether DNS lookups are counted.
         drained: whether connections are sampled once a tick, so that the program `DRAIN` must count
@@ -92,7 +92,7 @@ class Source:
     flags: list[str]
     layout: str
     version: str
-    drop_offsets: dict[int, int]
+    drop_offsets: dict[int, tuple[int, int]]
     own_process_namespace: int
     lookups: bool
     drained: bool

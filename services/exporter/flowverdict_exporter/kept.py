@@ -2,7 +2,7 @@
 
 import logging
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 from nats.errors import MaxPayloadError
@@ -12,7 +12,7 @@ from nats.js.kv import KeyValue
 
 from flowverdict_contracts.subjects import EXPORTER_STATE_BUCKET
 from flowverdict_exporter.incidents import KeptIncident
-from flowverdict_exporter.lookups import KeptLookups
+from flowverdict_exporter.lookups import Asked, NameSums
 from flowverdict_exporter.nodes import KeptNodes
 from flowverdict_exporter.series import KeptSums
 from flowverdict_runtime.context import CannotRun
@@ -49,7 +49,7 @@ class Kept:
     nodes: KeptNodes
     incidents: list[KeptIncident]
     next_verdict: int = 0
-    lookups: KeptLookups = KeptLookups([])
+    lookups: list[tuple[Asked, NameSums]] = field(default_factory=list)
 
     def encode(self) -> bytes:
         """As bytes, compressed."""

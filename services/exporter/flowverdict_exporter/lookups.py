@@ -3,8 +3,8 @@
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from flowverdict_contracts.signals import OVER_BUDGET
 
-__all__ = ["KeptLookups", "Lookups"]
+__all__ = ["Asked", "Lookups", "NameSums"]
 
 _MOST_NAMES, _MOST_OF_POD = 5000, 50
 _LABELS = ("src_namespace", "src_pod", "dns_name")
@@ -26,7 +26,16 @@ Asked = tuple[str, str, str]
 
 
 @dataclass(slots=True)
-class _Results:
+class NameSums:
+    """What came of the lookups of a name by a pod.
+
+    Attributes:
+        answered, name_error, failed, unanswered: how many lookups ended so.
+        answer_us: of the times that answers took, the sum.
+        answer_samples: and how many there were.
+        last_seen: when the name was last looked up, on the monotonic clock.
+    """
+
     answered: int = 0
     name_error: int = 0
     failed: int = 0
@@ -34,13 +43,6 @@ class _Results:
     answer_us: int = 0
     answer_samples: int = 0
     last_seen: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class KeptLookups:
-    """The sums of all names, without when they were seen."""
-
-    sums: list[tuple[Asked, tuple[int, int, int, int, int, int]]]
 
 
 class Lookups(Collector):
@@ -59,9 +61,8 @@ class Lookups(Collector):
     def __init__(self, expire_seconds: float) -> None:
         self.is_shown: Callable[[], bool] = lambda: True
         self._expire = expire_seconds
-        self._sums: dict[Asked, _Results] = {}
-        self._names_of: Counter[tuple[str, str]] = Counter()
         self._lock = threading.Lock()
+        self._hold({})
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Add the rows of an enriched batch that are about lookups of a name."""
@@ -82,7 +83,7 @@ class Lookups(Collector):
             asked = self._place(asked)
         sums = self._sums.get(asked)
         if sums is None:
-            sums = self._sums[asked] = _Results()
+            sums = self._sums[asked] = NameSums()
             self._names_of[asked[:2]] += 1
         answers, name_errors, failures, unanswered = counts
         sums.answered += answers - name_errors - failures
@@ -99,23 +100,20 @@ class Lookups(Collector):
             asked = (*asked[:2], OVER_BUDGET)
         return asked if asked in self._sums or len(self._sums) < _MOST_NAMES else _OTHER
 
-    def kept(self) -> KeptLookups:
+    def kept(self) -> list[tuple[Asked, NameSums]]:
         """All sums, to go on from."""
         with self._lock:
-            return KeptLookups(
-                [
-                    (asked, (s.answered, s.name_error, s.failed, s.unanswered,
-                             s.answer_us, s.answer_samples))
-                    for asked, s in self._sums.items()
-                ]
-            )  # fmt: skip
+            return [(asked, replace(sums)) for asked, sums in self._sums.items()]
 
-    def restore(self, kept: KeptLookups) -> None:
+    def restore(self, kept: Iterable[tuple[Asked, NameSums]]) -> None:
         """Go on from there."""
         now = time.monotonic()
         with self._lock:
-            self._sums = {asked: _Results(*sums, now) for asked, sums in kept.sums}
-            self._names_of = Counter(asked[:2] for asked in self._sums)
+            self._hold({asked: replace(sums, last_seen=now) for asked, sums in kept})
+
+    def _hold(self, sums: dict[Asked, NameSums]) -> None:
+        self._sums = sums
+        self._names_of = Counter(asked[:2] for asked in sums)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, for a scrape."""
@@ -135,8 +133,7 @@ class Lookups(Collector):
         )
         oldest = time.monotonic() - self._expire
         with self._lock:
-            self._sums = {asked: s for asked, s in self._sums.items() if s.last_seen > oldest}
-            self._names_of = Counter(asked[:2] for asked in self._sums)
+            self._hold({asked: s for asked, s in self._sums.items() if s.last_seen > oldest})
             for asked, sums in self._sums.items():
                 for result in ("answered", "name_error", "failed", "unanswered"):
                     lookups.add_metric([*asked, result], getattr(sums, result))

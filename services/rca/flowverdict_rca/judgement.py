@@ -124,7 +124,17 @@ def verdict(
             window.rtt_variation_us[unsteady],
         )
     elif causes:
-        text = summary.blamed(causes[0], pairs, passage, flows, judgement.settings)
+        failed_names: Counter[str] = Counter()
+        for each in pairs:
+            failed_names.update(each.failed_names)
+        text = summary.blamed(
+            causes[0],
+            decisions.evidence[explained],
+            failed_names,
+            passage,
+            flows,
+            judgement.settings,
+        )
     else:
         text = summary.undetermined(flows)
     return Verdict(

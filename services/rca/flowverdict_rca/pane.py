@@ -1,16 +1,15 @@
 """The counts of one pane."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_flows.endpoint import Endpoint, Sighting
-from flowverdict_flows.pairs import Numbers, PairRows, PairSums
-from flowverdict_rca.drop_reasons import drop_reasons
-from flowverdict_rca.failed_names import MOST_NAMES, failed_names
+from flowverdict_flows.pairs import Numbers, PairSums
+from flowverdict_rca.failed_names import MOST_NAMES
 from flowverdict_rca.window import COUNTS, DROPS_BEFORE_RECEIPT, total
 
 __all__ = ["Pane"]
@@ -54,7 +53,7 @@ class Pane:
     def add(
         self,
         header: IntervalHeader,
-        rows: PairRows,
+        numbers: Numbers,
         counts: Numbers,
         seen: Iterable[Sighting],
         lost_messages: int = 0,
@@ -63,12 +62,11 @@ class Pane:
 
         Args:
             header: of the interval.
-            rows: by pair.
-            counts: of each pair, columns as in `sums`.
+            numbers: of the pairs.
+            counts: of each of them, columns as in `sums`.
             seen: the endpoints.
             lost_messages: how many of the node's are now known never to come.
         """
-        numbers = rows.numbers
         self.nodes.add(header.node)
         if header.clock_behind_ns > 0:
             self.nodes_late.add(header.node)
@@ -86,17 +84,22 @@ class Pane:
         for at in np.flatnonzero(dropped).tolist():
             by_node = self.dropped.setdefault(int(numbers[at]), Counter())
             by_node[header.node] += int(dropped[at])
-        for number, names in failed_names(rows).items():
-            known = self.failed_names.setdefault(number, Counter())
-            known.update(names)
-            self.failed_names[number] = Counter(dict(known.most_common(MOST_NAMES)))
-        for number, reasons in drop_reasons(rows).items():
-            self.drop_reasons.setdefault(number, Counter()).update(reasons)
         for each in seen:
             self.addresses.setdefault(each.endpoint, set()).add(each.address)
             self.conditions[each.endpoint] = each.condition
             if each.condition:
                 self.unsettled[each.endpoint] = each.condition
+
+    def explain(
+        self, failed_names: Mapping[int, Counter[str]], drop_reasons: Mapping[int, Counter[str]]
+    ) -> None:
+        """Add, by pair number, which names could not be looked up and why packets were dropped."""
+        for number, names in failed_names.items():
+            known = self.failed_names.setdefault(number, Counter())
+            known.update(names)
+            self.failed_names[number] = Counter(dict(known.most_common(MOST_NAMES)))
+        for number, reasons in drop_reasons.items():
+            self.drop_reasons.setdefault(number, Counter()).update(reasons)
 
     def counts(self, numbers: Numbers) -> Numbers:
         """The rows of `sums` for these pairs."""

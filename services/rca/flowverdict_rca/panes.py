@@ -19,7 +19,9 @@ from flowverdict_flows.continuity import Continuity
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs, Numbers
 from flowverdict_rca.answered import add_answered_attempts
+from flowverdict_rca.drop_reasons import drop_reasons
 from flowverdict_rca.facts import NO_READY_ENDPOINTS, Facts
+from flowverdict_rca.failed_names import failed_names
 from flowverdict_rca.late import count_late
 from flowverdict_rca.nodes import KNOWN_NS, Nodes
 from flowverdict_rca.pane import Pane
@@ -101,9 +103,11 @@ class Panes:
         rtt_us = rows.largest("rtt_us")
         variation_us = rows.largest("rtt_variation_us")
         counts = np.column_stack([rows.table(COUNTS), rtt_us, variation_us, rtt_us > 0])
+        names, reasons = failed_names(rows), drop_reasons(rows)
         for pane in panes:
             pane.first_sequence = min(pane.first_sequence, sequence)
-            pane.add(header, rows, counts, self._pairs.seen, lost_messages)
+            pane.add(header, rows.numbers, counts, self._pairs.seen, lost_messages)
+            pane.explain(names, reasons)
             if is_gap:
                 pane.caught_up[header.node] = header.start_ns
         for each in self._pairs.seen:

@@ -1,7 +1,7 @@
 """The sentence a person reads at 3 a.m."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import retransmits
 from flowverdict_rca.passage import Passage
 from flowverdict_rca.settings import RcaSettings
-from flowverdict_rca.window import COUNTS, Pair
+from flowverdict_rca.window import COUNTS
 
 __all__ = ["blamed", "loses", "percent", "resolved", "slow", "undetermined"]
 
@@ -71,29 +71,31 @@ _DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "
 
 def blamed(
     cause: Cause,
-    pairs: Sequence[Pair],
+    evidence: Numbers,
+    failed_names: Mapping[str, int],
     passage: Passage,
     flows: FlowCounts,
     settings: RcaSettings,
 ) -> str:
     """What is to blame, on what evidence, where segments are lost, and what to check.
 
-    `pairs` are the failing ones that the cause explains; `passage` is what became of the segments
-    of all of them.
+    `evidence` has a row of `COUNTS` for each failing pair that the cause explains; `failed_names`
+    are the names that they could not look up, and how often; `passage` is what became of the
+    segments of all of them.
     """
-    counts = {name: sum(pair.counts[name] for pair in pairs) for name in COUNTS}
-    sums = np.array([list(counts.values())], np.int64)
+    sums = evidence.sum(axis=0, keepdims=True)
+    counts = dict(zip(COUNTS, sums[0].tolist(), strict=True))
     loses_data = bool(retransmits(sums, settings)[0])
     symptoms = " and ".join(_symptoms(counts, loses_data, settings)) or "they fail"
     others = "flow is" if flows.ok == 1 else "flows are"
     if cause.reported:
         symptoms += f"; {cause.reported}"
     parts = [
-        f"{_placed(cause)} is behind {len(pairs)} of {flows.failing} failing flows"
+        f"{_placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
         f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
     parts += _lost(passage) if loses_data and not cause.reported else []
-    parts += _failed_names(pairs) if _lookups(counts, settings) else []
+    parts += _not_looked_up(failed_names) if _lookups(counts, settings) else []
     parts += _alternatives(cause)
     if cause.direction == "unknown":
         parts.append("Which way it fails is unknown: no collector is heard that counts the other.")
@@ -230,15 +232,13 @@ def _lookups(counts: dict[str, int], settings: RcaSettings) -> list[str]:
     return found
 
 
-def _failed_names(pairs: Sequence[Pair]) -> list[str]:
+def _not_looked_up(failed: Mapping[str, int]) -> list[str]:
     """Which lookups failed, most often first; nothing if their names are not known."""
-    counts: Counter[str] = Counter()
-    for pair in pairs:
-        counts.update(pair.failed_names)
-    if not counts:
+    if not failed:
         return []
-    named = ", ".join(f"{name} ({count})" for name, count in counts.most_common(_SHOWN_NAMES))
-    more = len(counts) - _SHOWN_NAMES
+    most = Counter(failed).most_common(_SHOWN_NAMES)
+    named = ", ".join(f"{name} ({count})" for name, count in most)
+    more = len(failed) - _SHOWN_NAMES
     return [f"Lookups that failed: {named}{f' and {more} more names' if more > 0 else ''}."]
 
 

@@ -1055,13 +1055,13 @@ int on_drop(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *skb = (void *)ctx->args[0];
 	u32 slot = slot_of(ctx->args[2]), segments;
-	u32 *offset = drop_offsets.lookup(&slot);
+	struct drop_counters *offsets = drop_offsets.lookup(&slot);
 	struct flow_key key = {};
 	struct flow_record *record;
 
 	if (!is_active())
 		return 0;
-	if (!offset || *offset == 0 || !read_packet_key(skb, &key))
+	if (!offsets || offsets->of_kind == 0 || !read_packet_key(skb, &key))
 		return 0;
 	record = record_of(&key, ROLE_UNKNOWN);
 	if (!record) {
@@ -1069,7 +1069,7 @@ int on_drop(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	segments = segments_of(skb);
-	add_at(record, *offset, segments);
-	add_at(record, *offset >> REASON_SHIFT, segments);
+	add_at(record, offsets->of_kind, segments);
+	add_at(record, offsets->of_reason, segments);
 	return 0;
 }

@@ -94,8 +94,11 @@ BPF_ARRAY(lost, u64, 2);
 BPF_ARRAY(control, struct control, 1);
 /* What the service has published. The programs do not read it. */
 BPF_ARRAY(progress, struct progress, 1);
-/*
- * Slot of a drop reason to the byte offsets of two counters in a record, that of its kind and in the
- * upper half its own; 0 if it is not counted.
- */
-BPF_ARRAY(drop_offsets, u32, 512);
+/* Byte offsets of two counters in a record. */
+struct drop_counters {
+	u16 of_kind; /* 0 if the reason is not counted */
+	u16 of_reason;
+};
+
+/* By the slot of a drop reason. */
+BPF_ARRAY(drop_offsets, struct drop_counters, 512);
