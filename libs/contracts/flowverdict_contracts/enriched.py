@@ -34,6 +34,8 @@ __all__ = [
     "Names",
     "decode",
     "encode",
+    "piece_of",
+    "with_zeros",
 ]
 
 SCHEMA = "flows.enriched/6"
@@ -135,13 +137,14 @@ def _is_address(text: str) -> bool:
 def encode(table: pa.RecordBatch) -> bytes:
     """The body for a batch of `ARROW_SCHEMA`.
 
-    Numbers that are zero in every row are left out, as most are: a column takes 200 bytes.
+    Numbers that are zero in every row are left out, as most are: a column takes 200 bytes. They
+    may have been left out already.
     """
     sent = table.select(
         [
-            field.name
-            for field, column in zip(ARROW_SCHEMA, table.columns, strict=True)
-            if field.name not in _NUMBERS or column.to_numpy().any()
+            name
+            for name, column in zip(table.schema.names, table.columns, strict=True)
+            if name not in _NUMBERS or column.to_numpy().any()
         ]
     )
     sink = pa.BufferOutputStream()
@@ -159,8 +162,8 @@ def _schema_of(present: frozenset[str]) -> pa.Schema:
     )
 
 
-def _with_zeros(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the columns that were left out."""
+def with_zeros(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the columns of numbers that were left out."""
     nothing = pa.py_buffer(np.zeros(batch.num_rows, np.uint64))  # for all of them
     present = set(batch.schema.names)
     columns = [
@@ -178,9 +181,9 @@ def piece_of(table: pa.RecordBatch, first: int, end: int) -> pa.RecordBatch:
         column.dictionary_decode().dictionary_encode().cast(field.type)
         if pa.types.is_dictionary(field.type)
         else column
-        for field, column in zip(ARROW_SCHEMA, table.slice(first, end - first).columns, strict=True)
+        for field, column in zip(table.schema, table.slice(first, end - first).columns, strict=True)
     ]
-    return pa.RecordBatch.from_arrays(columns, schema=ARROW_SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=table.schema)
 
 
 def decode(body: bytes) -> pa.RecordBatch:
@@ -205,7 +208,7 @@ def decode(body: bytes) -> pa.RecordBatch:
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
-    batch = _with_zeros(batch)
+    batch = with_zeros(batch)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         _check_column(name, column)
     return batch

@@ -1,59 +1,49 @@
 """Raw records to an enriched batch, column by column."""
 
-from collections.abc import Callable, Mapping
-from operator import attrgetter
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.addresses import ENDS, to_text
-from flowverdict_contracts.enriched import ARROW_SCHEMA, NAMES, Names
+from flowverdict_contracts.enriched import ARROW_SCHEMA
 from flowverdict_contracts.raw import ROLES
 
 __all__ = ["batch_of", "distinct_addresses"]
 
 _ROLES = pa.array(ROLES, pa.string())
-_ALL_NAMES = attrgetter(*NAMES)
 _NUMBERS = [field.name for field in ARROW_SCHEMA if not pa.types.is_dictionary(field.type)]
 
 
 def batch_of(
     records: npt.NDArray[np.void],
-    names_of: Callable[[bytes, bool], Names],
+    names: Mapping[str, pa.DictionaryArray],
     dns_names: Mapping[int, str],
 ) -> pa.RecordBatch:
-    """`records` (dtype `raw_records.RECORD`) as a batch of `enriched.ARROW_SCHEMA`, in their order.
+    """`records` (dtype `raw_records.RECORD`) as a batch of `enriched.ARROW_SCHEMA`, in their order,
+    without the numbers that are zero in every row (`enriched.with_zeros` adds them).
 
-    `names_of` is called once for each distinct address, given as 16 bytes, and whether it is the
-    local end of a flow. `dns_names` are the names of lookups, by `dns_name`.
+    `names` are the columns about each end (`NameTable.columns`), `dns_names` the names of lookups,
+    by `dns_name`.
     """
-    codes, addresses = distinct_addresses(np.concatenate([records["src"], records["dst"]]))
-    local = np.zeros(len(addresses), np.bool_)
-    local[codes[: len(records)]] = True
-    names = [names_of(*each) for each in zip(addresses, local.tolist(), strict=True)]
-    columns: dict[str, pa.Array] = {}
-    texts = pa.array([to_text(address) for address in addresses], pa.string())
-    halves = dict(zip(ENDS, np.split(codes, 2), strict=True))
-    for end, half in halves.items():
-        columns[f"{end}_ip"] = pa.DictionaryArray.from_arrays(pa.array(half), texts)
+    columns: dict[str, pa.Array] = dict(names)
     columns["role"] = pa.DictionaryArray.from_arrays(
         pa.array(records["role"].astype(np.int32)), _ROLES
     )
     columns["dns_name"] = _looked_up(records["dns_name"], dns_names)
-    for name in _NUMBERS:
+    for name in _nonzero(records):
         columns[name] = pa.array(np.ascontiguousarray(records[name]))
-    texts_of = zip(*map(_ALL_NAMES, names), strict=True) if names else [()] * len(NAMES)
-    for name, column in zip(NAMES, texts_of, strict=True):
-        encoded = pa.array(column, pa.string()).dictionary_encode()
-        of_address = encoded.indices.to_numpy()
-        for end, half in halves.items():
-            columns[f"{end}_{name}"] = pa.DictionaryArray.from_arrays(
-                pa.array(of_address[half]), encoded.dictionary
-            )
-    return pa.RecordBatch.from_arrays(
-        [columns[field.name] for field in ARROW_SCHEMA], schema=ARROW_SCHEMA
-    )
+    schema = pa.schema(field for field in ARROW_SCHEMA if field.name in columns)
+    return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+
+def _nonzero(records: npt.NDArray[np.void]) -> list[str]:
+    """The numbers that are not zero in every row."""
+    size = records.dtype.itemsize
+    octets = np.ascontiguousarray(records).view(np.uint64).reshape(-1, size // 8)
+    # One row that has every bit that any of them has.
+    (all_of_them,) = np.bitwise_or.reduce(octets, axis=0).view(records.dtype)
+    return [name for name in _NUMBERS if all_of_them[name]]
 
 
 def distinct_addresses(

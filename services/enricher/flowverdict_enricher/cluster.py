@@ -6,23 +6,25 @@ and its CronJob from the Job that owns it. They arrive in any order.
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 
 from prometheus_client import Gauge
 
 from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.entered_addresses import EnteredAddresses
+from flowverdict_enricher.known import KnownPod, KnownSlice
 from flowverdict_enricher.objects import (
     ClusterService,
     EndpointSlice,
     Job,
-    Metadata,
     Node,
     Object,
     Pod,
     Service,
 )
+from flowverdict_enricher.workloads import Workloads
 
 __all__ = ["Cluster"]
 
@@ -32,9 +34,7 @@ _NODES = Gauge(
     ["node"],
 )
 _OWNERS = ("pod", "node")
-# Deployments and Argo Rollouts name their ReplicaSets after themselves and this pod label
-# (kubernetes: pkg/controller/deployment/sync.go; argo-rollouts: rollout/sync.go).
-_TEMPLATE_HASH = {"pod-template-hash": "Deployment", "rollouts-pod-template-hash": "Rollout"}
+_NO_SLICE = KnownSlice(("", ""), frozenset(), frozenset(), False)
 
 
 class Cluster:
@@ -42,113 +42,109 @@ class Cluster:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        self._known: dict[type[Object], dict[str, Object]] = {}
-        self._pods: dict[str, Pod] = {}  # those that have not finished, and so have names
+        self._pods: dict[str, KnownPod] = {}  # by uid, as all objects
+        self._pods_on: dict[str, set[str]] = {}  # uids, by name of the node
+        self._nodes: dict[str, str] = {}
+        self._node_objects: Counter[str] = Counter()
         self._zones: dict[str, str] = {}
-        self._services: dict[str, dict[str, str]] = {}  # by pod, by slice
-        self._ready: dict[Service, dict[str, bool]] = {}  # by slice
+        self._services: dict[str, ClusterService] = {}
         self._by_name: dict[Service, ClusterService] = {}
         self._cluster_addresses: dict[bytes, Service] = {}
+        self._slices: dict[str, KnownSlice] = {}
+        self._slices_of: dict[str, tuple[str, ...]] = {}  # of a pod
+        self._ready: dict[Service, Counter[bool]] = {}  # slices that have a ready endpoint or not
         self._entered = EnteredAddresses()
-        self._owners: dict[str, tuple[str, str]] = {}  # of a job
-        self._pods_by_controller: dict[str, set[str]] = {}  # pod uids, by uid of the controller
+        self._workloads = Workloads()
         self._changes = threading.Lock()
 
     def put(self, thing: Object) -> None:
         """Add an object, or update it."""
         with self._changes:
-            before = self._known.setdefault(type(thing), {}).get(thing.metadata.uid)
-            self._known[type(thing)][thing.metadata.uid] = thing
             match thing:
                 case Pod():
                     self._put_pod(thing)
                 case Node():
                     self._put_node(thing)
                 case ClusterService():
-                    self._put_service(thing)
+                    self._services[thing.metadata.uid] = thing
+                    self._name_service(thing)
                     self._enter(thing.key(), thing.metadata.uid, thing.outside_addresses())
                 case EndpointSlice():
-                    self._put_slice(thing, before if isinstance(before, EndpointSlice) else None)
+                    self._put_slice(thing.metadata.uid, KnownSlice.of(thing))
                 case Job():
-                    self._put_job(thing)
+                    self._name_all(self._workloads.put_job(thing))
 
     def remove(self, kind: type[Object], uid: str) -> None:
         """Remove an object; no error if it does not exist."""
         with self._changes:
-            thing = self._known.get(kind, {}).pop(uid, None)
-            match thing:
-                case Pod():
-                    self._remove_pod(thing)
-                case Node():
-                    self._count_out(thing.metadata.name)
-                    # Keep its zone and its networks: its pods may outlive it.
-                    self._directory.end(uid, time.time_ns())
-                case ClusterService():
-                    # Another of that name may have been created since.
-                    if self._by_name.get(thing.key()) is thing:
-                        del self._by_name[thing.key()]
-                        for each in thing.addresses():
-                            if self._cluster_addresses.get(each) == thing.key():
-                                del self._cluster_addresses[each]
-                    self._enter(thing.key(), uid, frozenset())
-                    self._directory.end(uid, time.time_ns())
-                case EndpointSlice():
-                    self._remove_from_slice(uid, thing.pods())
-                    self._set_ready(thing, None)
-                    self._enter(thing.service(), uid, frozenset())
-                case Job():
-                    if uid not in self._pods_by_controller:
-                        self._owners.pop(uid, None)
+            if kind is Pod:
+                self._remove_pod(uid)
+            elif kind is Node and uid in self._nodes:
+                self._remove_node(uid)
+            elif kind is ClusterService and uid in self._services:
+                self._remove_service(uid)
+            elif kind is EndpointSlice and uid in self._slices:
+                self._put_slice(uid, None)
+            elif kind is Job:
+                self._workloads.remove_job(uid)
 
     def keep_only(self, kind: type[Object], uids: Iterable[str]) -> None:
         """Remove the objects of a kind that are not in a fresh list."""
-        for gone in set(self._known.get(kind, {})) - set(uids):
+        known: dict[type[Object], Iterable[str]] = {
+            Pod: self._pods,
+            Node: self._nodes,
+            ClusterService: self._services,
+            EndpointSlice: self._slices,
+            Job: self._workloads.jobs(),
+        }
+        for gone in set(known[kind]) - set(uids):
             self.remove(kind, gone)
 
     def _put_pod(self, pod: Pod) -> None:
         if pod.has_finished():
-            self._remove_pod(pod)
+            self._remove_pod(pod.metadata.uid)
             return
-        owner = pod.metadata.controller()
-        if owner is not None:
-            self._pods_by_controller.setdefault(owner.uid, set()).add(pod.metadata.uid)
-        self._pods[pod.metadata.uid] = pod
-        self._name(pod)
+        known = KnownPod.of(pod)
+        if known.uid in self._pods and self._pods[known.uid].node != known.node:
+            self._remove_from_node(self._pods[known.uid])
+        self._pods_on.setdefault(known.node, set()).add(known.uid)
+        self._pods[known.uid] = known
+        self._workloads.add(known)
+        self._name(known)
 
-    def _remove_pod(self, pod: Pod) -> None:
-        uid, owner = pod.metadata.uid, pod.metadata.controller()
-        self._pods.pop(uid, None)
-        self._directory.end(uid, time.time_ns())
-        self._directory.backends.put(uid, (), ())
-        if owner is not None and owner.uid in self._pods_by_controller:
-            self._pods_by_controller[owner.uid].discard(uid)
-            if not self._pods_by_controller[owner.uid]:
-                del self._pods_by_controller[owner.uid]
-                if owner.uid not in self._known.get(Job, {}):
-                    self._owners.pop(owner.uid, None)
+    def _remove_pod(self, uid: str) -> None:
+        pod = self._pods.pop(uid, None)
+        if pod is not None:
+            self._directory.end(uid, time.time_ns())
+            self._directory.backends.put(uid, (), ())
+            self._workloads.discard(pod)
+            self._remove_from_node(pod)
 
-    def _name(self, pod: Pod) -> None:
-        meta, node = pod.metadata, pod.spec.node_name
-        workload, workload_kind = self._workload(meta)
-        services = self._services.get(meta.uid, {})
+    def _remove_from_node(self, pod: KnownPod) -> None:
+        self._pods_on[pod.node].discard(pod.uid)
+        if not self._pods_on[pod.node]:
+            del self._pods_on[pod.node]
+
+    def _name(self, pod: KnownPod) -> None:
+        workload, workload_kind = self._workloads.of(pod)
+        services = {self._slices[each].service for each in self._slices_of.get(pod.uid, ())}
         names = Names(
             "pod",
-            namespace=meta.namespace,
-            pod=meta.name,
+            namespace=pod.namespace,
+            pod=pod.name,
             workload=workload,
             workload_kind=workload_kind,
-            node=node,
-            zone=self._zones.get(node, ""),
+            node=pod.node,
+            zone=self._zones.get(pod.node, ""),
             # Of several services, the first by name, so that the choice is stable.
-            service=min(services.values(), default=""),
-            condition=pod.condition(),
+            service=min((name for _, name in services), default=""),
+            condition=pod.condition,
         )
-        own = pod.addresses()
-        self._take(own)
-        own += [each for each in pod.further_addresses() if self._is_free(each, names)]
-        self._directory.put(meta.uid, names, own, pod.started_ns(), time.time_ns())
-        behind = ((meta.namespace, each) for each in services.values())
-        self._directory.backends.put(meta.uid, behind, own)
+        self._take(pod.own)
+        further = (each for each in pod.further if self._is_free(each, names))
+        own = (*pod.own, *further) if pod.further else pod.own
+        self._directory.put(pod.uid, names, own, pod.started_ns, time.time_ns())
+        self._directory.backends.put(pod.uid, services, own)
 
     def _is_free(self, address: bytes, names: Names) -> bool:
         """Whether nothing but this pod has the address, as far as is known."""
@@ -157,76 +153,90 @@ class Cluster:
         same = (found.namespace, found.pod) == (names.namespace, names.pod)
         return found.kind in ("unknown", "external") or found.condition == "gone" or same
 
-    def _workload(self, meta: Metadata) -> tuple[str, str]:
-        """Name and kind of a pod's workload: its controller, or the controller of that."""
-        owner = meta.controller()
-        if owner is None:
-            return "", ""
-        for label, kind in _TEMPLATE_HASH.items():
-            template = meta.labels.get(label, "")
-            if owner.kind == "ReplicaSet" and template and owner.name.endswith(f"-{template}"):
-                return owner.name.removesuffix(f"-{template}"), kind
-        return self._owners.get(owner.uid, (owner.name, owner.kind))
-
-    def _count_out(self, node: str) -> None:
-        """A node is gone, unless another of its name has come."""
-        if all(each.metadata.name != node for each in self._known[Node].values()):
-            _NODES.remove(node)
-
     def _put_node(self, node: Node) -> None:
         meta, zone = node.metadata, node.zone()
+        if self._nodes.get(meta.uid) is None:
+            self._nodes[meta.uid] = meta.name
+            self._node_objects[meta.name] += 1
         _NODES.labels(meta.name).set(1)
         names = Names("node", node=meta.name, zone=zone, condition=node.condition())
         own = node.addresses()
         self._take(own)
-        self._directory.pod_networks.put(meta.name, node.pod_networks())
+        self._directory.set_pod_networks(meta.name, node.pod_networks())
         self._directory.put(meta.uid, names, own, meta.created_ns(), time.time_ns())
         if self._zones.get(meta.name, "") != zone:
             self._zones[meta.name] = zone
-            self._name_all(pod for pod in self._pods.values() if pod.spec.node_name == meta.name)
+            self._name_all(self._pods_on.get(meta.name, ()))
 
-    def _put_service(self, service: ClusterService) -> None:
+    def _remove_node(self, uid: str) -> None:
+        """A node is gone. Its zone and its networks are kept: its pods may outlive it."""
+        name = self._nodes.pop(uid)
+        self._node_objects[name] -= 1
+        if not self._node_objects[name]:  # or another of its name has come
+            del self._node_objects[name]
+            _NODES.remove(name)
+        self._directory.end(uid, time.time_ns())
+
+    def _remove_service(self, uid: str) -> None:
+        service = self._services.pop(uid)
+        # Another of that name may have been created since.
+        if self._by_name.get(service.key()) is service:
+            del self._by_name[service.key()]
+            for each in service.addresses():
+                if self._cluster_addresses.get(each) == service.key():
+                    del self._cluster_addresses[each]
+        self._enter(service.key(), uid, frozenset())
+        self._directory.end(uid, time.time_ns())
+
+    def _name_service(self, service: ClusterService) -> None:
         meta = service.metadata
         self._by_name[service.key()] = service
         self._cluster_addresses |= dict.fromkeys(service.addresses(), service.key())
         self._take(service.addresses())
         # Without slices it has no selector, and nothing is known about what is behind it.
-        slices = self._ready.get(service.key(), {})
-        none_ready = bool(slices) and not any(slices.values())
+        slices = self._ready.get(service.key())
         names = Names(
             "service",
             namespace=meta.namespace,
             service=meta.name,
-            condition="no_ready_endpoints" if none_ready else "",
+            condition="no_ready_endpoints" if slices and not slices[True] else "",
         )
         own = [*service.addresses(), *self._entered.of(service.key())]
         self._directory.put(meta.uid, names, own, meta.created_ns(), time.time_ns())
 
-    def _put_slice(self, piece: EndpointSlice, before: EndpointSlice | None) -> None:
-        uid, (_, service) = piece.metadata.uid, piece.service()
-        pods = piece.pods() if service else set()
-        self._set_ready(piece, piece.has_ready())
-        self._enter(piece.service(), uid, piece.entered())
-        if before is not None:
-            self._remove_from_slice(uid, before.pods() - pods)
-        for pod in pods:
-            if self._services.setdefault(pod, {}).get(uid) != service:
-                self._services[pod][uid] = service
-                self._name_all(self._known_pods({pod}))
+    def _put_slice(self, uid: str, piece: KnownSlice | None) -> None:
+        """Replace a slice, and the names that come from it; None if it is gone."""
+        before = self._slices.pop(uid, None)
+        if piece is not None:
+            self._slices[uid] = piece
+        self._count_ready(before, piece)
+        service = (piece or before or _NO_SLICE).service
+        self._enter(service, uid, piece.entered if piece else frozenset())
+        had, has = ((each or _NO_SLICE).pods for each in (before, piece))
+        for pod in had - has:
+            self._leave(pod, uid)
+        for pod in has - had:
+            self._slices_of[pod] = (*self._slices_of.get(pod, ()), uid)
+        moved = before is not None and piece is not None and before.service != piece.service
+        self._name_all(had | has if moved else had ^ has)
 
-    def _set_ready(self, piece: EndpointSlice, ready: bool | None) -> None:
-        """Note whether a slice has a ready endpoint, None if it is gone, and name its service."""
-        uid, service = piece.metadata.uid, piece.service()
-        slices = self._ready.setdefault(service, {})
-        if slices.get(uid) == ready:
-            return
-        if ready is None:
-            del slices[uid]
+    def _leave(self, pod: str, piece: str) -> None:
+        others = tuple(each for each in self._slices_of.get(pod, ()) if each != piece)
+        if others:
+            self._slices_of[pod] = others
         else:
-            slices[uid] = ready
-        if not slices:
-            del self._ready[service]
-        self._name_services([service])
+            self._slices_of.pop(pod, None)
+
+    def _count_ready(self, before: KnownSlice | None, piece: KnownSlice | None) -> None:
+        """Note which slices have a ready endpoint, and name their services."""
+        for each, change in ((before, -1), (piece, +1)):
+            if each is not None:
+                self._ready.setdefault(each.service, Counter())[each.has_ready] += change
+        services = {each.service for each in (before, piece) if each is not None}
+        for service in services:
+            if not self._ready[service].total():
+                del self._ready[service]
+        self._name_services(services)
 
     def _enter(self, service: Service, uid: str, addresses: frozenset[bytes]) -> None:
         now = time.time_ns()
@@ -246,25 +256,9 @@ class Cluster:
     def _name_services(self, services: Iterable[Service]) -> None:
         for each in services:
             if each in self._by_name:
-                self._put_service(self._by_name[each])
+                self._name_service(self._by_name[each])
 
-    def _remove_from_slice(self, uid: str, pods: set[str]) -> None:
-        for pod in pods & self._services.keys():
-            self._services[pod].pop(uid, None)
-            if not self._services[pod]:
-                del self._services[pod]
-        self._name_all(self._known_pods(pods))
-
-    def _put_job(self, job: Job) -> None:
-        owner = job.metadata.controller()
-        if owner is None or job.metadata.uid in self._owners:
-            return
-        self._owners[job.metadata.uid] = owner.name, owner.kind
-        self._name_all(self._known_pods(self._pods_by_controller.get(job.metadata.uid, set())))
-
-    def _known_pods(self, uids: set[str]) -> Iterator[Pod]:
-        return (self._pods[uid] for uid in uids if uid in self._pods)
-
-    def _name_all(self, pods: Iterable[Pod]) -> None:
-        for pod in list(pods):
-            self._name(pod)
+    def _name_all(self, pods: Iterable[str]) -> None:
+        for uid in pods:
+            if uid in self._pods:
+                self._name(self._pods[uid])

@@ -8,7 +8,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flowverdict_contracts.addresses import ENDS
-from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import Directory
 from flowverdict_flows.batches import batch_of
 
@@ -32,11 +31,8 @@ def enrich(
     Returns the batch (`enriched.ARROW_SCHEMA`, rows in the order of `records`) and the number of
     ends of each kind.
     """
-
-    def names_of(address: bytes, is_local: bool) -> Names:
-        return directory.at(address, *interval_ns, node if is_local else "")
-
-    batch = batch_of(records, names_of, dns_names or {})
+    src, dst = (records[end].tolist() for end in ENDS)
+    batch = batch_of(records, directory.columns(src, dst, interval_ns, node), dns_names or {})
     for end, through in (services or {}).items():
         batch = _through(batch, f"{end}_service", through)
     kinds: Counter[str] = Counter()

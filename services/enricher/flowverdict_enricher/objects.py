@@ -23,17 +23,6 @@ __all__ = [
     "Service",
 ]
 
-_NETWORK_STATUS = ("k8s.v1.cni.cncf.io/network-status", "k8s.v1.cni.cncf.io/networks-status")
-"""The second is what Multus called it before version 3.5."""
-_NODE_ADDRESSES = (
-    "projectcalico.org/IPv4IPIPTunnelAddr",
-    "projectcalico.org/IPv4VXLANTunnelAddr",
-    "projectcalico.org/IPv6VXLANTunnelAddr",
-    "projectcalico.org/IPv4WireguardInterfaceAddr",
-    "projectcalico.org/IPv6WireguardInterfaceAddr",
-    "network.cilium.io/ipv4-cilium-host",
-    "network.cilium.io/ipv6-cilium-host",
-)
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Service = tuple[str, str]
 """Namespace and name of a service."""
@@ -48,6 +37,48 @@ class Owner(msgspec.Struct):
     controller: bool = False
 
 
+class Annotations(
+    msgspec.Struct,
+    rename={
+        "network_status": "k8s.v1.cni.cncf.io/network-status",
+        "networks_status": "k8s.v1.cni.cncf.io/networks-status",
+        "calico_ipip": "projectcalico.org/IPv4IPIPTunnelAddr",
+        "calico_vxlan": "projectcalico.org/IPv4VXLANTunnelAddr",
+        "calico_vxlan_ipv6": "projectcalico.org/IPv6VXLANTunnelAddr",
+        "calico_wireguard": "projectcalico.org/IPv4WireguardInterfaceAddr",
+        "calico_wireguard_ipv6": "projectcalico.org/IPv6WireguardInterfaceAddr",
+        "cilium_host": "network.cilium.io/ipv4-cilium-host",
+        "cilium_host_ipv6": "network.cilium.io/ipv6-cilium-host",
+    },
+):
+    """Those that are read; others can be large.
+
+    `networks_status` is what Multus called `network_status` before version 3.5.
+    """
+
+    network_status: str = ""
+    networks_status: str = ""
+    calico_ipip: str = ""
+    calico_vxlan: str = ""
+    calico_vxlan_ipv6: str = ""
+    calico_wireguard: str = ""
+    calico_wireguard_ipv6: str = ""
+    cilium_host: str = ""
+    cilium_host_ipv6: str = ""
+
+    def node_addresses(self) -> tuple[str, ...]:
+        """Those of a node's tunnels, and of the router of its pods."""
+        return (
+            self.calico_ipip,
+            self.calico_vxlan,
+            self.calico_vxlan_ipv6,
+            self.calico_wireguard,
+            self.calico_wireguard_ipv6,
+            self.cilium_host,
+            self.cilium_host_ipv6,
+        )
+
+
 class Metadata(msgspec.Struct, rename="camel"):
     """The metadata of every object."""
 
@@ -56,7 +87,7 @@ class Metadata(msgspec.Struct, rename="camel"):
     uid: str = ""
     resource_version: str = ""
     labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
+    annotations: Annotations = msgspec.field(default_factory=Annotations)
     owner_references: list[Owner] = []
     creation_timestamp: datetime | None = None
     deletion_timestamp: datetime | None = None
@@ -124,9 +155,12 @@ class Pod(msgspec.Struct):
         Source: "Kubernetes Network Custom Resource Definition De-facto Standard", version 1.3,
         5.3. Whoever creates a pod can write this annotation, too, so it proves nothing.
         """
-        found = (self.metadata.annotations.get(each) for each in _NETWORK_STATUS)
+        annotated = self.metadata.annotations
+        text = annotated.network_status or annotated.networks_status
+        if not text:
+            return []
         try:
-            networks = msgspec.json.decode(next(filter(None, found), "[]"), type=list[_PodNetwork])
+            networks = msgspec.json.decode(text, type=list[_PodNetwork])
         except (msgspec.MsgspecError, RecursionError):
             return []
         return _packed(ip for each in networks if not each.default for ip in each.ips)
@@ -174,7 +208,7 @@ class Node(msgspec.Struct):
         reported = (each.address for each in self.status.addresses)
         networks = (each for each in self.pod_networks() if each.num_addresses > 1)
         gateways = (str(each.network_address + at) for each in networks for at in (0, 1))
-        annotated = (self.metadata.annotations.get(each, "") for each in _NODE_ADDRESSES)
+        annotated = self.metadata.annotations.node_addresses()
         return _packed(itertools.chain(reported, gateways, annotated))
 
     def pod_networks(self) -> list[Network]:

@@ -1,5 +1,6 @@
 """The networks that pods get their addresses from."""
 
+from collections import Counter
 from collections.abc import Iterable
 from ipaddress import IPv4Network
 
@@ -20,18 +21,23 @@ class PodNetworks:
 
     def __init__(self) -> None:
         self._of_node: dict[str, frozenset[tuple[int, int]]] = {}
-        self._prefixes: dict[int, frozenset[int]] = {}  # by the number of bits after them
+        # How many nodes have a prefix, by the number of bits after it.
+        self._prefixes: dict[int, Counter[int]] = {}
 
-    def put(self, node: str, networks: Iterable[Network]) -> None:
-        """Set the networks of a node."""
+    def put(self, node: str, networks: Iterable[Network]) -> bool:
+        """Set the networks of a node; returns whether they were others before."""
+        before = self._of_node.get(node, frozenset())
         prefixes = frozenset(_prefix(each) for each in networks)
-        if self._of_node.get(node) == prefixes:
-            return
+        for shift, prefix in prefixes - before:
+            if shift not in self._prefixes:  # others may be reading it
+                self._prefixes = {**self._prefixes, shift: Counter()}
+            self._prefixes[shift][prefix] += 1
+        for shift, prefix in before - prefixes:
+            self._prefixes[shift][prefix] -= 1
+            if not self._prefixes[shift][prefix]:
+                del self._prefixes[shift][prefix]
         self._of_node[node] = prefixes
-        found: dict[int, set[int]] = {}
-        for shift, prefix in frozenset().union(*self._of_node.values()):
-            found.setdefault(shift, set()).add(prefix)
-        self._prefixes = {shift: frozenset(each) for shift, each in found.items()}
+        return before != prefixes
 
     def __contains__(self, address: bytes) -> bool:
         number = int.from_bytes(address)

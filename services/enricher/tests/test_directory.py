@@ -1,13 +1,17 @@
 """Who had an address, and when."""
 
+from ipaddress import ip_network
 from itertools import pairwise
+from unittest.mock import patch
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flowverdict_contracts.addresses import to_bytes
-from flowverdict_contracts.enriched import Names
-from flowverdict_enricher.directory import GRACE_NS, KEEP_NS, Directory
+from flowverdict_contracts.addresses import ENDS, to_bytes, to_text
+from flowverdict_contracts.enriched import NAMES, Names
+from flowverdict_enricher import directory as directory_module
+from flowverdict_enricher.directory import Directory
+from flowverdict_enricher.tenures import GRACE_NS, KEEP_NS
 
 SECOND = 1_000_000_000
 A, B = to_bytes("10.0.0.1"), to_bytes("10.0.0.2")
@@ -163,3 +167,54 @@ def test_after_any_events_an_address_has_at_most_one_owner_at_a_time(data: st.Da
         )
         for (_, until), (following, _) in pairwise(spans):
             assert until <= following
+
+
+@given(st.data(), st.sampled_from([0, 3, 1000]))
+def test_columns_say_about_each_end_what_its_address_was_called_in_that_interval(
+    data: st.DataObject, most_rows: int
+) -> None:
+    directory, now = Directory(), 100
+    some = st.lists(st.sampled_from([A, B, to_bytes("8.8.8.8")]), min_size=3, max_size=3)
+    with patch.object(directory_module, "_MOST_ROWS", most_rows):
+        for _ in range(data.draw(st.integers(1, 30))):
+            now += data.draw(st.integers(0, 10))
+            match data.draw(st.sampled_from(["put", "end", "networks", "forget", "ask"])):
+                case "put":
+                    owner, node = data.draw(st.sampled_from([("1", "x"), ("2", "x"), ("3", "y")]))
+                    names = Names("pod", "default", owner, node=node)
+                    owned = data.draw(st.sets(st.sampled_from([A, B])))
+                    since = data.draw(st.integers(0, now))
+                    directory.put(owner, names, owned, since * SECOND, now * SECOND)
+                case "end":
+                    directory.end(data.draw(st.sampled_from("123")), now * SECOND)
+                case "networks":
+                    networks = data.draw(st.sampled_from([[], [ip_network("10.0.0.0/24")]]))
+                    directory.set_pod_networks("x", networks)
+                case "forget":
+                    directory.forget(now * SECOND + data.draw(st.sampled_from([0, KEEP_NS])))
+                case "ask":
+                    start = data.draw(st.integers(0, now))
+                    interval = start * SECOND, data.draw(st.integers(start, now)) * SECOND
+                    src, dst = data.draw(some), data.draw(some)
+                    columns = directory.columns(src, dst, interval, "x")
+                    for end, asked in zip(ENDS, (src, dst), strict=True):
+                        for row, address in enumerate(asked):
+                            said = {name: columns[f"{end}_{name}"][row].as_py() for name in NAMES}
+                            used_on = "x" if address in src else ""
+                            assert Names(**said) == directory.at(address, *interval, used_on)
+                            assert columns[f"{end}_ip"][row].as_py() == to_text(address)
+
+
+def test_an_address_that_moves_through_a_thousand_pods_is_each_pods_in_its_time() -> None:
+    directory = Directory()
+    for number in range(1000):
+        start = 1000 + 4 * number
+        directory.put(str(number), pod(f"p{number}"), [A], start * SECOND, start * SECOND)
+        live = directory.columns([A], [A], ((start + 1) * SECOND, (start + 2) * SECOND), "x")
+        assert live["src_pod"].to_pylist() == [f"p{number}"]
+        directory.end(str(number), (start + 3) * SECOND)
+    for number in range(1000):  # batches that come late
+        start = 1000 + 4 * number
+        late = directory.columns([A], [B], (start * SECOND, (start + 3) * SECOND), "x")
+        assert late["src_pod"].to_pylist() == [f"p{number}"]
+        assert late["src_name_confidence"].to_pylist() == ["certain"]

@@ -18,7 +18,6 @@ from rich.live import Live
 from rich.text import Text
 
 from flowverdict_contracts import MalformedMessage, enriched, raw_records, verdicts
-from flowverdict_contracts.enriched import Names
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import (
     FAIL_RATIO_KEY,
@@ -28,6 +27,7 @@ from flowverdict_contracts.subjects import (
     SUBJECT_VERDICTS,
 )
 from flowverdict_flows.batches import batch_of
+from flowverdict_flows.name_table import addresses_only
 from flowverdict_runtime.lifecycle import INVALID_SETTINGS
 from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.nats_connection import nats_options
@@ -154,8 +154,8 @@ async def _live(stream: str, settings: NatsSettings) -> None:
 
     def raw(message: Msg) -> None:
         read = raw_records.read(message.headers, message.data)
-        unknown = Names("unknown", name_confidence="none")
-        shown_flows.add(batch_of(read.records, lambda *_: unknown, read.names))
+        batch = batch_of(read.records, addresses_only(read.records), read.names)
+        shown_flows.add(enriched.with_zeros(batch))
 
     def flows(message: Msg) -> None:
         IntervalHeader.decode(message.headers, enriched.SCHEMA)
