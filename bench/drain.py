@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figure import CannotMeasure, Figure
-from bench.process_memory import peak_mebibytes
+from bench.processes import peak_mebibytes
 from flowverdict_collector.kernel import describe, read_value, write_value
 from flowverdict_collector.pins import Pins
 from flowverdict_contracts.raw import KEY_BYTES, RECORD_BYTES

@@ -13,7 +13,7 @@ from pathlib import Path
 from influxdb_client.client.write_api import SYNCHRONOUS
 
 from bench.figure import CannotMeasure, Figure
-from bench.process_memory import peak_mebibytes
+from bench.processes import peak_mebibytes
 from bench.scrape import pair_rows
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_influx_writer.points import FlowPoints

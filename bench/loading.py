@@ -12,7 +12,7 @@ import sys
 import time
 
 from bench.figure import CannotMeasure, Figure
-from bench.process_memory import peak_mebibytes
+from bench.processes import peak_mebibytes
 from flowverdict_collector.source import BPF, Options, find_source
 from flowverdict_lab.live_support import why_not_live
 

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from bench.figure import Figure
-from bench.process_memory import resident_mebibytes
+from bench.processes import resident_mebibytes
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_lab.live_support import why_not_live

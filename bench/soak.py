@@ -20,7 +20,7 @@ import numpy.typing as npt
 from nats.js import JetStreamContext
 
 from bench.figure import Figure
-from bench.process_memory import resident_mebibytes
+from bench.processes import resident_mebibytes
 from flowverdict_contracts import raw_records
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.interval_header import IntervalHeader

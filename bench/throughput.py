@@ -2,8 +2,8 @@
 without NATS in between.
 
 A message is like the collector's: 2,048 records from 200 pods that all talk to each other, or that
-call each other through 20 services. Each figure is the median of five rounds, measured in CPU
-seconds of this process.
+call each other through 20 services; or from 30 pods of a node to any of 10,000. Each figure is the
+median of five rounds, measured in CPU seconds of this process.
 """
 
 import statistics
@@ -31,19 +31,19 @@ from flowverdict_runtime.settings import load
 __all__ = ["measure"]
 
 _ROWS = 2048
-_PODS = 200
+_PODS, _MANY_PODS, _ON_A_NODE = 200, 10_000, 30
 _SERVICES = 20
 _MESSAGES = 50
 _NODES = 10
 _ROUNDS = 5
 
 
-def _records(seed: int) -> npt.NDArray[np.void]:
+def _records(seed: int, src: range, dst: range) -> npt.NDArray[np.void]:
     chooser = np.random.default_rng(seed)
-    addresses = np.array([np.void(to_bytes(_address(pod))) for pod in range(_PODS)])
     records = np.zeros(_ROWS, raw_records.RECORD)
-    records["src"] = addresses[chooser.integers(0, _PODS, _ROWS)]
-    records["dst"] = addresses[chooser.integers(0, _PODS, _ROWS)]
+    for end, pods in (("src", src), ("dst", dst)):
+        addresses = np.array([np.void(to_bytes(_address(pod))) for pod in pods])
+        records[end] = addresses[chooser.integers(0, len(pods), _ROWS)]
     for name in ("segments_sent", "data_segments_sent", "bytes_sent", "rtt_us"):
         records[name] = chooser.integers(0, 10_000, _ROWS)
     return records
@@ -69,9 +69,9 @@ def _address(pod: int) -> str:
     return f"10.244.{pod // 250}.{pod % 250 + 1}"
 
 
-def _directory() -> Directory:
+def _directory(pods: int) -> Directory:
     directory = Directory()
-    for pod in range(_PODS):
+    for pod in range(pods):
         endpoint = Names("pod", "default", f"web-{pod}", "web", "Deployment", f"node-{pod % 10}")
         own = [to_bytes(_address(pod))]
         directory.put(str(pod), endpoint, own, 0, 0)
@@ -82,12 +82,13 @@ def _directory() -> Directory:
     return directory
 
 
-def _rows_per_second(work: Callable[[], object]) -> float:
+def _rows_per_second(work: Callable[[], object], messages: int = 1) -> float:
+    """Of `messages` messages at a time."""
     work()
     rounds = []
     for _ in range(_ROUNDS):
         began = time.process_time()
-        for _ in range(_MESSAGES):
+        for _ in range(_MESSAGES // messages):
             work()
         rounds.append(_ROWS * _MESSAGES / (time.process_time() - began))
     return statistics.median(rounds)
@@ -97,12 +98,21 @@ def measure() -> list[Figure]:
     """Enricher: decode, name, encode; to services, also learn and find who answers. Exporter:
     decode, add up. RCA worker: decode, add up, make windows, which are not judged.
     """
-    body, directory, series = _records(1).tobytes(), _directory(), PairSeries(100_000, 3600)
+    few = _records(1, range(_PODS), range(_PODS))
+    body, directory, series = few.tobytes(), _directory(_PODS), PairSeries(100_000, 3600)
 
     def through_enricher() -> bytes:
         return enriched.encode(enrich(raw_records.decode(body), directory, (0, 1), "n1")[0])
 
-    connections, to_services = Connections(directory), _to_services(_records(1)).tobytes()
+    large = _directory(_MANY_PODS)
+    nodes = [range(at, at + _ON_A_NODE) for at in range(0, _MESSAGES * _ON_A_NODE, _ON_A_NODE)]
+    of_many = [_records(at, pods, range(_MANY_PODS)).tobytes() for at, pods in enumerate(nodes)]
+
+    def of_many_pods() -> None:
+        for each in of_many:
+            enriched.encode(enrich(raw_records.decode(each), large, (0, 1), "n1")[0])
+
+    connections, to_services = Connections(directory), _to_services(few).tobytes()
     header = IntervalHeader("n1", "run", 1, 0, 10**9)
 
     def through_enricher_to_services() -> bytes:
@@ -124,6 +134,12 @@ def measure() -> list[Figure]:
 
     return [
         Figure("throughput", "enricher", _rows_per_second(through_enricher), "rows/s per core"),
+        Figure(
+            "throughput",
+            "enricher, of 10,000 pods",
+            _rows_per_second(of_many_pods, _MESSAGES),
+            "rows/s per core",
+        ),
         Figure(
             "throughput",
             "enricher, to services",

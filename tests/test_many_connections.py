@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from nats.aio.client import Client
 
-from bench.process_memory import peak_mebibytes
+from bench.processes import peak_mebibytes
 from conftest import Collector, NatsServer, eventually
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.live_support import why_not_live

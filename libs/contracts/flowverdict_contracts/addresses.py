@@ -21,10 +21,10 @@ def to_bytes(text: str) -> bytes:
     Raises:
         ValueError: if `text` is not an address.
     """
-    address = ip_address(text)
-    if address.version == 4:
-        return _MAPPED + address.packed
-    return address.packed
+    try:
+        return _MAPPED + socket.inet_pton(socket.AF_INET, text)  # a tenth of what follows
+    except OSError:
+        return ip_address(text).packed
 
 
 def parse(packed: bytes) -> IPv4Address | IPv6Address:

@@ -90,7 +90,8 @@ class _Texts:
             return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
         is_used = np.zeros(len(self._texts), np.bool_)
         is_used[codes] = True
-        return np.flatnonzero(is_used).astype(np.int32), (np.cumsum(is_used, dtype=np.int32) - 1)[codes]
+        positions = np.cumsum(is_used, dtype=np.int32) - 1
+        return np.flatnonzero(is_used).astype(np.int32), positions[codes]
 
     def of(self, codes: _Rows) -> pa.StringArray:
         """The texts with these codes."""

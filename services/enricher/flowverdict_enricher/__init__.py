@@ -3,6 +3,7 @@
 `server`      the service: its life.
 `enriching`   raw messages to enriched ones, with all that has to be known for that.
 `directory`   who had an address, and when.
+`tenures`     how long each owner has had an address.
 `pod_networks`  the networks that pods get their addresses from.
 `connections`  which pod answers each connection to a service's address.
 `local_hops`  connections to a sidecar in the same pod, which look like connections to elsewhere.
@@ -14,6 +15,8 @@
 `inventory`   names from a file.
 `kubernetes`  lists and watches a cluster's API; `cluster` turns its `objects` into names.
 `objects`     the objects of that API, with the fields that are read.
+`known`       what is remembered of pods and endpoint slices, and no more.
+`workloads`   what controls each pod.
 `entered_addresses`  which service an address stands for that somebody entered in a slice.
 `containers`  names from Docker.
 """

@@ -96,7 +96,7 @@ class Directory:
     def set_pod_networks(self, node: str, networks: Iterable[Network]) -> None:
         """Set the networks that the pods of a node get their addresses from."""
         with self._changes:
-            if self._pod_networks.put(node, networks):
+            if self._pod_networks.put(node, networks) and len(self._table):
                 self._begin_table()
 
     def __len__(self) -> int:

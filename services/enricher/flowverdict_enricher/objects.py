@@ -328,7 +328,7 @@ def _packed(texts: Iterable[str]) -> list[bytes]:
     for example, has "None".
     """
     found = []
-    for text in texts:
+    for text in filter(None, texts):
         with contextlib.suppress(ValueError):
             found.append(to_bytes(text.partition("/")[0]))
     return found

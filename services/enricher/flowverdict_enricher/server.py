@@ -1,6 +1,7 @@
 """The enricher: a source of names, then one enriched message for each raw one."""
 
 import asyncio
+import gc
 import time
 from pathlib import Path
 
@@ -21,6 +22,8 @@ __all__ = ["SERVICE"]
 
 _OWNERS = Gauge("flowverdict_enricher_names", "Pods, nodes and services that have an address.")
 _FORGET_SECONDS = 60
+_COLLECT_AFTER = 50_000, 20, 50
+"""When Python looks for cycles (gc.set_threshold): names form none, but are a million objects."""
 
 
 def _follow_names(
@@ -47,6 +50,7 @@ async def _forget(directory: Directory) -> None:
 
 async def run(settings: EnricherSettings, context: Context) -> None:
     """Enrich every raw message until the service stops."""
+    gc.set_threshold(*_COLLECT_AFTER)
     directory = Directory()
     _OWNERS.set_function(lambda: len(directory))
     names = _follow_names(settings, directory, context)

@@ -58,7 +58,8 @@ def test_no_row_is_dropped_or_reordered_whoever_it_is_of(
         records[number]["src"] = np.void(to_bytes(str(src)))
         records[number]["dst"] = np.void(to_bytes(str(dst)))
         records[number]["segments_sent"] = number
-    rows = enrich(records, directory(), (0, 1), "n1")[0].to_pylist()
+    batch, _ = enrich(records, directory(), (0, 1), "n1")
+    rows = enriched.decode(enriched.encode(batch)).to_pylist()
     assert [row["segments_sent"] for row in rows] == list(range(len(pairs)))
     for row, (src, dst) in zip(rows, pairs, strict=True):
         assert row["src_ip"] == to_text(to_bytes(str(src)))

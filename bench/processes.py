@@ -1,8 +1,9 @@
-"""How much memory a process has, as the kernel says."""
+"""How much memory a process has, and what it has taken of the processors, as the kernel says."""
 
+import os
 from pathlib import Path
 
-__all__ = ["peak_mebibytes", "resident_mebibytes"]
+__all__ = ["peak_mebibytes", "processor_seconds", "resident_mebibytes"]
 
 
 def resident_mebibytes(pid: int) -> float:
@@ -19,3 +20,9 @@ def peak_mebibytes(pid: int) -> float:
     """
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has taken of the processors, in user and kernel mode (proc_pid_stat(5))."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, after_name[11:13])) / os.sysconf("SC_CLK_TCK")
