@@ -9,13 +9,14 @@ median of five rounds, measured in CPU seconds of this process.
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
 import numpy.typing as npt
 
 from bench.figure import Figure
-from flowverdict_contracts import enriched, raw_records
+from flowverdict_contracts import byte_columns, enriched, raw, raw_records
 from flowverdict_contracts.addresses import to_bytes, to_text
 from flowverdict_contracts.enriched import Names
 from flowverdict_contracts.interval_header import IntervalHeader
@@ -65,6 +66,10 @@ def _to_services(records: npt.NDArray[np.void]) -> npt.NDArray[np.void]:
     return records
 
 
+def _packed(records: npt.NDArray[np.void]) -> bytes:
+    return byte_columns.pack(records.tobytes(), raw.RECORD_BYTES)
+
+
 def _address(pod: int) -> str:
     return f"10.244.{pod // 250}.{pod % 250 + 1}"
 
@@ -99,24 +104,27 @@ def measure() -> list[Figure]:
     decode, add up. RCA worker: decode, add up, make windows, which are not judged.
     """
     few = _records(1, range(_PODS), range(_PODS))
-    body, directory, series = few.tobytes(), _directory(_PODS), PairSeries(100_000, 3600)
+    body, directory, series = _packed(few), _directory(_PODS), PairSeries(100_000, 3600)
+    header = IntervalHeader("n1", "run", 1, 0, 10**9)
+    headers = replace(header, is_packed=True).encode(raw.SCHEMA)
 
     def through_enricher() -> bytes:
-        return enriched.encode(enrich(raw_records.decode(body), directory, (0, 1), "n1")[0])
+        records = raw_records.read(headers, body).records
+        return enriched.encode(enrich(records, directory, (0, 1), "n1")[0])
 
     large = _directory(_MANY_PODS)
     nodes = [range(at, at + _ON_A_NODE) for at in range(0, _MESSAGES * _ON_A_NODE, _ON_A_NODE)]
-    of_many = [_records(at, pods, range(_MANY_PODS)).tobytes() for at, pods in enumerate(nodes)]
+    of_many = [_packed(_records(at, pods, range(_MANY_PODS))) for at, pods in enumerate(nodes)]
 
     def of_many_pods() -> None:
         for each in of_many:
-            enriched.encode(enrich(raw_records.decode(each), large, (0, 1), "n1")[0])
+            records = raw_records.read(headers, each).records
+            enriched.encode(enrich(records, large, (0, 1), "n1")[0])
 
-    connections, to_services = Connections(directory), _to_services(few).tobytes()
-    header = IntervalHeader("n1", "run", 1, 0, 10**9)
+    connections, to_services = Connections(directory), _packed(_to_services(few))
 
     def through_enricher_to_services() -> bytes:
-        records = raw_records.decode(to_services)
+        records = raw_records.read(headers, to_services).records
         connections.learn(header, records)
         resolved = connections.resolve(header, records)
         batch, _ = enrich(resolved.records, directory, (0, 1), "n1", services=resolved.services)

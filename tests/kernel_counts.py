@@ -44,7 +44,10 @@ async def read_all(jetstream: JetStreamContext, stream: str) -> list[Any]:
 async def records_of(jetstream: JetStreamContext) -> npt.NDArray[np.void]:
     """All raw records that the stream holds."""
     return np.concatenate(
-        [raw_records.decode(each.data) for each in await read_all(jetstream, FLOWS_RAW)]
+        [
+            raw_records.read(each.headers, each.data).records
+            for each in await read_all(jetstream, FLOWS_RAW)
+        ]
     )
 
 

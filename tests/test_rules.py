@@ -111,6 +111,7 @@ def test_every_kind_of_explanation_has_an_inhibition_of_its_own() -> None:
     names = {
         "pod": "shop/cart", "workload": "shop/cart", "node": "w1", "external": "192.0.2.7",
         "service": "shop/cart", "node_link": "w1 <-> w2", "unknown": "10.9.9.9", "zone": "z1",
+        "label": "team=payments",
     }  # fmt: skip
     causes = [
         a_cause(kind, name, direction=direction)

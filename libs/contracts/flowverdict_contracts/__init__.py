@@ -4,6 +4,7 @@
 `interval_header`  the headers of flow messages: node, interval, losses.
 `raw`              the collector's messages: the layout of a flow record.
 `raw_records`      their bodies as numpy arrays (needs the extra `columns`).
+`byte_columns`     how the collector packs them.
 `looked_up_names`  the names of DNS lookups that follow a raw message's records.
 `enriched`         the enricher's messages: Arrow tables with names (extra `columns`).
 `arrow_size`       the unpacked size of an Arrow stream (extra `columns`).

@@ -60,7 +60,8 @@ ready. Empty if nothing of this is reported."""
 class Names:
     """What an enriched row says on each end, as `src_kind`, `dst_kind`, `src_namespace` and so on.
 
-    Empty if there is no such name.
+    Empty if there is no such name. `labels` are those of a pod that were chosen (the enricher's
+    FLOWVERDICT_LABELS), as `KEY=VALUE`, separated by commas.
     """
 
     kind: str
@@ -71,6 +72,7 @@ class Names:
     node: str = ""
     zone: str = ""
     service: str = ""
+    labels: str = ""
     name_confidence: str = "certain"
     condition: str = ""
 

@@ -12,6 +12,7 @@ SENT = "Flowverdict-Sent"
 
 TOLERATED_SECONDS = 5
 """By how much a clock may be wrong."""
+_PACKING = "columns"
 _LIMIT = 1 << 63
 _LONGEST_TIME = 20
 
@@ -47,6 +48,7 @@ class IntervalHeader:
         clock_behind_ns: how far the node's clock was behind that of NATS, by which the interval has
             been dated since; negative if it was ahead. 0 if the node's own clock dates it.
         names_bytes: how many of a raw message's last bytes are names that were looked up.
+        is_packed: whether a raw message's records are in columns (`byte_columns`).
     """
 
     node: str
@@ -62,6 +64,7 @@ class IntervalHeader:
     skipped_runs: int = 0
     clock_behind_ns: int = 0
     names_bytes: int = 0
+    is_packed: bool = False
 
     def check_not_ahead(self, stored_ns: int) -> None:
         """Reject an interval that ends after its message was stored.
@@ -102,6 +105,8 @@ class IntervalHeader:
             fields["Flowverdict-Clock-Behind"] = str(self.clock_behind_ns)
         if self.names_bytes:
             fields["Flowverdict-Names"] = str(self.names_bytes)
+        if self.is_packed:
+            fields["Flowverdict-Packed"] = _PACKING
         return fields
 
     @classmethod
@@ -138,11 +143,14 @@ class IntervalHeader:
                 skipped_runs=int(headers.get("Flowverdict-Skipped", "0")),
                 clock_behind_ns=int(headers.get("Flowverdict-Clock-Behind", "0")),
                 names_bytes=int(headers.get("Flowverdict-Names", "0")),
+                is_packed="Flowverdict-Packed" in headers,
             )
         except KeyError as missing:
             raise MalformedMessage(f"header {missing.args[0]} is missing") from None
         except ValueError as wrong:
             raise MalformedMessage(f"a header is malformed: {wrong}") from None
+        if headers.get("Flowverdict-Packed", _PACKING) != _PACKING:
+            raise MalformedMessage(f"records are packed as {headers['Flowverdict-Packed']!r}")
         if not header.node or node != header.node:
             raise MalformedMessage(f"message id names node {node!r}, header {header.node!r}")
         if not 0 <= header.start_ns <= header.end_ns < 1 << 63:

@@ -1,7 +1,8 @@
 """Messages on `flows.raw.<node>`: one interval of one node's flows.
 
-The body is a sequence of `RECORD_BYTES`-byte records, laid out as in the collector's kernel map,
-followed by the names that were looked up (`looked_up_names`), as many bytes as a header says.
+The body is a sequence of `RECORD_BYTES`-byte records, laid out as in the collector's kernel map; in
+columns (`byte_columns`) if a header says so. The names that were looked up follow
+(`looked_up_names`), as many bytes as a header says.
 `FIELDS` is their only declaration: the C program gets its struct from it (`c_members`), readers get
 their columns (`raw_records`). The headers say which node and interval the records belong to
 (`interval_header`). This module does not need numpy, so that the collector stays small.

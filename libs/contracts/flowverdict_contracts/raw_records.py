@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowverdict_contracts import MalformedMessage, looked_up_names
+from flowverdict_contracts.byte_columns import COUNT_BYTES
 from flowverdict_contracts.interval_header import IntervalHeader, schema_of
 from flowverdict_contracts.raw import (
     FIELDS,
@@ -22,7 +23,7 @@ from flowverdict_contracts.raw import (
     Field,
 )
 
-__all__ = ["COUNTS", "RECORD", "SCHEMAS", "RawMessage", "decode", "read"]
+__all__ = ["COUNTS", "RECORD", "SCHEMAS", "RawMessage", "any_bit_of", "decode", "read"]
 
 
 def _dtype(fields: Sequence[Field], itemsize: int) -> np.dtype[np.void]:
@@ -100,14 +101,20 @@ def read(headers: Mapping[str, str] | None, body: bytes) -> RawMessage:
     if header.names_bytes > len(body):
         raise MalformedMessage("the names are longer than the message")
     end = len(body) - header.names_bytes
-    records, impossible = _possible(decode(body[:end], schema_of(headers)))
+    schema = schema_of(headers)
+    packed = body[:end]
+    unpacked = _unpacked(packed, _LAYOUTS[schema].itemsize) if header.is_packed else packed
+    records, impossible = _possible(decode(unpacked, schema))
     names = looked_up_names.decode(body[end:])
     is_lookup = records["dns_name"] != 0
     if is_lookup.any():
         records = records.copy()
         records["src_port"][is_lookup] = 0
-    return RawMessage(replace(header, names_bytes=0), records, names, impossible)
+    return RawMessage(replace(header, names_bytes=0, is_packed=False), records, names, impossible)
 
+
+_MOST_RECORDS = 1 << 16
+"""In a message; a collector's has 2,048 at most."""
 
 _LIMITS = {
     field.name: 1 << 48 if field.bytes == 8 else 1 << 31 for field in FIELDS if field.adds_up
@@ -123,12 +130,40 @@ def _possible(
 ) -> tuple[npt.NDArray[np.void], dict[str, int]]:
     refused: dict[str, int] = {}
     possible = np.ones(len(records), np.bool_)
+    largest = any_bit_of(records)  # or more than that
     for name, limit in _LIMITS.items():
+        if largest[name] <= limit:
+            continue
         beyond = possible & (records[name] > limit)
         if beyond.any():
             refused[name] = int(beyond.sum())
             possible &= ~beyond
     return (records[possible], refused) if refused else (records, refused)
+
+
+def _unpacked(packed: bytes, record_bytes: int) -> bytes:
+    """The records in `byte_columns`.
+
+    Raises:
+        MalformedMessage: if they are something else.
+    """
+    begin = COUNT_BYTES + record_bytes // 8
+    count = int.from_bytes(packed[:COUNT_BYTES], "little")
+    mask = np.frombuffer(packed[COUNT_BYTES:begin], np.uint8)
+    columns = np.flatnonzero(np.unpackbits(mask, bitorder="little"))
+    if len(packed) != begin + count * len(columns) or count > _MOST_RECORDS:
+        raise MalformedMessage(f"{len(packed)} bytes are not {count} packed records")
+    records = np.zeros((count, record_bytes), np.uint8)
+    values = np.frombuffer(packed, np.uint8, offset=begin)
+    records[:, columns] = values.reshape(len(columns), count).T
+    return records.tobytes()
+
+
+def any_bit_of(records: npt.NDArray[np.void]) -> np.void:
+    """One record that has every bit which any of `records` (dtype `RECORD`) has."""
+    words = np.ascontiguousarray(records).view(np.uint64).reshape(-1, RECORD_BYTES // 8)
+    found: np.void = np.bitwise_or.reduce(words, axis=0).view(RECORD)[0]
+    return found
 
 
 def decode(body: bytes, schema: str = SCHEMA) -> npt.NDArray[np.void]:

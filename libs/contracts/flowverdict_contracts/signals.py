@@ -13,7 +13,7 @@ from flowverdict_contracts.raw import DROP_REASONS
 
 __all__ = ["MEASUREMENT", "METRICS", "OVER_BUDGET", "PAIR_LABELS", "SIGNALS", "Signal"]
 
-_NAMES = ("namespace", "pod", "workload", "node", "zone")
+_NAMES = ("namespace", "pod", "workload", "node", "zone", "labels")
 
 PAIR_LABELS = (*ADDRESSES, *(f"{end}_{name}" for end in ENDS for name in _NAMES))
 """What identifies a pair, as Prometheus labels and InfluxDB tags.

@@ -42,9 +42,18 @@ __all__ = [
 SCHEMA = "rca.verdicts/8"
 
 VerdictStatus = Literal["opened", "ongoing", "resolved"]
-EndKind = Literal["pod", "workload", "node", "zone", "service", "external", "unknown"]
+EndKind = Literal["pod", "workload", "label", "node", "zone", "service", "external", "unknown"]
 Kind = Literal[
-    "pod", "workload", "node", "zone", "link", "node_link", "service", "external", "unknown"
+    "pod",
+    "workload",
+    "label",
+    "node",
+    "zone",
+    "link",
+    "node_link",
+    "service",
+    "external",
+    "unknown",
 ]
 Direction = Literal["sending", "receiving", "both", "unknown"]
 Condition = Literal[

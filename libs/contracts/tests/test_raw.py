@@ -1,5 +1,8 @@
 """Raw flow records."""
 
+import contextlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +10,7 @@ from hypothesis import strategies as st
 
 from conftest import header
 from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.byte_columns import pack
 from flowverdict_contracts.raw import FIELDS, RECORD_BYTES, ROLES, SCHEMA
 from flowverdict_contracts.raw_records import RECORD, decode, read
 from flowverdict_contracts.subjects import STREAMS, raw_subject
@@ -65,6 +69,55 @@ def test_every_record_is_kept_or_counted_whatever_it_holds(records: list[bytes])
     found = read(header().encode(SCHEMA), b"".join(records))
     assert len(found.records) + sum(found.impossible.values()) == len(records)
     assert (found.records["bytes_sent"] <= 2**48).all()
+
+
+_SPARSE = st.lists(
+    st.dictionaries(st.integers(0, RECORD_BYTES - 1), st.integers(0, 255), max_size=9), max_size=9
+).map(lambda records: [bytes(each.get(at, 0) for at in range(RECORD_BYTES)) for each in records])
+
+
+@given(_SPARSE)
+def test_packed_records_are_read_as_those_that_are_not(records: list[bytes]) -> None:
+    plain = read(header().encode(SCHEMA), b"".join(records))
+    packed = pack(b"".join(records), RECORD_BYTES)
+    found = read(replace(header(), is_packed=True).encode(SCHEMA), packed)
+    assert found.records.tolist() == plain.records.tolist()
+    assert found.impossible == plain.impossible
+    assert not found.header.is_packed, "the records are not any longer"
+
+
+@given(_SPARSE, st.data())
+def test_packed_records_that_are_damaged_are_malformed_and_nothing_worse(
+    records: list[bytes], data: st.DataObject
+) -> None:
+    packed = bytearray(pack(b"".join(records), RECORD_BYTES))
+    at = data.draw(st.integers(0, len(packed) - 1))
+    packed[at] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(packed)))
+    headers = replace(header(), is_packed=True).encode(SCHEMA)
+    with contextlib.suppress(MalformedMessage):
+        assert len(read(headers, bytes(packed[:end])).records) <= len(records)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\1",
+        b"\xff" * 4 + bytes(37),  # 1.3 TB of zeros
+        bytes(4) + b"\xff" * 36,  # the mask is cut off
+        pack(bytes(2 * RECORD_BYTES), RECORD_BYTES) + b"\0",
+    ],
+)
+def test_what_is_no_packed_records_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        read(replace(header(), is_packed=True).encode(SCHEMA), body)
+
+
+def test_a_packing_that_is_not_known_is_malformed() -> None:
+    headers = header().encode(SCHEMA) | {"Flowverdict-Packed": "zstd"}
+    with pytest.raises(MalformedMessage, match="zstd"):
+        read(headers, b"")
 
 
 @pytest.mark.parametrize("name", ["worker0", "ip-10-0-0-1.ec2.internal", "NODE_1"])

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from flowverdict_contracts.enriched import ARROW_SCHEMA
 from flowverdict_contracts.raw import ROLES
+from flowverdict_contracts.raw_records import any_bit_of
 
 __all__ = ["batch_of", "distinct_addresses"]
 
@@ -39,11 +40,8 @@ def batch_of(
 
 def _nonzero(records: npt.NDArray[np.void]) -> list[str]:
     """The numbers that are not zero in every row."""
-    size = records.dtype.itemsize
-    octets = np.ascontiguousarray(records).view(np.uint64).reshape(-1, size // 8)
-    # One row that has every bit that any of them has.
-    (all_of_them,) = np.bitwise_or.reduce(octets, axis=0).view(records.dtype)
-    return [name for name in _NUMBERS if all_of_them[name]]
+    bits = any_bit_of(records)
+    return [name for name in _NUMBERS if bits[name]]
 
 
 def distinct_addresses(

@@ -13,6 +13,7 @@ __all__ = [
     "components_of",
     "is_directed",
     "is_part",
+    "labels_of",
     "link_between",
     "link_from_to",
     "node_link_between",
@@ -92,19 +93,26 @@ def zone_of(endpoint: Endpoint) -> Component | None:
     return _single("zone", "", endpoint.zone) if endpoint.zone else None
 
 
+def labels_of(endpoint: Endpoint) -> Iterator[Component]:
+    """Each of its labels, which other pods may have, too."""
+    return (_single("label", "", each) for each in endpoint.labels)
+
+
 def is_directed(component: Component) -> bool:
     """Whether it is a path one way only."""
     return len(component.ends) == 2 and " -> " in component.name
 
 
 def is_part(endpoint: Endpoint, named: ComponentEnd) -> bool:
-    """Whether `named` is this endpoint, its workload, its node or its zone."""
+    """Whether `named` is this endpoint, its workload, its node, its zone or one of its labels."""
     if named.kind == "workload":
         return (endpoint.namespace, endpoint.workload) == (named.namespace, named.name)
     if named.kind == "node":
         return endpoint.node == named.name
     if named.kind == "zone":
         return endpoint.zone == named.name
+    if named.kind == "label":
+        return named.name in endpoint.labels
     its_own = endpoint.kind, endpoint.namespace, endpoint.name
     return its_own == (named.kind, named.namespace, named.name)
 

@@ -11,7 +11,9 @@ from flowverdict_contracts.verdicts import EndKind
 
 __all__ = ["Endpoint", "Sighting", "distinct_ends", "endpoints_of"]
 
-_COLUMNS = ("ip", "kind", "namespace", "pod", "workload", "service", "node", "zone", "condition")
+_COLUMNS = (
+    "ip", "kind", "namespace", "pod", "workload", "service", "node", "zone", "labels", "condition",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,6 +27,7 @@ class Endpoint:
         workload: the controller that owns the pod, in the same namespace; empty if none does.
         node: the node it runs on; empty if unknown.
         zone: the node's; empty if unknown.
+        labels: those of a pod that were chosen, each as `KEY=VALUE`.
     """
 
     kind: EndKind
@@ -33,6 +36,7 @@ class Endpoint:
     workload: str = ""
     node: str = ""
     zone: str = ""
+    labels: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         """As an operator writes it: `namespace/name`, or the name alone."""
@@ -82,14 +86,15 @@ def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[Sighting | None]:
             yield None
         else:
             service = values[5] if values[1] == "pod" else ""
-            yield Sighting(_endpoint(values), values[0], service, values[8])
+            yield Sighting(_endpoint(values), values[0], service, values[-1])
 
 
 def _endpoint(values: tuple[str, ...]) -> Endpoint:
     """The endpoint described by a row's `_COLUMNS`."""
-    address, kind, namespace, pod, workload, service, node, zone, _ = values
+    address, kind, namespace, pod, workload, service, node, zone, labels, _ = values
     if kind == "pod":
-        return Endpoint("pod", namespace, pod, workload, node, zone)
+        chosen = tuple(filter(None, labels.split(",")))
+        return Endpoint("pod", namespace, pod, workload, node, zone, chosen)
     if kind == "service":
         return Endpoint("service", namespace, service)
     if kind == "node":

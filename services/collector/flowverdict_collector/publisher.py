@@ -19,6 +19,7 @@ from flowverdict_collector.intervals import Intervals
 from flowverdict_collector.kernel import FlowMaps
 from flowverdict_collector.names import LookedUpNames
 from flowverdict_collector.progress import Progress
+from flowverdict_contracts.byte_columns import pack
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw import SCHEMA
 from flowverdict_contracts.subjects import raw_subject
@@ -113,9 +114,10 @@ class Publisher:
             part = await asyncio.to_thread(self._next_part)
             counted = self._counted(part, self._flows.record_bytes)
             names = await asyncio.to_thread(self._names.of, counted, self._flows.record_bytes)
-            header = replace(self._header(now), names_bytes=len(names))
+            header = replace(self._header(now), names_bytes=len(names), is_packed=True)
             headers = header.encode(f"{_SCHEMA_NAME}/{now.schema}")
-            subject, body = raw_subject(self._node), counted + names
+            packed = pack(counted, self._flows.record_bytes)
+            subject, body = raw_subject(self._node), packed + names
             try:
                 if not await publish_until_stored(jetstream, context, subject, body, headers):
                     self._records.put_back(part)

@@ -350,8 +350,9 @@ async def test_more_flows_than_the_map_holds_are_counted_as_lost_and_none_unseen
         records: list[np.void] = []
 
         async def hear(message: object) -> None:
-            heard.append(IntervalHeader.decode(message.headers, raw.SCHEMA))  # type: ignore[attr-defined]
-            records.extend(raw_records.decode(message.data))  # type: ignore[attr-defined]
+            read = raw_records.read(message.headers, message.data)  # type: ignore[attr-defined]
+            heard.append(read.header)
+            records.extend(read.records)
 
         await nats_client.subscribe("flows.raw.test", cb=hear)
         await nats_client.flush()

@@ -17,6 +17,7 @@
 `objects`     the objects of that API, with the fields that are read.
 `known`       what is remembered of pods and endpoint slices, and no more.
 `workloads`   what controls each pod.
+`labels`      those of pods by which flows are told apart.
 `entered_addresses`  which service an address stands for that somebody entered in a slice.
 `containers`  names from Docker.
 """

@@ -7,7 +7,7 @@ and its CronJob from the Job that owns it. They arrive in any order.
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from prometheus_client import Gauge
 
@@ -38,10 +38,16 @@ _NO_SLICE = KnownSlice(("", ""), frozenset(), frozenset(), False)
 
 
 class Cluster:
-    """Keeps a directory in sync with the cluster's objects. Several threads may report changes."""
+    """Keeps a directory in sync with the cluster's objects. Several threads may report changes.
 
-    def __init__(self, directory: Directory) -> None:
+    Args:
+        directory: gets the names.
+        label_keys: the labels of pods that are part of their names.
+    """
+
+    def __init__(self, directory: Directory, label_keys: Sequence[str] = ()) -> None:
         self._directory = directory
+        self._label_keys = label_keys
         self._pods: dict[str, KnownPod] = {}  # by uid, as all objects
         self._pods_on: dict[str, set[str]] = {}  # uids, by name of the node
         self._nodes: dict[str, str] = {}
@@ -104,7 +110,7 @@ class Cluster:
         if pod.has_finished():
             self._remove_pod(pod.metadata.uid)
             return
-        known = KnownPod.of(pod)
+        known = KnownPod.of(pod, self._label_keys)
         if known.uid in self._pods and self._pods[known.uid].node != known.node:
             self._remove_from_node(self._pods[known.uid])
         self._pods_on.setdefault(known.node, set()).add(known.uid)
@@ -139,6 +145,7 @@ class Cluster:
             # Of several services, the first by name, so that the choice is stable.
             service=min((name for _, name in services), default=""),
             condition=pod.condition,
+            labels=pod.labels,
         )
         self._take(pod.own)
         further = (each for each in pod.further if self._is_free(each, names))

@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import docker
@@ -19,6 +19,7 @@ import msgspec
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import ALWAYS, Directory
+from flowverdict_enricher.labels import labels_text
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.settings import redact
@@ -54,7 +55,7 @@ def _gateways(network: dict[str, Any]) -> Iterator[bytes]:
             yield to_bytes(part["Gateway"].partition("/")[0])
 
 
-def _endpoint(container: dict[str, Any], host: str) -> Names:
+def _endpoint(container: dict[str, Any], host: str, label_keys: Sequence[str]) -> Names:
     labels = container.get("Labels") or {}
     workload = labels.get(_SERVICE, "")
     return Names(
@@ -65,6 +66,7 @@ def _endpoint(container: dict[str, Any], host: str) -> Names:
         workload=workload,
         workload_kind="ComposeService" if workload else "",
         node=host,
+        labels=labels_text(labels, label_keys),
     )
 
 
@@ -77,7 +79,9 @@ class _Container(msgspec.Struct):
     Labels: dict[str, str] | None = None
 
 
-def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
+def _list(
+    api: Any, directory: Directory, host: str, since_ns: int, label_keys: Sequence[str]
+) -> None:
     """Update the directory from the engine; anything new is dated `since_ns`, if not 0."""
     now = time.time_ns()
     owners, gateways = {f"node/{host}"}, []
@@ -92,7 +96,7 @@ def _list(api: Any, directory: Directory, host: str, since_ns: int) -> None:
             # Only in the first list can a container have had its addresses since its creation.
             began = since_ns or typed.Created * 1_000_000_000
             own = list(_addresses(container))
-            directory.put(typed.Id, _endpoint(container, host), own, began, now)
+            directory.put(typed.Id, _endpoint(container, host, label_keys), own, began, now)
     directory.keep_only(owners, now)
 
 
@@ -107,12 +111,12 @@ def _skip_malformed(thing: Any) -> Iterator[None]:
         )
 
 
-def _watch(api: Any, directory: Directory, context: Context) -> None:
+def _watch(api: Any, directory: Directory, context: Context, label_keys: Sequence[str]) -> None:
     """List now and after each change, until the engine disconnects."""
     host, since = api.info()["Name"], 0
     while not context.stopping.is_set():
         events_from = int(time.time())
-        _list(api, directory, host, since)
+        _list(api, directory, host, since, label_keys)
         context.health.ready("names")
         events = api.events(
             decode=True,
@@ -125,19 +129,22 @@ def _watch(api: Any, directory: Directory, context: Context) -> None:
             if event.get("Action") in _CHANGES:
                 at = event.get("timeNano")
                 is_time = isinstance(at, int) and 0 < at <= time.time_ns()
-                _list(api, directory, host, at if is_time else time.time_ns())
+                since = at if is_time else time.time_ns()
+                _list(api, directory, host, since, label_keys)
         since = time.time_ns()
         if time.time() - events_from < FIRST_PAUSE_SECONDS:  # the stream ended at once
             time.sleep(FIRST_PAUSE_SECONDS)
 
 
-def _keep_following(url: str, directory: Directory, context: Context) -> None:
+def _keep_following(
+    url: str, directory: Directory, context: Context, label_keys: Sequence[str]
+) -> None:
     pause = FIRST_PAUSE_SECONDS
     while not context.stopping.is_set():
         api, began = None, time.monotonic()
         try:
             api = docker.APIClient(base_url=url, version="auto", timeout=_TIMEOUT_SECONDS)
-            _watch(api, directory, context)
+            _watch(api, directory, context, label_keys)
         except Exception as error:  # noqa: BLE001 # whatever happens, keep following
             why = redact(str(error)) or type(error).__name__
             context.health.waiting("names", f"Docker at {redact(url)}: {why}")
@@ -150,10 +157,15 @@ def _keep_following(url: str, directory: Directory, context: Context) -> None:
                 api.close()
 
 
-async def follow(url: str, directory: Directory, context: Context) -> None:
-    """Keep `directory` in sync with the engine at `url` until the service stops."""
+async def follow(
+    url: str, directory: Directory, context: Context, label_keys: Sequence[str] = ()
+) -> None:
+    """Keep `directory` in sync with the engine at `url` until the service stops.
+
+    The labels of containers that have one of `label_keys` are part of their names.
+    """
     # A daemon thread, since it may hang in a read: the process exits without waiting for it.
-    arguments = (url, directory, context)
+    arguments = (url, directory, context, label_keys)
     threading.Thread(target=_keep_following, args=arguments, name="docker", daemon=True).start()
     await context.stopping.wait()
 

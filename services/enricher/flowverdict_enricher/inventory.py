@@ -12,6 +12,7 @@ JSON, for example:
 import asyncio
 import itertools
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +20,7 @@ import msgspec
 from flowverdict_contracts.addresses import to_bytes
 from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import ALWAYS, Directory
+from flowverdict_enricher.labels import labels_text
 from flowverdict_runtime.context import CannotRun, Context
 
 __all__ = ["Inventory", "follow", "read"]
@@ -41,6 +43,7 @@ class InventoryPod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: str = ""
     workload: str = ""
     workload_kind: str = ""
+    labels: dict[str, str] = {}
 
 
 class InventoryService(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,8 +83,17 @@ def read(path: Path) -> Inventory:
     return inventory
 
 
-def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int) -> None:
-    """Update the directory from `inventory`; anything new is dated `since_ns`."""
+def apply(
+    inventory: Inventory,
+    directory: Directory,
+    since_ns: int,
+    now_ns: int,
+    label_keys: Sequence[str] = (),
+) -> None:
+    """Update the directory from `inventory`; anything new is dated `since_ns`.
+
+    The labels of pods that have one of `label_keys` are part of their names.
+    """
     zones = {node.name: node.zone for node in inventory.nodes}
     wanted: dict[str, tuple[Names, tuple[str, ...]]] = {}
     behind: dict[tuple[str, str], list[str]] = {}
@@ -104,6 +116,7 @@ def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int
                 node=pod.node,
                 zone=zones.get(pod.node, ""),
                 service=min(behind.get((pod.namespace, pod.name), ()), default=""),
+                labels=labels_text(pod.labels, label_keys),
             ),
             pod.addresses,
         )
@@ -120,13 +133,15 @@ def apply(inventory: Inventory, directory: Directory, since_ns: int, now_ns: int
         directory.backends.put(owner, ((names.namespace, each) for each in services), own)
 
 
-async def follow(path: Path, directory: Directory, context: Context) -> None:
+async def follow(
+    path: Path, directory: Directory, context: Context, label_keys: Sequence[str] = ()
+) -> None:
     """Fill `directory` from `path`, and again whenever the file changes, until the service stops.
 
     Raises:
         CannotRun: if the file is invalid at the start; later, the last valid version stays in use.
     """
-    apply(read(path), directory, ALWAYS, time.time_ns())
+    apply(read(path), directory, ALWAYS, time.time_ns(), label_keys)
     context.health.ready("names")
     last = (await asyncio.to_thread(path.stat)).st_mtime_ns
     while not context.stopping.is_set():
@@ -136,7 +151,7 @@ async def follow(path: Path, directory: Directory, context: Context) -> None:
             if changed == last:
                 continue
             now = time.time_ns()
-            apply(read(path), directory, now, now)
+            apply(read(path), directory, now, now, label_keys)
         except OSError as error:
             context.health.waiting("names", f"inventory {path}: {error.strerror}")
         except CannotRun as error:

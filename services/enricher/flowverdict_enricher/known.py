@@ -3,9 +3,11 @@ thousand pods.
 """
 
 import sys
+from collections.abc import Sequence
 
 import msgspec
 
+from flowverdict_enricher.labels import labels_text
 from flowverdict_enricher.objects import EndpointSlice, Owner, Pod, Service
 
 __all__ = ["KnownPod", "KnownSlice"]
@@ -24,7 +26,7 @@ class KnownPod(msgspec.Struct, frozen=True, gc=False):
         own: its addresses.
         further: those that it claims to have on further networks.
         started_ns: when it was started, or else created, in nanoseconds since 1970.
-        condition: as in an enriched row.
+        condition, labels: as in an enriched row.
     """
 
     uid: str
@@ -38,10 +40,11 @@ class KnownPod(msgspec.Struct, frozen=True, gc=False):
     further: tuple[bytes, ...]
     started_ns: int
     condition: str
+    labels: str
 
     @classmethod
-    def of(cls, pod: Pod) -> "KnownPod":
-        """What to remember of a pod."""
+    def of(cls, pod: Pod, label_keys: Sequence[str]) -> "KnownPod":
+        """What to remember of a pod, with those of its labels that have these keys."""
         meta = pod.metadata
         owner = meta.controller() or Owner("", "")
         workload, kind = _workload(owner, meta.labels)
@@ -57,6 +60,7 @@ class KnownPod(msgspec.Struct, frozen=True, gc=False):
             further=tuple(pod.further_addresses()),
             started_ns=pod.started_ns(),
             condition=pod.condition(),
+            labels=sys.intern(labels_text(meta.labels, label_keys)),
         )
 
 

@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -301,14 +301,18 @@ def _keep_following(
             position.pause = FIRST_PAUSE_SECONDS
 
 
-async def follow(kubeconfig: str, directory: Directory, context: Context) -> None:
+async def follow(
+    kubeconfig: str, directory: Directory, context: Context, label_keys: Sequence[str] = ()
+) -> None:
     """Keep `directory` in sync with the cluster until the service stops.
+
+    The labels of pods that have one of `label_keys` are part of their names.
 
     Raises:
         CannotRun: if there are no credentials for a cluster.
     """
     api = _connect(kubeconfig)
-    state, readiness = Cluster(directory), _Readiness(context)
+    state, readiness = Cluster(directory, label_keys), _Readiness(context)
     for resource in _RESOURCES:
         # Daemon threads, since they may hang in a read: the process exits without waiting.
         threading.Thread(

@@ -30,16 +30,17 @@ def _follow_names(
     settings: EnricherSettings, directory: Directory, context: Context
 ) -> asyncio.Task[None]:
     context.health.waiting("names", f"reading from {settings.names}")
+    where = directory, context, settings.labels
     if settings.names == "kubernetes":
-        return asyncio.create_task(kubernetes.follow(settings.kubeconfig, directory, context))
+        return asyncio.create_task(kubernetes.follow(settings.kubeconfig, *where))
     if settings.names == "docker":
-        return asyncio.create_task(containers.follow(settings.docker_url, directory, context))
+        return asyncio.create_task(containers.follow(settings.docker_url, *where))
     if not settings.inventory:
         raise SettingsError(
             "FLOWVERDICT_INVENTORY is not set; FLOWVERDICT_NAMES=inventory requires it"
         )
     inventory.read(Path(settings.inventory))
-    return asyncio.create_task(inventory.follow(Path(settings.inventory), directory, context))
+    return asyncio.create_task(inventory.follow(Path(settings.inventory), *where))
 
 
 async def _forget(directory: Directory) -> None:

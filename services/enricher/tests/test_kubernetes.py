@@ -202,10 +202,10 @@ def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Api, 
 
 
 @contextlib.asynccontextmanager
-async def following(kubeconfig: str) -> AsyncIterator[tuple[Directory, Context]]:
+async def following(kubeconfig: str, *label_keys: str) -> AsyncIterator[tuple[Directory, Context]]:
     directory, context = Directory(), Context()
     context.health.waiting("names", "reading")
-    task = asyncio.create_task(kubernetes.follow(kubeconfig, directory, context))
+    task = asyncio.create_task(kubernetes.follow(kubeconfig, directory, context, label_keys))
     try:
         yield directory, context
     finally:
@@ -414,6 +414,20 @@ async def test_a_pod_has_its_nodes_zone_and_its_service_in_whatever_order_they_c
         await named(directory, "10.0.0.1", service="web")
         server.tell("DELETED", "endpointslices", endpoint_slice("web-1", "web", "early"))
         await named(directory, "10.0.0.1", service="", zone="b")
+
+
+async def test_chosen_labels_of_a_pod_are_in_its_names_and_follow_its_changes(
+    api: tuple[Api, str],
+) -> None:
+    server, kubeconfig = api
+    labels = {"team": "payments", "app.kubernetes.io/version": "1.24", "other": "no"}
+    server.pods = [pod("p1", "10.0.0.1", labels=labels), pod("p2", "10.0.0.2")]
+    async with following(kubeconfig, "app.kubernetes.io/version", "team") as (directory, _):
+        chosen = "app.kubernetes.io/version=1.24,team=payments"
+        await named(directory, "10.0.0.1", pod="p1", labels=chosen)
+        await named(directory, "10.0.0.2", pod="p2", labels="")
+        server.tell("MODIFIED", "pods", pod("p1", "10.0.0.1", labels={"team": "search"}))
+        await named(directory, "10.0.0.1", pod="p1", labels="team=search")
 
 
 @pytest.mark.parametrize("resource", sorted(RESOURCES.values()))

@@ -67,7 +67,7 @@ def explained(cause: Cause) -> list[dict[str, str]]:
         # Its ends may be pods, services, nodes or addresses; their addresses are known in any case.
         addresses = cause.addresses[:_MAX_LINK_ADDRESSES]
         sets = [{"src_ip": a, "dst_ip": b} for a, b in itertools.permutations(addresses, 2)]
-    elif cause.kind == "service":
+    elif cause.kind in ("service", "label"):
         sets = [{f"{end}_ip": address} for end in ends for address in cause.addresses]
     else:
         sets = [_flow_labels(cause.ends[0], end) for end in ends]

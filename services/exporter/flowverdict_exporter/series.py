@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.addresses import ENDS
 from flowverdict_contracts.signals import METRICS, OVER_BUDGET, PAIR_LABELS
 from flowverdict_exporter.family import Family, label_text
 from flowverdict_flows.pairs import NO_PAIR, LabelledPairs, Numbers, PairSums
@@ -26,6 +25,7 @@ _EXPIRY_CHECK_SECONDS = 10.0
 """How often expired pairs are dropped, which means checking all of them."""
 
 _Floats = npt.NDArray[np.float64]
+_END_LABELS = [name.removeprefix("src_") for name in PAIR_LABELS if name.startswith("src_")]
 
 
 FAMILIES = tuple(Family(signals) for signals in METRICS.values())
@@ -56,12 +56,13 @@ class KeptSums:
 
     Attributes:
         metrics: their names.
-        ends: the labels of distinct ends.
+        ends: the values of `labels` at distinct ends.
         sources: for each pair, which of them sends, as int64.
         targets: and which receives.
         ages: seconds since the pair had a flow, as float64.
         sums: for each metric, its sums as float64: of what is beyond the budget, then of each pair.
         overflows: for each metric, how many pairs were beyond its budget.
+        labels: the names; by default those that were kept before they were named here.
     """
 
     metrics: list[str]
@@ -71,6 +72,7 @@ class KeptSums:
     ages: bytes
     sums: list[bytes]
     overflows: list[int]
+    labels: tuple[str, ...] = ("ip", "namespace", "pod", "workload", "node", "zone")
 
 
 class PairSeries:
@@ -125,10 +127,12 @@ class PairSeries:
                 ages=(now - self._touched[numbers]).tobytes(),
                 sums=[each.tobytes() for each in columns],
                 overflows=[each.overflows for each in self._families],
+                labels=tuple(_END_LABELS),
             )
 
     def restore(self, kept: KeptSums) -> None:
-        """Go on from there; a metric that the version which kept it did not have begins at zero.
+        """Go on from there. A metric that the version which kept it did not have begins at zero, a
+        label that it did not have is empty.
 
         Raises:
             ValueError: if another version kept it, whose labels or columns were others.
@@ -142,11 +146,14 @@ class PairSeries:
                 raise ValueError(f"the sums of {each.family.name} have other columns")
             values = np.frombuffer(packed).reshape(-1, each.family.columns)
             restored.append((each, values, overflows))
-        if any(len(end) * len(ENDS) != len(PAIR_LABELS) for end in kept.ends):
+        names = kept.labels
+        if not {*names} <= {*_END_LABELS} or any(len(end) != len(names) for end in kept.ends):
             raise ValueError("the labels are others")
+        labelled = (dict(zip(names, end, strict=True)) for end in kept.ends)
+        ends = [tuple(each.get(name, "") for name in _END_LABELS) for each in labelled]
         sources, targets = (np.frombuffer(e, np.int64) for e in (kept.sources, kept.targets))
         with self._lock:
-            numbers = self._pairs.restore(kept.ends, sources, targets)
+            numbers = self._pairs.restore(ends, sources, targets)
             self._touched[numbers] = time.monotonic() - ages
             for each, values, overflows in restored:
                 if not len(values):

@@ -67,7 +67,7 @@ def test_sums_that_were_kept_and_restored_go_on_as_if_nothing_had_happened(
     assert other.text(openmetrics=False) == one.text(openmetrics=False)
 
 
-def test_the_sums_of_an_earlier_version_go_on_without_the_metrics_that_it_did_not_have() -> None:
+def test_the_sums_of_an_earlier_version_go_on_without_what_it_did_not_have() -> None:
     one, other = totals(), totals()
     row = flow_row("pod-a", "pod-e", retransmitted_segments=3, dns_lookups=2)
     one.series.add(enriched_batch(row))
@@ -79,6 +79,8 @@ def test_the_sums_of_an_earlier_version_go_on_without_the_metrics_that_it_did_no
         metrics=kept.sums.metrics[:-2],
         sums=kept.sums.sums[:-2],
         overflows=kept.sums.overflows[:-2],
+        labels=kept.sums.labels[:-1],
+        ends=[end[:-1] for end in kept.sums.ends],
     )
     old_verdict = incident.verdict.replace(verdicts.SCHEMA.encode(), b"rca.verdicts/1")
     incidents = [replace(incident, verdict=old_verdict)]
@@ -86,6 +88,8 @@ def test_the_sums_of_an_earlier_version_go_on_without_the_metrics_that_it_did_no
     page = other.series.text(openmetrics=False)
     assert re.search(r"tcp_retransmissions_total{.*} 3\n", page)
     assert re.search(r"dns_lookups_total{.*} 2\n", page)
+    other.series.add(enriched_batch(row))
+    assert re.search(r"tcp_retransmissions_total{.*} 6\n", other.series.text(openmetrics=False))
     assert other.incidents.kept() == []
     assert other.position == Position(5, "now")
 

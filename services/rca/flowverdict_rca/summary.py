@@ -18,6 +18,7 @@ __all__ = ["blamed", "loses", "percent", "resolved", "slow", "undetermined"]
 _CHECK_LOSS = {
     "pod": "Check its interface, its CPU limit and its neighbours on the node.",
     "workload": "Check its last rollout and what its pods have in common.",
+    "label": "Check what its pods have in common that others do not: a version, its limits.",
     "node": "Check the node's interfaces, drops, conntrack table and softirq load.",
     "zone": "Check what connects its nodes to each other and to other zones.",
     "link": "Check network policies and the path between the two.",
@@ -29,6 +30,7 @@ _CHECK_LOSS = {
 _CHECK_REFUSED = {
     "pod": "Check that its process is running and listens on that port.",
     "workload": "Check that its pods are ready and listen on that port.",
+    "label": "Check that its pods are ready and listen on that port.",
     "node": "Check that what should listen on this node is running.",
     "zone": "Check that its nodes are up and what should listen on them is running.",
     "link": "Check which port is called and whether anything listens there.",
@@ -50,6 +52,7 @@ _CHECK_UNANSWERED = (
 _CHECK_SLOW = {
     "pod": "Check its CPU limit, the load of its node and what shapes its traffic.",
     "workload": "Check its CPU limits, its last rollout and what its pods have in common.",
+    "label": "Check the CPU limits of its pods and what else they have in common.",
     "node": "Check the node's load, softirqs and the queues of its interfaces.",
     "zone": "Check the load of what connects its nodes to each other and to other zones.",
     "link": "Check the route between the two and what shapes traffic on it.",

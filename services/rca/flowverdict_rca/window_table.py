@@ -1,6 +1,7 @@
 """A window as a table for `localise`, and which of its pairs a component covers."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,13 @@ from flowverdict_flows.components import (
     component_of,
     is_directed,
     is_part,
+    labels_of,
     parts_of,
     path_from_to,
     zone_of,
 )
 from flowverdict_flows.endpoint import Endpoint
+from flowverdict_rca.engine.rows import LABEL
 from flowverdict_rca.window import Window, lost_segments, total
 
 __all__ = ["answered_by", "component_at", "named_in", "pairs_of", "settled", "table_of"]
@@ -55,6 +58,7 @@ def table_of(window: Window, chosen: Mask) -> pd.DataFrame:
             services.setdefault(pod, []).append(str(component_of(service)))
     parts = [_parts(each, window) for each in window.endpoints]
     _add_zones(parts, window)
+    labels = _add_labels(parts, window)
     for each, of_each in zip(window.endpoints, parts, strict=True):
         if each in services:
             of_each["service"] = services[each]
@@ -63,7 +67,7 @@ def table_of(window: Window, chosen: Mask) -> pd.DataFrame:
         "segments": total(counts, "data_segments_sent"),
         "retransmits": lost_segments(counts),
     }
-    for name in _PARTS:
+    for name in (*_PARTS, *labels):
         values = np.empty(len(parts), object)
         values[:] = [of_each.get(name) for of_each in parts]
         for end, at in (("src", window.src), ("dst", window.dst)):
@@ -98,6 +102,27 @@ def _add_zones(parts: list[dict[str, str | list[str]]], window: Window) -> None:
             of_each["zone"] = zones if endpoint.kind == "service" else zones[0]
 
 
+def _add_labels(parts: list[dict[str, str | list[str]]], window: Window) -> list[str]:
+    """Labels are compared if not every pod has them; returns the columns' names without the end."""
+    pods_of = [sorted(window.facts.backends.get(each, ())) or [each] for each in window.endpoints]
+    pods = {pod for each in pods_of for pod in each if pod.kind == "pod"}
+    having = Counter(label for pod in pods for label in labels_of(pod))
+    compared = {label for label, count in having.items() if count < len(pods)}
+    columns = {f"{LABEL}{label.name.partition('=')[0]}" for label in compared}
+    for of_each, its_pods, endpoint in zip(parts, pods_of, window.endpoints, strict=True):
+        for column in columns:
+            values = [_label_in(column, pod, compared) for pod in its_pods]
+            of_each[column] = values if endpoint.kind == "service" else values[0]
+    return sorted(columns)
+
+
+def _label_in(column: str, pod: Endpoint, compared: Container[Component]) -> str:
+    """The label of a pod that belongs in a column; empty if it has none."""
+    key = column.removeprefix(LABEL)
+    found = (each for each in labels_of(pod) if each.name.partition("=")[0] == key)
+    return next((str(each) for each in found if each in compared), "")
+
+
 def named_in(window: Window) -> dict[str, Component]:
     """Every component in the columns of its table, by the words for it."""
 
@@ -106,10 +131,10 @@ def named_in(window: Window) -> dict[str, Component]:
             yield component_of(service)
             for pod in pods:
                 yield from parts_of(pod)
-                yield from filter(None, (zone_of(pod),))
+                yield from filter(None, (zone_of(pod), *labels_of(pod)))
         for each in window.endpoints:
             yield from parts_of(each)
-            yield from filter(None, (zone_of(each),))
+            yield from filter(None, (zone_of(each), *labels_of(each)))
 
     return {str(each): each for each in components()}
 

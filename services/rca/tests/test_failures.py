@@ -103,6 +103,36 @@ def test_where_everyone_loses_alike_nobody_is_blamed_for_what_chance_does(
     assert found[()] >= least, found
 
 
+def labelled(pods: dict[str, tuple[str, str]], at_fault: str) -> list[str]:
+    """What is blamed if the pods with a label lose; `pods` have a node and labels each."""
+    rng, rows = np.random.default_rng(1), []
+    for src, dst in permutations(pods, 2):
+        labels = {"src": pods[src][1], "dst": pods[dst][1]}
+        loss = 0.15 if any(at_fault in each.split(",") for each in labels.values()) else 0.002
+        row = flow_row(
+            f"{src}@{pods[src][0]}", f"{dst}@{pods[dst][0]}", data_segments_sent=100,
+            retransmitted_segments=int(rng.binomial(100, loss)),
+        )  # fmt: skip
+        rows.append(row | {f"{end}_labels": each for end, each in labels.items()})
+    found = judge(window_of(rows, settings=SETTINGS), SETTINGS).findings
+    return [str(each.causes[0]) for each in found]
+
+
+def test_of_a_label_that_not_all_pods_have_the_value_that_fails_is_named() -> None:
+    pods = {
+        f"pod-{number}": (f"n{number % 6}", f"team=t{number % 2},version={2 if number < 5 else 1}")
+        for number in range(18)
+    }
+    assert labelled(pods, "version=2") == ["label version=2"]
+    canary = {pod: (node, "canary=yes" * ("=2" in text)) for pod, (node, text) in pods.items()}
+    assert labelled(canary, "canary=yes") == ["label canary=yes"]
+
+
+def test_a_label_that_all_pods_have_is_behind_nothing() -> None:
+    pods = {f"pod-{number}": (f"n{number % 3}", "app=shop") for number in range(9)}
+    assert "label app=shop" not in labelled(pods, "app=shop")
+
+
 def test_of_several_zones_the_one_that_fails_is_named_instead_of_its_nodes() -> None:
     pods = {f"pod-{number}": f"n{number % 6}" for number in range(18)}
     zones = {f"n{number}": f"zone-{number % 3}" for number in range(6)}

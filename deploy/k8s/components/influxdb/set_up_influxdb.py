@@ -29,8 +29,8 @@ from(bucket: "{BUCKET}")
   |> range(start: -15m)
   |> filter(fn: (r) => r._measurement == "flow")
   |> group(columns: ["_measurement", "_field",
-       "src_namespace", "src_workload", "src_pod", "src_node", "src_zone",
-       "dst_namespace", "dst_workload", "dst_pod", "dst_node", "dst_zone"])
+       "src_namespace", "src_workload", "src_pod", "src_node", "src_zone", "src_labels",
+       "dst_namespace", "dst_workload", "dst_pod", "dst_node", "dst_zone", "dst_labels"])
   |> aggregateWindow(every: 5m, fn: sum, createEmpty: false, timeSrc: "_start")
   |> to(bucket: "{ROLLUP}")
 """

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from flowverdict_rca.engine.rows import ENDED, FLAT, Floats, Numbers, Rows
+from flowverdict_rca.engine.rows import ENDED, FLAT, LABEL, Floats, Numbers, Rows
 
 __all__ = ["Components", "Where", "components_of"]
 
@@ -240,7 +240,8 @@ def components_of(rows: Rows, dimensions: Sequence[str] | None = None) -> Compon
     if dimensions is None:
         possible = [names for names in _DIRECTED if all(name in columns for name in names)]
         found += [(names, _between_two(_of(columns, names))) for names in possible]
-        for name in ENDED:
+        labels = dict.fromkeys(name[4:] for name in columns if name[4:].startswith(LABEL))
+        for name in (*ENDED, *labels):
             ends = [columns[each] for each in (f"src_{name}", f"dst_{name}") if each in columns]
             if ends:
                 found.append(((name,), _both_ends(ends[0], ends[-1])))

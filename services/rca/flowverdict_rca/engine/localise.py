@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flowverdict_rca.engine.baseline import Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
-from flowverdict_rca.engine.rows import Floats, Rows, rows_of
+from flowverdict_rca.engine.rows import LABEL, Floats, Rows, rows_of
 from flowverdict_rca.engine.search import ECHO, Explanation, explain, price_of
 
 __all__ = ["Cause", "Verdict", "localise"]
@@ -25,7 +25,8 @@ _SHOWN_LOSS = 0.01
 # Of components with the very same rows, the first is named.
 _PREFERENCE = (
     ("src_pod", "dst_pod"), ("pod",), ("src_pod",), ("dst_pod",), ("service",),
-    ("src_node", "dst_node"), ("node",), ("workload",), ("zone",), ("port",), ("role",),
+    ("src_node", "dst_node"), ("node",), ("workload",), (LABEL,), ("zone",),
+    ("port",), ("role",),
 )  # fmt: skip
 
 
@@ -34,8 +35,8 @@ class Cause:
     """A component that is at fault.
 
     Attributes:
-        where: the rows that it covers, as column to value; `pod`, `node`, `workload`, `service`
-            and `zone` mean either end.
+        where: the rows that it covers, as column to value; `pod`, `node`, `workload`, `service`,
+            `zone` and `label:KEY` mean either end.
         rate: bad counts per total that it adds.
         bad: bad counts that it explains.
         explained: their share of all bad counts, 0 to 1.
@@ -85,7 +86,8 @@ def localise(
         baseline: what is normal, from `learn`; without one, everything is expected to be alike.
         dimensions: columns of any table, to be localised by single values and combinations of two;
             without them, `src_pod`, `dst_pod`, `src_node`, `dst_node` and, where there are any,
-            workload, service and zone at either end.
+            workload, service and zone at either end, and the labels in `src_label:KEY` and
+            `dst_label:KEY`.
         total, bad: columns with the counts: what was sent, and how much of it went wrong.
 
     Raises:
@@ -205,7 +207,7 @@ def _ordered(alike: list[Where], *, by_end: bool) -> list[Where]:
     """
 
     def rank(where: Where) -> tuple[int, str]:
-        names = tuple(where)
+        names = tuple(LABEL if each.startswith(LABEL) else each for each in where)
         is_known = by_end and names in _PREFERENCE
         return (_PREFERENCE.index(names) if is_known else len(names)), str(where)
 

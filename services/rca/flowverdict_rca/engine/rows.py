@@ -8,13 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-__all__ = ["ENDED", "FLAT", "Floats", "Numbers", "Rows", "rows_of", "rows_of_all"]
+__all__ = ["ENDED", "FLAT", "LABEL", "Floats", "Numbers", "Rows", "rows_of", "rows_of_all"]
 
 Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 ENDED = ("pod", "node", "workload", "service", "zone")
 """What each end of a flow has, in the columns `src_NAME` and `dst_NAME`."""
+
+LABEL = "label:"
+"""What the name of a label begins with, which each end may have besides: in `src_label:KEY` and
+`dst_label:KEY`."""
 
 FLAT = ("port", "role")
 """What a flow has once."""
@@ -88,7 +92,7 @@ def rows_of_all(
     filled = [each for each in frames if not each.empty]
     if not filled:
         return Rows(pd.DataFrame(), np.zeros(0), np.zeros(0)), [(np.zeros(0),) * 2 for _ in frames]
-    known = [*names] if names is not None else _KNOWN
+    known = [*names] if names is not None else [*_KNOWN, *_labels(filled)]
     wanted = [name for name in known if names is not None or any(name in each for each in filled)]
     for frame in filled:
         missing = [name for name in (total, bad, *(names or ())) if name not in frame]
@@ -124,6 +128,12 @@ _KNOWN = [
     *(f"{end}_{name}" for name in ENDED for end in ("src", "dst")),
     *ENDED[2:], *FLAT,
 ]  # fmt: skip
+
+
+def _labels(frames: Iterable[pd.DataFrame]) -> list[str]:
+    """The columns with labels."""
+    begin = tuple(f"{end}_{LABEL}" for end in ("src", "dst"))
+    return sorted({name for each in frames for name in map(str, each) if name.startswith(begin)})
 
 
 def _distinct(columns: pd.DataFrame) -> tuple[Numbers, Numbers]:

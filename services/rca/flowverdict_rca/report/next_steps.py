@@ -48,6 +48,8 @@ def _of_end(end: ComponentEnd) -> Iterator[tuple[str, str]]:
     elif end.kind == "node":
         yield "its state and events", f"kubectl describe node {name}"
         yield "its pods", f"kubectl get pods -A -o wide --field-selector spec.nodeName={name}"
+    elif end.kind == "label":
+        yield "its pods", f"kubectl get pods -A -o wide -l {name}"
     elif end.kind == "zone":
         label = shlex.quote(f"topology.kubernetes.io/zone={end.name}")
         yield "its nodes", f"kubectl get nodes -o wide -l {label}"
