@@ -18,7 +18,7 @@ from bench.scrape import pair_rows
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_influx_writer.points import FlowPoints
 from flowverdict_provisioner.boards.history import HISTORY
-from tests.real_influxdb import INFLUXD, InfluxDB, variables
+from tests.real_influxdb import INFLUXD, InfluxDB, from_grafana
 
 __all__ = ["measure"]
 
@@ -51,7 +51,7 @@ def _ask(influxdb: InfluxDB, hours: float, every: str) -> tuple[dict[str, float]
     def ask(flux: str) -> float:
         began = time.monotonic()
         with influxdb.client(timeout_seconds=600) as client:
-            client.query_api().query_raw(variables(hours, every) + flux).read()
+            client.query_api().query_raw(from_grafana(flux, hours, every)).read()
         return time.monotonic() - began
 
     queries = {panel.title: panel.queries[0].expr for panel in HISTORY.panels}

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -24,7 +25,10 @@ from flowverdict_contracts.raw import ROLES
 from flowverdict_enricher.connections import Connections
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
+from flowverdict_enricher.inventory import Inventory, apply
 from flowverdict_exporter.series import PairSeries
+from flowverdict_lab import recording
+from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_runtime.settings import load
@@ -99,6 +103,21 @@ def _rows_per_second(work: Callable[[], object], messages: int = 1) -> float:
     return statistics.median(rounds)
 
 
+def _bytes_of_a_flow() -> tuple[float, float]:
+    """What a flow of a recorded run takes, raw and named."""
+    about, messages = recording.read(SHIPPED_RECORDING)
+    directory, flows, raw_bytes, named_bytes = Directory(), 0, 0, 0
+    apply(msgspec.json.decode(about.inventory, type=Inventory), directory, 0, 0)
+    for each in messages:
+        read = raw_records.read(each.headers, each.body)
+        interval = read.header.start_ns, read.header.end_ns
+        flows += len(read.records)
+        raw_bytes += len(_packed(read.records))
+        batch, _ = enrich(read.records, directory, interval, read.header.node)
+        named_bytes += len(enriched.encode(batch))
+    return raw_bytes / flows, named_bytes / flows
+
+
 def measure() -> list[Figure]:
     """Enricher: decode, name, encode; to services, also learn and find who answers. Exporter:
     decode, add up. RCA worker: decode, add up, make windows, which are not judged.
@@ -140,6 +159,7 @@ def measure() -> list[Figure]:
         for _ in panes.windows():
             pass
 
+    raw_bytes, named_bytes = _bytes_of_a_flow()
     return [
         Figure("throughput", "enricher", _rows_per_second(through_enricher), "rows/s per core"),
         Figure(
@@ -163,6 +183,8 @@ def measure() -> list[Figure]:
         Figure(
             "throughput", "RCA worker's intake", _rows_per_second(into_windows), "rows/s per core"
         ),
+        Figure("throughput", "a flow of a recorded run, raw", raw_bytes, "bytes"),
+        Figure("throughput", "a flow of a recorded run, named", named_bytes, "bytes"),
         Figure("throughput", "raw message, 2,048 rows", len(body), "bytes"),
         Figure("throughput", "enriched message, 2,048 rows", len(named), "bytes"),
     ]

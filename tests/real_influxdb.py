@@ -17,24 +17,27 @@ from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_lab.servers import server_program
 
-__all__ = ["ADMIN_TOKEN", "INFLUXD", "PASSWORD", "PROGRAM", "InfluxDB", "variables"]
+__all__ = ["ADMIN_TOKEN", "INFLUXD", "PASSWORD", "PROGRAM", "InfluxDB", "from_grafana"]
 
 PROGRAM = Path(__file__).parents[1] / "deploy/k8s/components/influxdb/set_up_influxdb.py"
 ADMIN_TOKEN = "padministrators-token"
 PASSWORD = "padministrators-password"
 
 
-def variables(hours: float = 0.5, every: str = "1m") -> str:
-    """What Grafana puts before a query of the last hours and the next minute."""
+def from_grafana(
+    flux: str, hours: float = 0.5, every: str = "1m", by: str = "src_namespace"
+) -> str:
+    """A panel's query as Grafana sends it, for the last hours and the next minute."""
     now = datetime.now(UTC)
     start, stop = (
         f"{time.isoformat(timespec='seconds').replace('+00:00', 'Z')}"
         for time in (now - timedelta(hours=hours), now + timedelta(minutes=1))
     )
-    return (
+    variables = (
         f'option v = {{defaultBucket: "flowverdict", timeRangeStart: {start}, '
         f"timeRangeStop: {stop}, windowPeriod: {every}}}\n"
     )
+    return variables + flux.replace("${by}", by)
 
 
 INFLUXD = server_program("influxd")

@@ -13,6 +13,7 @@ know the same.
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import numpy.typing as npt
@@ -135,11 +136,11 @@ class Connections:
             if not known:
                 self._young[client] = answer
             elif known[_WHO] == answer[_WHO] and len(known) == len(answer):  # as nearly always
-                self._young[client] = _merged((answer, known))
+                self._young[client] = _merged(answer, known)
             else:
                 same = [each for each in _split(known) if each[_WHO] == answer[_WHO]]
                 others = [each for each in _split(known) if each[_WHO] != answer[_WHO]]
-                ordered = sorted((_merged([answer, *same]), *others), key=_seen, reverse=True)
+                ordered = sorted((reduce(_merged, same, answer), *others), key=_seen, reverse=True)
                 self._young[client] = b"".join(ordered[:_MOST_ANSWERS])
 
     def _learn_calls(self, records: Records, before: bytes) -> None:
@@ -217,9 +218,9 @@ def _seen(answer: bytes) -> bytes:
     return answer[_SEEN]
 
 
-def _merged(same: Sequence[bytes]) -> bytes:
+def _merged(one: bytes, other: bytes) -> bytes:
     """What is known about one pod's answers, in whatever order it was reported."""
-    return same[0][_WHO] + max(a[_SEEN] for a in same) + max(a[_OPENED] for a in same)
+    return one[_WHO] + max(one[_SEEN], other[_SEEN]) + max(one[_OPENED], other[_OPENED])
 
 
 def _time(ns: int) -> bytes:

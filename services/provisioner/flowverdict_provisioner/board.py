@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Board", "Column", "Link", "Panel", "Query", "Row", "Threshold", "Variable"]
+__all__ = ["Board", "Choice", "Column", "Link", "Panel", "Query", "Row", "Threshold", "Variable"]
 
 Kind = Literal["stat", "timeseries", "table", "matrix", "heatmap", "nodegraph", "state-timeline"]
 Store = Literal["prometheus", "influxdb"]
@@ -106,6 +106,17 @@ class Variable:
     several: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A dashboard variable with one of a few `values`, by what they are called there. It opens with
+    the first.
+    """
+
+    name: str
+    title: str
+    values: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
     """One dashboard; `since` is the time range it opens with."""
@@ -115,6 +126,7 @@ class Board:
     description: str
     rows: tuple[Row, ...]
     variables: tuple[Variable, ...] = ()
+    choices: tuple[Choice, ...] = ()
     stores: tuple[Store, ...] = ("prometheus",)
     since: str = "now-1h"
     refresh: str = "15s"

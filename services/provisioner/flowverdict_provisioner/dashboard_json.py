@@ -20,7 +20,7 @@ from grafana_foundation_sdk.models import common
 from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from flowverdict_provisioner.board import Board, Link, Panel, Query, Store, Variable
+from flowverdict_provisioner.board import Board, Choice, Link, Panel, Query, Store, Variable
 from flowverdict_provisioner.panel_kinds import FAIL_RATIO_REF, dashboard_url, drawn
 from flowverdict_provisioner.promql import CLUSTER, FAIL_RATIO, WITH_SUMMARY
 
@@ -83,6 +83,8 @@ def build(board: Board, sources: Mapping[str, tuple[str, str]] | None = None) ->
         built = built.with_variable(_source_variable(store, (sources or {}).get(store)))
     for variable in board.variables:
         built = built.with_variable(_variable(variable))
+    for choice in board.choices:
+        built = built.with_variable(_choice(choice))
     if "prometheus" in board.stores:
         built = built.annotation(_verdict_annotation())
     for row in board.rows:
@@ -123,6 +125,20 @@ def _variable(variable: Variable) -> dashboard.QueryVariable:
         everything = models.VariableOption(selected=True, text="All", value="$__all")
         built = built.include_all(True).all_value(".*").current(everything)
     return built
+
+
+def _choice(choice: Choice) -> dashboard.CustomVariable:
+    options = [
+        models.VariableOption(selected=not number, text=text, value=value)
+        for number, (text, value) in enumerate(choice.values.items())
+    ]
+    return (
+        dashboard.CustomVariable(choice.name)
+        .label(choice.title)
+        .values(", ".join(f"{text} : {value}" for text, value in choice.values.items()))
+        .options(options)
+        .current(options[0])
+    )
 
 
 def _verdict_annotation() -> dashboard.AnnotationQuery:

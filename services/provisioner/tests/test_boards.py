@@ -9,7 +9,7 @@ import pytest
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from flowverdict_contracts.signals import SIGNALS
+from flowverdict_contracts.signals import PAIR_LABELS, SIGNALS
 from flowverdict_provisioner.board import Board, Panel
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.dashboard_json import build
@@ -123,6 +123,8 @@ def test_flux_asks_only_for_fields_and_tags_that_are_written() -> None:
         reading = {f"{signal.field}_sum", f"{signal.field}_samples"}
         written |= {signal.field} if signal.kind == "counter" else reading
     for board, panel in panels():
+        for choice in board.choices:
+            assert set(choice.values.values()) <= set(PAIR_LABELS)
         for query in panel.queries:
             if panel.store != "influxdb":
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from flowverdict_contracts.signals import MEASUREMENT
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO, Ratio
-from flowverdict_provisioner.board import Board, Column, Panel, Query, Row
+from flowverdict_provisioner.board import Board, Choice, Column, Panel, Query, Row
 
 __all__ = ["HISTORY"]
 
@@ -13,6 +13,18 @@ __all__ = ["HISTORY"]
 _LONG = f"""rolled_up = int(v: v.timeRangeStop) - int(v: v.timeRangeStart) > {3600 * 10**9}
 every = if rolled_up and int(v: v.windowPeriod) < {300 * 10**9} then 5m else v.windowPeriod
 """
+_DIMENSIONS = Choice(
+    "by",
+    "By",
+    {
+        "namespace": "src_namespace",
+        "workload": "src_workload",
+        "node": "src_node",
+        "zone": "src_zone",
+        "labels": "src_labels",
+    },
+)
+_BY = f"${{{_DIMENSIONS.name}}}"
 _RANGE = """|> range(start: v.timeRangeStart, stop: v.timeRangeStop)"""
 
 
@@ -62,6 +74,7 @@ HISTORY = Board(
     uid="flowverdict-history",
     title="History",
     description="Days and weeks, from InfluxDB: when did it start, and what was the verdict? Ranges of more than an hour are sums of five minutes, which are complete after ten.",
+    choices=(_DIMENSIONS,),
     stores=("influxdb",),
     since="now-24h",
     refresh="",
@@ -70,48 +83,37 @@ HISTORY = Board(
             "Flows",
             (
                 Panel(
-                    title="Retransmission ratio by namespace",
+                    title="Retransmission ratio",
                     kind="timeseries",
-                    description="Share of the data segments sent that are retransmissions.",
-                    queries=(Query(_ratio("src_namespace")),),
+                    description="Share of the data segments sent that are retransmissions, by sender.",
+                    queries=(Query(_ratio(_BY)),),
                     unit="percentunit",
                     red_above_fail_ratio=True,
                     empty="nothing stored for this time range: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
-                    title="Retransmission ratio by node",
+                    title="RTT",
                     kind="timeseries",
-                    description="The same, by sending node.",
-                    queries=(Query(_ratio("src_node")),),
-                    unit="percentunit",
-                    red_above_fail_ratio=True,
-                    empty="nothing stored for this time range: is an influx-writer running?",
-                    store="influxdb",
-                ),
-                Panel(
-                    title="RTT by node",
-                    kind="timeseries",
-                    description="Mean of all samples of the smoothed round-trip time.",
-                    queries=(
-                        Query(_quotient(["rtt_us_sum"], ["rtt_us_samples"], "src_node", None)),
-                    ),
+                    description="Mean of all samples of the smoothed round-trip time, by sender.",
+                    queries=(Query(_quotient(["rtt_us_sum"], ["rtt_us_samples"], _BY, None)),),
                     unit="µs",
                     empty="nothing stored for this time range: is an influx-writer running?",
                     store="influxdb",
                 ),
                 Panel(
-                    title="Throughput by namespace",
+                    title="Throughput",
                     kind="timeseries",
-                    description="TCP payload sent.",
+                    description="TCP payload sent, by sender.",
                     queries=(
-                        Query(f"""{_sums("bytes_sent", by="src_namespace")}
+                        Query(f"""{_sums("bytes_sent", by=_BY)}
   |> sort(columns: ["_time"])
   |> map(fn: (r) => ({{r with _value: float(v: r._value) * 1000000000.0 / float(v: int(v: every))}}))"""),
                     ),
                     unit="Bps",
                     empty="nothing stored for this time range: is an influx-writer running?",
                     stacked=True,
+                    width=24,
                     store="influxdb",
                 ),
             ),
