@@ -490,6 +490,22 @@ def test_the_nats_volume_holds_the_streams() -> None:
         assert int(size.removesuffix("Gi")) << 30 >= stored, overlay
 
 
+def test_the_influx_writer_knows_how_large_the_volume_of_influxdb_is() -> None:
+    for overlay in OVERLAYS:
+        writers = [
+            e for e in of_kind(overlay, "Deployment") if e["metadata"]["name"] == "influx-writer"
+        ]
+        for writer in writers:
+            (container,) = containers(writer["spec"]["template"])
+            told = {each["name"]: each.get("value") for each in container["env"]}
+            claims = find(overlay, "StatefulSet", "influxdb")["spec"]["volumeClaimTemplates"]
+            size = claims[0]["spec"]["resources"]["requests"]["storage"]
+            assert (
+                int(told["FLOWVERDICT_INFLUX_VOLUME_BYTES"]) == int(size.removesuffix("Gi")) << 30
+            )
+    assert writers, "in the last overlay at least"
+
+
 def test_the_overlay_for_kube_prometheus_stack_is_what_its_generator_writes() -> None:
     folder = KUBERNETES / "overlays/kube-prometheus-stack"
     generate = load_program(folder / "generate.py")

@@ -1,8 +1,8 @@
 """Records as columns of bytes, without those that are zero in every record.
 
-Most fields of a flow are zero in an interval, and of the others the higher bytes. What is left is a
-sixth of it, and is found in less time than a compressor takes. All records of a message have one
-size, a multiple of 8 bytes.
+Most fields of a flow are zero in an interval, and of the others the higher bytes. Without them a
+recorded run is a seventh of its size, for less time than a compressor takes. All records of a
+message have one size, a multiple of 8 bytes.
 
     number of records       4 bytes, little-endian
     which bytes follow      one bit for each byte of a record, from the lowest bit of the first on

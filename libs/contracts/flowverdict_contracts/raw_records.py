@@ -113,8 +113,8 @@ def read(headers: Mapping[str, str] | None, body: bytes) -> RawMessage:
     return RawMessage(replace(header, names_bytes=0, is_packed=False), records, names, impossible)
 
 
-_MOST_RECORDS = 1 << 16
-"""In a message; a collector's has 2,048 at most."""
+_MOST_RECORDS = 2048
+"""In a collector's message (PART_RECORDS)."""
 
 _LIMITS = {
     field.name: 1 << 48 if field.bytes == 8 else 1 << 31 for field in FIELDS if field.adds_up

@@ -31,6 +31,11 @@ class NameTable:
     def __len__(self) -> int:
         return self._length
 
+    @property
+    def size(self) -> int:
+        """How many rows it has, or had if there were more different ones of what was removed."""
+        return max(self._length, *map(len, self._texts))
+
     def add(self, address: bytes, names: Names) -> int:
         """Add a row for an address of 16 bytes; returns its position."""
         if self._length == len(self._rows):
@@ -82,6 +87,9 @@ class _Texts:
         if code == len(self._texts):
             self._texts.append(text)
         return code
+
+    def __len__(self) -> int:
+        return len(self._texts)
 
     def distinct(self, codes: _Rows) -> tuple[_Rows, _Rows]:
         """The distinct ones of some codes, and for each its position among them."""

@@ -111,8 +111,11 @@ class Cluster:
             self._remove_pod(pod.metadata.uid)
             return
         known = KnownPod.of(pod, self._label_keys)
-        if known.uid in self._pods and self._pods[known.uid].node != known.node:
-            self._remove_from_node(self._pods[known.uid])
+        before = self._pods.get(known.uid)
+        if before is not None and before.node != known.node:
+            self._remove_from_node(before)
+        if before is not None and before.job != known.job:
+            self._workloads.discard(before)
         self._pods_on.setdefault(known.node, set()).add(known.uid)
         self._pods[known.uid] = known
         self._workloads.add(known)
@@ -235,7 +238,10 @@ class Cluster:
             self._slices_of.pop(pod, None)
 
     def _count_ready(self, before: KnownSlice | None, piece: KnownSlice | None) -> None:
-        """Note which slices have a ready endpoint, and name their services."""
+        """Note which slices have a ready endpoint, and name the services of which that changes."""
+        facts = [(each.service, each.has_ready) for each in (before, piece) if each]
+        if facts[:1] == facts[1:]:
+            return
         for each, change in ((before, -1), (piece, +1)):
             if each is not None:
                 self._ready.setdefault(each.service, Counter())[each.has_ready] += change

@@ -129,8 +129,8 @@ def _watch(api: Any, directory: Directory, context: Context, label_keys: Sequenc
             if event.get("Action") in _CHANGES:
                 at = event.get("timeNano")
                 is_time = isinstance(at, int) and 0 < at <= time.time_ns()
-                since = at if is_time else time.time_ns()
-                _list(api, directory, host, since, label_keys)
+                changed = at if is_time else time.time_ns()
+                _list(api, directory, host, changed, label_keys)
         since = time.time_ns()
         if time.time() - events_from < FIRST_PAUSE_SECONDS:  # the stream ended at once
             time.sleep(FIRST_PAUSE_SECONDS)

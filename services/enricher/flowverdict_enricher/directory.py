@@ -5,7 +5,7 @@ must be named as of its own interval, even if it is read minutes later.
 """
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from itertools import repeat
 
@@ -23,8 +23,9 @@ from flowverdict_flows.name_table import NameTable
 __all__ = ["ALWAYS", "Directory"]
 
 ALWAYS = 0
+_FEW = 8
 _MOST_ROWS = 200_000
-"""In the table of names, before it is begun anew: about 60 MB."""
+"""The table of names is begun anew beyond that, at about 60 MB."""
 
 
 _EXTERNAL, _UNKNOWN = (Names(kind, name_confidence="none") for kind in ("external", "unknown"))
@@ -42,7 +43,7 @@ class Directory:
         self.backends = Backends()
         self._pod_networks = PodNetworks()
         self._tenures: dict[bytes, Tenures] = {}
-        self._addresses: dict[str, tuple[bytes, ...]] = {}
+        self._addresses: dict[str, Collection[bytes]] = {}
         self._changes = threading.Lock()
         # Of addresses whose names have held since `_since_ns`: their rows in the table.
         self._settled: dict[bytes, int] = {}
@@ -57,22 +58,26 @@ class Directory:
         Addresses it had before but no longer has end at `now_ns`. If another owner had one of
         them, the owner that came later has it from then on.
         """
-        wanted = tuple(owned)
+        wanted = tuple(dict.fromkeys(owned))
         with self._changes:
-            had = self._addresses.get(owner, ())
-            for address in set(had).difference(wanted):
-                self._set(address, ended(self._tenures[address], owner, now_ns))
+            had = frozenset(self._addresses.get(owner, ()))
+            for address in had.symmetric_difference(wanted):
+                self._settled.pop(address, None)
+            for address in had.difference(wanted):
+                self._set(address, ended(self._tenures.get(address, ()), owner, now_ns))
             for address in wanted:
                 # An address added later counts from now, however old the owner is.
                 since_ns = now_ns if had and address not in had else from_ns
                 self._set(address, begun(self._tenures.get(address, ()), owner, names, since_ns))
-            self._addresses[owner] = wanted
+            # A set of one address takes four times the memory.
+            self._addresses[owner] = wanted if len(wanted) <= _FEW else frozenset(wanted)
 
     def end(self, owner: str, at_ns: int) -> None:
         """Record that `owner` gave up its addresses at `at_ns`; no error if it is unknown."""
         with self._changes:
             for address in self._addresses.pop(owner, ()):
-                tenures = ended(self._tenures[address], owner, at_ns)
+                self._settled.pop(address, None)
+                tenures = ended(self._tenures.get(address, ()), owner, at_ns)
                 for other in self._holders(address)[-1:]:  # it still has what both had
                     tenures = begun(tenures, other.owner, other.names, at_ns)
                 self._set(address, tenures)
@@ -129,7 +134,7 @@ class Directory:
         """
         ends = src + dst
         with self._changes:  # an address has the same names in all rows
-            if len(self._table) > _MOST_ROWS:
+            if self._table.size > _MOST_ROWS:
                 self._begin_table()
             table = self._table
             rows = np.fromiter(map(self._settled.get, ends, repeat(-1)), np.int32, len(ends))
@@ -147,7 +152,7 @@ class Directory:
         kept = len(table)
         row_of |= {address: table.add(address, names) for address, names in passing}
         rows[others] = [row_of[ends[each]] for each in others]
-        columns = table.columns(*np.split(rows, 2))
+        columns = table.columns(rows[: len(src)], rows[len(src) :])
         table.truncate(kept)
         return columns
 

@@ -205,6 +205,41 @@ def test_columns_say_about_each_end_what_its_address_was_called_in_that_interval
                             assert columns[f"{end}_ip"][row].as_py() == to_text(address)
 
 
+def test_an_address_that_two_pods_have_is_not_settled_though_its_times_are_as_before() -> None:
+    directory = Directory()
+    one, other = (Names("pod", "default", name, node=name) for name in "xy")
+    directory.put("x", one, [A], 10 * SECOND, 10 * SECOND)
+    directory.put("y", other, [A], 20 * SECOND, 20 * SECOND)
+    directory.put("x", one, [A], 10 * SECOND, 30 * SECOND)
+    directory.put("x", one, [], 10 * SECOND, 30 * SECOND)
+    later = 40 * SECOND, 41 * SECOND
+    assert directory.columns([A], [], later, "x")["src_pod"].to_pylist() == ["y"]
+    directory.put("x", one, [A], 10 * SECOND, 30 * SECOND)
+    assert directory.columns([A], [], later, "x")["src_pod"].to_pylist() == ["x"]
+
+
+def test_an_owner_may_give_up_what_has_long_been_forgotten() -> None:
+    directory = Directory()
+    directory.put("3", pod("p3"), [A], 115 * SECOND, 110 * SECOND)
+    directory.put("2", pod("p2"), [A, B], 124 * SECOND, 119 * SECOND)
+    directory.put("2", pod("p2"), [], 124 * SECOND, 124 * SECOND)
+    directory.forget(7427 * SECOND)
+    directory.forget(14729 * SECOND)
+    directory.end("3", 14730 * SECOND)
+    assert len(directory) == 1
+
+
+def test_addresses_that_nobody_has_take_no_memory_for_good() -> None:
+    directory = Directory()
+    directory.set_pod_networks("x", [ip_network("fd00::/64")])
+    with patch.object(directory_module, "_MOST_ROWS", 100):
+        for number in range(1000):
+            address = to_bytes(f"fd00::{number:x}")
+            gone = directory.columns([], [address], (0, SECOND), "x")
+            assert gone["dst_condition"].to_pylist() == ["gone"]
+            assert directory._table.size <= 101
+
+
 def test_an_address_that_moves_through_a_thousand_pods_is_each_pods_in_its_time() -> None:
     directory = Directory()
     for number in range(1000):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import nats
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.kept import Kept, KeptStore, Position
 from flowverdict_exporter.lookups import Lookups
 from flowverdict_exporter.nodes import Nodes
-from flowverdict_exporter.series import PairSeries
+from flowverdict_exporter.series import KeptSums, PairSeries
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import pull_from_sequence
@@ -79,9 +80,11 @@ def test_the_sums_of_an_earlier_version_go_on_without_what_it_did_not_have() -> 
         metrics=kept.sums.metrics[:-2],
         sums=kept.sums.sums[:-2],
         overflows=kept.sums.overflows[:-2],
-        labels=kept.sums.labels[:-1],
         ends=[end[:-1] for end in kept.sums.ends],
     )
+    before_labels_were_named = msgspec.msgpack.decode(msgspec.msgpack.encode(earlier))
+    del before_labels_were_named["labels"]
+    earlier = msgspec.convert(before_labels_were_named, KeptSums)
     old_verdict = incident.verdict.replace(verdicts.SCHEMA.encode(), b"rca.verdicts/1")
     incidents = [replace(incident, verdict=old_verdict)]
     other.restore(Position(5, "now"), replace(kept, sums=earlier, incidents=incidents), 4)

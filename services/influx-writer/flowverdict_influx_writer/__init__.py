@@ -4,5 +4,6 @@
 `points`    messages as lines of the line protocol.
 `database`  lines of many messages in one request, repeated until InfluxDB has stored them.
 `client`    write requests to InfluxDB, and what its refusals mean.
+`store_size`  how much InfluxDB has stored.
 `check`     `--check`: whether InfluxDB would accept points.
 """

@@ -12,6 +12,7 @@ from flowverdict_influx_writer.check import check_database
 from flowverdict_influx_writer.database import Database
 from flowverdict_influx_writer.points import FlowPoints, verdict_point
 from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_influx_writer.store_size import watch_store
 from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.lifecycle import Service
@@ -48,6 +49,7 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
             await asyncio.gather(
                 consume_each(jetstream, context, FLOWS_ENRICHED, _DURABLE, write_flows),
                 consume_each(jetstream, context, RCA_VERDICTS, _DURABLE, write_verdict),
+                watch_store(settings, context),
             )
     finally:
         database.close()

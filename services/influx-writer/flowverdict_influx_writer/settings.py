@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from flowverdict_runtime.service_settings import CommonSettings, listen_setting
-from flowverdict_runtime.settings import Address, http_url, setting, text
+from flowverdict_runtime.settings import Address, http_url, integer, setting, text
 
 __all__ = ["InfluxWriterSettings"]
 
@@ -16,4 +16,7 @@ class InfluxWriterSettings(CommonSettings):
     influx_token: str = setting(text, None, "a token that can write to the bucket")
     influx_org: str = setting(text, "flowverdict", "the organisation that owns the bucket")
     influx_bucket: str = setting(text, "flowverdict", "the bucket")
+    influx_volume_bytes: int = setting(
+        integer(0, 1 << 60), "0", "size of InfluxDB's volume, to warn before it is full; 0: unknown"
+    )
     listen: Address = listen_setting("influx-writer")

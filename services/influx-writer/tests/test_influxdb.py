@@ -1,6 +1,7 @@
 """The influx-writer with a real InfluxDB: whatever happens, nothing is lost and nothing twice."""
 
 import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from prometheus_client import REGISTRY
 from conftest import NatsServer, enriched_batch, eventually, flow_row, header
 from flowverdict_contracts import enriched
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
+from flowverdict_influx_writer import store_size
 from flowverdict_influx_writer.check import check_database
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.context import Context
@@ -253,3 +255,20 @@ async def test_a_full_disk_loses_nothing_once_there_is_room_and_influxdb_has_bee
             influxdb.start()
             await eventually(lambda: acknowledged(nats_client))
         assert sorted(influxdb.field("segments_sent")) == list(range(1, 306))
+
+
+@pytest.mark.usefixtures("environ")
+async def test_what_influxdb_has_stored_is_a_metric_and_none_while_it_does_not_say(
+    nats_client: Client, influxdb: InfluxDB, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored() -> float:
+        return REGISTRY.get_sample_value("flowverdict_influx_stored_bytes") or 0.0
+
+    monkeypatch.setattr(store_size, "_EVERY_SECONDS", 0.2)
+    monkeypatch.setenv("FLOWVERDICT_INFLUX_VOLUME_BYTES", "1000000")
+    async with writing():
+        await publish(nats_client, 1, 20)
+        await eventually(lambda: stored() > 0, 30)  # InfluxDB measures every ten seconds
+        influxdb.stop()
+        await eventually(lambda: math.isnan(stored()))
+    assert REGISTRY.get_sample_value("flowverdict_influx_volume_bytes") == 1_000_000

@@ -73,8 +73,8 @@ class Panes:
         self._seen_until = seen_until
         self._nodes = Nodes(settings, heard, gaps)
         self._unready = UnreadyServices(self._per_window * self._length)
-        # For each service its pods, and when they were last seen.
-        self._backends: dict[Endpoint, dict[Endpoint, int]] = {}
+        # For each service its pods by name, as they were last seen, and when: labels can change.
+        self._backends: dict[Endpoint, dict[str, tuple[Endpoint, int]]] = {}
         self._rows_late = 0
         self._continuity = Continuity()
         self._only_late_since_ns: int | None = None
@@ -113,7 +113,8 @@ class Panes:
         for each in self._pairs.seen:
             if each.service:
                 service = Endpoint("service", each.endpoint.namespace, each.service)
-                self._backends.setdefault(service, {})[each.endpoint] = header.end_ns
+                pods = self._backends.setdefault(service, {})
+                pods[str(each.endpoint)] = each.endpoint, header.end_ns
 
     def _is_past(self, header: IntervalHeader, stored_ns: int) -> bool:
         """Whether nothing but what is long before the windows judged has come for half a minute."""
@@ -326,12 +327,15 @@ class Panes:
     def _known_backends(self, end_ns: int) -> dict[Endpoint, frozenset[Endpoint]]:
         """The pods of each service that have been seen lately; the others are forgotten."""
         for service, pods in list(self._backends.items()):
-            kept = {pod: at for pod, at in pods.items() if at > end_ns - KNOWN_NS}
+            kept = {name: seen for name, seen in pods.items() if seen[1] > end_ns - KNOWN_NS}
             if kept:
                 self._backends[service] = kept
             else:
                 del self._backends[service]
-        return {service: frozenset(pods) for service, pods in self._backends.items()}
+        return {
+            service: frozenset(pod for pod, _ in pods.values())
+            for service, pods in self._backends.items()
+        }
 
 
 def _losses(panes: Sequence[Pane]) -> dict[str, Any]:
