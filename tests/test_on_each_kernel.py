@@ -11,7 +11,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from conftest import Collector, NatsServer, eventually
-from flowverdict_contracts import raw_records
+from flowverdict_contracts import enriched, raw_records
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_enricher import inventory
 from flowverdict_enricher.directory import Directory
@@ -55,7 +55,7 @@ class Heard:
         batch, _ = enrich(
             read.records, self._directory, (header.start_ns, header.end_ns), header.node
         )
-        self._panes.add(header, batch, self.intervals)
+        self._panes.add(header, enriched.with_zeros(batch), self.intervals)
         for window in self._panes.windows():
             self.verdicts += self._judge.judge(window)
             if self._panes.long_window:
