@@ -16,6 +16,7 @@ __all__ = [
     "FIELDS",
     "KEY_BYTES",
     "KEY_FIELDS",
+    "MOST_RECORDS",
     "RECORD_BYTES",
     "ROLES",
     "SCHEMA",
@@ -30,6 +31,9 @@ __all__ = [
 ]
 
 SCHEMA = "flows.raw/5"
+
+MOST_RECORDS = 2048
+"""In a message: what NATS takes by default (1 MB), were they not packed."""
 
 ROLES = ("unknown", "client", "server")
 """The values of `role`, by number: which end of the connection `src` is."""

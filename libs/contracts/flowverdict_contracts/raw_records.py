@@ -11,6 +11,7 @@ from flowverdict_contracts.byte_columns import COUNT_BYTES
 from flowverdict_contracts.interval_header import IntervalHeader, schema_of
 from flowverdict_contracts.raw import (
     FIELDS,
+    MOST_RECORDS,
     RECORD_BYTES,
     ROLES,
     SCHEMA,
@@ -113,9 +114,6 @@ def read(headers: Mapping[str, str] | None, body: bytes) -> RawMessage:
     return RawMessage(replace(header, names_bytes=0, is_packed=False), records, names, impossible)
 
 
-_MOST_RECORDS = 2048
-"""In a collector's message (PART_RECORDS)."""
-
 _LIMITS = {
     field.name: 1 << 48 if field.bytes == 8 else 1 << 31 for field in FIELDS if field.adds_up
 }
@@ -151,7 +149,7 @@ def _unpacked(packed: bytes, record_bytes: int) -> bytes:
     count = int.from_bytes(packed[:COUNT_BYTES], "little")
     mask = np.frombuffer(packed[COUNT_BYTES:begin], np.uint8)
     columns = np.flatnonzero(np.unpackbits(mask, bitorder="little"))
-    if len(packed) != begin + count * len(columns) or count > _MOST_RECORDS:
+    if len(packed) != begin + count * len(columns) or count > MOST_RECORDS:
         raise MalformedMessage(f"{len(packed)} bytes are not {count} packed records")
     records = np.zeros((count, record_bytes), np.uint8)
     values = np.frombuffer(packed, np.uint8, offset=begin)

@@ -11,11 +11,20 @@ from typing import Literal
 from flowverdict_contracts.addresses import ADDRESSES, ENDS
 from flowverdict_contracts.raw import DROP_REASONS
 
-__all__ = ["MEASUREMENT", "METRICS", "OVER_BUDGET", "PAIR_LABELS", "SIGNALS", "Signal"]
+__all__ = [
+    "END_LABELS",
+    "MEASUREMENT",
+    "METRICS",
+    "OVER_BUDGET",
+    "PAIR_LABELS",
+    "SIGNALS",
+    "Signal",
+]
 
-_NAMES = ("namespace", "pod", "workload", "node", "zone", "labels")
+END_LABELS = ("ip", "namespace", "pod", "workload", "node", "zone", "labels")
+"""What identifies each end of a pair, without the end."""
 
-PAIR_LABELS = (*ADDRESSES, *(f"{end}_{name}" for end in ENDS for name in _NAMES))
+PAIR_LABELS = (*ADDRESSES, *(f"{end}_{name}" for end in ENDS for name in END_LABELS[1:]))
 """What identifies a pair, as Prometheus labels and InfluxDB tags.
 
 Ports are not included, since each connection would be a new series.

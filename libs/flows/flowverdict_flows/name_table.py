@@ -16,6 +16,7 @@ _Rows = npt.NDArray[np.int32]
 _COLUMNS = ("ip", *NAMES)
 _ALL_NAMES = attrgetter(*NAMES)
 _FEW = 4096
+"""Texts of a column, up to which it is faster to mark those used than to look them up."""
 _GROWTH = 1.25
 """By how much texts become more before they are put into an Arrow array again."""
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from flowverdict_contracts.addresses import ENDS
-from flowverdict_contracts.signals import OVER_BUDGET, PAIR_LABELS
+from flowverdict_contracts.signals import END_LABELS, OVER_BUDGET, PAIR_LABELS
 from flowverdict_flows.endpoint import Endpoint, Sighting, distinct_ends, endpoints_of
 from flowverdict_flows.pair_index import (
     NO_PAIR,
@@ -45,7 +45,7 @@ _COUNTS_OF_CONNECTIONS = (
     "retransmitted_data_segments", "dns_lookups",
 )  # fmt: skip
 
-_LABELS_OF = {end: [name for name in PAIR_LABELS if name.startswith(end)] for end in ENDS}
+_LABELS_OF = {end: [f"{end}_{name}" for name in END_LABELS] for end in ENDS}
 _ORDER = [[*_LABELS_OF["src"], *_LABELS_OF["dst"]].index(name) for name in PAIR_LABELS]
 
 
@@ -75,7 +75,7 @@ class LabelledPairs(PairIndex[tuple[str, ...]]):
     def __init__(self, room: int | None = None, unnamed_room: int | None = None) -> None:
         folding = Folding(
             is_unnamed=lambda end: not any(end[1:]),
-            others=(OVER_BUDGET, *[""] * (len(_LABELS_OF["src"]) - 1)),
+            others=(OVER_BUDGET, *[""] * (len(END_LABELS) - 1)),
             room=unnamed_room,
             at_once=_without_connection,
         )

@@ -21,7 +21,7 @@ from flowverdict_collector.names import LookedUpNames
 from flowverdict_collector.progress import Progress
 from flowverdict_contracts.byte_columns import pack
 from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_contracts.raw import SCHEMA
+from flowverdict_contracts.raw import MOST_RECORDS, SCHEMA
 from flowverdict_contracts.subjects import raw_subject
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.streams import TooLarge, publish_until_stored
@@ -32,9 +32,6 @@ log = logging.getLogger(__name__)
 
 REQUIRED_MAPS = {"flows_even", "flows_odd", "active_flows", "lost", "progress"}
 """The kernel maps that a publisher reads."""
-
-PART_RECORDS = 2048
-"""Records per message, unless NATS takes less than its default of 1 MB."""
 
 _SKIPPED_AT_ONCE = 512
 
@@ -83,7 +80,7 @@ class Publisher:
         self._intervals = Intervals(self._progress.end_ns, self._progress.ended_at_ns)
         self._records = _Records(self._flows)
         self._names = LookedUpNames(maps)
-        self._part_records = PART_RECORDS
+        self._part_records = MOST_RECORDS
         self.is_new = not self._progress.run_id
         if self.is_new:
             self._save(

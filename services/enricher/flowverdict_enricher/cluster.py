@@ -50,8 +50,7 @@ class Cluster:
         self._label_keys = label_keys
         self._pods: dict[str, KnownPod] = {}  # by uid, as all objects
         self._pods_on: dict[str, set[str]] = {}  # uids, by name of the node
-        self._nodes: dict[str, str] = {}
-        self._node_objects: Counter[str] = Counter()
+        self._nodes: dict[str, str] = {}  # their names
         self._zones: dict[str, str] = {}
         self._services: dict[str, ClusterService] = {}
         self._by_name: dict[Service, ClusterService] = {}
@@ -165,9 +164,7 @@ class Cluster:
 
     def _put_node(self, node: Node) -> None:
         meta, zone = node.metadata, node.zone()
-        if self._nodes.get(meta.uid) is None:
-            self._nodes[meta.uid] = meta.name
-            self._node_objects[meta.name] += 1
+        self._nodes[meta.uid] = meta.name
         _NODES.labels(meta.name).set(1)
         names = Names("node", node=meta.name, zone=zone, condition=node.condition())
         own = node.addresses()
@@ -181,9 +178,7 @@ class Cluster:
     def _remove_node(self, uid: str) -> None:
         """A node is gone. Its zone and its networks are kept: its pods may outlive it."""
         name = self._nodes.pop(uid)
-        self._node_objects[name] -= 1
-        if not self._node_objects[name]:  # or another of its name has come
-            del self._node_objects[name]
+        if name not in self._nodes.values():  # no other of its name has come
             _NODES.remove(name)
         self._directory.end(uid, time.time_ns())
 

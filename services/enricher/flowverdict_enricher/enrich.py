@@ -28,8 +28,8 @@ def enrich(
     `services` has, for each end, the services through which rows were sent to a pod; `dns_names`
     the names of lookups, by `dns_name`.
 
-    Returns the batch (`enriched.ARROW_SCHEMA`, rows in the order of `records`) and the number of
-    ends of each kind.
+    Returns the batch (as `batch_of`: without the numbers that are zero in every row) and the number
+    of ends of each kind.
     """
     src, dst = (records[end].tolist() for end in ENDS)
     batch = batch_of(records, directory.columns(src, dst, interval_ns, node), dns_names or {})

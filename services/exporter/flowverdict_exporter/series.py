@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.signals import METRICS, OVER_BUDGET, PAIR_LABELS
+from flowverdict_contracts.signals import END_LABELS, METRICS, OVER_BUDGET, PAIR_LABELS
 from flowverdict_exporter.family import Family, label_text
 from flowverdict_flows.pairs import NO_PAIR, LabelledPairs, Numbers, PairSums
 
@@ -25,7 +25,6 @@ _EXPIRY_CHECK_SECONDS = 10.0
 """How often expired pairs are dropped, which means checking all of them."""
 
 _Floats = npt.NDArray[np.float64]
-_END_LABELS = [name.removeprefix("src_") for name in PAIR_LABELS if name.startswith("src_")]
 
 
 FAMILIES = tuple(Family(signals) for signals in METRICS.values())
@@ -127,7 +126,7 @@ class PairSeries:
                 ages=(now - self._touched[numbers]).tobytes(),
                 sums=[each.tobytes() for each in columns],
                 overflows=[each.overflows for each in self._families],
-                labels=tuple(_END_LABELS),
+                labels=END_LABELS,
             )
 
     def restore(self, kept: KeptSums) -> None:
@@ -147,10 +146,10 @@ class PairSeries:
             values = np.frombuffer(packed).reshape(-1, each.family.columns)
             restored.append((each, values, overflows))
         names = kept.labels
-        if not {*names} <= {*_END_LABELS} or any(len(end) != len(names) for end in kept.ends):
+        if not {*names} <= {*END_LABELS} or any(len(end) != len(names) for end in kept.ends):
             raise ValueError("the labels are others")
         labelled = (dict(zip(names, end, strict=True)) for end in kept.ends)
-        ends = [tuple(each.get(name, "") for name in _END_LABELS) for each in labelled]
+        ends = [tuple(each.get(name, "") for name in END_LABELS) for each in labelled]
         sources, targets = (np.frombuffer(e, np.int64) for e in (kept.sources, kept.targets))
         with self._lock:
             numbers = self._pairs.restore(ends, sources, targets)

@@ -1,7 +1,7 @@
 """A window as a table for `localise`, and which of its pairs a component covers."""
 
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -96,31 +96,35 @@ def _add_zones(parts: list[dict[str, str | list[str]]], window: Window) -> None:
     if len({each.zone for each in window.endpoints if each.zone}) < _SEVERAL:
         return
     for of_each, endpoint in zip(parts, window.endpoints, strict=True):
-        pods = sorted(window.facts.backends.get(endpoint, ())) or [endpoint]
-        zones = [str(zone) for zone in map(zone_of, pods) if zone]
+        zones = [str(zone) for zone in map(zone_of, _answering(endpoint, window)) if zone]
         if zones:
             of_each["zone"] = zones if endpoint.kind == "service" else zones[0]
 
 
 def _add_labels(parts: list[dict[str, str | list[str]]], window: Window) -> list[str]:
     """Labels are compared if not every pod has them; returns the columns' names without the end."""
-    pods_of = [sorted(window.facts.backends.get(each, ())) or [each] for each in window.endpoints]
+    pods_of = [_answering(each, window) for each in window.endpoints]
     pods = {pod for each in pods_of for pod in each if pod.kind == "pod"}
     having = Counter(label for pod in pods for label in labels_of(pod))
-    compared = {label for label, count in having.items() if count < len(pods)}
-    columns = {f"{LABEL}{label.name.partition('=')[0]}" for label in compared}
+    column_of = {
+        label: f"{LABEL}{label.name.partition('=')[0]}"
+        for label, count in having.items()
+        if count < len(pods)
+    }
     for of_each, its_pods, endpoint in zip(parts, pods_of, window.endpoints, strict=True):
-        for column in columns:
-            values = [_label_in(column, pod, compared) for pod in its_pods]
+        of_pods = [
+            {column_of[each]: str(each) for each in labels_of(pod) if each in column_of}
+            for pod in its_pods
+        ]
+        for column in column_of.values():
+            values = [of_pod.get(column, "") for of_pod in of_pods]
             of_each[column] = values if endpoint.kind == "service" else values[0]
-    return sorted(columns)
+    return sorted(set(column_of.values()))
 
 
-def _label_in(column: str, pod: Endpoint, compared: Container[Component]) -> str:
-    """The label of a pod that belongs in a column; empty if it has none."""
-    key = column.removeprefix(LABEL)
-    found = (each for each in labels_of(pod) if each.name.partition("=")[0] == key)
-    return next((str(each) for each in found if each in compared), "")
+def _answering(endpoint: Endpoint, window: Window) -> list[Endpoint]:
+    """The pods that may have answered for a service; any other endpoint itself."""
+    return sorted(window.facts.backends.get(endpoint, ())) or [endpoint]
 
 
 def named_in(window: Window) -> dict[str, Component]:

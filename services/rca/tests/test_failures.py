@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -103,19 +104,32 @@ def test_where_everyone_loses_alike_nobody_is_blamed_for_what_chance_does(
     assert found[()] >= least, found
 
 
-def labelled(pods: dict[str, tuple[str, str]], at_fault: str) -> list[str]:
-    """What is blamed if the pods with a label lose; `pods` have a node and labels each."""
+def lossy(
+    pods: dict[str, tuple[str, str]], column: str, suffers: Callable[[str], bool]
+) -> list[dict[str, Any]]:
+    """Rows between `pods`, which have a node and a value of `column` each; those with an end whose
+    value `suffers` lose.
+    """
     rng, rows = np.random.default_rng(1), []
     for src, dst in permutations(pods, 2):
-        labels = {"src": pods[src][1], "dst": pods[dst][1]}
-        loss = 0.15 if any(at_fault in each.split(",") for each in labels.values()) else 0.002
+        ends = {"src": pods[src][1], "dst": pods[dst][1]}
+        loss = 0.15 if any(map(suffers, ends.values())) else 0.002
         row = flow_row(
             f"{src}@{pods[src][0]}", f"{dst}@{pods[dst][0]}", data_segments_sent=100,
             retransmitted_segments=int(rng.binomial(100, loss)),
         )  # fmt: skip
-        rows.append(row | {f"{end}_labels": each for end, each in labels.items()})
+        rows.append(row | {f"{end}_{column}": value for end, value in ends.items()})
+    return rows
+
+
+def first_causes(rows: list[dict[str, Any]]) -> list[str]:
     found = judge(window_of(rows, settings=SETTINGS), SETTINGS).findings
     return [str(each.causes[0]) for each in found]
+
+
+def labelled(pods: dict[str, tuple[str, str]], at_fault: str) -> list[str]:
+    """What is blamed if the pods with a label lose; `pods` have a node and labels each."""
+    return first_causes(lossy(pods, "labels", lambda labels: at_fault in labels.split(",")))
 
 
 def test_of_a_label_that_not_all_pods_have_the_value_that_fails_is_named() -> None:
@@ -134,19 +148,9 @@ def test_a_label_that_all_pods_have_is_behind_nothing() -> None:
 
 
 def test_of_several_zones_the_one_that_fails_is_named_instead_of_its_nodes() -> None:
-    pods = {f"pod-{number}": f"n{number % 6}" for number in range(18)}
-    zones = {f"n{number}": f"zone-{number % 3}" for number in range(6)}
-    rng, rows = np.random.default_rng(1), []
-    for src, dst in permutations(pods, 2):
-        ends = {"src": zones[pods[src]], "dst": zones[pods[dst]]}
-        loss = 0.15 if "zone-2" in ends.values() else 0.002
-        row = flow_row(
-            f"{src}@{pods[src]}", f"{dst}@{pods[dst]}", data_segments_sent=100,
-            retransmitted_segments=int(rng.binomial(100, loss)),
-        )  # fmt: skip
-        rows.append(row | {f"{end}_zone": zone for end, zone in ends.items()})
-    found = judge(window_of(rows, settings=SETTINGS), SETTINGS).findings
-    assert [str(each.causes[0]) for each in found] == ["zone zone-2"]
+    pods = {f"pod-{number}": (f"n{number % 6}", f"zone-{number % 6 % 3}") for number in range(18)}
+    rows = lossy(pods, "zone", lambda zone: zone == "zone-2")
+    assert first_causes(rows) == ["zone zone-2"]
     in_one_zone = [row | {"src_zone": "zone-1", "dst_zone": "zone-1"} for row in rows]
     for each in judge(window_of(in_one_zone, settings=SETTINGS), SETTINGS).findings:
         assert each.causes[0].kind != "zone"
