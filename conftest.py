@@ -140,6 +140,7 @@ class Collector:
         self.process = start_process(list(command), self.log, settings)
         self.records: list[np.void] = []
         self.dns_names: list[str] = []  # of each record
+        self.owners: list[str] = []  # likewise
         self.headers: list[IntervalHeader] = []
 
     async def listen(self, client: Client) -> None:
@@ -148,6 +149,7 @@ class Collector:
             self.headers.append(read.header)
             self.records += list(read.records)
             self.dns_names += [read.names.get(int(each["dns_name"]), "") for each in read.records]
+            self.owners += [read.owners.get(int(each["owner"]), "") for each in read.records]
 
         await client.subscribe("flows.raw.test", cb=heard)
         await client.flush()

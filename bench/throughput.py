@@ -24,7 +24,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw import ROLES
 from flowverdict_enricher.connections import Connections
 from flowverdict_enricher.directory import Directory
-from flowverdict_enricher.enrich import enrich
+from flowverdict_enricher.enrich import Learnt, enrich
 from flowverdict_enricher.inventory import Inventory, apply
 from flowverdict_exporter.series import PairSeries
 from flowverdict_lab import recording
@@ -146,7 +146,9 @@ def measure() -> list[Figure]:
         records = raw_records.read(headers, to_services).records
         connections.learn(header, records)
         resolved = connections.resolve(header, records)
-        batch, _ = enrich(resolved.records, directory, (0, 1), "n1", services=resolved.services)
+        batch, _ = enrich(
+            resolved.records, directory, (0, 1), "n1", learnt=Learnt(resolved.services)
+        )
         return enriched.encode(batch)
 
     named, panes, messages = through_enricher(), Panes(load(RcaSettings, {})), count(1)

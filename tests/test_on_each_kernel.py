@@ -55,7 +55,7 @@ class Heard:
         batch, _ = enrich(
             read.records, self._directory, (header.start_ns, header.end_ns), header.node
         )
-        self._panes.add(header, enriched.with_zeros(batch), self.intervals)
+        self._panes.add(header, enriched.completed(batch), self.intervals)
         for window in self._panes.windows():
             self.verdicts += self._judge.judge(window)
             if self._panes.long_window:

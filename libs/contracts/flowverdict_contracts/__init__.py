@@ -5,7 +5,8 @@
 `raw`              the collector's messages: the layout of a flow record.
 `raw_records`      their bodies as numpy arrays (needs the extra `columns`).
 `byte_columns`     how the collector packs them.
-`looked_up_names`  the names of DNS lookups that follow a raw message's records.
+`numbered_texts`   what follows a raw message's records: names that they refer to by number.
+`looked_up_names`  the names of DNS lookups as text.
 `enriched`         the enricher's messages: Arrow tables with names (extra `columns`).
 `arrow_size`       the unpacked size of an Arrow stream (extra `columns`).
 `signals`          what is exported for each pair: metrics, fields in InfluxDB.

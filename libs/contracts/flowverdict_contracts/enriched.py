@@ -6,6 +6,9 @@ message id of the raw message, so that a raw message enriched twice is stored on
 
 A flow to a service's address has the address, port and names of the pod that answers, if it is
 known, and the service beside them.
+
+Each entry in the dictionary of `src_ip` or `dst_ip` belongs to one owner in all rows that refer to
+it. Pods on their node's network share its address, which then has an entry for each.
 """
 
 import dataclasses
@@ -32,10 +35,10 @@ __all__ = [
     "NAME_CONFIDENCE",
     "SCHEMA",
     "Names",
+    "completed",
     "decode",
     "encode",
     "piece_of",
-    "with_zeros",
 ]
 
 SCHEMA = "flows.enriched/6"
@@ -61,7 +64,8 @@ class Names:
     """What an enriched row says on each end, as `src_kind`, `dst_kind`, `src_namespace` and so on.
 
     Empty if there is no such name. `labels` are those of a pod that were chosen (the enricher's
-    FLOWVERDICT_LABELS), as `KEY=VALUE`, separated by commas.
+    FLOWVERDICT_LABELS), as `KEY=VALUE`, separated by commas. `candidates` are the pods on a node's
+    network, as `NAMESPACE/NAME`, separated by commas: one of them may be meant by its address.
     """
 
     kind: str
@@ -75,6 +79,7 @@ class Names:
     labels: str = ""
     name_confidence: str = "certain"
     condition: str = ""
+    candidates: str = ""
 
 
 NAMES = tuple(field.name for field in dataclasses.fields(Names))
@@ -84,7 +89,7 @@ _DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 _NUMBERS = {
     name: kind
     for name, (kind, *_) in (RECORD.fields or {}).items()
-    if name not in ("src", "dst", "netns", "role", "dns_name")
+    if name not in ("src", "dst", "netns", "role", "dns_name", "owner")
 }
 
 ARROW_SCHEMA = pa.schema(
@@ -97,6 +102,9 @@ record under the same names and units (`raw.FIELDS`), then the names.
 
 `dns_name` is what was looked up (`looked_up_names.text_of`); empty if the row is about no lookup
 over UDP, or if its name is not known."""
+
+_NEVER_EMPTY = {*ADDRESSES, "role", *(f"{end}_kind" for end in ENDS)}
+_NEVER_EMPTY |= {f"{end}_name_confidence" for end in ENDS}
 
 _ALLOWED = {"role": set(ROLES)}
 for _end in ENDS:
@@ -139,14 +147,14 @@ def _is_address(text: str) -> bool:
 def encode(table: pa.RecordBatch) -> bytes:
     """The body for a batch of `ARROW_SCHEMA`.
 
-    Numbers that are zero in every row are left out, as most are: a column takes 200 bytes. They
-    may have been left out already.
+    Columns of nothing but zeros or empty texts are left out, as most are: each takes 200 bytes.
+    They may have been left out already.
     """
     sent = table.select(
         [
             name
             for name, column in zip(table.schema.names, table.columns, strict=True)
-            if name not in _NUMBERS or column.to_numpy().any()
+            if name in _NEVER_EMPTY or _has_any(column)
         ]
     )
     sink = pa.BufferOutputStream()
@@ -156,36 +164,54 @@ def encode(table: pa.RecordBatch) -> bytes:
     return body
 
 
+def _has_any(column: pa.Array) -> bool:
+    """Whether anything in a column is other than zero or empty."""
+    if pa.types.is_dictionary(column.type):
+        return any(text != "" for text in column.dictionary.to_pylist())
+    return bool(column.to_numpy().any())
+
+
 @lru_cache(maxsize=1000)
 def _schema_of(present: frozenset[str]) -> pa.Schema:
-    """That of a message with these columns, and all those that are no numbers."""
+    """That of a message with these columns, and all those that are never left out."""
     return pa.schema(
-        field for field in ARROW_SCHEMA if field.name in present or field.name not in _NUMBERS
+        field for field in ARROW_SCHEMA if field.name in present or field.name in _NEVER_EMPTY
     )
 
 
-def with_zeros(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with the columns of numbers that were left out."""
-    nothing = pa.py_buffer(np.zeros(batch.num_rows, np.uint64))  # for all of them
+def completed(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with the columns that were left out: zeros, or empty texts."""
+    rows = batch.num_rows
+    nothing = pa.py_buffer(np.zeros(rows, np.uint64))  # for all of them
+    codes = pa.Array.from_buffers(pa.int32(), rows, [None, nothing])
+    empty = pa.DictionaryArray.from_arrays(codes, pa.array([""]))
     present = set(batch.schema.names)
-    columns = [
-        batch.column(field.name)
-        if field.name in present
-        else pa.Array.from_buffers(field.type, batch.num_rows, [None, nothing])
-        for field in ARROW_SCHEMA
-    ]
-    return pa.RecordBatch.from_arrays(columns, schema=ARROW_SCHEMA)
+
+    def column(field: pa.Field) -> pa.Array:
+        if field.name in present:
+            return batch.column(field.name)
+        if field.name in _NUMBERS:
+            return pa.Array.from_buffers(field.type, rows, [None, nothing])
+        return empty
+
+    return pa.RecordBatch.from_arrays(list(map(column, ARROW_SCHEMA)), schema=ARROW_SCHEMA)
 
 
 def piece_of(table: pa.RecordBatch, first: int, end: int) -> pa.RecordBatch:
     """The rows from `first` on, up to but without `end`, with what only these rows refer to."""
     columns = [
-        column.dictionary_decode().dictionary_encode().cast(field.type)
-        if pa.types.is_dictionary(field.type)
-        else column
+        _used(column) if pa.types.is_dictionary(field.type) else column
         for field, column in zip(table.schema, table.slice(first, end - first).columns, strict=True)
     ]
     return pa.RecordBatch.from_arrays(columns, schema=table.schema)
+
+
+def _used(column: pa.DictionaryArray) -> pa.DictionaryArray:
+    """The same without the entries of its dictionary that no row has."""
+    used, rows = np.unique(column.indices.to_numpy(), return_inverse=True)
+    return pa.DictionaryArray.from_arrays(
+        pa.array(rows.astype(np.int32)), column.dictionary.take(pa.array(used))
+    )
 
 
 def decode(body: bytes) -> pa.RecordBatch:
@@ -210,7 +236,7 @@ def decode(body: bytes) -> pa.RecordBatch:
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
-    batch = with_zeros(batch)
+    batch = completed(batch)
     for name, column in zip(batch.schema.names, batch.columns, strict=True):
         _check_column(name, column)
     return batch

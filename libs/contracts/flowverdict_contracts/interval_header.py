@@ -47,7 +47,8 @@ class IntervalHeader:
         skipped_runs: events that the kernel skipped, because it was just counting another.
         clock_behind_ns: how far the node's clock was behind that of NATS, by which the interval has
             been dated since; negative if it was ahead. 0 if the node's own clock dates it.
-        names_bytes: how many of a raw message's last bytes are names that were looked up.
+        names_bytes: how many bytes at a raw message's end are names that were looked up.
+        owners_bytes: how many bytes after those say which pods are on the node's own network.
         is_packed: whether a raw message's records are in columns (`byte_columns`).
     """
 
@@ -64,6 +65,7 @@ class IntervalHeader:
     skipped_runs: int = 0
     clock_behind_ns: int = 0
     names_bytes: int = 0
+    owners_bytes: int = 0
     is_packed: bool = False
 
     def check_not_ahead(self, stored_ns: int) -> None:
@@ -105,6 +107,8 @@ class IntervalHeader:
             fields["Flowverdict-Clock-Behind"] = str(self.clock_behind_ns)
         if self.names_bytes:
             fields["Flowverdict-Names"] = str(self.names_bytes)
+        if self.owners_bytes:
+            fields["Flowverdict-Owners"] = str(self.owners_bytes)
         if self.is_packed:
             fields["Flowverdict-Packed"] = _PACKING
         return fields
@@ -143,6 +147,7 @@ class IntervalHeader:
                 skipped_runs=int(headers.get("Flowverdict-Skipped", "0")),
                 clock_behind_ns=int(headers.get("Flowverdict-Clock-Behind", "0")),
                 names_bytes=int(headers.get("Flowverdict-Names", "0")),
+                owners_bytes=int(headers.get("Flowverdict-Owners", "0")),
                 is_packed="Flowverdict-Packed" in headers,
             )
         except KeyError as missing:
@@ -158,7 +163,7 @@ class IntervalHeader:
         if abs(header.clock_behind_ns) >= _LIMIT:
             raise MalformedMessage("the clock's difference is out of range")
         lost_counts = (header.lost_flow_updates, header.lost_sockets, header.skipped_runs)
-        sizes = (header.piece, header.names_bytes)
+        sizes = (header.piece, header.names_bytes, header.owners_bytes)
         numbers = (header.sequence, header.part, header.parts, *sizes, *lost_counts)
         if not 1 <= header.part <= header.parts or not all(0 <= each < _LIMIT for each in numbers):
             raise MalformedMessage("sequence, part or loss is out of range")

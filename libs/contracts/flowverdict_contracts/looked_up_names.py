@@ -1,49 +1,11 @@
-"""The names that were looked up, after the records of a raw message.
-
-Each is its number and the length of its text, two bytes each, little-endian, and the text, which is
-ASCII. A record refers to it by its number (`raw.FIELDS`, `dns_name`).
-"""
+"""The names of DNS lookups as text."""
 
 import re
-import struct
-from collections.abc import Mapping
 
-from flowverdict_contracts import MalformedMessage
+__all__ = ["text_of"]
 
-__all__ = ["decode", "encode", "text_of"]
-
-_ENTRY = struct.Struct("<HH")
 _CUT = "..."
-_LONGEST = 1020
-"""Text of the longest name that a query can have, 255 bytes, if each needs to be escaped."""
 _PLAIN = re.compile(r"[-\w*/]", re.ASCII)
-
-
-def encode(names: Mapping[int, str]) -> bytes:
-    """Names by their numbers, packed."""
-    return b"".join(
-        _ENTRY.pack(number, len(text)) + text.encode("ascii") for number, text in names.items()
-    )
-
-
-def decode(packed: bytes) -> dict[int, str]:
-    """Names by their numbers.
-
-    Raises:
-        MalformedMessage: if they are not whole, or not printable.
-    """
-    names, at = {}, 0
-    while at < len(packed):
-        try:
-            number, length = _ENTRY.unpack_from(packed, at)
-            text = packed[at + _ENTRY.size : at + _ENTRY.size + length].decode("ascii")
-        except (struct.error, UnicodeDecodeError):
-            raise MalformedMessage("a looked up name is malformed") from None
-        if len(text) < length or length > _LONGEST or not text.isprintable():
-            raise MalformedMessage("a looked up name is malformed")
-        names[number] = text
-        at += _ENTRY.size + length
-    return names
 
 
 def text_of(labels: bytes) -> str:

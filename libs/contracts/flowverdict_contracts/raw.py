@@ -1,8 +1,9 @@
 """Messages on `flows.raw.<node>`: one interval of one node's flows.
 
 The body is a sequence of `RECORD_BYTES`-byte records, laid out as in the collector's kernel map; in
-columns (`byte_columns`) if a header says so. The names that were looked up follow
-(`looked_up_names`), as many bytes as a header says.
+columns (`byte_columns`) if a header says so. The names that were looked up follow, by `dns_name`,
+and then the pods on the node's own network, by `owner`: `numbered_texts`, as many bytes of each as
+headers say.
 `FIELDS` is their only declaration: the C program gets its struct from it (`c_members`), readers get
 their columns (`raw_records`). The headers say which node and interval the records belong to
 (`interval_header`). This module does not need numpy, so that the collector stays small.
@@ -140,7 +141,7 @@ _KERNEL_REASONS = tuple(
         "other",
     )
 )
-_NAME = (("dns_name", 2),)
+_NAMED = (("dns_name", 2), ("owner", 4))
 _BEFORE_LOOKUPS = (_KEY, _COUNTS, _READINGS, _MORE_COUNTS, _MORE_READINGS)
 _ADDED_UP = (_COUNTS, _MORE_COUNTS, _LOOKUPS, _LOOKUP_CODES, _KERNEL_REASONS)
 _BEFORE_NAMES = (*_BEFORE_LOOKUPS, _LOOKUPS, _LOOKUP_READINGS)
@@ -149,7 +150,7 @@ _BEFORE_NAMES = (*_BEFORE_LOOKUPS, _LOOKUPS, _LOOKUP_READINGS)
 def _layout() -> Iterable[Field]:
     """The fields in order, each aligned to its size, as a C compiler would lay them out."""
     at = 0
-    for group in (*_BEFORE_NAMES, _LOOKUP_CODES, _KERNEL_REASONS, _NAME):
+    for group in (*_BEFORE_NAMES, _LOOKUP_CODES, _KERNEL_REASONS, _NAMED):
         for name, size in group:
             alignment = 1 if size == 16 else size
             at = -(-at // alignment) * alignment
@@ -202,6 +203,9 @@ RTT, `rtt_variation_us` its mean deviation, `minimum_rtt_us` the shortest of the
 (tcp_min_rtt_wlen). `connect_us` is the time from a client's connect() to the answer to its SYN, in
 the interval in which the connection was established. `path_mtu_bytes` includes IP and TCP headers.
 `dns_answer_us` is how long an answer took; over TCP, from the connection's opening.
+
+`owner` is the number of the control group (cgroup v2) whose process made the socket at `src`, if it
+is on the node's own network; 0 if it is not, or not known. The message says of which pod it is.
 """
 
 DROP_REASONS = {name: name.removeprefix(_REASON_PREFIX).upper() for name, _ in _KERNEL_REASONS}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from flowverdict_contracts import MalformedMessage, looked_up_names
+from flowverdict_contracts import MalformedMessage, numbered_texts
 from flowverdict_contracts.byte_columns import COUNT_BYTES
 from flowverdict_contracts.interval_header import IntervalHeader, schema_of
 from flowverdict_contracts.raw import (
@@ -80,12 +80,14 @@ class RawMessage:
         header: its node and interval.
         records: dtype `RECORD`, one element per flow; those of lookups without a source port.
         names: of the lookups, by `dns_name`.
+        owners: the uids of pods, or ids of containers, by `owner`.
         impossible: how many records were left out, by the field that gave them away.
     """
 
     header: IntervalHeader
     records: npt.NDArray[np.void]
     names: dict[int, str]
+    owners: dict[int, str]
     impossible: dict[str, int]
 
 
@@ -99,19 +101,22 @@ def read(headers: Mapping[str, str] | None, body: bytes) -> RawMessage:
         MalformedMessage: if header or body are malformed.
     """
     header = IntervalHeader.decode(headers, *SCHEMAS)
-    if header.names_bytes > len(body):
+    end = len(body) - header.names_bytes - header.owners_bytes
+    if end < 0:
         raise MalformedMessage("the names are longer than the message")
-    end = len(body) - header.names_bytes
+    after_names = end + header.names_bytes
     schema = schema_of(headers)
     packed = body[:end]
     unpacked = _unpacked(packed, _LAYOUTS[schema].itemsize) if header.is_packed else packed
     records, impossible = _possible(decode(unpacked, schema))
-    names = looked_up_names.decode(body[end:])
+    names = numbered_texts.decode(body[end:after_names])
+    owners = numbered_texts.decode(body[after_names:])
     is_lookup = records["dns_name"] != 0
     if is_lookup.any():
         records = records.copy()
         records["src_port"][is_lookup] = 0
-    return RawMessage(replace(header, names_bytes=0, is_packed=False), records, names, impossible)
+    plain = replace(header, names_bytes=0, owners_bytes=0, is_packed=False)
+    return RawMessage(plain, records, names, owners, impossible)
 
 
 _LIMITS = {

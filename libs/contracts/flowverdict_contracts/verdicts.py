@@ -148,6 +148,9 @@ class Cause(Component, frozen=True, kw_only=True):
         alternatives: components with exactly the same flows, which cannot be told apart from it.
         more_alternatives: how many others.
         reported: what the cluster itself reports about it, in words; empty if nothing.
+        candidates: the pods on the network of a node, as `NAMESPACE/NAME`, if only flows to its own
+            addresses fail: it may be one of them. It is not known whose those flows are.
+        more_candidates: how many others.
     """
 
     node: str
@@ -161,6 +164,8 @@ class Cause(Component, frozen=True, kw_only=True):
     more_addresses: Count = 0
     more_alternatives: Count = 0
     reported: str = ""
+    candidates: tuple[str, ...] = ()
+    more_candidates: Count = 0
 
 
 class Rule(_Record, frozen=True, kw_only=True):

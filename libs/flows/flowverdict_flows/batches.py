@@ -22,7 +22,7 @@ def batch_of(
     dns_names: Mapping[int, str],
 ) -> pa.RecordBatch:
     """`records` (dtype `raw_records.RECORD`) as a batch of `enriched.ARROW_SCHEMA`, in their order,
-    without the numbers that are zero in every row (`enriched.with_zeros` adds them).
+    without most columns that have only zeros or empty texts (`enriched.completed` adds them).
 
     `names` are the columns about each end (`NameTable.columns`), `dns_names` the names of lookups,
     by `dns_name`.
@@ -31,7 +31,8 @@ def batch_of(
     columns["role"] = pa.DictionaryArray.from_arrays(
         pa.array(records["role"].astype(np.int32)), _ROLES
     )
-    columns["dns_name"] = _looked_up(records["dns_name"], dns_names)
+    if dns_names:
+        columns["dns_name"] = _looked_up(records["dns_name"], dns_names)
     for name in _nonzero(records):
         columns[name] = pa.array(np.ascontiguousarray(records[name]))
     schema = pa.schema(field for field in ARROW_SCHEMA if field.name in columns)
@@ -57,9 +58,6 @@ def distinct_addresses(
 
 def _looked_up(numbers: npt.NDArray[np.uint16], names: Mapping[int, str]) -> pa.DictionaryArray:
     """The names of lookups by their numbers; empty where there is none."""
-    if not names:
-        nothing = np.zeros(len(numbers), np.int32)
-        return pa.DictionaryArray.from_arrays(pa.array(nothing), pa.array([""]))
     distinct, rows = np.unique(numbers, return_inverse=True)
     texts = [names.get(each, "") for each in distinct.tolist()]
     encoded = pa.array(texts, pa.string()).dictionary_encode()

@@ -13,6 +13,7 @@ __all__ = ["Endpoint", "Sighting", "distinct_ends", "endpoints_of"]
 
 _COLUMNS = (
     "ip", "kind", "namespace", "pod", "workload", "service", "node", "zone", "labels", "condition",
+    "candidates",
 )  # fmt: skip
 
 
@@ -46,9 +47,8 @@ class Endpoint:
 def distinct_ends(batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[str, ...] | None]:
     """The values of `columns` for each distinct address, the first column being the address.
 
-    In the order of its dictionary. None marks loopback, which says nothing about a network, and
-    entries that no row uses. Within a batch an address belongs to one owner, since the
-    enricher resolves it once per interval.
+    In the order of its dictionary, each entry of which belongs to one owner (`enriched`). None
+    marks loopback, which says nothing about a network, and entries that no row uses.
     """
     addresses, *_ = read = [batch.column(name) for name in columns]
     used, first = np.unique(addresses.indices.to_numpy(), return_index=True)
@@ -71,12 +71,14 @@ class Sighting:
         address: its address.
         service: the service that it is a pod of, in its namespace; empty if none.
         condition: what Kubernetes reports about it, as in an enriched row.
+        candidates: the pods on a node's network, as `NAMESPACE/NAME`.
     """
 
     endpoint: Endpoint
     address: str
     service: str
     condition: str
+    candidates: tuple[str, ...] = ()
 
 
 def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[Sighting | None]:
@@ -86,12 +88,13 @@ def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[Sighting | None]:
             yield None
         else:
             service = values[5] if values[1] == "pod" else ""
-            yield Sighting(_endpoint(values), values[0], service, values[-1])
+            candidates = tuple(filter(None, values[10].split(",")))
+            yield Sighting(_endpoint(values), values[0], service, values[9], candidates)
 
 
 def _endpoint(values: tuple[str, ...]) -> Endpoint:
     """The endpoint described by a row's `_COLUMNS`."""
-    address, kind, namespace, pod, workload, service, node, zone, labels, _ = values
+    address, kind, namespace, pod, workload, service, node, zone, labels, *_ = values
     if kind == "pod":
         chosen = tuple(filter(None, labels.split(",")))
         return Endpoint("pod", namespace, pod, workload, node, zone, chosen)

@@ -53,13 +53,22 @@ class NameTable:
         self._length = length
 
     def columns(self, src: _Rows, dst: _Rows) -> dict[str, pa.DictionaryArray]:
-        """What an enriched batch says about each end, for rows of this table."""
+        """What an enriched batch says about each end, for rows of this table.
+
+        An address that has several rows is in the dictionaries of addresses as often. Names that no
+        row of the table has are left out.
+        """
         distinct = pa.array(np.concatenate([src, dst])).dictionary_encode()
         row_of_end = distinct.indices.to_numpy()
         rows = self._rows[distinct.dictionary.to_numpy()]
         columns: dict[str, pa.DictionaryArray] = {}
         for name, texts, codes in zip(_COLUMNS, self._texts, rows.T, strict=True):
-            used, positions = texts.distinct(codes)
+            if texts.are_empty:
+                continue
+            if name == "ip":
+                used, positions = codes, np.arange(len(codes), dtype=np.int32)
+            else:
+                used, positions = texts.distinct(codes)
             both = pa.DictionaryArray.from_arrays(pa.array(positions[row_of_end]), texts.of(used))
             columns |= {f"src_{name}": both[: len(src)], f"dst_{name}": both[len(src) :]}
         return columns
@@ -88,6 +97,11 @@ class _Texts:
         if code == len(self._texts):
             self._texts.append(text)
         return code
+
+    @property
+    def are_empty(self) -> bool:
+        """Whether there is none but the empty one."""
+        return self._texts == [""]
 
     def __len__(self) -> int:
         return len(self._texts)

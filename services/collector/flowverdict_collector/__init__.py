@@ -15,6 +15,7 @@
 `intervals`    the times of intervals, though the wall clock may be set.
 `kernel`       the maps, as the service sees them: swap, read and discard.
 `names`        the names that were looked up.
+`owners`       the pods whose sockets are on the node's own network.
 `namespaces`   which network namespaces are counted, on a kernel that several nodes share.
 `check`        `--check`: what this machine provides and what is missing.
 """

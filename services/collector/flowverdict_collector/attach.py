@@ -47,7 +47,11 @@ _DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
 class _Control(ctypes.Structure):
     """The value of the map `control` (maps.bpf.h)."""
 
-    _fields_ = (("active_program", ctypes.c_uint64), ("started", ctypes.c_uint64))
+    _fields_ = (
+        ("active_program", ctypes.c_uint64),
+        ("started", ctypes.c_uint64),
+        ("node_network", ctypes.c_uint64),
+    )
 
 
 def _bcc() -> Any:

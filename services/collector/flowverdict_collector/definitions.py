@@ -1,6 +1,8 @@
 """What flows.bpf.c is compiled with: kernel offsets, map sizes, the record's members."""
 
-from flowverdict_collector.btf import KernelTypes
+from collections.abc import Mapping
+
+from flowverdict_collector.btf import KernelTypes, NoKernelTypes
 from flowverdict_collector.progress import PROGRESS_WORDS
 from flowverdict_contracts.raw import (
     DROP_REASONS,
@@ -19,6 +21,7 @@ __all__ = [
     "layout_flags",
     "lookup_flags",
     "namespace_flags",
+    "owner_flags",
 ]
 
 _OFFSETS = {
@@ -82,10 +85,21 @@ _TOTALS = {
 _MOST_AT_ONCE = 48
 """Bytes; reading that many from the kernel takes as long as reading four."""
 
-_NAMESPACE_OFFSETS = {
+_NETWORK_OFFSETS = {
     "TASK_STRUCT_NSPROXY": ("task_struct", "nsproxy"),
-    "TASK_STRUCT_THREAD_PID": ("task_struct", "thread_pid"),
     "NSPROXY_NET_NS": ("nsproxy", "net_ns"),
+}
+_OWNER_OFFSETS = {
+    "TASK_STRUCT_REAL_PARENT": ("task_struct", "real_parent"),
+    "SOCK_CGROUP": ("sock", "sk_cgrp_data"),
+    "CGROUP_KN": ("cgroup", "kn"),
+    "KERNFS_NODE_ID": ("kernfs_node", "id"),
+    "KERNFS_NODE_NAME": ("kernfs_node", "name"),
+}
+_PARENTS = ("__parent", "parent")
+"""What the one above is called in `struct kernfs_node`, since Linux 6.15 and until then."""
+_NAMESPACE_OFFSETS = {
+    "TASK_STRUCT_THREAD_PID": ("task_struct", "thread_pid"),
     "NET_COOKIE": ("net", "net_cookie"),
     "PID_LEVEL": ("pid", "level"),
     "PID_NUMBERS": ("pid", "numbers"),
@@ -240,13 +254,17 @@ def _read_totals(types: KernelTypes) -> str:
     return " ".join(statements)
 
 
+def _offsets(types: KernelTypes, members: Mapping[str, tuple[str, str]]) -> dict[str, int]:
+    return {name: types.offset(*path) for name, path in members.items()}
+
+
 def compiler_flags(types: KernelTypes) -> list[str]:
     """`-D` definitions for flows.bpf.c.
 
     Raises:
         NoKernelTypes: if the kernel lacks a member that the program reads.
     """
-    numbers = {name: types.offset(*path) for name, path in _OFFSETS.items()}
+    numbers = _offsets(types, _OFFSETS | _NETWORK_OFFSETS)
     subsystems = types.enumerators("skb_drop_reason_subsys")
     numbers |= {
         "QDISC_SUBSYSTEM": subsystems.get("SKB_DROP_REASON_SUBSYS_QDISC", 0),
@@ -265,7 +283,7 @@ def namespace_flags(types: KernelTypes) -> list[str]:
     Raises:
         NoKernelTypes: if the kernel lacks a member that the program reads.
     """
-    numbers = {name: types.offset(*path) for name, path in _NAMESPACE_OFFSETS.items()}
+    numbers = _offsets(types, _NAMESPACE_OFFSETS)
     numbers["UPID_BYTES"] = 2 * numbers["UPID_NS"]
     return [f"-D{name}={value}" for name, value in numbers.items()]
 
@@ -285,3 +303,18 @@ def lookup_flags(types: KernelTypes) -> list[str]:
         "SK_BUFF_TAIL": types.offset("sk_buff", "tail"),
     }
     return ["-DCOUNT_LOOKUPS", *(f"-D{name}={value}" for name, value in numbers.items())]
+
+
+def owner_flags(types: KernelTypes) -> list[str]:
+    """`-D` definitions for owners.bpf.c, if this kernel tells the control group of a socket; they
+    also tell the others so.
+    """
+    for parent in _PARENTS:
+        try:
+            numbers = _offsets(
+                types, _OWNER_OFFSETS | {"KERNFS_NODE_PARENT": ("kernfs_node", parent)}
+            )
+        except NoKernelTypes:
+            continue
+        return ["-DREAD_OWNERS", *(f"-D{name}={value}" for name, value in numbers.items())]
+    return []

@@ -1,9 +1,10 @@
 """What a kernel shows only in part, and why."""
 
 import re
+from pathlib import Path
 
 from flowverdict_collector.btf import KernelTypes
-from flowverdict_collector.definitions import drop_offsets
+from flowverdict_collector.definitions import drop_offsets, owner_flags
 from flowverdict_contracts.raw import FIELDS
 
 __all__ = ["kernel_version", "limits_of"]
@@ -15,6 +16,8 @@ _LIMITS = (
     ((6, 12), "resets sent", "before Linux 6.12 those to closed ports are not traced"),
 )
 """Before which version, what, and why."""
+
+_HOST_PODS = "pods with hostNetwork"
 
 
 def kernel_version(release: str) -> tuple[int, int]:
@@ -43,4 +46,13 @@ def limits_of(release: str, types: KernelTypes, *, drained: bool) -> dict[str, s
     ]  # fmt: skip
     if reasons and counted:
         found[", ".join(reasons)] = "this kernel has no drop reasons for them"
+    if not owner_flags(types):
+        found[_HOST_PODS] = "this kernel does not tell the control group of a socket"
+    elif not _groups_are_version_2():
+        found[_HOST_PODS] = "this machine has cgroup v1, which does not tell whose a socket is"
     return found
+
+
+def _groups_are_version_2() -> bool:
+    mounts = [each.split() for each in Path("/proc/self/mounts").read_text().splitlines()]
+    return ["/sys/fs/cgroup", "cgroup2"] in [each[1:3] for each in mounts]

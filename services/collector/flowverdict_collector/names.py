@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from flowverdict_collector.definitions import NAME_BYTES
 from flowverdict_collector.kernel import read_value, write_value
-from flowverdict_contracts import looked_up_names
+from flowverdict_contracts import numbered_texts
+from flowverdict_contracts.looked_up_names import text_of
 from flowverdict_contracts.raw import FIELDS
 
 __all__ = ["LookedUpNames"]
@@ -45,11 +46,11 @@ class LookedUpNames:
         if self._names is None or record_bytes <= _OFFSET:
             return b""
         numbers = set(memoryview(records).cast("H")[_OFFSET // 2 :: record_bytes // 2]) - {0}
-        return looked_up_names.encode({number: self._text(number) for number in sorted(numbers)})
+        return numbered_texts.encode({number: self._text(number) for number in sorted(numbers)})
 
     def _text(self, number: int) -> str:
         name = read_value(self._names or 0, ctypes.c_uint32(number), _Name)
-        return looked_up_names.text_of(bytes(name.text))
+        return text_of(bytes(name.text))
 
     def published_until(self, monotonic_ns: int) -> None:
         """Let the kernel give the numbers of names to others that were not used since.

@@ -18,6 +18,7 @@ from flowverdict_collector import progress
 from flowverdict_collector.intervals import Intervals
 from flowverdict_collector.kernel import FlowMaps
 from flowverdict_collector.names import LookedUpNames
+from flowverdict_collector.owners import Owners
 from flowverdict_collector.progress import Progress
 from flowverdict_contracts.byte_columns import pack
 from flowverdict_contracts.interval_header import IntervalHeader
@@ -80,6 +81,7 @@ class Publisher:
         self._intervals = Intervals(self._progress.end_ns, self._progress.ended_at_ns)
         self._records = _Records(self._flows)
         self._names = LookedUpNames(maps)
+        self._owners = Owners(maps)
         self._part_records = MOST_RECORDS
         self.is_new = not self._progress.run_id
         if self.is_new:
@@ -110,11 +112,16 @@ class Publisher:
         while now.stored < now.parts:
             part = await asyncio.to_thread(self._next_part)
             counted = self._counted(part, self._flows.record_bytes)
-            names = await asyncio.to_thread(self._names.of, counted, self._flows.record_bytes)
-            header = replace(self._header(now), names_bytes=len(names), is_packed=True)
+            names, owners = await asyncio.to_thread(self._texts_of, counted)
+            header = replace(
+                self._header(now),
+                names_bytes=len(names),
+                owners_bytes=len(owners),
+                is_packed=True,
+            )
             headers = header.encode(f"{_SCHEMA_NAME}/{now.schema}")
             packed = pack(counted, self._flows.record_bytes)
-            subject, body = raw_subject(self._node), packed + names
+            subject, body = raw_subject(self._node), packed + names + owners
             try:
                 if not await publish_until_stored(jetstream, context, subject, body, headers):
                     self._records.put_back(part)
@@ -151,6 +158,10 @@ class Publisher:
         stored = self._progress.stored * self._progress.part_records
         waiting = self._flows.count() if self._progress.parts else 0
         return max(0, waiting - stored) + self._flows.count(active=True)
+
+    def _texts_of(self, records: bytes) -> tuple[bytes, bytes]:
+        record_bytes = self._flows.record_bytes
+        return self._names.of(records, record_bytes), self._owners.of(records, record_bytes)
 
     def _save(self, now: Progress) -> None:
         progress.store(self._progress_map, now)

@@ -11,6 +11,7 @@ from flowverdict_collector.definitions import (
     layout_flags,
     lookup_flags,
     namespace_flags,
+    owner_flags,
 )
 from flowverdict_collector.hooks import (
     HOOKS,
@@ -53,6 +54,7 @@ _MAPS = (
 )  # fmt: skip
 _LOOKUP_MAPS = ("lookups", "begun", "pending_lookups", "names", "names_needed_since")
 _DRAINED_MAP = "changed"
+_OWNER_MAPS = ("control_groups",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ class Source:
         lookups: whether DNS lookups are counted.
         drained: whether connections are sampled once a tick, so that the program `DRAIN` must count
             the rest.
+        owners: whether the control groups of sockets are read.
         missing: tracepoint to why it cannot be of use.
     """
 
@@ -96,6 +99,7 @@ class Source:
     own_process_namespace: int
     lookups: bool
     drained: bool
+    owners: bool
     missing: dict[str, str]
 
     @property
@@ -108,7 +112,9 @@ class Source:
         """The names of the maps."""
         of_namespaces = (OWNERS_MAP, PROCESS_MAP) if self.own_process_namespace else ()
         of_lookups = _LOOKUP_MAPS if self.lookups else ()
-        return (*_MAPS, *of_namespaces, *of_lookups, *((_DRAINED_MAP,) if self.drained else ()))
+        of_drain = (_DRAINED_MAP,) if self.drained else ()
+        of_owners = _OWNER_MAPS if self.owners else ()
+        return (*_MAPS, *of_namespaces, *of_lookups, *of_drain, *of_owners)
 
     @property
     def hooks(self) -> tuple[Hook, ...]:
@@ -143,6 +149,8 @@ def find_source(options: Options) -> Source:
             flags.append("-DFOLD_CLIENT_PORTS")
         if options.lookups:
             flags += lookup_flags(types)
+        of_owners = owner_flags(types)
+        flags += of_owners
         if in_container:
             try:
                 flags += namespace_flags(types)
@@ -150,19 +158,22 @@ def find_source(options: Options) -> Source:
                 in_container, missing[SWITCH] = False, str(error)
     if not reasons:
         missing["kfree_skb"] = "this kernel has no drop reasons (before Linux 5.17)"
-    of_namespaces = (BPF / "namespaces.bpf.c").read_text() if in_container else ""
-    of_lookups = (BPF / "lookups.bpf.c").read_text() if options.lookups else ""
-    version = _identify(
-        maps, text, of_namespaces, of_lookups, *flags, repr(sorted(reasons.items()))
-    )
+    parts = {
+        "owners.bpf.c": bool(of_owners),
+        "namespaces.bpf.c": in_container,
+        "lookups.bpf.c": options.lookups,
+    }
+    others = "".join((BPF / name).read_text() for name, is_part in parts.items() if is_part)
+    version = _identify(maps, text, others, *flags, repr(sorted(reasons.items())))
     return Source(
-        text=maps + text + of_namespaces + of_lookups,
+        text=maps + text + others,
         flags=[*flags, f"-DPROGRAM_ID=0x{version}ULL"],
-        layout=_identify(maps, of_namespaces, of_lookups, *of_layout),
+        layout=_identify(maps, others, *of_layout),
         version=version,
         drop_offsets=reasons,
         own_process_namespace=own if in_container else 0,
         lookups=options.lookups,
         drained=drained,
+        owners=bool(of_owners),
         missing=missing,
     )

@@ -6,8 +6,11 @@
 `tenures`     how long each owner has had an address.
 `pod_networks`  the networks that pods get their addresses from.
 `connections`  which pod answers each connection to a service's address.
+`host_pods`   pods on their node's network, and which of its sockets is whose.
 `local_hops`  connections to a sidecar in the same pod, which look like connections to elsewhere.
 `backends`    the pods behind each service.
+`records`     what raw records say about the ends of their connections.
+`recent`      what was learnt lately.
 `reports`     until when each node has reported.
 `enrich`      raw records and a directory to an enriched batch.
 `clocks`      dates the intervals of nodes whose clocks are wrong.

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from prometheus_client import Gauge
 
@@ -51,6 +52,7 @@ class Cluster:
         self._pods: dict[str, KnownPod] = {}  # by uid, as all objects
         self._pods_on: dict[str, set[str]] = {}  # uids, by name of the node
         self._nodes: dict[str, str] = {}  # their names
+        self._named: dict[str, dict[str, Names]] = {}  # nodes of a name, by uid
         self._zones: dict[str, str] = {}
         self._services: dict[str, ClusterService] = {}
         self._by_name: dict[Service, ClusterService] = {}
@@ -111,6 +113,8 @@ class Cluster:
             return
         known = KnownPod.of(pod, self._label_keys)
         before = self._pods.get(known.uid)
+        if before is not None and before.host_uid != known.host_uid:
+            self._directory.host_pods.end(before.host_uid, time.time_ns())
         if before is not None and before.node != known.node:
             self._remove_from_node(before)
         if before is not None and before.job != known.job:
@@ -119,6 +123,8 @@ class Cluster:
         self._pods[known.uid] = known
         self._workloads.add(known)
         self._name(known)
+        if known.host_uid and (before is None or before.node != known.node):
+            self._name_nodes(known.node)
 
     def _remove_pod(self, uid: str) -> None:
         pod = self._pods.pop(uid, None)
@@ -127,6 +133,9 @@ class Cluster:
             self._directory.backends.put(uid, (), ())
             self._workloads.discard(pod)
             self._remove_from_node(pod)
+            if pod.host_uid:
+                self._directory.host_pods.end(pod.host_uid, time.time_ns())
+                self._name_nodes(pod.node)
 
     def _remove_from_node(self, pod: KnownPod) -> None:
         self._pods_on[pod.node].discard(pod.uid)
@@ -154,6 +163,8 @@ class Cluster:
         own = (*pod.own, *further) if pod.further else pod.own
         self._directory.put(pod.uid, names, own, pod.started_ns, time.time_ns())
         self._directory.backends.put(pod.uid, services, own)
+        if pod.host_uid:
+            self._directory.host_pods.put(pod.host_uid, names, services)
 
     def _is_free(self, address: bytes, names: Names) -> bool:
         """Whether nothing but this pod has the address, as far as is known."""
@@ -164,9 +175,11 @@ class Cluster:
 
     def _put_node(self, node: Node) -> None:
         meta, zone = node.metadata, node.zone()
-        self._nodes[meta.uid] = meta.name
         _NODES.labels(meta.name).set(1)
         names = Names("node", node=meta.name, zone=zone, condition=node.condition())
+        names = self._with_candidates(names)
+        self._nodes[meta.uid] = meta.name
+        self._named.setdefault(meta.name, {})[meta.uid] = names
         own = node.addresses()
         self._take(own)
         self._directory.set_pod_networks(meta.name, node.pod_networks())
@@ -178,9 +191,23 @@ class Cluster:
     def _remove_node(self, uid: str) -> None:
         """A node is gone. Its zone and its networks are kept: its pods may outlive it."""
         name = self._nodes.pop(uid)
-        if name not in self._nodes.values():  # no other of its name has come
+        del self._named[name][uid]
+        if not self._named[name]:  # no other of its name has come
+            del self._named[name]
             _NODES.remove(name)
         self._directory.end(uid, time.time_ns())
+
+    def _with_candidates(self, node: Names) -> Names:
+        on_it = (self._pods[uid] for uid in self._pods_on.get(node.node, ()))
+        hosted = sorted(f"{each.namespace}/{each.name}" for each in on_it if each.host_uid)
+        return replace(node, candidates=",".join(hosted))
+
+    def _name_nodes(self, name: str) -> None:
+        """Name a node anew: other pods are on its network."""
+        named = self._named.get(name, {})
+        for uid, names in named.items():
+            named[uid] = self._with_candidates(names)
+            self._directory.rename(uid, named[uid])
 
     def _remove_service(self, uid: str) -> None:
         service = self._services.pop(uid)
@@ -216,7 +243,9 @@ class Cluster:
             self._slices[uid] = piece
         self._count_ready(before, piece)
         service = (piece or before or _NO_SLICE).service
-        self._enter(service, uid, piece.entered if piece else frozenset())
+        entered = piece.entered if piece else frozenset()
+        self._enter(service, uid, entered)
+        self._directory.backends.enter(uid, service, entered)
         had, has = ((each or _NO_SLICE).pods for each in (before, piece))
         for pod in had - has:
             self._leave(pod, uid)

@@ -10,40 +10,34 @@ Every enricher reads what every node reports, though it enriches only its share:
 know the same.
 """
 
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
-import numpy.typing as npt
 
 from flowverdict_contracts.addresses import ENDS
 from flowverdict_contracts.interval_header import TOLERATED_SECONDS, IntervalHeader
 from flowverdict_contracts.raw import ROLES
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.objects import Service
+from flowverdict_enricher.recent import Recent
+from flowverdict_enricher.records import Records, are_new, ends_of, packed
 from flowverdict_flows.batches import distinct_addresses
 
-__all__ = ["Connections", "Records", "Resolved", "Rows", "ends_of"]
-
-Records = npt.NDArray[np.void]
-"""Of dtype `raw_records.RECORD`."""
-Rows = npt.NDArray[np.intp]
-"""Positions of some of them."""
+__all__ = ["Connections", "Resolved"]
 
 _SERVER = ROLES.index("server")
-_END = np.dtype([("address", "V16"), ("port", "<u2")])
 _ANSWER = np.dtype([("address", "V16"), ("port", "<u2"), ("seen_ns", ">i8"), ("opened_ns", ">i8")])
 """Who answered, the end of the interval in which that was reported last, and of that in which the
 connection was opened, 0 if that was not seen. Big-endian, so that bytes compare like the times.
 """
 _WHO, _SEEN, _OPENED = slice(0, 18), slice(18, 26), slice(26, 34)
+_ADDRESS_BYTES = 16
 _MOST_ANSWERS = 4
 
 _MOST = 100_000
-"""Connections in each half of what is remembered: together about 50 MB."""
-_HALF_SECONDS = 300.0
+"""Connections: with as many older ones, about 50 MB."""
 
 _TOLERATED_NS = TOLERATED_SECONDS * 1_000_000_000
 
@@ -54,14 +48,13 @@ class Resolved:
 
     Attributes:
         records: the same flows, in the same order.
-        services: for each end ("src", "dst"), the rows in which a pod does, and the names of the
-            services, which are in the pods' namespaces.
+        services: for each end ("src", "dst"), the rows in which a pod does, and the services.
         unknown: how many rows still have a service's address at one end.
         missing: whether a node that has not reported yet may tell more.
     """
 
     records: Records
-    services: dict[str, dict[int, str]]
+    services: dict[str, dict[int, Service]]
     unknown: int
     missing: bool
 
@@ -71,36 +64,34 @@ class Connections:
 
     def __init__(self, directory: Directory) -> None:
         self._directory = directory
-        # By the client's end, who answered: `_ANSWER`s, the latest first. Now and then the younger
-        # half becomes the older one, which is forgotten.
-        self._young: dict[bytes, bytes] = {}
-        self._old: dict[bytes, bytes] = {}
-        self._young_since = time.monotonic()
+        # By the client's end, who answered: `_ANSWER`s, the latest first.
+        self._answers = Recent[bytes, bytes](_MOST)
+        self._answered: set[Service] = set()
 
     def learn(self, header: IntervalHeader, records: Records) -> None:
         """Learn from what a node reports."""
-        now = time.monotonic()
-        if len(self._young) >= _MOST or now - self._young_since > _HALF_SECONDS:
-            self._old, self._young, self._young_since = self._young, {}, now
+        self._answers.forget()
         self._learn_calls(records, _time(header.start_ns - _TOLERATED_NS))
         self._learn_answers(records, header.end_ns)
 
     def resolve(self, header: IntervalHeader, records: Records) -> Resolved:
         """A node's records with the pods that answer in the place of their services."""
         unknown, missing, resolved = 0, False, records
-        services: dict[str, dict[int, str]] = {end: {} for end in ENDS}
+        services: dict[str, dict[int, Service]] = {end: {} for end in ENDS}
         within = _time(header.start_ns - _TOLERATED_NS), _time(header.end_ns + _TOLERATED_NS)
         for end, other in (ENDS, ENDS[::-1]):
             answers: list[bytes] = []
             for row, service, client, is_new in self._calls(records, end, other):
                 answer = self._answer(client, service, within, is_new)
                 if answer is not None:
-                    services[end][row] = service[1]
+                    services[end][row] = service
                     answers.append(answer)
+                    self._answered.add(service)
                     continue
                 unknown += 1
                 if records["segments_received"][row]:
-                    missing = missing or self._directory.backends.has_pods(service)
+                    known = service in self._answered or self._directory.backends.has_pods(service)
+                    missing = missing or known
             if answers:
                 resolved = resolved.copy() if resolved is records else resolved
                 rows, found = list(services[end]), np.frombuffer(b"".join(answers), _ANSWER)
@@ -114,34 +105,43 @@ class Connections:
         """The latest answer of a pod behind the service: to what is new, only if it was opened
         about then; to what goes on, not if it was opened later.
         """
-        for each in _split(self._known(client)):
-            if service in self._directory.backends.services_at(each[:16]) and (
+        for each in _split(self._answers.get(client, b"")):
+            if service in self._services_at(each) and (
                 within[0] < each[_OPENED] < within[1] or (not is_new and each[_OPENED] <= within[0])
             ):
                 return each
         return None
+
+    def _services_at(self, answer: bytes) -> frozenset[Service]:
+        """The services that whoever answers is behind."""
+        at_address = self._directory.backends.services_at(answer[:_ADDRESS_BYTES])
+        return at_address | self._directory.host_pods.services_at(answer[_WHO])
 
     def _learn_answers(self, records: Records, end_ns: int) -> None:
         # A client whose connections are one flow has no port.
         rows = np.flatnonzero((records["role"] == _SERVER) & (records["dst_port"] != 0))
         codes, addresses = distinct_addresses(records["src"][rows])
         behind = [bool(self._directory.backends.services_at(each)) for each in addresses]
-        rows = rows[np.array(behind, np.bool_)[codes]]
+        is_behind = np.array(behind, np.bool_)[codes]
+        on_nodes = np.flatnonzero(records["owner"][rows])
+        for at, who in zip(on_nodes, ends_of(records, rows[on_nodes], "src"), strict=True):
+            is_behind[at] |= bool(self._directory.host_pods.services_at(who))
+        rows = rows[is_behind]
         answers = np.empty(len(rows), _ANSWER)
         answers["address"], answers["port"] = records["src"][rows], records["src_port"][rows]
         answers["seen_ns"] = end_ns
         answers["opened_ns"] = np.where(records["opens"][rows] > 0, end_ns, 0)
-        for client, answer in zip(ends_of(records, rows, "dst"), _packed(answers), strict=True):
-            known = self._known(client)
+        for client, answer in zip(ends_of(records, rows, "dst"), packed(answers), strict=True):
+            known = self._answers.get(client, b"")
             if not known:
-                self._young[client] = answer
+                self._answers[client] = answer
             elif known[_WHO] == answer[_WHO] and len(known) == len(answer):  # as nearly always
-                self._young[client] = _merged(answer, known)
+                self._answers[client] = _merged(answer, known)
             else:
                 same = [each for each in _split(known) if each[_WHO] == answer[_WHO]]
                 others = [each for each in _split(known) if each[_WHO] != answer[_WHO]]
                 ordered = sorted((reduce(_merged, same, answer), *others), key=_seen, reverse=True)
-                self._young[client] = b"".join(ordered[:_MOST_ANSWERS])
+                self._answers[client] = b"".join(ordered[:_MOST_ANSWERS])
 
     def _learn_calls(self, records: Records, before: bytes) -> None:
         """Who answers what still goes on is remembered; who answered earlier connections, with the
@@ -149,16 +149,12 @@ class Connections:
         """
         for _, _, client, is_new in self._calls(records, *ENDS[::-1]):
             if is_new:
-                known = self._known(client)
+                known = self._answers.get(client, b"")
                 later = (each for each in _split(known) if each[_OPENED] > before)
                 if known:
-                    self._young[client] = b"".join(later)
-            elif client in self._old and client not in self._young:
-                self._young[client] = self._old[client]
-
-    def _known(self, client: bytes) -> bytes:
-        known = self._young.get(client)
-        return self._old.get(client, b"") if known is None else known
+                    self._answers[client] = b"".join(later)
+            else:
+                self._answers.keep(client)
 
     def _calls(
         self, records: Records, end: str, other: str
@@ -179,32 +175,8 @@ class Connections:
         # DNS lookups have no port, and no other end that is counted, nor have folded connections.
         rows = np.flatnonzero(is_service[codes] & (records[f"{other}_port"] != 0))
         called = [services[code] for code in codes[rows].tolist()]
-        is_new = _is_new(records[rows]).tolist()
+        is_new = are_new(records[rows]).tolist()
         return zip(rows.tolist(), called, ends_of(records, rows, other), is_new, strict=True)
-
-
-def _is_new(records: Records) -> npt.NDArray[np.bool_]:
-    """Which rows are about an attempt to connect: it succeeded, failed, or only sent its SYN."""
-    found = np.zeros(len(records), np.bool_)
-    for name in ("opens", "failed_opens", "cancelled_opens", "retransmitted_syns"):
-        found |= records[name] > 0
-    silent = np.ones(len(records), np.bool_)
-    for name in ("segments_received", "data_segments_sent", "retransmitted_segments"):
-        silent &= records[name] == 0
-    is_syn: npt.NDArray[np.bool_] = silent & (records["segments_sent"] > 0)
-    return found | is_syn
-
-
-def ends_of(records: Records, rows: Rows, end: str) -> list[bytes]:
-    """Address and port at one end of the rows, packed."""
-    found = np.empty(len(rows), _END)
-    found["address"], found["port"] = records[end][rows], records[f"{end}_port"][rows]
-    return _packed(found)
-
-
-def _packed(values: Records) -> list[bytes]:
-    packed: list[bytes] = values.view(f"V{values.itemsize}").tolist()
-    return packed
 
 
 def _split(answers: bytes) -> Sequence[bytes]:

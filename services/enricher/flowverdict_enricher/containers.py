@@ -77,6 +77,7 @@ class _Container(msgspec.Struct):
     Created: Annotated[int, msgspec.Meta(ge=0, lt=1 << 33)]
     Names: Annotated[list[str], msgspec.Meta(min_length=1)]
     Labels: dict[str, str] | None = None
+    HostConfig: dict[str, Any] = {}
 
 
 def _list(
@@ -84,20 +85,27 @@ def _list(
 ) -> None:
     """Update the directory from the engine; anything new is dated `since_ns`, if not 0."""
     now = time.time_ns()
-    owners, gateways = {f"node/{host}"}, []
+    owners, gateways, hosted = {f"node/{host}"}, [], dict[str, Names]()
     for network in api.networks():
         with _skip_malformed(network):
             gateways += list(_gateways(network))
-    directory.put(f"node/{host}", Names("node", node=host), gateways, ALWAYS, now)
     for container in api.containers():
         with _skip_malformed(container):
             typed = msgspec.convert(container, _Container)
             owners.add(typed.Id)
             # Only in the first list can a container have had its addresses since its creation.
             began = since_ns or typed.Created * 1_000_000_000
-            own = list(_addresses(container))
-            directory.put(typed.Id, _endpoint(container, host, label_keys), own, began, now)
+            own, names = list(_addresses(container)), _endpoint(container, host, label_keys)
+            directory.put(typed.Id, names, own, began, now)
+            if typed.HostConfig.get("NetworkMode") == "host":
+                hosted[typed.Id] = names
+                directory.host_pods.put(typed.Id, names)
     directory.keep_only(owners, now)
+    directory.host_pods.keep_only(hosted, now)
+    candidates = ",".join(sorted(f"{each.namespace}/{each.pod}" for each in hosted.values()))
+    directory.put(
+        f"node/{host}", Names("node", node=host, candidates=candidates), gateways, ALWAYS, now
+    )
 
 
 @contextlib.contextmanager

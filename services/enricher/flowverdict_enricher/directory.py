@@ -5,7 +5,7 @@ must be named as of its own interval, even if it is read minutes later.
 """
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from itertools import repeat
 
@@ -15,6 +15,7 @@ import pyarrow as pa
 from flowverdict_contracts import addresses
 from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.backends import Backends
+from flowverdict_enricher.host_pods import HostPods
 from flowverdict_enricher.objects import Network
 from flowverdict_enricher.pod_networks import PodNetworks
 from flowverdict_enricher.tenures import KEEP_NS, STILL, Tenure, Tenures, begun, ended, holder_in
@@ -28,6 +29,7 @@ _MOST_ROWS = 200_000
 """The table of names is begun anew beyond that, at about 60 MB."""
 
 
+_HAVE_AN_ADDRESS = ("pod", "service")
 _EXTERNAL, _UNKNOWN = (Names(kind, name_confidence="none") for kind in ("external", "unknown"))
 _DELETED = replace(_UNKNOWN, condition="gone")
 
@@ -37,10 +39,12 @@ class Directory:
 
     Attributes:
         backends: the pods behind each service.
+        host_pods: the pods that have no address of their own.
     """
 
     def __init__(self) -> None:
         self.backends = Backends()
+        self.host_pods = HostPods()
         self._pod_networks = PodNetworks()
         self._tenures: dict[bytes, Tenures] = {}
         self._addresses: dict[str, Collection[bytes]] = {}
@@ -72,6 +76,19 @@ class Directory:
             # A set of one address takes four times the memory.
             self._addresses[owner] = wanted if len(wanted) <= _FEW else frozenset(wanted)
 
+    def rename(self, owner: str, names: Names) -> None:
+        """Record that `owner` has other names, as long as it has had its addresses."""
+        with self._changes:
+            for address in self._addresses.get(owner, ()):
+                tenures = self._tenures.get(address, ())
+                self._set(
+                    address,
+                    tuple(
+                        replace(each, names=names) if each.owner == owner else each
+                        for each in tenures
+                    ),
+                )
+
     def end(self, owner: str, at_ns: int) -> None:
         """Record that `owner` gave up its addresses at `at_ns`; no error if it is unknown."""
         with self._changes:
@@ -97,6 +114,7 @@ class Directory:
                 else:
                     del self._tenures[address]
             self.backends.forget(self._tenures)
+            self.host_pods.forget(now_ns)
 
     def set_pod_networks(self, node: str, networks: Iterable[Network]) -> None:
         """Set the networks that the pods of a node get their addresses from."""
@@ -122,7 +140,12 @@ class Directory:
         return self._find(address, start_ns, end_ns, used_on)[0]
 
     def columns(
-        self, src: list[bytes], dst: list[bytes], interval_ns: tuple[int, int], node: str
+        self,
+        src: list[bytes],
+        dst: list[bytes],
+        interval_ns: tuple[int, int],
+        node: str,
+        host_pods: Mapping[int, Names],
     ) -> dict[str, pa.DictionaryArray]:
         """The names of flows' ends, as columns of an enriched batch.
 
@@ -131,9 +154,11 @@ class Directory:
             dst: the remote ends' addresses.
             interval_ns: start and end, UTC nanoseconds.
             node: that reports the flows.
+            host_pods: the pods at some ends, by position in `src + dst`, if the address is no pod's
+                or service's own. An address otherwise has the same names in all rows.
         """
         ends = src + dst
-        with self._changes:  # an address has the same names in all rows
+        with self._changes:
             if self._table.size > _MOST_ROWS:
                 self._begin_table()
             table = self._table
@@ -149,9 +174,17 @@ class Directory:
                     passing.append((address, names))
                 else:
                     row_of[address] = self._settle(address, names, since_ns)
+            kinds = {each: self._find(each, *interval_ns, node)[0].kind
+                     for each in {ends[at] for at in host_pods}}  # fmt: skip
         kept = len(table)
         row_of |= {address: table.add(address, names) for address, names in passing}
         rows[others] = [row_of[ends[each]] for each in others]
+        of_pods: dict[tuple[bytes, Names], int] = {}
+        for at, names in host_pods.items():
+            if kinds[ends[at]] not in _HAVE_AN_ADDRESS:
+                if (ends[at], names) not in of_pods:
+                    of_pods[ends[at], names] = table.add(ends[at], names)
+                rows[at] = of_pods[ends[at], names]
         columns = table.columns(rows[: len(src)], rows[len(src) :])
         table.truncate(kept)
         return columns

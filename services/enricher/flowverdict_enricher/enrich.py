@@ -2,16 +2,32 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from flowverdict_contracts.addresses import ENDS
+from flowverdict_contracts.enriched import Names
 from flowverdict_enricher.directory import Directory
+from flowverdict_enricher.objects import Service
 from flowverdict_flows.batches import batch_of
 
-__all__ = ["enrich"]
+__all__ = ["Learnt", "enrich"]
+
+
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What is known of records' ends that their addresses do not tell.
+
+    Attributes:
+        services: for each end, the services through which rows were sent to whoever answers.
+        host_pods: the pods on a node's network, as `Directory.columns` takes them.
+    """
+
+    services: Mapping[str, Mapping[int, Service]] = field(default_factory=dict)
+    host_pods: Mapping[int, Names] = field(default_factory=dict)
 
 
 def enrich(
@@ -20,21 +36,24 @@ def enrich(
     interval_ns: tuple[int, int],
     node: str,
     *,
-    services: Mapping[str, Mapping[int, str]] | None = None,
+    learnt: Learnt | None = None,
     dns_names: Mapping[int, str] | None = None,
 ) -> tuple[pa.RecordBatch, Counter[str]]:
     """A node's `records` (dtype `raw_records.RECORD`) with the names of their interval.
 
-    `services` has, for each end, the services through which rows were sent to a pod; `dns_names`
-    the names of lookups, by `dns_name`.
+    `learnt` is what other messages tell about them, `dns_names` the names of lookups, by
+    `dns_name`.
 
-    Returns the batch (as `batch_of`: without the numbers that are zero in every row) and the number
+    Returns the batch (as `batch_of`: without most columns that have nothing in them) and the number
     of ends of each kind.
     """
     src, dst = (records[end].tolist() for end in ENDS)
-    batch = batch_of(records, directory.columns(src, dst, interval_ns, node), dns_names or {})
-    for end, through in (services or {}).items():
-        batch = _through(batch, f"{end}_service", through)
+    learnt = learnt or Learnt()
+    names = directory.columns(src, dst, interval_ns, node, learnt.host_pods)
+    for end, through in learnt.services.items():
+        if through:
+            names[f"{end}_service"] = _through(names, end, through)
+    batch = batch_of(records, names, dns_names or {})
     kinds: Counter[str] = Counter()
     for end in ENDS:
         for count in batch.column(f"{end}_kind").value_counts().to_pylist():
@@ -42,15 +61,20 @@ def enrich(
     return batch, kinds
 
 
-def _through(batch: pa.RecordBatch, column: str, services: Mapping[int, str]) -> pa.RecordBatch:
-    """The batch with these services in some of its rows."""
-    if not services:
-        return batch
-    at = batch.schema.get_field_index(column)
-    values = batch.column(at).dictionary.to_pylist()
-    position = {name: number for number, name in enumerate(values)}
-    indices = batch.column(at).indices.to_numpy().copy()
-    for row, name in services.items():
-        indices[row] = position.setdefault(name, len(position))
-    replaced = pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(position, pa.string()))
-    return batch.set_column(at, batch.schema.field(at), replaced)
+def _through(
+    names: Mapping[str, pa.DictionaryArray], end: str, services: Mapping[int, Service]
+) -> pa.DictionaryArray:
+    """The services at one end, with these in some rows, unless a pod of another namespace answers:
+    a service beside a pod is in the pod's namespace.
+    """
+    nothing = pa.DictionaryArray.from_arrays(
+        pa.array(np.zeros(len(names[f"{end}_kind"]), np.int32)), pa.array([""])
+    )
+    column = names.get(f"{end}_service", nothing)
+    position = {name: at for at, name in enumerate(column.dictionary.to_pylist())}
+    indices = column.indices.to_numpy().copy()
+    namespaces = names.get(f"{end}_namespace", nothing)
+    for row, (namespace, name) in services.items():
+        if namespaces[row].as_py() in ("", namespace):
+            indices[row] = position.setdefault(name, len(position))
+    return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(position, pa.string()))

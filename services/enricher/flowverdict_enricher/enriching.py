@@ -2,6 +2,7 @@
 
 import contextlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pyarrow as pa
@@ -14,11 +15,13 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.raw_records import RawMessage
 from flowverdict_contracts.subjects import FLOWS_RAW, SUBJECT_ENRICHED
 from flowverdict_enricher.clocks import Clocks
-from flowverdict_enricher.connections import Connections
+from flowverdict_enricher.connections import Connections, Resolved
 from flowverdict_enricher.directory import Directory
-from flowverdict_enricher.enrich import enrich
+from flowverdict_enricher.enrich import Learnt, enrich
+from flowverdict_enricher.host_pods import Hosted
 from flowverdict_enricher.left_out import LeftOut
 from flowverdict_enricher.local_hops import LocalHops
+from flowverdict_enricher.records import Records
 from flowverdict_enricher.reports import Reports
 from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import Context
@@ -73,6 +76,7 @@ class Enriching:
             await self._reports.add(raw.header)
 
     def _learn(self, raw: RawMessage) -> None:
+        self._directory.host_pods.learn(raw)
         self._connections.learn(raw.header, raw.records)
         self._local_hops.learn(raw.header, raw.records)
 
@@ -82,14 +86,14 @@ class Enriching:
         if header.message_id not in self._heard:  # published while this was not connected
             self._learn(raw)
         records = self._local_hops.marked(header, raw.records)
-        resolved = self._connections.resolve(header, records)
-        if resolved.missing:
+        resolved, hosted = self._resolve(header, records, raw.owners)
+        if resolved.missing or hosted.missing:
             await self._reports.complete(header.end_ns, _OTHERS_SECONDS)
-            resolved = self._connections.resolve(header, records)
+            resolved, hosted = self._resolve(header, records, raw.owners)
         header = self._clocks.dated(header, message)
         batch, kinds = enrich(
             resolved.records, self._directory, (header.start_ns, header.end_ns), header.node,
-            services=resolved.services, dns_names=raw.names,
+            learnt=Learnt(resolved.services, hosted.names), dns_names=raw.names,
         )  # fmt: skip
         if not await self._publish(jetstream, header, batch):
             return False
@@ -100,6 +104,13 @@ class Enriching:
         for kind, count in kinds.items():
             _ENDS.labels(kind).inc(count)
         return True
+
+    def _resolve(
+        self, header: IntervalHeader, records: Records, owners: Mapping[int, str]
+    ) -> tuple[Resolved, Hosted]:
+        """Who answers calls to services; and which pods are at the nodes' addresses."""
+        resolved = self._connections.resolve(header, records)
+        return resolved, self._directory.host_pods.find(header, resolved.records, owners)
 
     async def _publish(
         self, jetstream: JetStreamContext, header: IntervalHeader, batch: pa.RecordBatch

@@ -12,7 +12,7 @@ JSON, for example:
 import asyncio
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -35,11 +35,15 @@ class InventoryNode(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class InventoryPod(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A pod; `workload` is what owns it, `workload_kind` is for example Deployment."""
+    """A pod; `workload` is what owns it, `workload_kind` is for example Deployment.
+
+    One on its node's network has no addresses, but a `uid`: that in the name of its control group.
+    """
 
     namespace: str
     name: str
-    addresses: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    uid: str = ""
     node: str = ""
     workload: str = ""
     workload_kind: str = ""
@@ -94,15 +98,39 @@ def apply(
 
     The labels of pods that have one of `label_keys` are part of their names.
     """
-    zones = {node.name: node.zone for node in inventory.nodes}
-    wanted: dict[str, tuple[Names, tuple[str, ...]]] = {}
     behind: dict[tuple[str, str], list[str]] = {}
     for service in inventory.services:
         for name in service.pods:
             behind.setdefault((service.namespace, name), []).append(service.name)
+    wanted = _wanted(inventory, behind, label_keys)
+    directory.keep_only(wanted, now_ns)
+    directory.host_pods.keep_only((pod.uid for pod in inventory.pods), now_ns)
+    for owner, (names, addresses) in wanted.items():
+        own = [*map(to_bytes, addresses)]
+        directory.put(owner, names, own, since_ns, now_ns)
+        services = behind.get((names.namespace, names.pod), [])
+        directory.backends.put(owner, ((names.namespace, each) for each in services), own)
+    for pod in inventory.pods:
+        if pod.uid:
+            names, _ = wanted[f"pod/{pod.namespace}/{pod.name}"]
+            services = behind.get((pod.namespace, pod.name), [])
+            directory.host_pods.put(pod.uid, names, ((pod.namespace, each) for each in services))
+
+
+def _wanted(
+    inventory: Inventory, behind: Mapping[tuple[str, str], list[str]], label_keys: Sequence[str]
+) -> dict[str, tuple[Names, tuple[str, ...]]]:
+    """Names and addresses of everything in the inventory, by a unique id."""
+    wanted: dict[str, tuple[Names, tuple[str, ...]]] = {}
+    zones = {node.name: node.zone for node in inventory.nodes}
+    hosted: dict[str, list[str]] = {}
+    for pod in inventory.pods:
+        if pod.uid:
+            hosted.setdefault(pod.node, []).append(f"{pod.namespace}/{pod.name}")
     for node in inventory.nodes:
+        candidates = ",".join(sorted(hosted.get(node.name, ())))
         wanted[f"node/{node.name}"] = (
-            Names("node", node=node.name, zone=node.zone),
+            Names("node", node=node.name, zone=node.zone, candidates=candidates),
             node.addresses,
         )
     for pod in inventory.pods:
@@ -125,12 +153,7 @@ def apply(
             Names("service", namespace=service.namespace, service=service.name),
             service.addresses,
         )
-    directory.keep_only(wanted, now_ns)
-    for owner, (names, addresses) in wanted.items():
-        own = [*map(to_bytes, addresses)]
-        directory.put(owner, names, own, since_ns, now_ns)
-        services = behind.get((names.namespace, names.pod), [])
-        directory.backends.put(owner, ((names.namespace, each) for each in services), own)
+    return wanted
 
 
 async def follow(

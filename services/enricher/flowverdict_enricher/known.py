@@ -23,6 +23,7 @@ class KnownPod(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         workload, workload_kind: its controller, or what manages that, as far as the pod tells.
         job: uid of the Job that controls it; empty if none does.
+        host_uid: what its node calls it if it is on the network of its node, else empty.
         own: its addresses.
         further: those that it claims to have on further networks.
         started_ns: when it was started, or else created, in nanoseconds since 1970.
@@ -36,6 +37,7 @@ class KnownPod(msgspec.Struct, frozen=True, gc=False):
     workload: str
     workload_kind: str
     job: str
+    host_uid: str
     own: tuple[bytes, ...]
     further: tuple[bytes, ...]
     started_ns: int
@@ -56,6 +58,7 @@ class KnownPod(msgspec.Struct, frozen=True, gc=False):
             workload=sys.intern(workload),
             workload_kind=sys.intern(kind),
             job=sys.intern(owner.uid) if owner.kind == "Job" else "",
+            host_uid=pod.host_uid(),
             own=tuple(pod.addresses()),
             further=tuple(pod.further_addresses()),
             started_ns=pod.started_ns(),

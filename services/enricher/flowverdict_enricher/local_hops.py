@@ -13,7 +13,7 @@ import numpy as np
 from flowverdict_contracts.addresses import is_packed_loopback, to_bytes
 from flowverdict_contracts.interval_header import TOLERATED_SECONDS, IntervalHeader
 from flowverdict_contracts.raw import ROLES
-from flowverdict_enricher.connections import Records, Rows, ends_of
+from flowverdict_enricher.records import Records, Rows, ends_of
 from flowverdict_flows.batches import distinct_addresses
 
 __all__ = ["LocalHops"]

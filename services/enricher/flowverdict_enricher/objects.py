@@ -49,6 +49,7 @@ class Annotations(
         "calico_wireguard_ipv6": "projectcalico.org/IPv6WireguardInterfaceAddr",
         "cilium_host": "network.cilium.io/ipv4-cilium-host",
         "cilium_host_ipv6": "network.cilium.io/ipv6-cilium-host",
+        "static_pod_hash": "kubernetes.io/config.hash",
     },
 ):
     """Those that are read; others can be large.
@@ -65,6 +66,7 @@ class Annotations(
     calico_wireguard_ipv6: str = ""
     cilium_host: str = ""
     cilium_host_ipv6: str = ""
+    static_pod_hash: str = ""
 
     def node_addresses(self) -> tuple[str, ...]:
         """Those of a node's tunnels, and of the router of its pods."""
@@ -148,6 +150,16 @@ class Pod(msgspec.Struct):
         if self.spec.host_network:
             return []
         return _packed([each.ip for each in self.status.pod_ips] or [self.status.pod_ip])
+
+    def host_uid(self) -> str:
+        """What its node calls it if it is on the network of its node, else empty.
+
+        A static pod, which the API server has a copy of, is called by the hash of its file
+        (kubernetes: pkg/kubelet/config/common.go).
+        """
+        if not self.spec.host_network:
+            return ""
+        return self.metadata.annotations.static_pod_hash or self.metadata.uid
 
     def further_addresses(self) -> list[bytes]:
         """Those on further networks, as the plugin says that connected it to them.

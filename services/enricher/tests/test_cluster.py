@@ -29,11 +29,11 @@ def owned_by(job: str | None) -> list[dict[str, object]]:
 
 
 pods = st.builds(
-    lambda uid, node, phase, ready, deleted: built(
+    lambda uid, node, phase, ready, deleted, hosted: built(
         Pod,
         uid,
         {
-            "spec": {"nodeName": node},
+            "spec": {"nodeName": node, "hostNetwork": hosted},
             "status": {
                 "phase": phase,
                 "podIPs": [{"ip": f"10.0.0.{uid[1]}"}],
@@ -49,6 +49,7 @@ pods = st.builds(
     st.sampled_from(("Pending", "Running", "Succeeded")),
     st.sampled_from(("True", "False")),
     st.sampled_from((None, "2026-01-02T00:00:00Z")),
+    st.booleans(),
 )
 nodes = st.builds(
     lambda uid, zone: built(

@@ -25,7 +25,7 @@ from flowverdict_contracts.subjects import FLOWS_ENRICHED, raw_subject
 from flowverdict_enricher import inventory
 from flowverdict_enricher.connections import Connections
 from flowverdict_enricher.directory import ALWAYS, Directory
-from flowverdict_enricher.enrich import enrich
+from flowverdict_enricher.enrich import Learnt, enrich
 from flowverdict_enricher.inventory import Inventory
 from flowverdict_enricher.reports import Reports
 
@@ -108,7 +108,7 @@ class Cluster:
         resolved = self.connections.resolve(header, records)
         batch, _ = enrich(
             resolved.records, self.directory, (header.start_ns, header.end_ns), "n3",
-            services=resolved.services,
+            learnt=Learnt(resolved.services),
         )  # fmt: skip
         row: dict[str, Any] = enriched.decode(enriched.encode(batch)).to_pylist()[0]
         return row

@@ -42,6 +42,7 @@ class Facts:
         conditions: of endpoints, as in an enriched row, if there is one.
         briefly_unready: services without ready endpoints whose pods may just be moving.
         backends: each service's pods.
+        candidates: the pods that a node's own address may stand for, as `NAMESPACE/NAME`.
         silent: nodes that could not be heard.
         recovering: nodes that were heard again, alone among the nodes, so recently that their
             connections may still wait for their next retransmission.
@@ -50,6 +51,7 @@ class Facts:
     conditions: Mapping[Endpoint, str] = field(default_factory=dict)
     briefly_unready: frozenset[Endpoint] = frozenset()
     backends: Mapping[Endpoint, frozenset[Endpoint]] = field(default_factory=dict)
+    candidates: Mapping[Endpoint, tuple[str, ...]] = field(default_factory=dict)
     silent: tuple[SilentNode, ...] = ()
     recovering: frozenset[str] = frozenset()
 

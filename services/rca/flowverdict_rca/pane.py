@@ -27,6 +27,7 @@ class Pane:
         addresses: of each endpoint in it.
         conditions: of each endpoint, as reported last; `unsettled` has those of endpoints for which
             any was reported at any time.
+        candidates: the pods on the network of a node.
         nodes: those whose collectors reported.
         nodes_late: those whose clocks are behind.
         dropped: packets dropped by kernels, by pair number and node.
@@ -42,6 +43,7 @@ class Pane:
     addresses: dict[Endpoint, set[str]] = field(default_factory=dict)
     conditions: dict[Endpoint, str] = field(default_factory=dict)
     unsettled: dict[Endpoint, str] = field(default_factory=dict)
+    candidates: dict[Endpoint, tuple[str, ...]] = field(default_factory=dict)
     nodes: set[str] = field(default_factory=set)
     nodes_late: set[str] = field(default_factory=set)
     dropped: dict[int, Counter[str]] = field(default_factory=dict)
@@ -89,6 +91,8 @@ class Pane:
             self.conditions[each.endpoint] = each.condition
             if each.condition:
                 self.unsettled[each.endpoint] = each.condition
+            if each.candidates:
+                self.candidates[each.endpoint] = each.candidates
 
     def explain(
         self, failed_names: Mapping[int, Counter[str]], drop_reasons: Mapping[int, Counter[str]]

@@ -266,6 +266,7 @@ class Panes:
         facts = Facts(
             conditions={end: text for pane in panes for end, text in pane.unsettled.items()},
             backends=self._known_backends(end),
+            candidates=_candidates(panes),
             recovering=frozenset(gaps | set(self._nodes.recovering(end))),
         )
         start = end - _THIRDS * self._per_window * self._length
@@ -320,6 +321,7 @@ class Panes:
             conditions=conditions,
             briefly_unready=self._unready.brief(),
             backends=self._known_backends(end_ns),
+            candidates=_candidates(panes),
             silent=self._nodes.silent(end_ns, caught_up),
             recovering=frozenset(self._nodes.recovering(end_ns)),
         )
@@ -353,6 +355,10 @@ def _losses(panes: Sequence[Pane]) -> dict[str, Any]:
             for node, lost in worst[:MOST_NAMED]
         ),
     }
+
+
+def _candidates(panes: Sequence[Pane]) -> dict[Endpoint, tuple[str, ...]]:
+    return {node: pods for pane in reversed(panes) for node, pods in pane.candidates.items()}
 
 
 def _at(panes: dict[int, Pane], index: int, sequence: int) -> Pane:

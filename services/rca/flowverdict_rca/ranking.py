@@ -5,6 +5,7 @@ that it takes part in. The best one is chosen, its pairs are set aside, and the 
 in the same way, so that two simultaneous faults give two findings.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -225,6 +226,7 @@ def _cause(
     bad, involved = len(suspect.failing), len(suspect.failing) + len(suspect.ok)
     ends = _endpoints_of(named, suspect.failing, window)
     addresses = sorted(set().union(*(window.addresses[end] for end in ends)))
+    candidates = _candidates(named, suspect.failing, window)
     return Cause(
         kind=named.kind,
         name=named.name,
@@ -240,7 +242,20 @@ def _cause(
         alternatives=tuple(others[:MOST_NAMED]),
         more_alternatives=max(0, len(others) - MOST_NAMED),
         reported=reported,
+        candidates=candidates[:MOST_NAMED],
+        more_candidates=max(0, len(candidates) - MOST_NAMED),
     )
+
+
+def _candidates(named: Component, failing: Numbers, window: Window) -> tuple[str, ...]:
+    """The pods that may be meant where nothing but a node's own address fails."""
+    nodes = {each.name for each in named.ends if each.kind == "node"}
+    positions = np.unique(np.concatenate([window.src[failing], window.dst[failing]]))
+    on_them = [each for at in positions.tolist() if (each := window.endpoints[at]).node in nodes]
+    if named.kind not in ("node", "link") or any(each.kind != "node" for each in on_them):
+        return ()
+    found = (window.facts.candidates.get(each, ()) for each in on_them)
+    return tuple(sorted(set(itertools.chain.from_iterable(found))))
 
 
 def _is_part(end: Endpoint, component: Component) -> bool:

@@ -160,9 +160,15 @@ def _placed(cause: Cause) -> str:
 
 
 def _alternatives(cause: Cause) -> list[str]:
-    if not cause.alternatives:
-        return []
-    return [f"The evidence fits {', '.join(map(str, cause.alternatives))} equally well."]
+    found = []
+    if cause.alternatives:
+        others = ", ".join(map(str, cause.alternatives))
+        found.append(f"The evidence fits {others} equally well.")
+    if cause.candidates:
+        pods = ", ".join(cause.candidates)
+        more = f" and {cause.more_candidates} more" if cause.more_candidates else ""
+        found.append(f"It may be one of the pods on the node's network: {pods}{more}.")
+    return found
 
 
 def _lost(passage: Passage) -> list[str]:

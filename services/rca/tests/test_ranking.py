@@ -200,3 +200,25 @@ def test_whatever_kubernetes_allows_in_a_name_the_broken_pod_is_named(names: lis
     (found,) = judge(window_of(rows, settings=SETTINGS), SETTINGS).findings
     assert found.causes[0].ends[0].name == names[0]
     assert found.causes[0].addresses == ("10.0.0.0",)
+
+
+@pytest.mark.parametrize("pod", ["", "etcd"])
+def test_a_nodes_own_address_may_stand_for_the_pods_on_its_network(pod: str) -> None:
+    rows = []
+    for number in range(8):
+        for src, dst in ((f"p{number}@w{number}", "x@w9"), ("x@w9", f"p{number}@w{number}")):
+            row = flow_row(src, dst, retransmitted_segments=20)
+            end = "dst" if dst == "x@w9" else "src"
+            pods = "kube-system/etcd,kube-system/proxy"
+            row |= {f"{end}_kind": "node", f"{end}_pod": "", f"{end}_namespace": ""}
+            row |= {f"{end}_candidates": pods}
+            if pod:
+                row |= {f"{end}_kind": "pod", f"{end}_pod": pod, f"{end}_namespace": "kube-system"}
+            rows.append(row)
+        rows.append(flow_row(f"p{number}@w{number}", f"p{(number + 1) % 8}@w{(number + 1) % 8}"))
+    judgement = judge(window_of(rows, settings=SETTINGS), SETTINGS)
+    (found,) = judgement.findings
+    expected = ("pod", "kube-system/etcd") if pod else ("node", "w9")
+    assert (found.causes[0].kind, found.causes[0].name) == expected
+    candidates = () if pod else ("kube-system/etcd", "kube-system/proxy")
+    assert found.causes[0].candidates == candidates

@@ -155,7 +155,7 @@ async def _live(stream: str, settings: NatsSettings) -> None:
     def raw(message: Msg) -> None:
         read = raw_records.read(message.headers, message.data)
         batch = batch_of(read.records, addresses_only(read.records), read.names)
-        shown_flows.add(enriched.with_zeros(batch))
+        shown_flows.add(enriched.completed(batch))
 
     def flows(message: Msg) -> None:
         IntervalHeader.decode(message.headers, enriched.SCHEMA)

@@ -350,6 +350,21 @@ static __always_inline void read_rarely_changing(void *sk, u32 path_mtu, struct 
 	}
 }
 
+#ifdef READ_OWNERS
+static __always_inline u32 find_node_network(void);
+static __always_inline u32 owner_of(void *sk);
+
+#define SEVERAL_OWNERS 0xffffffff
+
+/* Connections of several owners may be one flow, if the ports of clients are folded. */
+static __always_inline void name_owner(struct flow_record *record, u32 owner)
+{
+	if (!owner || record->owner == owner)
+		return;
+	record->owner = record->owner ? SEVERAL_OWNERS : owner;
+}
+#endif
+
 #ifdef COUNT_LOOKUPS
 static __always_inline int give_up_lookups(void);
 
@@ -426,6 +441,9 @@ static __always_inline struct flow_record *sample(void *sk, struct tracked_socke
 
 	if (now->role != ROLE_UNKNOWN || !record->role)
 		record->role = now->role;
+#ifdef READ_OWNERS
+	name_owner(record, tracked->owner);
+#endif
 	__sync_fetch_and_add(&record->bytes_sent, GREW(bytes_sent));
 	__sync_fetch_and_add(&record->bytes_acked, GREW(bytes_acked));
 	__sync_fetch_and_add(&record->bytes_received, GREW(bytes_received));
@@ -523,8 +541,12 @@ int mark_start(struct bpf_raw_tracepoint_args *ctx)
 	int slot = 0;
 	struct control *here = control.lookup(&slot);
 
-	if (here)
-		here->started = bpf_jiffies64();
+	if (!here)
+		return 0;
+#ifdef READ_OWNERS
+	here->node_network = find_node_network();
+#endif
+	here->started = bpf_jiffies64();
 	return 0;
 }
 
@@ -565,6 +587,9 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 	struct flow_key key = {};
 	struct tracked_socket *tracked, *empty = no_socket.lookup(&slot);
 	struct totals *seen;
+#ifdef READ_OWNERS
+	struct control *here = control.lookup(&slot);
+#endif
 
 	if (!empty || !read_socket_key(sk, &key))
 		return 0;
@@ -592,6 +617,10 @@ static __always_inline struct tracked_socket *track(void *sk, u32 role, int from
 	if (from == FROM_ACCEPT)
 		READ(seen->total_retrans, sk, TCP_SOCK_TOTAL_RETRANS);
 	seen->role = role;
+#ifdef READ_OWNERS
+	if (here && here->node_network == key.netns)
+		tracked->owner = owner_of(sk);
+#endif
 	return commit(tracked, 0, bpf_ktime_get_ns() << SLOT_BITS) ? tracked : 0;
 }
 

@@ -55,12 +55,14 @@ struct tracked_socket {
 	struct flow_key key;
 	u64 latest;
 	u64 sampled_at; /* by on_segment, in jiffies; 0 unless it is in `changed` */
+	u64 owner;      /* the number of its control group; 0 off the node's own network */
 	struct totals seen[1 << SLOT_BITS];
 };
 
 struct control {
 	u64 active_program; /* the id of the version that counts; others do nothing */
 	u64 started;        /* jiffies when counting began */
+	u64 node_network;   /* the namespace that the node's own processes use */
 };
 
 struct progress {
