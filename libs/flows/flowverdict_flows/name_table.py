@@ -17,8 +17,6 @@ _COLUMNS = ("ip", *NAMES)
 _ALL_NAMES = attrgetter(*NAMES)
 _FEW = 4096
 """Texts of a column, up to which it is faster to mark those used than to look them up."""
-_GROWTH = 1.25
-"""By how much texts become more before they are put into an Arrow array again."""
 
 
 class NameTable:
@@ -91,6 +89,7 @@ class _Texts:
         self._codes: dict[str, int] = {}
         self._texts: list[str] = []
         self._array = pa.array(self._texts, pa.string())  # the first of them
+        self._one_by_one = 0
 
     def code(self, text: str) -> int:
         code = self._codes.setdefault(text, len(self._texts))
@@ -118,8 +117,9 @@ class _Texts:
 
     def of(self, codes: _Rows) -> pa.StringArray:
         """The texts with these codes."""
-        if len(self._texts) == len(self._array) or codes.max(initial=0) < len(self._array):
-            return self._array.take(pa.array(codes))
-        if len(self._texts) > _GROWTH * len(self._array):
-            self._array = pa.array(self._texts, pa.string())
-        return pa.array([self._texts[code] for code in codes.tolist()], pa.string())
+        if len(self._texts) > len(self._array) <= codes.max(initial=0):
+            self._one_by_one += len(codes)
+            if self._one_by_one < len(self._texts):
+                return pa.array([self._texts[code] for code in codes.tolist()], pa.string())
+            self._array, self._one_by_one = pa.array(self._texts, pa.string()), 0
+        return self._array.take(pa.array(codes))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from itertools import repeat
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from flowverdict_contracts import addresses
@@ -19,9 +20,13 @@ from flowverdict_enricher.host_pods import HostPods
 from flowverdict_enricher.objects import Network
 from flowverdict_enricher.pod_networks import PodNetworks
 from flowverdict_enricher.tenures import KEEP_NS, STILL, Tenure, Tenures, begun, ended, holder_in
+from flowverdict_flows.batches import distinct_addresses
 from flowverdict_flows.name_table import NameTable
 
 __all__ = ["ALWAYS", "Directory"]
+
+Addresses = npt.NDArray[np.void]
+"""Of 16 bytes each."""
 
 ALWAYS = 0
 _FEW = 8
@@ -29,7 +34,7 @@ _MOST_ROWS = 200_000
 """The table of names is begun anew beyond that, at about 60 MB."""
 
 
-_HAVE_AN_ADDRESS = ("pod", "service")
+_HAVE_THEIRS = ("pod", "service")
 _EXTERNAL, _UNKNOWN = (Names(kind, name_confidence="none") for kind in ("external", "unknown"))
 _DELETED = replace(_UNKNOWN, condition="gone")
 
@@ -141,8 +146,8 @@ class Directory:
 
     def columns(
         self,
-        src: list[bytes],
-        dst: list[bytes],
+        src: Addresses,
+        dst: Addresses,
         interval_ns: tuple[int, int],
         node: str,
         host_pods: Mapping[int, Names],
@@ -150,42 +155,48 @@ class Directory:
         """The names of flows' ends, as columns of an enriched batch.
 
         Args:
-            src: the local ends' addresses, 16 bytes each.
+            src: the local ends' addresses.
             dst: the remote ends' addresses.
             interval_ns: start and end, UTC nanoseconds.
             node: that reports the flows.
-            host_pods: the pods at some ends, by position in `src + dst`, if the address is no pod's
-                or service's own. An address otherwise has the same names in all rows.
+            host_pods: the pods at some ends, by position in `src` and then `dst`, if the address is
+                no pod's or service's own. An address otherwise has the same names in all rows.
         """
-        ends = src + dst
+        codes, addresses = distinct_addresses(np.concatenate([src, dst]))
+        local = {addresses[code] for code in np.unique(codes[: len(src)]).tolist()}
         with self._changes:
             if self._table.size > _MOST_ROWS:
                 self._begin_table()
             table = self._table
-            rows = np.fromiter(map(self._settled.get, ends, repeat(-1)), np.int32, len(ends))
-            others = np.flatnonzero((rows < 0) | (self._since_ns[rows] > interval_ns[0])).tolist()
-            local = {ends[each] for each in others if each < len(src)}
-            row_of: dict[bytes, int] = {}
-            passing: list[tuple[bytes, Names]] = []
-            for address in {ends[each] for each in others}:
-                used_on = node if address in local else ""
-                names, since_ns = self._find(address, *interval_ns, used_on)
+            rows = np.fromiter(
+                map(self._settled.get, addresses, repeat(-1)), np.int32, len(addresses)
+            )
+            passing: dict[int, Names] = {}
+            for at in np.flatnonzero((rows < 0) | (self._since_ns[rows] > interval_ns[0])).tolist():
+                address = addresses[at]
+                names, since_ns = self._find(
+                    address, *interval_ns, node if address in local else ""
+                )
                 if since_ns is None or address in self._settled:
-                    passing.append((address, names))
+                    passing[at] = names
                 else:
-                    row_of[address] = self._settle(address, names, since_ns)
-            kinds = {each: self._find(each, *interval_ns, node)[0].kind
-                     for each in {ends[at] for at in host_pods}}  # fmt: skip
+                    rows[at] = self._settle(address, names, since_ns)
+            of_pods = {
+                end: names
+                for end, names in host_pods.items()
+                if self._find(addresses[codes[end]], *interval_ns, node)[0].kind not in _HAVE_THEIRS
+            }
         kept = len(table)
-        row_of |= {address: table.add(address, names) for address, names in passing}
-        rows[others] = [row_of[ends[each]] for each in others]
-        of_pods: dict[tuple[bytes, Names], int] = {}
-        for at, names in host_pods.items():
-            if kinds[ends[at]] not in _HAVE_AN_ADDRESS:
-                if (ends[at], names) not in of_pods:
-                    of_pods[ends[at], names] = table.add(ends[at], names)
-                rows[at] = of_pods[ends[at], names]
-        columns = table.columns(rows[: len(src)], rows[len(src) :])
+        for at, names in passing.items():
+            rows[at] = table.add(addresses[at], names)
+        of_ends = rows[codes]
+        row_of: dict[tuple[int, Names], int] = {}
+        for end, names in of_pods.items():
+            key = int(codes[end]), names
+            if key not in row_of:
+                row_of[key] = table.add(addresses[key[0]], names)
+            of_ends[end] = row_of[key]
+        columns = table.columns(of_ends[: len(src)], of_ends[len(src) :])
         table.truncate(kept)
         return columns
 

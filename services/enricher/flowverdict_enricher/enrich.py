@@ -47,7 +47,7 @@ def enrich(
     Returns the batch (as `batch_of`: without most columns that have nothing in them) and the number
     of ends of each kind.
     """
-    src, dst = (records[end].tolist() for end in ENDS)
+    src, dst = (records[end] for end in ENDS)
     learnt = learnt or Learnt()
     names = directory.columns(src, dst, interval_ns, node, learnt.host_pods)
     for end, through in learnt.services.items():

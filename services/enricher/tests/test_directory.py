@@ -4,6 +4,8 @@ from ipaddress import ip_network
 from itertools import pairwise
 from unittest.mock import patch
 
+import numpy as np
+import numpy.typing as npt
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,6 +17,10 @@ from flowverdict_enricher.tenures import GRACE_NS, KEEP_NS
 
 SECOND = 1_000_000_000
 A, B = to_bytes("10.0.0.1"), to_bytes("10.0.0.2")
+
+
+def packed(addresses: list[bytes]) -> npt.NDArray[np.void]:
+    return np.array(addresses, "V16")
 
 
 def pod(name: str) -> Names:
@@ -196,7 +202,7 @@ def test_columns_say_about_each_end_what_its_address_was_called_in_that_interval
                     start = data.draw(st.integers(0, now))
                     interval = start * SECOND, data.draw(st.integers(start, now)) * SECOND
                     src, dst = data.draw(some), data.draw(some)
-                    columns = directory.columns(src, dst, interval, "x", {})
+                    columns = directory.columns(packed(src), packed(dst), interval, "x", {})
                     for end, asked in zip(ENDS, (src, dst), strict=True):
                         for row, address in enumerate(asked):
                             said = {
@@ -218,9 +224,11 @@ def test_an_address_that_two_pods_have_is_not_settled_though_its_times_are_as_be
     directory.put("x", one, [A], 10 * SECOND, 30 * SECOND)
     directory.put("x", one, [], 10 * SECOND, 30 * SECOND)
     later = 40 * SECOND, 41 * SECOND
-    assert directory.columns([A], [], later, "x", {})["src_pod"].to_pylist() == ["y"]
+    columns = directory.columns(packed([A]), packed([]), later, "x", {})
+    assert columns["src_pod"].to_pylist() == ["y"]
     directory.put("x", one, [A], 10 * SECOND, 30 * SECOND)
-    assert directory.columns([A], [], later, "x", {})["src_pod"].to_pylist() == ["x"]
+    columns = directory.columns(packed([A]), packed([]), later, "x", {})
+    assert columns["src_pod"].to_pylist() == ["x"]
 
 
 def test_an_owner_may_give_up_what_has_long_been_forgotten() -> None:
@@ -240,7 +248,7 @@ def test_addresses_that_nobody_has_take_no_memory_for_good() -> None:
     with patch.object(directory_module, "_MOST_ROWS", 100):
         for number in range(1000):
             address = to_bytes(f"fd00::{number:x}")
-            gone = directory.columns([], [address], (0, SECOND), "x", {})
+            gone = directory.columns(packed([]), packed([address]), (0, SECOND), "x", {})
             assert gone["dst_condition"].to_pylist() == ["gone"]
             assert directory._table.size <= 101
 
@@ -250,11 +258,13 @@ def test_an_address_that_moves_through_a_thousand_pods_is_each_pods_in_its_time(
     for number in range(1000):
         start = 1000 + 4 * number
         directory.put(str(number), pod(f"p{number}"), [A], start * SECOND, start * SECOND)
-        live = directory.columns([A], [A], ((start + 1) * SECOND, (start + 2) * SECOND), "x", {})
+        within = (start + 1) * SECOND, (start + 2) * SECOND
+        live = directory.columns(packed([A]), packed([A]), within, "x", {})
         assert live["src_pod"].to_pylist() == [f"p{number}"]
         directory.end(str(number), (start + 3) * SECOND)
     for number in range(1000):  # batches that come late
         start = 1000 + 4 * number
-        late = directory.columns([A], [B], (start * SECOND, (start + 3) * SECOND), "x", {})
+        across = start * SECOND, (start + 3) * SECOND
+        late = directory.columns(packed([A]), packed([B]), across, "x", {})
         assert late["src_pod"].to_pylist() == [f"p{number}"]
         assert late["src_name_confidence"].to_pylist() == ["certain"]
