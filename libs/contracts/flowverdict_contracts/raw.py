@@ -142,15 +142,16 @@ _KERNEL_REASONS = tuple(
     )
 )
 _NAMED = (("dns_name", 2), ("owner", 4))
+_ANSWERS = (("answers_us", 8), ("answers", 4))
 _BEFORE_LOOKUPS = (_KEY, _COUNTS, _READINGS, _MORE_COUNTS, _MORE_READINGS)
-_ADDED_UP = (_COUNTS, _MORE_COUNTS, _LOOKUPS, _LOOKUP_CODES, _KERNEL_REASONS)
+_ADDED_UP = (_COUNTS, _MORE_COUNTS, _LOOKUPS, _LOOKUP_CODES, _KERNEL_REASONS, _ANSWERS)
 _BEFORE_NAMES = (*_BEFORE_LOOKUPS, _LOOKUPS, _LOOKUP_READINGS)
 
 
 def _layout() -> Iterable[Field]:
     """The fields in order, each aligned to its size, as a C compiler would lay them out."""
     at = 0
-    for group in (*_BEFORE_NAMES, _LOOKUP_CODES, _KERNEL_REASONS, _NAMED):
+    for group in (*_BEFORE_NAMES, _LOOKUP_CODES, _KERNEL_REASONS, _NAMED, _ANSWERS):
         for name, size in group:
             alignment = 1 if size == 16 else size
             at = -(-at // alignment) * alignment
@@ -197,6 +198,11 @@ are for the interval:
   they are counted by client, server and name, in a record whose source port is `dns_name`, the
   number of the name in this message; 0 if it is not known. Over TCP, a connection to port 53 is one
   lookup: answered if anything came back, unanswered if it ended before that.
+
+- `answers` are those that `src`, a client, got from a server whose first segment was looked at, and
+  `answers_us` how long all of them took, in the kernel's ticks of 1 to 10 ms: from the last data
+  that it had sent until the first that came back. Of several in one tick, one is looked at. A
+  request that was sent again counts from then.
 
 Readings are those of the interval's last sample, 0 if unknown. `rtt_us` is the kernel's smoothed
 RTT, `rtt_variation_us` its mean deviation, `minimum_rtt_us` the shortest of the last five minutes

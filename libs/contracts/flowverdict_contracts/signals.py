@@ -294,6 +294,23 @@ SIGNALS = (
         scale=1e-6,
     ),
     Signal(
+        field="answers",
+        metric="tcp_answers",
+        sparse=True,
+        unit="answers",
+        meaning="Answers that a client got from a server and whose time was measured: at most one "
+        "of a connection in a tick of the kernel.",
+    ),
+    Signal(
+        field="answers_us",
+        metric="tcp_answer_seconds",
+        sparse=True,
+        unit="microseconds",
+        meaning="How long the answers of tcp_answers took, added up: from the last data that the "
+        "client had sent until the first that came back.",
+        scale=1e-6,
+    ),
+    Signal(
         field="path_mtu_bytes",
         metric="tcp_path_mtu_bytes",
         kind="summary",

@@ -51,6 +51,7 @@ class _Control(ctypes.Structure):
         ("active_program", ctypes.c_uint64),
         ("started", ctypes.c_uint64),
         ("node_network", ctypes.c_uint64),
+        ("started_ns", ctypes.c_uint64),
     )
 
 

@@ -57,6 +57,7 @@ _OFFSETS = {
     "TCP_SOCK_MDEV_US": ("tcp_sock", "mdev_us"),
     "TCP_SOCK_MSS_CACHE": ("tcp_sock", "mss_cache"),
     "ICSK_PMTU_COOKIE": ("inet_connection_sock", "icsk_pmtu_cookie"),
+    "ICSK_LRCVTIME": ("inet_connection_sock", "icsk_ack.lrcvtime"),
     "ICSK_PENDING": ("inet_connection_sock", "icsk_pending"),
     "ICSK_CA_STATE": ("inet_connection_sock", "icsk_ca_state"),
     "SK_BUFF_SK": ("sk_buff", "sk"),
@@ -68,6 +69,8 @@ _OFFSETS = {
     "SK_BUFF_CB": ("sk_buff", "cb"),
     "SK_BUFF_END": ("sk_buff", "end"),
     "SKB_SHARED_INFO_GSO_SEGS": ("skb_shared_info", "gso_segs"),
+    "TCP_SKB_CB_SEQ": ("tcp_skb_cb", "seq"),
+    "TCP_SKB_CB_FLAGS": ("tcp_skb_cb", "tcp_flags"),
     "TCP_SKB_CB_GSO_SEGS": ("tcp_skb_cb", "tcp_gso_segs"),
 }
 

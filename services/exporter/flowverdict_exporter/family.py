@@ -71,7 +71,7 @@ class Family:
         added = np.empty((pairs, self.columns))
         if self._counts:
             for column, signal in enumerate(self.signals):
-                added[:, column] = rows.sums(signal.field) * signal.scale
+                added[:, column] = rows.sums(signal.field)
             return added
         readings = rows.values(self._first.field)
         taken = np.flatnonzero(readings)
@@ -96,7 +96,9 @@ class Family:
         for signal, column in zip(self.signals, values.T, strict=True):
             more = "".join(f',{name}="{value}"' for name, value in signal.labels.items())
             head, tail = f"{self.name}_total{{", f"{more}}} "
-            counts = column.clip(max=_LARGEST_COUNT).astype(np.int64).tolist()
+            counts: list[float] = column.clip(max=_LARGEST_COUNT).astype(np.int64).tolist()
+            if signal.scale != 1:
+                counts = (column / round(1 / signal.scale)).tolist()
             lines += [
                 f"{head}{label}{tail}{count}\n" for label, count in zip(labels, counts, strict=True)
             ]

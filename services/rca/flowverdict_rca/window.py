@@ -38,6 +38,8 @@ COUNTS = (
     "dns_answers",
     "dns_failures",
     "dns_unanswered",
+    "answers",
+    "answers_us",
 )
 """What is counted for a pair: fields of an enriched row, the columns of a window's tables."""
 

@@ -34,6 +34,7 @@
 #define DNS_PORT 53
 #define DNS_HEADER_BYTES 12
 #define LONGEST_ANSWER_US 3600000000U
+#define TCP_FIN 1
 
 /* Where the counts of a socket begin. */
 #define FROM_ZERO 0   /* its first segment */
@@ -547,6 +548,7 @@ int mark_start(struct bpf_raw_tracepoint_args *ctx)
 	here->node_network = find_node_network();
 #endif
 	here->started = bpf_jiffies64();
+	here->started_ns = bpf_ktime_get_ns();
 	return 0;
 }
 
@@ -782,6 +784,52 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* Between two times in jiffies, the second of which is now; 0 until a tick has passed. */
+static __always_inline u64 microseconds_since(u32 before, u64 now)
+{
+	int slot = 0;
+	struct control *here = control.lookup(&slot);
+	u64 ticks;
+
+	if (!here || now <= here->started)
+		return 0;
+	ticks = now - here->started;
+	return (u32)((u32)now - before) * ((bpf_ktime_get_ns() - here->started_ns) / ticks) / 1000;
+}
+
+/*
+ * How long a server took: from the last data that its client sent to the first that came back,
+ * as the kernel keeps these times, in jiffies. This runs before the segment is processed. If data
+ * was received in the tick in which the last was sent, it came first only if it is what was looked
+ * at then, or else it was the answer.
+ */
+static __always_inline void count_answer(void *sk, void *skb, struct tracked_socket *tracked,
+					 struct flow_record *record)
+{
+	struct totals *seen = seen_of(tracked);
+	u32 sequence[2] = {}, sent = 0, received = 0;
+	u64 now = bpf_jiffies64(), took;
+	u8 flags = 0;
+	int is_asked, is_first;
+
+	READ(sequence, skb, SK_BUFF_CB + TCP_SKB_CB_SEQ);
+	READ(flags, skb, SK_BUFF_CB + TCP_SKB_CB_FLAGS);
+	if (sequence[1] - sequence[0] <= (flags & TCP_FIN))
+		return;
+	READ(sent, sk, TCP_SOCK_LSNDTIME);
+	READ(received, sk, ICSK_LRCVTIME);
+	is_first = !seen->bytes_received || tracked->answered_at == sent;
+	is_asked = seen->data_segs_out != tracked->answered;
+	if (is_asked && ((s32)(sent - received) > 0 || (sent == received && is_first))) {
+		took = microseconds_since(sent, now);
+		__sync_fetch_and_add(&record->answers, 1);
+		__sync_fetch_and_add(&record->answers_us,
+				     took < LONGEST_ANSWER_US ? took : LONGEST_ANSWER_US);
+	}
+	tracked->answered = seen->data_segs_out;
+	tracked->answered_at = now;
+}
+
 /*
  * Each segment that an established connection receives (tcp_probe, at the top of
  * tcp_rcv_established). A healthy connection has no other event between its opening
@@ -795,6 +843,7 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 	void *sk = (void *)ctx->args[0];
 	u64 id = (u64)sk;
 	struct tracked_socket *tracked = sockets.lookup(&id);
+	struct flow_record *record;
 
 #ifdef SAMPLE_ONCE_A_TICK
 	u64 tick = bpf_jiffies64();
@@ -808,7 +857,9 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 		tracked = track(sk, role_of(sk), was_skipped(sk) ? FROM_ZERO : FROM_NOW, 0);
 	if (!tracked)
 		return 0;
-	sample(sk, tracked, BY_HOOK, 0, 0);
+	record = sample(sk, tracked, BY_HOOK, 0, 0);
+	if (record && seen_of(tracked)->role == ROLE_CLIENT)
+		count_answer(sk, (void *)ctx->args[1], tracked, record);
 #ifdef SAMPLE_ONCE_A_TICK
 	remember_changed(id, tracked, tick, 0);
 #endif

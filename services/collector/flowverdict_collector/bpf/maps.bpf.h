@@ -56,6 +56,8 @@ struct tracked_socket {
 	u64 latest;
 	u64 sampled_at; /* by on_segment, in jiffies; 0 unless it is in `changed` */
 	u64 owner;      /* the number of its control group; 0 off the node's own network */
+	u32 answered;    /* how much data it had sent when it last received some */
+	u32 answered_at; /* and when that was, in jiffies */
 	struct totals seen[1 << SLOT_BITS];
 };
 
@@ -63,6 +65,7 @@ struct control {
 	u64 active_program; /* the id of the version that counts; others do nothing */
 	u64 started;        /* jiffies when counting began */
 	u64 node_network;   /* the namespace that the node's own processes use */
+	u64 started_ns;     /* of the monotonic clock, when counting began */
 };
 
 struct progress {
