@@ -97,6 +97,46 @@ def test_the_verdict_names_what_was_broken_and_nothing_is_left_behind(
 
 
 @live
+@pytest.mark.parametrize(
+    ("fault", "direction", "conditions"),
+    [
+        ("send-loss", "sending", {"HIGH_RETRANSMISSION_RATIO"}),
+        ("receive-loss", "receiving", {"HIGH_RETRANSMISSION_RATIO"}),
+        ("mtu-blackhole", "both", {"HIGH_RETRANSMISSION_RATIO"}),
+        ("refused-port", "receiving", {"CONNECT_FAILURE"}),
+        ("blackholed-port", "receiving", {"CONNECT_FAILURE"}),
+    ],
+)
+def test_each_kind_of_fault_has_its_verdict(
+    tmp_path: Path, fault: str, direction: str, conditions: set[str]
+) -> None:
+    done = run(tmp_path, "--fault", fault, "--seconds", "10")
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert verdict["causes"][0]["direction"] == direction
+    assert conditions <= set(verdict["conditions"])
+
+
+@live
+@pytest.mark.parametrize(
+    ("fault", "conditions"),
+    [
+        ("slow-server", {"SLOW_ANSWERS"}),
+        ("full-receiver", {"ZERO_WINDOW"}),
+        ("pod-jitter", {"HIGH_LATENCY", "HIGH_JITTER"}),
+    ],
+)
+def test_what_only_long_windows_show_has_its_verdict(
+    tmp_path: Path, fault: str, conditions: set[str]
+) -> None:
+    short = {"FLOWVERDICT_PANE_SECONDS": "1", "FLOWVERDICT_WINDOW_PANES": "2"}  # 6 s for long ones
+    done = run(tmp_path, "--fault", fault, "--seconds", "40", **short)
+    assert done.returncode == 0, done.stdout + done.stderr
+    verdict = json.loads((tmp_path / "verdict.json").read_text())
+    assert conditions <= set(verdict["conditions"])
+
+
+@live
 def test_without_a_fault_there_is_no_verdict(tmp_path: Path) -> None:
     done = run(tmp_path, "--fault", "none", "--seconds", "7")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -51,18 +51,28 @@ SHIPPED_RECORDING = Path(__file__).parent / "recordings" / "pod-loss.jsonl.gz"
 _RIGHT, _WRONG, _USAGE, _FAILED, _INTERRUPTED = 0, 1, 2, 3, 130
 
 
+def _faults_in_words() -> str:
+    lines = (
+        f"  {name:16} {(fault.__doc__ or '').splitlines()[0]}\n" for name, fault in FAULTS.items()
+    )
+    return "faults:\n" + "".join(lines)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="script/demo",
         description="Injects a fault into a small cluster and shows what Flowverdict blames.",
-        epilog="Exit status: 0 right verdict, 1 wrong verdict, 2 usage error, 3 cannot run.",
+        epilog=_faults_in_words()
+        + "\nExit status: 0 right verdict, 1 wrong verdict, 2 usage error, 3 cannot run.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add(
         "--fault",
         choices=list(FAULTS),
         default="pod-loss",
-        help="which fault to inject (default: pod-loss)",
+        metavar="FAULT",
+        help="which fault to inject, of those below (default: pod-loss)",
     )
     add("--target", default="", metavar="NAME", help="a pod or node, or two, such as pod-b,pod-c")
     add(
@@ -79,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         type=whole_number(5, 3600),
         metavar="N",
         help=f"length of each phase, from 5 to 3600; default: {_USUAL_SECONDS}, or {LONG_SECONDS}"
-        " for losses below 5%% and for delays",
+        " for losses below 5%% and for what is slow",
     )
     add("--out", type=Path, default=Path("out/demo"), metavar="DIR", help="default: out/demo")
     add("--record", type=Path, metavar="FILE", help="where to save the recording (default: in DIR)")

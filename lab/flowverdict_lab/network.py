@@ -15,12 +15,13 @@ from typing import IO
 
 from flowverdict_lab.cluster import Cluster, Node, Pod
 
-__all__ = ["LabError", "Network"]
+__all__ = ["HTTP_PORT", "LabError", "Network"]
 
 # The kernel sends them SIGKILL when their parent dies, even by kill -9.
 _DIE_WITH_PARENT = ("setpriv", "--pdeathsig", "KILL", "--")
 _OWN_NETWORK = ("unshare", "--net", "--")
-_HTTP_PORT = 8080
+HTTP_PORT = 8080
+"""Where every pod serves."""
 
 
 class LabError(RuntimeError):
@@ -118,6 +119,10 @@ class Network:
         for pod in self.cluster.pods:
             self._send_order(pod, {"peers": [], "requests_per_second": 0})
 
+    def set_server(self, pod: Pod, order: dict[str, object]) -> None:
+        """Make a pod's server behave as `flowverdict_lab.pod` describes, until the next call."""
+        self._send_order(pod, {"server": order})
+
     def tcp_counter(self, pod: Pod, name: str) -> int:
         """The pod's kernel counter `name`, as in the Tcp lines of /proc/net/snmp."""
         names, values = (
@@ -154,7 +159,7 @@ class Network:
         for pod in self.cluster.pods:
             with (self._logs / f"{pod.name}.log").open("wb") as log:
                 self._spawn(
-                    pod.name, [sys.executable, "-m", "flowverdict_lab.pod", str(_HTTP_PORT)], log
+                    pod.name, [sys.executable, "-m", "flowverdict_lab.pod", str(HTTP_PORT)], log
                 )
         for name in self._processes:
             self._wait_for_namespace(name)

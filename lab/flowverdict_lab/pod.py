@@ -4,7 +4,8 @@
 
 With peers, it calls each ten times a second until it is stopped. Without, it reads commands as JSON
 lines from standard input: `{"peers": [addresses], "requests_per_second": 10}`, where the rate is
-per peer. It exits at the end of the input.
+per peer, or `{"server": {…}}` with what is to be slow: `reads_after_seconds`, with `receive_bytes`
+of room for what has not been read, and `answers_after_seconds`. It exits at the end of the input.
 """
 
 import http.client
@@ -23,6 +24,7 @@ _REQUESTS_PER_CONNECTION = 5
 _CONNECTIONS_PER_PEER = 3
 _REQUESTS_PER_SECOND = 10.0
 _TIMEOUT_SECONDS = 3
+_USUAL_ROOM = 1 << 17
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -30,7 +32,10 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 10
 
     def do_POST(self) -> None:
+        order = self.server.order  # type: ignore[attr-defined]
+        time.sleep(order.get("reads_after_seconds", 0))
         self.rfile.read(int(self.headers["Content-Length"]))
+        time.sleep(order.get("answers_after_seconds", 0))
         self.send_response(200)
         self.send_header("Content-Length", str(len(_ANSWER)))
         self.end_headers()
@@ -44,6 +49,13 @@ class _Server(ThreadingHTTPServer):
     address_family = socket.AF_INET6  # accepts IPv4 as well
     daemon_threads = True
     request_queue_size = 256
+    order: dict[str, Any] = {}  # noqa: RUF012 # replaced, never changed
+
+    def obey(self, order: dict[str, Any]) -> None:
+        """Behave so; the room for what is not read is that of new connections."""
+        self.order = order
+        room = order.get("receive_bytes", _USUAL_ROOM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002
         print(f"connection from {client_address[0]}: {sys.exc_info()[1]}", flush=True)
@@ -92,6 +104,9 @@ def main() -> None:
         return
     for line in sys.stdin:
         order = json.loads(line)
+        if "server" in order:
+            server.obey(order["server"])
+            continue
         stop.set()
         stop = threading.Event()
         _start_calls(order["peers"], port, order["requests_per_second"], stop)

@@ -1,16 +1,35 @@
-"""The lab's faults, one class and file each; a new one needs to be added only here."""
+"""The lab's faults, a class each; a new one needs to be added only here."""
 
 from flowverdict_lab.cluster import NAMESPACE, Cluster, Node, Pod
+from flowverdict_lab.faults.closed_port import BlackholedPort, RefusedPort
 from flowverdict_lab.faults.fault import Fault, FaultError
 from flowverdict_lab.faults.link_loss import LinkLoss
+from flowverdict_lab.faults.mtu_blackhole import MtuBlackhole
 from flowverdict_lab.faults.no_fault import NoFault
 from flowverdict_lab.faults.node_loss import NodeLoss
-from flowverdict_lab.faults.pod_delay import PodDelay
+from flowverdict_lab.faults.one_way_loss import ReceiveLoss, SendLoss
+from flowverdict_lab.faults.pod_delay import BandwidthLimit, PodDelay, PodJitter
 from flowverdict_lab.faults.pod_loss import PodLoss
+from flowverdict_lab.faults.slow_server import FullReceiver, SlowServer
 
 __all__ = ["FAULTS", "Fault", "FaultError", "parse_fault"]
 
-_ALL: tuple[type[Fault], ...] = (PodLoss, NodeLoss, LinkLoss, PodDelay, NoFault)
+_ALL: tuple[type[Fault], ...] = (
+    PodLoss,
+    SendLoss,
+    ReceiveLoss,
+    NodeLoss,
+    LinkLoss,
+    MtuBlackhole,
+    RefusedPort,
+    BlackholedPort,
+    PodDelay,
+    PodJitter,
+    BandwidthLimit,
+    SlowServer,
+    FullReceiver,
+    NoFault,
+)
 
 FAULTS = {each.name: each for each in _ALL}
 """The faults by their names on the command line."""

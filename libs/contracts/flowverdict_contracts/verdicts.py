@@ -60,6 +60,7 @@ Condition = Literal[
     "HIGH_RETRANSMISSION_RATIO",
     "HIGH_LATENCY",
     "HIGH_JITTER",
+    "SLOW_ANSWERS",
     "CONNECT_FAILURE",
     "DNS_FAILURE",
     "PACKET_DROPS",
@@ -70,7 +71,7 @@ Condition = Literal[
     "NO_READY_ENDPOINTS",
 ]
 Severity = Literal["critical", "warning"]
-Basis = Literal["failures", "losses", "latency"]
+Basis = Literal["failures", "losses", "latency", "answers", "zero_windows"]
 
 MOST_NAMED = 20
 """How many names a list in a verdict has at most; a number beside it says how many more."""
@@ -211,6 +212,8 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
         connect_retransmission_ratio: `(retransmitted_syns + retransmitted_synacks) / (opens +
             failed_opens)`; null if no attempt ended.
         rtt_us: smoothed RTT in microseconds, 0 if unknown.
+        answer_us: how long `dst` took to answer `src` on average, in microseconds, 0 if that is not
+            known; the round trip is part of it.
         segments_sent: by `src` in the whole window, retransmissions and pure ACKs included.
         segments_arrived: how many of them `dst` counted; null if its end is not seen. The two ends
             are not read at the same moment.
@@ -240,6 +243,7 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     dns_failures: Count
     dns_unanswered: Count
     rtt_us: Count
+    answer_us: Count = 0
     segments_sent: Count
     segments_arrived: Count | None
     failed_names: dict[str, Count] = {}
@@ -315,7 +319,8 @@ class Verdict(_Record, frozen=True, kw_only=True):
         enough_evidence: False if flows fail but no cause stands out; `causes` is then empty.
         causes: best first. The first is the verdict, the others fit less well.
         basis: what was judged: flows that fail, in a window of seconds; or in a longer one losses,
-            most of them too low to make a flow fail, or round trips.
+            most of them too low to make a flow fail, or round trips, how long servers take to
+            answer, or how often receivers have no room.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
             below the threshold, or latency, for example.
@@ -367,14 +372,16 @@ def decode(body: bytes) -> Verdict:
 
 def most_telling(verdicts: Iterable[Verdict]) -> Verdict | None:
     """The verdict that shows an incident best, None if there is none: of those while it was open,
-    the one with the most failing flows, then with the longest round trips if it is about them, else
-    with the highest ratios, then the first.
+    the one with the most failing flows, then with the longest times if it is about them, else with
+    the highest ratios, then the first.
     """
 
     def told(verdict: Verdict) -> tuple[int, float]:
         flows = verdict.failing_flows
         if "HIGH_LATENCY" in verdict.conditions:
             return verdict.flows.failing, float(sum(flow.rtt_us for flow in flows))
+        if "SLOW_ANSWERS" in verdict.conditions:
+            return verdict.flows.failing, float(sum(flow.answer_us for flow in flows))
         ratios = (
             (flow.retransmission_ratio or 0.0) + (flow.connect_retransmission_ratio or 0.0)
             for flow in flows

@@ -11,7 +11,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families
 
 from conftest import enriched_batch, flow_row
-from flowverdict_contracts.signals import PAIR_LABELS, SIGNALS
+from flowverdict_contracts.signals import METRICS, PAIR_LABELS, SIGNALS
 from flowverdict_exporter.series import PairSeries
 
 
@@ -175,15 +175,16 @@ def test_no_count_is_lost_whatever_the_budget(
     messages: list[list[tuple[str, str, dict[str, int]]]], budget: int
 ) -> None:
     series = PairSeries(budget, 60)
-    added: dict[str, int] = dict.fromkeys(counters.values(), 0)
+    added: dict[str, float] = dict.fromkeys(counters.values(), 0)
     for message in messages:
         rows = [flow_row(source, target, **numbers) for source, target, numbers in message]
         series.add(enriched_batch(*rows))
         for field, metric in counters.items():
-            added[metric] += sum(row.get(field, 0) for row in rows)
+            added[metric] += sum(row.get(field, 0) for row in rows) * METRICS[metric][0].scale
     scraped = scrape(series)
     for metric, total in added.items():
-        assert total == sum(v for (name, _), v in scraped.items() if name == f"{metric}_total")
+        shown = sum(v for (name, _), v in scraped.items() if name == f"{metric}_total")
+        assert shown == pytest.approx(total, rel=1e-12)
 
 
 def test_labels_are_addresses_and_names_and_no_ports() -> None:

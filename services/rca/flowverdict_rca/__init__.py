@@ -26,7 +26,8 @@
 `mining`     association rules over pairs (Apriori).
 `judgement`  the judgement of a window, and the verdict document; `summary` its summary.
 `low_loss`   judges losses too low to make a flow fail; `window_table` the table it does that with.
-`latency`    judges round trips; `suspects` what the engine's causes are in the window.
+`above_normal` judges round trips, answers and full receivers; `measured` what is measured of them.
+`suspects`   what the engine's causes are in the window.
 `normal`     what is normal, as kept over a restart.
 `incidents`  turns judgements over time into verdicts: opened, ongoing, resolved.
 `incident`   what is remembered of each; `matching` which one it is that a window shows.

@@ -4,8 +4,10 @@
 which its flows fail, but for what has just changed around them, tells nothing about an open
 incident: it stays as it was.
 
-Long windows have incidents of their own, about low losses and about latency. What is found in the
-same place by others is no second incident: only the windows that found an incident resolve it.
+Long windows have incidents of their own: about low losses, latency, late answers and full
+receivers. What is found
+in the same place by others is no second incident: only the windows that found an incident resolve
+it.
 
 Everything is derived from the windows, so judging the same windows again after a restart gives the
 same verdicts with the same ids.
@@ -42,8 +44,9 @@ __all__ = ["Incidents"]
 _LONG_WINDOWS = 2
 """In a row, with the same cause or without it, before an incident is opened or resolved."""
 
+_MEASURED = ("latency", "answers", "zero_windows")
 _UNSEEN_WINDOWS = 20
-"""In a row without any round trip of the incident's flows, before it is resolved: ten minutes."""
+"""In a row that measure nothing of the incident's flows, before it is resolved: ten minutes."""
 
 _NEAR = 2.0
 """Losses below twice the threshold can be below it by chance at times."""
@@ -125,9 +128,9 @@ class Incidents:
     def _windows_to_resolve(self, incident: Incident, judgement: Judgement) -> int:
         if incident.basis == "failures":
             return self._settings.resolve_after
-        if incident.basis == "latency" and _is_leaving(incident, judgement):
+        if incident.basis in _MEASURED and _is_leaving(incident, judgement):
             return 1
-        if incident.basis == "latency" and not _was_judged(incident, judgement):
+        if incident.basis in _MEASURED and not _was_judged(incident, judgement):
             return _UNSEEN_WINDOWS
         return _LONG_WINDOWS
 

@@ -45,7 +45,13 @@ __all__ = ["Judgement", "judge", "verdict"]
 
 _SHOWN_FLOWS = 20
 
-_SUFFIX: dict[Basis, str] = {"failures": "", "losses": "-losses", "latency": "-latency"}
+_SUFFIX: dict[Basis, str] = {
+    "failures": "",
+    "losses": "-losses",
+    "latency": "-latency",
+    "answers": "-answers",
+    "zero_windows": "-zero-windows",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,8 @@ class Judgement:
         aftermath: positions of pairs that would fail, but for what has just changed around them.
         basis: what was judged, as in a verdict.
         usual: of losses, the retransmission ratio of the pairs that no cause covers; of latency,
-            the median of what the failing pairs' round trips usually take, in microseconds.
+            the median of what the failing pairs' round trips usually take, in microseconds; of
+            answers, of how long those usually take; of zero windows, of how often they occur.
         unsteady: of latency, positions of the pairs whose round trips also vary more than usual.
     """
 
@@ -123,6 +130,12 @@ def verdict(
             judgement.usual,
             window.rtt_variation_us[unsteady],
         )
+    elif causes and judgement.basis == "answers":
+        text = summary.answers_slowly(
+            causes[0], decisions.evidence[explained], window.rtt_us[explained], judgement.usual
+        )
+    elif causes and judgement.basis == "zero_windows":
+        text = summary.reads_slowly(causes[0], decisions.evidence[explained])
     elif causes:
         failed_names: Counter[str] = Counter()
         for each in pairs:
@@ -210,6 +223,7 @@ def _conditions(
     named = {str(end) for pair in pairs for end in (pair.src, pair.dst)}
     seen: dict[Condition, bool] = {
         "HIGH_LATENCY": judgement.basis == "latency" and bool(pairs),
+        "SLOW_ANSWERS": judgement.basis == "answers" and bool(pairs),
         "HIGH_JITTER": bool(np.isin(explained, judgement.unsteady).any()),
         "HIGH_RETRANSMISSION_RATIO": (judgement.basis == "losses" and bool(pairs))
         or bool(retransmits(evidence, settings).any()),
@@ -248,6 +262,7 @@ def _failing_flow(pair: Pair, passage: Passage) -> FailingFlow:
         retransmission_ratio=_rounded(RETRANSMISSION_RATIO, pair),
         connect_retransmission_ratio=_rounded(CONNECT_RETRANSMISSION_RATIO, pair),
         rtt_us=pair.rtt_us,
+        answer_us=pair.answer_us,
         segments_sent=passage.sent,
         segments_arrived=passage.arrived,
         drop_reasons=dict(Counter(passage.reasons).most_common(MOST_NAMED)),

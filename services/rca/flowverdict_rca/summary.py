@@ -13,7 +13,16 @@ from flowverdict_rca.passage import Passage
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS
 
-__all__ = ["blamed", "loses", "percent", "resolved", "slow", "undetermined"]
+__all__ = [
+    "answers_slowly",
+    "blamed",
+    "loses",
+    "percent",
+    "reads_slowly",
+    "resolved",
+    "slow",
+    "undetermined",
+]
 
 _CHECK_LOSS = {
     "pod": "Check its interface, its CPU limit and its neighbours on the node.",
@@ -59,6 +68,16 @@ _CHECK_SLOW = {
     "node_link": "Check the route between the two nodes, its load and its queues.",
     "service": "Check the load of its pods and of the nodes that they are on.",
     "external": "It is outside the cluster: check the egress path and the remote side.",
+    "unknown": "Nothing in the cluster has this address: find out what does.",
+}
+_CHECK_ANSWERS = {
+    "pod": "Check its CPU limit, its threads and connection pools, and what it waits for.",
+    "workload": "Check its CPU limits, its last rollout and what its pods wait for.",
+    "label": "Check what its pods have in common that others do not, and what they wait for.",
+    "node": "Check the node's load: its CPU, its memory and its disks.",
+    "zone": "Check what its servers share, such as storage, and their load.",
+    "service": "Check the load of its pods and what all of them wait for.",
+    "external": "It is outside the cluster: ask whoever runs it.",
     "unknown": "Nothing in the cluster has this address: find out what does.",
 }
 _LEAST_LOST, _SHOWN_SHARE, _SHOWN_PART = 10, 0.002, 0.1
@@ -146,6 +165,43 @@ def slow(cause: Cause, rtt_us: Numbers, usual_us: float, variation_us: Numbers) 
         )
     parts += _alternatives(cause)
     parts.append(_CHECK_SLOW[cause.kind])
+    return " ".join(parts)
+
+
+def answers_slowly(cause: Cause, evidence: Numbers, rtt_us: Numbers, usual_us: float) -> str:
+    """What answers later than usual, though the way to it is not slow.
+
+    `evidence` has a row of `COUNTS` for each pair that shows it, `rtt_us` are their round trips,
+    `usual_us` is what their answers usually take.
+    """
+    counts = dict(zip(COUNTS, evidence.T.tolist(), strict=True))
+    us = [
+        total / count for total, count in zip(counts["answers_us"], counts["answers"], strict=True)
+    ]
+    callers = "caller" if len(us) == 1 else "callers"
+    parts = [
+        f"{_placed(cause)} answers late: its answers to {len(us)} {callers} take"
+        f" {milliseconds(float(np.median(us)))}, usually {milliseconds(usual_us)}, though round"
+        f" trips take {milliseconds(float(np.median(rtt_us)))}."
+    ]
+    parts += _alternatives(cause)
+    if full := sum(counts["zero_windows_received"]):
+        times = "once" if full == 1 else f"{full} times"
+        parts.append(f"Its receive buffers were full {times}: it reads too slowly.")
+    parts.append(_CHECK_ANSWERS[cause.kind])
+    return " ".join(parts)
+
+
+def reads_slowly(cause: Cause, evidence: Numbers) -> str:
+    """What does not read what it is sent; `evidence` has a row of `COUNTS` for each pair."""
+    counts = dict(zip(COUNTS, evidence.sum(axis=0).tolist(), strict=True))
+    senders = "sender" if len(evidence) == 1 else "senders"
+    parts = [
+        f"{_placed(cause)} reads too slowly: {len(evidence)} {senders} found its receive buffers"
+        f" full {counts['zero_windows_received']} times, in {counts['data_segments_sent']} segments."
+    ]
+    parts += _alternatives(cause)
+    parts.append(_CHECK_ANSWERS[cause.kind])
     return " ".join(parts)
 
 
@@ -287,6 +343,10 @@ def resolved(causes: Sequence[Cause], basis: Basis) -> str:
         return "The flows that failed without a clear cause have recovered."
     if basis == "latency":
         return f"No slow round trips are measured at {causes[0]} any more."
+    if basis == "answers":
+        return f"{_capital(str(causes[0]))} has recovered: it answers as fast as usual."
+    if basis == "zero_windows":
+        return f"{_capital(str(causes[0]))} has recovered: it reads what it is sent."
     return f"{_capital(str(causes[0]))} has recovered: its flows are no longer failing."
 
 

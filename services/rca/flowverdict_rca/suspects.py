@@ -31,8 +31,13 @@ class Suspect:
     alternatives: tuple[Component, ...]
 
 
-def suspects_of(causes: Iterable[engine.Cause], window: Window) -> Iterator[Suspect]:
-    """What the causes are in the window; what suffers both ways is one."""
+def suspects_of(
+    causes: Iterable[engine.Cause], window: Window, way: Direction | None = None
+) -> Iterator[Suspect]:
+    """What the causes are in the window; what suffers both ways is one.
+
+    `way` is that of all of them, if only one was looked at.
+    """
     named = named_in(window)
     found: dict[Component, list[engine.Cause]] = {}
     for cause in causes:
@@ -42,6 +47,7 @@ def suspects_of(causes: Iterable[engine.Cause], window: Window) -> Iterator[Susp
         alternatives = {component_at(each, named)[0] for each in parts[0].alternatives}
         if len(parts) > 1:
             component, direction, alternatives = whole, "both", set()
+        direction = way or direction
         yield Suspect(
             component,
             direction,

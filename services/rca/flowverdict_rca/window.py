@@ -134,6 +134,11 @@ class Pair:
     failed_names: Mapping[str, int]
 
     @property
+    def answer_us(self) -> int:
+        """How long `dst` took to answer on average, 0 if unknown."""
+        return self.counts["answers_us"] // max(self.counts["answers"], 1)
+
+    @property
     def drops(self) -> int:
         """How many of its packets a node's kernel dropped."""
         return sum(self.counts[name] for name in DROPS)

@@ -6,11 +6,11 @@ import pandas as pd
 from prometheus_client import Counter
 
 from flowverdict_contracts.verdicts import Cause, Verdict
+from flowverdict_rca.above_normal import AboveNormal
 from flowverdict_rca.engine.baseline import learn
 from flowverdict_rca.incident import Incident
 from flowverdict_rca.incidents import Incidents
 from flowverdict_rca.judgement import judge
-from flowverdict_rca.latency import Latency
 from flowverdict_rca.low_loss import LowLoss
 from flowverdict_rca.normal import Normal
 from flowverdict_rca.settings import RcaSettings
@@ -34,7 +34,9 @@ class WindowJudge:
         self._settings = settings
         self._incidents = Incidents(settings, incidents)
         self._low_loss = LowLoss(settings)
-        self._latency = Latency(settings)
+        self._latency = AboveNormal(settings, "latency")
+        self._answers = AboveNormal(settings, "answers")
+        self._zero_windows = AboveNormal(settings, "zero_windows")
         self._blamed: dict[str, Cause | None] = {}
 
     @property
@@ -54,15 +56,20 @@ class WindowJudge:
     def judge_long(self, window: Window) -> list[Verdict]:
         """The verdicts on a long window, which is remembered but for what was blamed in it."""
         published: list[Verdict] = []
-        for each in (self._low_loss, self._latency):
+        for each in self._long:
             published += self._incidents.judge(each.judge(window))
         self._note()
         if "" not in self._blamed:
             blamed = list(filter(None, self._blamed.values()))
-            self._low_loss.remember(window, blamed)
-            self._latency.remember(window, blamed)
+            for judging in self._long:
+                judging.remember(window, blamed)
         self._blamed.clear()
         return published
+
+    @property
+    def _long(self) -> tuple[LowLoss | AboveNormal, ...]:
+        # A receiver without room also makes round trips and answers long.
+        return self._low_loss, self._zero_windows, self._latency, self._answers
 
     def _note(self) -> None:
         """Note what is blamed now, by name, until the next long window ends."""
@@ -76,6 +83,8 @@ class WindowJudge:
         """Take this as normal."""
         self._low_loss.baseline = normal.losses
         self._latency.expect(normal.rtt_us)
+        self._answers.expect(normal.answers_us)
+        self._zero_windows.expect(normal.zero_windows)
 
     def to_learn_from(self) -> list[pd.DataFrame]:
         """The windows to learn from; empty if it is not time to."""
@@ -84,4 +93,5 @@ class WindowJudge:
     def learn(self, windows: Sequence[pd.DataFrame]) -> Normal:
         """Learn what is normal; takes long, and may run beside the rest."""
         baseline = self._low_loss.baseline = learn(windows)
-        return Normal(losses=baseline, rtt_us=self._latency.normal_us())
+        judging = self._latency, self._answers, self._zero_windows
+        return Normal(baseline, *(each.expected() for each in judging))

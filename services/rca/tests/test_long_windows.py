@@ -422,13 +422,155 @@ microseconds = st.integers(0, 1 << 40)
 round_trips = st.dictionaries(st.text(), st.tuples(microseconds, microseconds), max_size=50)
 
 
-@given(round_trips, st.integers(40, 2000))
+@given(round_trips, round_trips, st.integers(40, 2000))
 def test_what_is_normal_is_kept_as_far_as_there_is_room(
-    known: dict[str, tuple[int, int]], room: int
+    trips: dict[str, tuple[int, int]], answers: dict[str, tuple[int, int]], room: int
 ) -> None:
-    packed = Normal(rtt_us=known).encode(room)
+    known = Normal(rtt_us=trips, answers_us=answers)
+    packed = known.encode(room)
     assert len(packed) <= room
-    kept = Normal.decode(packed).rtt_us
-    assert kept.items() <= known.items()
-    assert len(Normal(rtt_us=known).encode(1 << 20)) > room or kept == known
+    kept = Normal.decode(packed)
+    assert kept.rtt_us.items() <= trips.items()
+    assert kept.answers_us.items() <= answers.items()
+    assert len(known.encode(1 << 20)) > room or kept == known
     assert Normal.decode(packed[:-1]) == Normal()
+
+
+class Shop(Mesh):
+    """Callers that ask servers, which ask a database; how long each takes to answer."""
+
+    CALLERS: tuple[str, ...] = ("pod-a", "pod-d", "pod-g")
+    SERVERS: tuple[str, ...] = ("pod-b", "pod-e", "pod-h")
+    DATABASE = "pod-f"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answer_us: dict[str, float] = {}
+        self.full = ""
+        self.way_us: Callable[[str, str], float] = lambda src, dst: 0
+
+    def serves(self, seconds: int, loss: Loss = nothing) -> None:
+        calls = [(src, dst) for src in self.CALLERS for dst in self.SERVERS]
+        calls += [(server, self.DATABASE) for server in self.SERVERS]
+        self.rtt_us = lambda src, dst: 400 + self.way_us(src, dst)
+
+        def rows() -> list[dict[str, Any]]:
+            asking = [self.row(*each, loss(*each)) | self._answers(*each) for each in calls]
+            answering = [self.row(*each[::-1], loss(*each[::-1])) for each in calls]
+            return [*asking, *({**each, "role": "server"} for each in answering)]
+
+        self.passes_rows(seconds, rows)
+
+    def _answers(self, src: str, dst: str) -> dict[str, int]:
+        us = self.answer_us.get(dst, 2_000) + self.rtt_us(src, dst)
+        if dst in self.SERVERS:  # each answer waits for the database
+            us += self.answer_us.get(self.DATABASE, 2_000)
+        count = int(self._random.integers(8, 12))
+        total = int(us * count * self._random.uniform(0.9, 1.2))
+        full = 5 * int(dst == self.full)
+        return {"answers": count, "answers_us": total, "zero_windows_received": full}
+
+
+def test_a_server_whose_answers_are_late_is_named_and_not_the_links_to_it() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us["pod-e"] = 300_000
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.severity) == ("answers", "warning")
+    assert opened.conditions == ("SLOW_ANSWERS",)
+    assert opened.causes[0].direction == "receiving"
+    assert "answers late: its answers to 3 callers take 3" in opened.summary
+    assert {flow.dst for flow in opened.failing_flows} == {"default/pod-e"}
+    assert min(flow.answer_us for flow in opened.failing_flows) > 200_000
+    shop.answer_us.clear()
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+    assert shop.verdicts[-1].summary.endswith("it answers as fast as usual.")
+
+
+def test_who_waits_for_a_slow_server_is_not_to_blame() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us[Shop.DATABASE] = 200_000
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-f")]
+
+
+def test_what_is_slow_on_the_way_is_no_servers_fault() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.way_us = lambda src, dst: 300_000 * ("pod-e" in (src, dst))
+    shop.serves(120)
+    assert [each.basis for each in shop.verdicts[:1]] == ["latency"]
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    assert "SLOW_ANSWERS" not in {name for each in shop.verdicts for name in each.conditions}
+
+
+def test_answers_that_wait_for_what_is_sent_again_are_the_losses_fault() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us["pod-e"] = 30_000
+    shop.serves(120, at("pod-e", 0.02))
+    assert {each.basis for each in shop.verdicts} == {"losses"}
+
+
+def test_a_full_receiver_is_told_from_a_slow_one() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.full = "pod-e"
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("zero_windows", ("ZERO_WINDOW",))
+    assert " reads too slowly: 3 senders found its receive buffers full " in opened.summary
+    shop.full = ""
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+
+
+def test_a_receiver_that_reads_and_answers_late_is_one_incident() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us["pod-e"], shop.full = 300_000, "pod-e"
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    assert shop.verdicts[0].conditions == ("SLOW_ANSWERS", "ZERO_WINDOW")
+    assert "Its receive buffers were full " in shop.verdicts[0].summary
+
+
+def test_a_receiver_that_has_always_had_no_room_is_normal() -> None:
+    shop = Shop()
+    shop.full = "pod-e"
+    shop.serves(300)
+    assert shop.verdicts == []
+
+
+def test_answers_that_have_always_been_late_are_normal() -> None:
+    shop = Shop()
+    shop.answer_us["pod-e"] = 300_000
+    shop.serves(300)
+    assert shop.verdicts == []
+
+
+def test_what_one_caller_alone_asks_for_may_take_longer() -> None:
+    shop = Shop()
+    shop.SERVERS = ("pod-b", "pod-e")
+    shop.CALLERS = ("pod-a",)
+    shop.serves(150)
+    shop.answer_us["pod-e"] = 300_000
+    shop.serves(120)
+    assert shop.verdicts == []
+
+
+def test_late_answers_stay_known_over_a_restart() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us["pod-e"] = 300_000
+    shop.serves(90)
+    normal = shop.judge.learn(shop.tables())
+    shop.restart()
+    shop.judge.expect(Normal.decode(normal.encode(1 << 18)))
+    shop.serves(90)
+    assert shop.said() == [("opened", "pod default/pod-e")]

@@ -17,8 +17,7 @@ from flowverdict_contracts.verdicts import Cause, Verdict, most_telling
 from flowverdict_flows.components import roles_of
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairSums
-from flowverdict_flows.ratios import RETRANSMISSION_RATIO
-from flowverdict_rca.report.measure import FIELDS, Counts, Measure, measure_of
+from flowverdict_rca.report.measure import COUNTED, FIELDS, Counts, Measure, measure_of
 from flowverdict_runtime.stored_messages import newest_messages, stored_messages
 from flowverdict_runtime.terminal import printable
 
@@ -163,7 +162,7 @@ class _Sums:
         """Add the rows of an interval whose middle is `middle_ns`."""
         rows = self._pairs.group(batch)
         rtt_us = rows.largest("rtt_us")
-        added = np.column_stack([rows.table(RETRANSMISSION_RATIO.fields), rtt_us, rtt_us > 0])
+        added = np.column_stack([rows.table(COUNTED), rtt_us, rtt_us > 0])
         for phase, (start, end) in self._incident.phases.items():
             if start <= middle_ns < end:
                 self._phases[phase].add(rows.numbers, added)

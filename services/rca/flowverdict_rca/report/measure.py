@@ -8,9 +8,10 @@ from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.summary import milliseconds, percent
 
-__all__ = ["FIELDS", "Counts", "Measure", "measure_of"]
+__all__ = ["COUNTED", "FIELDS", "Counts", "Measure", "measure_of"]
 
-FIELDS = (*RETRANSMISSION_RATIO.fields, "rtt_us", "rtt_samples")
+COUNTED = (*RETRANSMISSION_RATIO.fields, "answers", "answers_us")
+FIELDS = (*COUNTED, "rtt_us", "rtt_samples")
 """What is summed for each pair: counts, the RTT of each interval, and how many had one."""
 
 Counts = Mapping[str, int]
@@ -43,6 +44,24 @@ def _mean_rtt_us(counts: Counts) -> float | None:
     return counts["rtt_us"] / counts["rtt_samples"] if counts["rtt_samples"] else None
 
 
+def _mean_answer_us(counts: Counts) -> float | None:
+    return counts["answers_us"] / counts["answers"] if counts["answers"] else None
+
+
+def _times(
+    name: str, what: str, of: Callable[[Counts], float | None], shown_us: list[int]
+) -> Measure:
+    return Measure(
+        name=name,
+        unit="milliseconds",
+        of=of,
+        shown=milliseconds,
+        short=lambda us: f"{us / 1000:.0f}" if us >= 1000 else "<1",
+        sentence=lambda us, _: f"{what} of {milliseconds(us)}",
+        threshold=median(shown_us or [0]) / 2,
+    )
+
+
 def _retransmitted(_: float, counts: Counts) -> str:
     resent, sent = counts["retransmitted_data_segments"], counts["data_segments_sent"]
     return f"{resent} of {sent} data segments retransmitted"
@@ -54,15 +73,11 @@ def measure_of(verdict: Verdict) -> Measure:
     """
     flows = verdict.failing_flows
     if "HIGH_LATENCY" in verdict.conditions:
-        return Measure(
-            name="Round-trip time",
-            unit="milliseconds",
-            of=_mean_rtt_us,
-            shown=milliseconds,
-            short=lambda rtt_us: f"{rtt_us / 1000:.0f}" if rtt_us >= 1000 else "<1",
-            sentence=lambda rtt_us, _: f"round trips of {milliseconds(rtt_us)}",
-            threshold=median([each.rtt_us for each in flows] or [0]) / 2,
-        )
+        shown_us = [each.rtt_us for each in flows]
+        return _times("Round-trip time", "round trips", _mean_rtt_us, shown_us)
+    if "SLOW_ANSWERS" in verdict.conditions:
+        shown_us = [each.answer_us for each in flows]
+        return _times("Time to answer", "answers", _mean_answer_us, shown_us)
     ratios = [each.retransmission_ratio or 0.0 for each in flows]
     is_low = bool(flows) and 0 < max(ratios) <= verdict.fail_ratio
     return Measure(

@@ -1,0 +1,171 @@
+"""What is higher than it normally is, found over long windows: round trips, the times of answers,
+how often receivers have no room.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from flowverdict_contracts.verdicts import Basis, Component, Direction
+from flowverdict_flows.components import component_of
+from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.decisions import Decisions, PairStatus
+from flowverdict_rca.engine.localise import localise
+from flowverdict_rca.judgement import Judgement
+from flowverdict_rca.measured import Measured, answers, round_trips, zero_windows
+from flowverdict_rca.ranking import findings
+from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
+from flowverdict_rca.window import Window
+from flowverdict_rca.window_table import pairs_of, table_of
+
+__all__ = ["AboveNormal"]
+
+_READINGS = ("values", "variations")
+_LEAST_WINDOWS = 4
+_FACTOR = 2.0
+_FADING = 0.97
+_FORGOTTEN_AFTER = 240
+_MOST_PAIRS = 200_000
+_CAUSED = 0.5
+"""What a server waits for explains how long it takes, if it is at least half of it."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What is measured, by how much more than twice of what is normal is too much, and which way
+    a cause suffers if only the receiver of a flow can be one.
+    """
+
+    measure: Callable[[Window], Measured]
+    margin: int
+    way: Direction | None = None
+
+
+_KINDS: dict[Basis, _Kind] = {
+    "latency": _Kind(round_trips, 5_000),
+    "answers": _Kind(answers, 5_000, "receiving"),
+    "zero_windows": _Kind(zero_windows, 5, "receiving"),
+}
+
+
+class AboveNormal:
+    """Judges long windows, and remembers what is normal for each pair.
+
+    Args:
+        basis: `latency`, `answers` or `zero_windows`.
+
+    Attributes:
+        normal: by pair, indexed by the words for its ends: `values`, the highest of a window, and
+            `variations`, the largest, both of which fade; `windows`, how many had one; `age`, how
+            many windows ago the last one was.
+    """
+
+    def __init__(self, settings: RcaSettings, basis: Basis) -> None:
+        self.expect({})
+        self._settings = settings
+        self._basis: Basis = basis
+        self._kind = _KINDS[basis]
+
+    def expect(self, normal: Mapping[str, tuple[int, int]]) -> None:
+        """Take these values and how they vary as normal, by pair."""
+        self.normal = pd.DataFrame.from_dict(
+            dict(normal), orient="index", columns=list(_READINGS), dtype=np.float64
+        ).assign(windows=float(_LEAST_WINDOWS), age=0.0)
+
+    def expected(self) -> dict[str, tuple[int, int]]:
+        """The values that are normal and how they vary, by pair, those seen last first."""
+        known = self.normal[self.normal["windows"] >= _LEAST_WINDOWS].sort_values("age")
+        readings = known[list(_READINGS)].astype(int).itertuples(name=None)
+        return {str(pair): (value, variation) for pair, value, variation in readings}
+
+    def judge(self, window: Window) -> Judgement:
+        """What is behind values of more than twice what is normal, and a margin."""
+        known, now = self.normal.reindex(_names(window)), self._kind.measure(window)
+        is_known = (known["windows"] >= _LEAST_WINDOWS).to_numpy()
+        usual = np.where(is_known, known["values"], np.nan)
+        judged = now.enough & is_known
+        high = judged & self._is_above(now.values, known["values"])
+        waits = np.zeros_like(high)
+        if self._basis == "answers":
+            waits = _waits(window, high, np.where(high, now.values - usual, 0.0))
+            high &= ~waits
+        unsteady = high & self._is_above(now.variations, known["variations"])
+        status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
+        status[judged & ~high & ~waits] = PairStatus.OK
+        causes = []
+        if high.any():
+            suspects = self._suspects(window, now, judged, high)
+            for each in suspects:
+                status[each.covers & high] = PairStatus.FAIL
+            decided = Decisions(window, status, window.panes.sum(axis=0), ())
+            causes = findings(decided, known_causes_of(suspects, status))
+        failing = status == PairStatus.FAIL
+        median = float(np.median(usual[failing])) if failing.any() else 0.0
+        decisions = Decisions(window, status, window.panes.sum(axis=0), ())
+        return Judgement(
+            decisions,
+            tuple(causes),
+            np.zeros(0, np.int64),
+            self._settings,
+            self._basis,
+            median,
+            np.flatnonzero(unsteady),
+        )
+
+    def _suspects(self, window: Window, now: Measured, judged: Mask, high: Mask) -> list[Suspect]:
+        table = table_of(window, judged).assign(
+            samples=now.samples[judged], high=(now.samples * high)[judged]
+        )
+        if self._kind.way:  # whoever sends is not at fault
+            table[table.columns[table.columns.str.startswith("src_")]] = None
+        found = localise(table, total="samples", bad="high")
+        suspects = suspects_of(found.causes, window, self._kind.way)
+        # A connection has a round trip at either end: one alone is how it is used.
+        return [each for each in suspects if (each.covers & high).sum() > 1]
+
+    def _is_above(self, values: Numbers, normal: "pd.Series[float]") -> Mask:
+        above: Mask = values > _FACTOR * normal.fillna(0).to_numpy() + self._kind.margin
+        return above
+
+    def remember(self, window: Window, blamed: Iterable[Component]) -> None:
+        """Remember a window but for the pairs of what is blamed: those are not normal."""
+        now = self._kind.measure(window)
+        chosen = now.enough
+        for each in blamed:
+            chosen &= ~pairs_of(each, "both", window)
+        names = _names(window)[chosen]
+        readings = {name: getattr(now, name)[chosen] for name in _READINGS}
+        seen = pd.DataFrame(readings, names, dtype=np.float64).groupby(level=0).max()
+        normal = self.normal.reindex(self.normal.index.union(seen.index))
+        normal["age"] = normal["age"].fillna(0) + 1
+        before = normal.loc[seen.index]
+        for name in _READINGS:
+            normal.loc[seen.index, name] = np.fmax(seen[name], _FADING * before[name])
+        normal.loc[seen.index, "windows"] = before["windows"].fillna(0) + 1
+        normal.loc[seen.index, "age"] = 0
+        kept = normal[normal["age"] <= _FORGOTTEN_AFTER]
+        self.normal = kept.nsmallest(_MOST_PAIRS, "age")
+
+
+def _waits(window: Window, slow: Mask, longer_us: npt.NDArray[np.float64]) -> Mask:
+    """The slow pairs whose server waits for another one that is slow, itself.
+
+    None if each of them waits for another in turn.
+    """
+    waited = np.zeros(len(window.endpoints))
+    np.maximum.at(waited, window.src[slow], longer_us[slow])
+    waits: Mask = slow & (waited[window.dst] >= _CAUSED * longer_us)
+    return waits if (slow & ~waits).any() else np.zeros_like(slow)
+
+
+def _names(window: Window) -> npt.NDArray[np.object_]:
+    """The two ends of each pair, in words."""
+    ends = np.array([str(component_of(each)) for each in window.endpoints], object)
+    names: npt.NDArray[np.object_] = ends[window.src] + " " + ends[window.dst]
+    return names

@@ -1,0 +1,86 @@
+"""What was measured of the pairs of a window: round trips, how long servers take to answer, and how
+often receivers had no room.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.pair_positions import PairPositions
+from flowverdict_rca.window import Window, lost_segments, total
+from flowverdict_rca.window_table import settled
+
+__all__ = ["Measured", "answers", "round_trips", "zero_windows"]
+
+_LEAST_SAMPLES = 3
+_LEAST_SEGMENTS = 100
+_LOST_SHARE = 0.005
+"""Where more is lost, answers wait for what is sent again, which is not the server's doing."""
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured of each pair.
+
+    Attributes:
+        values: times in microseconds, or how often per 1,000 segments.
+        variations: how much times vary, 0 if that is not measured.
+        samples: how many measurements there are.
+        enough: which pairs have enough of them, and lead from one known place to another.
+    """
+
+    values: Numbers
+    variations: Numbers
+    samples: Numbers
+    enough: Mask
+
+
+def round_trips(window: Window) -> Measured:
+    """Smoothed round trips, as the kernel has them."""
+    enough = _between_known_places(window) & (window.rtt_samples >= _LEAST_SAMPLES)
+    return Measured(window.rtt_us, window.rtt_variation_us, window.rtt_samples, enough)
+
+
+def answers(window: Window) -> Measured:
+    """How long the receiver of each pair takes to answer, without the way to it and back."""
+    counts = window.panes.sum(axis=0)
+    samples = total(counts, "answers")
+    us = total(counts, "answers_us") // np.maximum(samples, 1)
+    enough = _between_known_places(window) & (samples >= _LEAST_SAMPLES) & ~_loses(window)
+    return Measured(np.maximum(us - window.rtt_us, 0), np.zeros_like(us), samples, enough)
+
+
+def zero_windows(window: Window) -> Measured:
+    """How often the receiver of each pair had no room, per 1,000 data segments sent to it."""
+    counts = window.panes.sum(axis=0)
+    sent = total(counts, "data_segments_sent")
+    often = 1000 * total(counts, "zero_windows_received") // np.maximum(sent, 1)
+    enough = _between_known_places(window) & (sent >= _LEAST_SEGMENTS)
+    return Measured(often, np.zeros_like(often), sent, enough)
+
+
+def _loses(window: Window) -> Mask:
+    """The pairs that lose segments on either way."""
+    if not len(window.src):
+        return np.zeros(0, np.bool_)
+    counts = window.panes.sum(axis=0)
+    lost: Mask = lost_segments(counts) > _LOST_SHARE * total(counts, "data_segments_sent")
+    at, is_seen = PairPositions(window.src, window.dst).find(window.dst, window.src)
+    back: Mask = is_seen & lost[at]
+    return lost | back
+
+
+def _between_known_places(window: Window) -> Mask:
+    """What is measured of a service's address is that of whichever pod answered, which has its
+    own.
+    """
+    backends = window.facts.backends
+    of_end = np.array([not backends.get(each) for each in window.endpoints], np.bool_)
+    found: Mask = settled(window)
+    if len(of_end):
+        found &= of_end[window.src] & of_end[window.dst]
+    return found
