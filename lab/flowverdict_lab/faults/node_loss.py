@@ -10,7 +10,10 @@ __all__ = ["NodeLoss"]
 
 
 class NodeLoss(Fault):
-    """Drops what a node receives on any interface: it receives each forwarded packet just once."""
+    """Drops what a node receives on any interface.
+
+    It receives each forwarded packet just once.
+    """
 
     name = "node-loss"
     default_target = "worker0"

@@ -66,7 +66,7 @@ class PodJitter(PodDelay):
 
 
 class BandwidthLimit(PodDelay):
-    """Lets a pod send so much at most; what exceeds it waits, and what finds no room is lost."""
+    """Lets a pod send so much at most: the rest waits, or is lost."""
 
     name = "bandwidth-limit"
     options: ClassVar[tuple[str, ...]] = ("--kilobits-per-second", str(_KILOBITS_PER_SECOND))

@@ -1,6 +1,7 @@
 """Packet loss on a pod's interface."""
 
 import itertools
+from typing import ClassVar
 
 from flowverdict_lab.cluster import Cluster, Node, Pod
 from flowverdict_lab.faults.fault import Fault, FaultError, drop_chain
@@ -14,6 +15,13 @@ class PodLoss(Fault):
 
     name = "pod-loss"
     default_target = "pod-a"
+    hooks: ClassVar[tuple[str, ...]] = ("ingress", "egress")
+    """Of the node's interface, which receives what the pod sends."""
+
+    @property
+    def rule(self) -> str:
+        """What drops packets, in nftables' language."""
+        return self.drops()
 
     def check_targets(self, cluster: Cluster) -> None:
         if not all(isinstance(target, Pod) for target in self.targets):
@@ -31,6 +39,6 @@ class PodLoss(Fault):
         for pod in self.targets:
             assert isinstance(pod, Pod)
             port = network.port_of(pod)
-            hooks = [drop_chain(hook, port, [self.drops()]) for hook in ("ingress", "egress")]
+            hooks = [drop_chain(hook, port, [self.rule]) for hook in self.hooks]
             chains.setdefault(pod.node, []).extend(hooks)
         return chains

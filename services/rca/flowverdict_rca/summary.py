@@ -196,9 +196,10 @@ def reads_slowly(cause: Cause, evidence: Numbers) -> str:
     """What does not read what it is sent; `evidence` has a row of `COUNTS` for each pair."""
     counts = dict(zip(COUNTS, evidence.sum(axis=0).tolist(), strict=True))
     senders = "sender" if len(evidence) == 1 else "senders"
+    full, sent = counts["zero_windows_received"], counts["data_segments_sent"]
     parts = [
         f"{_placed(cause)} reads too slowly: {len(evidence)} {senders} found its receive buffers"
-        f" full {counts['zero_windows_received']} times, in {counts['data_segments_sent']} segments."
+        f" full {full} times, in {sent} segments."
     ]
     parts += _alternatives(cause)
     parts.append(_CHECK_ANSWERS[cause.kind])
