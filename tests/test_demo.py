@@ -130,7 +130,7 @@ def test_what_only_long_windows_show_has_its_verdict(
     tmp_path: Path, fault: str, conditions: set[str]
 ) -> None:
     short = {"FLOWVERDICT_PANE_SECONDS": "1", "FLOWVERDICT_WINDOW_PANES": "2"}  # 6 s for long ones
-    done = run(tmp_path, "--fault", fault, "--seconds", "40", **short)
+    done = run(tmp_path, "--fault", fault, "--seconds", "40", "--pods", "6", **short)
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert conditions <= set(verdict["conditions"])

@@ -50,7 +50,7 @@ _SUFFIX: dict[Basis, str] = {
     "losses": "-losses",
     "latency": "-latency",
     "answers": "-answers",
-    "zero_windows": "-zero-windows",
+    "zero_windows": "-receivers",
 }
 
 

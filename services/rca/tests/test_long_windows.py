@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from conftest import SECOND, enriched_batch, flow_row
 from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_contracts.verdicts import Verdict
+from flowverdict_contracts.verdicts import Verdict, decode, encode
 from flowverdict_rca import learn
 from flowverdict_rca.normal import Normal
 from flowverdict_rca.panes import Panes
@@ -69,16 +69,20 @@ class Mesh:
             self.panes.add(header, self._messages[-1][-1], number)
             self.second += 1
             for window in self.panes.windows():
-                self.verdicts += self.judge.judge(window)
+                self._hear(self.judge.judge(window))
                 if self.panes.long_window:
                     self._judge_long(self.panes.long_window)
 
     def _judge_long(self, window: Window) -> None:
         self.long_windows.append(window)
-        self.verdicts += self.judge.judge_long(window)
+        self._hear(self.judge.judge_long(window))
         tables = self.judge.to_learn_from()
         if tables:
             self.judge.learn(tables)
+
+    def _hear(self, published: list[Verdict]) -> None:
+        """As whoever subscribes to them does."""
+        self.verdicts += [decode(encode(each)) for each in published]
 
     def tables(self) -> list[pd.DataFrame]:
         """The long windows so far, as they are learnt from."""
@@ -536,8 +540,7 @@ def test_a_receiver_that_reads_and_answers_late_is_one_incident() -> None:
     shop.answer_us["pod-e"], shop.full = 300_000, "pod-e"
     shop.serves(120)
     assert shop.said() == [("opened", "pod default/pod-e")]
-    assert shop.verdicts[0].conditions == ("SLOW_ANSWERS", "ZERO_WINDOW")
-    assert "Its receive buffers were full " in shop.verdicts[0].summary
+    assert shop.verdicts[0].conditions == ("ZERO_WINDOW",), "that explains the rest"
 
 
 def test_a_receiver_that_has_always_had_no_room_is_normal() -> None:
