@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flowverdict_collector.btf import KernelTypes
 from flowverdict_collector.hooks import HOOKS, LOOKUP_HOOKS, READ_HOOK
-from flowverdict_collector.limits import limits_of
+from flowverdict_collector.limits import limits_of, limits_of_machine
 from flowverdict_collector.loader import Loader, LoadError
 from flowverdict_collector.pins import Pins, PinsError
 from flowverdict_collector.settings import CollectorSettings
@@ -34,9 +34,8 @@ async def check(settings: CollectorSettings) -> int:
             elif hook.tracepoint in loaded.attached:
                 print(f"ok       {hook.tracepoint} (raw tracepoint): {hook.counts}")
         with KernelTypes() as types:
-            for what, why in limits_of(
-                platform.release(), types, drained=loaded.drain is not None
-            ).items():
+            limits = limits_of(platform.release(), types, drained=loaded.drain is not None)
+            for what, why in (limits | limits_of_machine()).items():
                 print(f"partly   {what}: {why}")
         loaded.close()
         _check_pins(settings)

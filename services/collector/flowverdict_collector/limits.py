@@ -7,7 +7,7 @@ from flowverdict_collector.btf import KernelTypes
 from flowverdict_collector.definitions import drop_offsets, owner_flags
 from flowverdict_contracts.raw import FIELDS
 
-__all__ = ["kernel_version", "limits_of"]
+__all__ = ["kernel_version", "limits_of", "limits_of_machine"]
 
 _LIMITS = (
     ((5, 12), "skipped runs", "before Linux 5.12 it is unknown how often a program was skipped"),
@@ -48,11 +48,12 @@ def limits_of(release: str, types: KernelTypes, *, drained: bool) -> dict[str, s
         found[", ".join(reasons)] = "this kernel has no drop reasons for them"
     if not owner_flags(types):
         found[_HOST_PODS] = "this kernel does not tell the control group of a socket"
-    elif not _groups_are_version_2():
-        found[_HOST_PODS] = "this machine has cgroup v1, which does not tell whose a socket is"
     return found
 
 
-def _groups_are_version_2() -> bool:
+def limits_of_machine() -> dict[str, str]:
+    """The same for how this machine is set up, whatever its kernel can."""
     mounts = [each.split() for each in Path("/proc/self/mounts").read_text().splitlines()]
-    return ["/sys/fs/cgroup", "cgroup2"] in [each[1:3] for each in mounts]
+    if ["/sys/fs/cgroup", "cgroup2"] in [each[1:3] for each in mounts]:
+        return {}
+    return {_HOST_PODS: "this machine has cgroup v1, which does not tell whose a socket is"}
