@@ -34,10 +34,15 @@ def test_offsets_are_those_of_the_running_kernel() -> None:
 
 
 class _Kernel7(KernelTypes):
-    """What Linux 7.2 has of drop reasons."""
+    """What Linux 7.2 has of drop reasons, and all members but those that are `missing`."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, *missing: str) -> None:
+        self._missing = missing
+
+    def offset(self, struct: str, member: str) -> int:  # noqa: ARG002 # any will do
+        if member in self._missing:
+            raise NoKernelTypes(member)
+        return 8
 
     def enumerators(self, enum: str) -> dict[str, int]:
         return {
@@ -82,6 +87,16 @@ def test_what_a_kernel_shows_in_part_is_said(release: str, limited: set[str]) ->
     (no_reason,) = (what for what in found if "drops_" in what)
     assert set(no_reason.split(", ")) == {"drops_socket", "drops_other", "drops_listen_queue"}
     assert set(found) - {no_reason} == limited
+
+
+def test_whose_a_socket_is_takes_control_groups_in_it_by_either_name_of_what_is_above_them() -> (
+    None
+):
+    assert "-DREAD_OWNERS" in definitions.owner_flags(_Kernel7())
+    assert "-DREAD_OWNERS" in definitions.owner_flags(_Kernel7("__parent"))
+    without = _Kernel7("sk_cgrp_data")
+    assert definitions.owner_flags(without) == []
+    assert "pods with hostNetwork" in limits_of("7.2.13", without, drained=True)
 
 
 @HAS_BTF
