@@ -25,6 +25,8 @@ _GRAFANA_UNITS = {
     "bytes": "Bps",
     "connections": "cps",
     "lookups": "cps",
+    "answers": "cps",
+    "microseconds": "s",
     "resets": "cps",
     "windows": "cps",
     "reductions": "cps",
