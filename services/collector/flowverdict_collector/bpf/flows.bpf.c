@@ -818,7 +818,8 @@ static __always_inline void count_answer(void *sk, void *skb, struct tracked_soc
 		return;
 	READ(sent, sk, TCP_SOCK_LSNDTIME);
 	READ(received, sk, ICSK_LRCVTIME);
-	is_first = !seen->bytes_received || tracked->answered_at == sent;
+	/* A tick may have passed between the look at a segment and its processing. */
+	is_first = !seen->bytes_received || sent - tracked->answered_at <= 1;
 	is_asked = seen->data_segs_out != tracked->answered;
 	if (is_asked && ((s32)(sent - received) > 0 || (sent == received && is_first))) {
 		took = microseconds_since(sent, now);
