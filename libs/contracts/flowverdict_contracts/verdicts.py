@@ -64,6 +64,7 @@ Condition = Literal[
     "CONNECT_FAILURE",
     "DNS_FAILURE",
     "PACKET_DROPS",
+    "RESET",
     "ZERO_WINDOW",
     "MTU_MISMATCH",
     "HALF_OPEN",
@@ -71,7 +72,7 @@ Condition = Literal[
     "NO_READY_ENDPOINTS",
 ]
 Severity = Literal["critical", "warning"]
-Basis = Literal["failures", "losses", "latency", "answers", "zero_windows"]
+Basis = Literal["failures", "losses", "drops", "resets", "zero_windows", "latency", "answers"]
 
 MOST_NAMED = 20
 """How many names a list in a verdict has at most; a number beside it says how many more."""
@@ -172,7 +173,8 @@ class Cause(Component, frozen=True, kw_only=True):
 class Rule(_Record, frozen=True, kw_only=True):
     """An association rule over the window's flows (Agrawal and Srikant, VLDB 1994).
 
-    Items are components (`pod default/pod-a`, `node worker0`) and the status `OK` or `FAIL`.
+    Items are components (`pod default/pod-a`, `node worker0`), conditions, and the status `OK` or
+    `FAIL`.
     """
 
     antecedents: tuple[str, ...]
@@ -244,6 +246,7 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     dns_unanswered: Count
     rtt_us: Count
     answer_us: Count = 0
+    resets_received: Count = 0
     segments_sent: Count
     segments_arrived: Count | None
     failed_names: dict[str, Count] = {}
@@ -319,8 +322,9 @@ class Verdict(_Record, frozen=True, kw_only=True):
         enough_evidence: False if flows fail but no cause stands out; `causes` is then empty.
         causes: best first. The first is the verdict, the others fit less well.
         basis: what was judged: flows that fail, in a window of seconds; or in a longer one losses,
-            most of them too low to make a flow fail, or round trips, how long servers take to
-            answer, or how often receivers have no room.
+            most of them too low to make a flow fail, packets that kernels drop, connections that
+            are reset, how often receivers have no room, round trips, or how long servers take to
+            answer.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
             below the threshold, or latency, for example.

@@ -1,5 +1,5 @@
 """What is higher than it normally is, found over long windows: round trips, the times of answers,
-how often receivers have no room.
+how often packets are dropped, connections reset, or receivers without room.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -15,14 +15,14 @@ from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine.localise import localise
 from flowverdict_rca.judgement import Judgement
-from flowverdict_rca.measured import Measured, answers, round_trips, zero_windows
+from flowverdict_rca.measured import Measured, answers, drops, resets, round_trips, zero_windows
 from flowverdict_rca.ranking import findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
 from flowverdict_rca.window import Window
 from flowverdict_rca.window_table import pairs_of, table_of
 
-__all__ = ["AboveNormal"]
+__all__ = ["MEASURED", "AboveNormal"]
 
 _READINGS = ("values", "variations")
 _LEAST_WINDOWS = 4
@@ -48,17 +48,24 @@ class _Kind:
 
 
 _KINDS: dict[Basis, _Kind] = {
+    "drops": _Kind(drops, 5),
+    "resets": _Kind(resets, 100),
+    "zero_windows": _Kind(zero_windows, 5, "receiving"),
     "latency": _Kind(round_trips, 5_000),
     "answers": _Kind(answers, 5_000, "receiving"),
-    "zero_windows": _Kind(zero_windows, 5, "receiving"),
 }
+
+MEASURED = tuple(_KINDS)
+"""The bases of what is measured, in the order in which they are judged: what is dropped is sent
+again later, and a receiver without room makes round trips and answers long.
+"""
 
 
 class AboveNormal:
     """Judges long windows, and remembers what is normal for each pair.
 
     Args:
-        basis: `latency`, `answers` or `zero_windows`.
+        basis: one of `MEASURED`.
 
     Attributes:
         normal: by pair, indexed by the words for its ends: `values`, the highest of a window, and

@@ -4,8 +4,7 @@
 which its flows fail, but for what has just changed around them, tells nothing about an open
 incident: it stays as it was.
 
-Long windows have incidents of their own: about low losses, latency, late answers and full
-receivers. What is found
+Long windows have incidents of their own: about low losses, and what is above normal. What is found
 in the same place by others is no second incident: only the windows that found an incident resolve
 it.
 
@@ -22,6 +21,7 @@ from flowverdict_contracts.verdicts import Cause, Verdict, VerdictStatus
 from flowverdict_flows.components import both_ways, is_directed
 from flowverdict_flows.pairs import ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
+from flowverdict_rca.above_normal import MEASURED
 from flowverdict_rca.decisions import PairStatus
 from flowverdict_rca.facts import LEAVING
 from flowverdict_rca.incident import Incident, key_of
@@ -44,7 +44,6 @@ __all__ = ["Incidents"]
 _LONG_WINDOWS = 2
 """In a row, with the same cause or without it, before an incident is opened or resolved."""
 
-_MEASURED = ("latency", "answers", "zero_windows")
 _UNSEEN_WINDOWS = 20
 """In a row that measure nothing of the incident's flows, before it is resolved: ten minutes."""
 
@@ -128,9 +127,9 @@ class Incidents:
     def _windows_to_resolve(self, incident: Incident, judgement: Judgement) -> int:
         if incident.basis == "failures":
             return self._settings.resolve_after
-        if incident.basis in _MEASURED and _is_leaving(incident, judgement):
+        if incident.basis in MEASURED and _is_leaving(incident, judgement):
             return 1
-        if incident.basis in _MEASURED and not _was_judged(incident, judgement):
+        if incident.basis in MEASURED and not _was_judged(incident, judgement):
             return _UNSEEN_WINDOWS
         return _LONG_WINDOWS
 

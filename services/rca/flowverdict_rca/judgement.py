@@ -1,8 +1,9 @@
 """The judgement of one window: failing pairs, what is behind them, the verdict document."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from typing import get_args
 
 import msgspec
 import numpy as np
@@ -16,29 +17,23 @@ from flowverdict_contracts.verdicts import (
     Coverage,
     FailingFlow,
     FlowCounts,
+    HalfOpen,
     Severity,
     TimeWindow,
     Verdict,
     VerdictStatus,
 )
-from flowverdict_flows.components import component_of
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
-from flowverdict_rca import summary
-from flowverdict_rca.decisions import (
-    Decisions,
-    PairStatus,
-    cannot_connect,
-    cannot_look_up,
-    decide,
-    retransmits,
-)
+from flowverdict_rca import measured_summary, summary
+from flowverdict_rca.conditions import conditions_of_pairs
+from flowverdict_rca.decisions import Decisions, PairStatus, decide
 from flowverdict_rca.failures import behind_failures
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
-from flowverdict_rca.mining import Transactions, failure_rules
 from flowverdict_rca.passage import Passage, whole
 from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.transactions import rules_of
 from flowverdict_rca.window import Pair, Window
 
 __all__ = ["Judgement", "judge", "verdict"]
@@ -48,9 +43,11 @@ _SHOWN_FLOWS = 20
 _SUFFIX: dict[Basis, str] = {
     "failures": "",
     "losses": "-losses",
+    "drops": "-drops",
+    "resets": "-resets",
+    "zero_windows": "-receivers",
     "latency": "-latency",
     "answers": "-answers",
-    "zero_windows": "-receivers",
 }
 
 
@@ -61,9 +58,8 @@ class Judgement:
     Attributes:
         aftermath: positions of pairs that would fail, but for what has just changed around them.
         basis: what was judged, as in a verdict.
-        usual: of losses, the retransmission ratio of the pairs that no cause covers; of latency,
-            the median of what the failing pairs' round trips usually take, in microseconds; of
-            answers, of how long those usually take; of zero windows, of how often they occur.
+        usual: of losses, the retransmission ratio of the pairs that no cause covers; of what is
+            measured, the median of what is usual for the failing pairs.
         unsteady: of latency, positions of the pairs whose round trips also vary more than usual.
     """
 
@@ -117,39 +113,17 @@ def verdict(
     )
     pairs = list(decisions.pairs(explained))
     passages = window.passages(explained)
-    passage = whole(passages)
     if status == "resolved":
-        text = summary.resolved(causes, judgement.basis)
-    elif causes and judgement.basis == "losses":
-        text = summary.loses(causes[0], decisions.evidence[explained], passage, judgement.usual)
-    elif causes and judgement.basis == "latency":
-        unsteady = explained[np.isin(explained, judgement.unsteady)]
-        text = summary.slow(
-            causes[0],
-            window.rtt_us[explained],
-            judgement.usual,
-            window.rtt_variation_us[unsteady],
-        )
-    elif causes and judgement.basis == "answers":
-        text = summary.answers_slowly(
-            causes[0], decisions.evidence[explained], window.rtt_us[explained], judgement.usual
-        )
-    elif causes and judgement.basis == "zero_windows":
-        text = summary.reads_slowly(causes[0], decisions.evidence[explained])
-    elif causes:
-        failed_names: Counter[str] = Counter()
-        for each in pairs:
-            failed_names.update(each.failed_names)
-        text = summary.blamed(
-            causes[0],
-            decisions.evidence[explained],
-            failed_names,
-            passage,
-            flows,
-            judgement.settings,
-        )
-    else:
+        text = measured_summary.resolved(causes, judgement.basis)
+    elif not causes:
         text = summary.undetermined(flows)
+    elif judgement.basis == "failures":
+        text = _behind_failures(causes[0], judgement, explained, flows)
+    else:
+        text = _above_normal(causes[0], judgement, explained)
+    conditions = conditions_of_pairs(
+        decisions, judgement.basis, judgement.unsteady, judgement.settings
+    )
     return Verdict(
         id=f"{incident_id}/{window.end_ns}{_SUFFIX[judgement.basis]}",
         incident_id=incident_id,
@@ -159,9 +133,14 @@ def verdict(
         summary=text,
         enough_evidence=bool(causes),
         causes=causes,
-        rules=failure_rules(_transactions(decisions), judgement.settings.miner),
+        rules=rules_of(decisions, conditions, judgement.settings.miner),
         basis=judgement.basis,
-        conditions=_conditions(judgement, explained, pairs, causes),
+        conditions=_conditions(
+            {name: bool(mask[explained].any()) for name, mask in conditions.items()},
+            {str(end) for pair in pairs for end in (pair.src, pair.dst)},
+            decisions.half_open,
+            causes,
+        ),
         severity=_severity(causes, len(explained), judgement.basis),
         fail_ratio=judgement.settings.fail_ratio,
         flows=flows,
@@ -169,6 +148,40 @@ def verdict(
         half_open=decisions.half_open,
         coverage=_bounded(window.coverage),
     )
+
+
+def _behind_failures(
+    cause: Cause, judgement: Judgement, explained: Numbers, flows: FlowCounts
+) -> str:
+    failed_names: Counter[str] = Counter()
+    for each in explained.tolist():
+        failed_names.update(judgement.window.failed_names.get(each, {}))
+    return summary.blamed(
+        cause,
+        judgement.decisions.evidence[explained],
+        failed_names,
+        whole(judgement.window.passages(explained)),
+        flows,
+        judgement.settings,
+    )
+
+
+def _above_normal(cause: Cause, judgement: Judgement, explained: Numbers) -> str:
+    window, usual = judgement.window, judgement.usual
+    evidence, rtt_us = judgement.decisions.evidence[explained], window.rtt_us[explained]
+    if judgement.basis == "latency":
+        unsteady = explained[np.isin(explained, judgement.unsteady)]
+        return measured_summary.slow(cause, rtt_us, usual, window.rtt_variation_us[unsteady])
+    if judgement.basis == "answers":
+        return measured_summary.answers_slowly(cause, evidence, rtt_us, usual)
+    if judgement.basis == "zero_windows":
+        return measured_summary.reads_slowly(cause, evidence)
+    if judgement.basis == "resets":
+        return measured_summary.resets(cause, evidence, usual)
+    passage = whole(window.passages(explained))
+    if judgement.basis == "drops":
+        return measured_summary.drops(cause, evidence, passage.dropped, passage.reasons, usual)
+    return summary.loses(cause, evidence, passage, usual)
 
 
 def _bounded(coverage: Coverage) -> Coverage:
@@ -179,28 +192,6 @@ def _bounded(coverage: Coverage) -> Coverage:
     return msgspec.structs.replace(
         coverage, **{name: each[:MOST_NAMED] for name, each in lists.items()}, **more
     )
-
-
-def _transactions(decisions: Decisions) -> Transactions:
-    """The decided pairs as items for rule mining: endpoints and nodes."""
-    window = decisions.window
-    number_of: dict[str, int] = {}
-
-    def number(item: str) -> int:
-        return number_of.setdefault(item, len(number_of))
-
-    items = np.full((len(window.endpoints), 2), -1, np.int64)
-    for at, end in enumerate(window.endpoints):
-        items[at, 0] = number(str(component_of(end)))
-        if end.node:
-            items[at, 1] = number(f"node {end.node}")
-    decided = np.flatnonzero(decisions.status != PairStatus.UNDECIDED)
-    taking_part = np.concatenate([items[window.src[decided]], items[window.dst[decided]]], axis=1)
-    flow = np.broadcast_to(np.arange(len(decided))[:, None], taking_part.shape)
-    present = taking_part >= 0
-    code = np.unique(flow[present] << 32 | taking_part[present])
-    fails = decisions.status[decided] == PairStatus.FAIL
-    return Transactions(list(number_of), code >> 32, code & 0xFFFFFFFF, fails)
 
 
 def _severity(causes: Sequence[Cause], failing: int, basis: Basis) -> Severity:
@@ -217,26 +208,18 @@ def _has_no_ready_endpoints(causes: Sequence[Cause]) -> bool:
 
 
 def _conditions(
-    judgement: Judgement, explained: Numbers, pairs: Sequence[Pair], causes: Sequence[Cause]
+    of_pairs: dict[Condition, bool],
+    named: Set[str],
+    half_open: Sequence[HalfOpen],
+    causes: Sequence[Cause],
 ) -> tuple[Condition, ...]:
-    evidence, settings = judgement.decisions.evidence[explained], judgement.settings
-    named = {str(end) for pair in pairs for end in (pair.src, pair.dst)}
-    seen: dict[Condition, bool] = {
-        "HIGH_LATENCY": judgement.basis == "latency" and bool(pairs),
-        "SLOW_ANSWERS": judgement.basis == "answers" and bool(pairs),
-        "HIGH_JITTER": bool(np.isin(explained, judgement.unsteady).any()),
-        "HIGH_RETRANSMISSION_RATIO": (judgement.basis == "losses" and bool(pairs))
-        or bool(retransmits(evidence, settings).any()),
-        "CONNECT_FAILURE": bool(cannot_connect(evidence, settings).any()),
-        "DNS_FAILURE": bool(cannot_look_up(evidence, settings).any()),
-        "PACKET_DROPS": any(pair.drops for pair in pairs),
-        "ZERO_WINDOW": any(pair.counts["zero_windows_received"] for pair in pairs),
-        "MTU_MISMATCH": any(pair.counts["path_mtu_reductions"] for pair in pairs),
-        "HALF_OPEN": any(each.name in named for each in judgement.decisions.half_open),
+    """What was seen, in the order of the type."""
+    seen = of_pairs | {
+        "HALF_OPEN": any(each.name in named for each in half_open),
         "NODE_SILENT": bool(causes and causes[0].reported) and causes[0].kind == "node",
         "NO_READY_ENDPOINTS": _has_no_ready_endpoints(causes),
     }
-    return tuple(name for name, is_seen in seen.items() if is_seen)
+    return tuple(name for name in get_args(Condition) if seen.get(name))
 
 
 def _worst(pairs: Sequence[Pair], passages: Sequence[Passage]) -> list[tuple[Pair, Passage]]:

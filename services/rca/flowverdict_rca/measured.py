@@ -1,5 +1,5 @@
 """What was measured of the pairs of a window: round trips, how long servers take to answer, and how
-often receivers had no room.
+often receivers had no room, connections were reset, and packets were dropped.
 """
 
 from dataclasses import dataclass
@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.pair_positions import PairPositions
-from flowverdict_rca.window import Window, lost_segments, total
+from flowverdict_rca.window import DROPS_BEFORE_RECEIPT, Window, lost_segments, total
 from flowverdict_rca.window_table import settled
 
-__all__ = ["Measured", "answers", "round_trips", "zero_windows"]
+__all__ = ["Measured", "answers", "drops", "resets", "round_trips", "zero_windows"]
 
 _LEAST_SAMPLES = 3
 _LEAST_SEGMENTS = 100
+_LEAST_RESETS = 5
 _LOST_SHARE = 0.005
 """Where more is lost, answers wait for what is sent again, which is not the server's doing."""
 
@@ -27,7 +28,7 @@ class Measured:
     """What was measured of each pair.
 
     Attributes:
-        values: times in microseconds, or how often per 1,000 segments.
+        values: times in microseconds, or how often per 1,000 segments or connections.
         variations: how much times vary, 0 if that is not measured.
         samples: how many measurements there are.
         enough: which pairs have enough of them, and lead from one known place to another.
@@ -57,8 +58,34 @@ def answers(window: Window) -> Measured:
 def zero_windows(window: Window) -> Measured:
     """How often the receiver of each pair had no room, per 1,000 data segments sent to it."""
     counts = window.panes.sum(axis=0)
-    sent = total(counts, "data_segments_sent")
-    often = 1000 * total(counts, "zero_windows_received") // np.maximum(sent, 1)
+    return _per_thousand(window, total(counts, "zero_windows_received"), "data_segments_sent")
+
+
+def drops(window: Window) -> Measured:
+    """How many packets of each pair nodes' kernels dropped, per 1,000 segments sent."""
+    counts = window.panes.sum(axis=0)
+    return _per_thousand(window, total(counts, *DROPS_BEFORE_RECEIPT), "segments_sent")
+
+
+def resets(window: Window) -> Measured:
+    """How many connections of each pair its receiver reset, per 1,000; a few are none.
+
+    Those of them that were opened in the window, and those that were reset, are counted. A refused
+    attempt is answered with a reset, too, but was never a connection.
+    """
+    counts = window.panes.sum(axis=0)
+    reset = np.maximum(total(counts, "resets_received") - total(counts, "refused_opens"), 0)
+    connections = np.maximum(total(counts, "opens"), reset)
+    often = 1000 * reset // np.maximum(connections, 1)
+    often[reset < _LEAST_RESETS] = 0
+    enough = _between_known_places(window) & (total(counts, "segments_sent") > 0)
+    samples = np.maximum(connections, _LEAST_SAMPLES)
+    return Measured(often, np.zeros_like(often), samples, enough)
+
+
+def _per_thousand(window: Window, counted: Numbers, of: str) -> Measured:
+    sent = total(window.panes.sum(axis=0), of)
+    often = 1000 * counted // np.maximum(sent, 1)
     enough = _between_known_places(window) & (sent >= _LEAST_SEGMENTS)
     return Measured(often, np.zeros_like(often), sent, enough)
 

@@ -134,8 +134,13 @@ def _ordered(
     return ordered[["support", "itemsets"]], rules
 
 
-def failure_rules(transactions: Transactions, miner: str = "apriori") -> tuple[Rule, ...]:
-    """The most informative rules between components and FAIL, at most twelve.
+def failure_rules(
+    transactions: Transactions, miner: str = "apriori", *, special_cases: bool = False
+) -> tuple[Rule, ...]:
+    """The most informative rules between items and FAIL, at most twelve.
+
+    A rule is left out if a shorter one with some of its antecedents is at least as confident,
+    unless `special_cases` are wanted.
 
     Only the failing flows are mined, since an item that never fails explains nothing; supports are
     computed over all flows. The miner's cost thus grows with the failures alone.
@@ -168,7 +173,9 @@ def failure_rules(transactions: Transactions, miner: str = "apriori") -> tuple[R
     frequent = pd.DataFrame(rows, columns=["support", "itemsets"])
     rules = _rules(frequent, total, _MIN_CONFIDENCE)
     about_failure = [r for r in rules if r.antecedents == (FAIL,) or r.consequents == (FAIL,)]
-    return tuple(_without_special_cases(about_failure)[:_MAX_RULES])
+    if not special_cases:
+        about_failure = _without_special_cases(about_failure)
+    return tuple(about_failure[:_MAX_RULES])
 
 
 def _rules(frequent: pd.DataFrame, total: int, min_confidence: float) -> list[Rule]:

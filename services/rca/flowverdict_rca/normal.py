@@ -14,24 +14,19 @@ class Normal(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         losses: as `learn` found it; None if that is not known yet.
-        rtt_us: for pairs of ends, in words, the longest mean round trip of a window, and
-            the most that they varied.
-        answers_us: likewise, of how long the second one takes to answer the first; 0 for how much
-            that varied.
-        zero_windows: likewise, how often the second one had no room, per 1,000 segments.
+        measured: by what was measured, for pairs of ends, in words: the highest value of a window,
+            and the most that it varied.
     """
 
     losses: Baseline | None = None
-    rtt_us: dict[str, tuple[int, int]] = {}
-    answers_us: dict[str, tuple[int, int]] = {}
-    zero_windows: dict[str, tuple[int, int]] = {}
+    measured: dict[str, dict[str, tuple[int, int]]] = {}
 
     def encode(self, most_bytes: int) -> bytes:
         """Compressed, without some of the pairs if it would be too large."""
         normal = self
         while len(packed := zlib.compress(msgspec.json.encode(normal))) > most_bytes:
-            known = normal.rtt_us, normal.answers_us, normal.zero_windows
-            normal = Normal(normal.losses and normal.losses.smaller(), *map(_half, known))
+            fewer = {basis: _half(known) for basis, known in normal.measured.items() if known}
+            normal = Normal(normal.losses and normal.losses.smaller(), fewer)
         return packed
 
     @classmethod

@@ -1,11 +1,9 @@
 """The sentence a person reads at 3 a.m."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
-
-from flowverdict_contracts.verdicts import Basis, Cause, FlowCounts
+from flowverdict_contracts.verdicts import Cause, FlowCounts
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import retransmits
@@ -14,17 +12,18 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS
 
 __all__ = [
-    "answers_slowly",
+    "CHECK_LOSS",
+    "DIRECTION",
+    "alternatives",
     "blamed",
+    "capital",
     "loses",
     "percent",
-    "reads_slowly",
-    "resolved",
-    "slow",
+    "placed",
     "undetermined",
 ]
 
-_CHECK_LOSS = {
+CHECK_LOSS = {
     "pod": "Check its interface, its CPU limit and its neighbours on the node.",
     "workload": "Check its last rollout and what its pods have in common.",
     "label": "Check what its pods have in common that others do not: a version, its limits.",
@@ -58,28 +57,6 @@ _CHECK_REPORTED = {
 _CHECK_UNANSWERED = (
     "Check network policies, firewalls and routes: packets to it are being discarded."
 )
-_CHECK_SLOW = {
-    "pod": "Check its CPU limit, the load of its node and what shapes its traffic.",
-    "workload": "Check its CPU limits, its last rollout and what its pods have in common.",
-    "label": "Check the CPU limits of its pods and what else they have in common.",
-    "node": "Check the node's load, softirqs and the queues of its interfaces.",
-    "zone": "Check the load of what connects its nodes to each other and to other zones.",
-    "link": "Check the route between the two and what shapes traffic on it.",
-    "node_link": "Check the route between the two nodes, its load and its queues.",
-    "service": "Check the load of its pods and of the nodes that they are on.",
-    "external": "It is outside the cluster: check the egress path and the remote side.",
-    "unknown": "Nothing in the cluster has this address: find out what does.",
-}
-_CHECK_ANSWERS = {
-    "pod": "Check its CPU limit, its threads and connection pools, and what it waits for.",
-    "workload": "Check its CPU limits, its last rollout and what its pods wait for.",
-    "label": "Check what its pods have in common that others do not, and what they wait for.",
-    "node": "Check the node's load: its CPU, its memory and its disks.",
-    "zone": "Check what its servers share, such as storage, and their load.",
-    "service": "Check the load of its pods and what all of them wait for.",
-    "external": "It is outside the cluster: ask whoever runs it.",
-    "unknown": "Nothing in the cluster has this address: find out what does.",
-}
 _LEAST_LOST, _SHOWN_SHARE, _SHOWN_PART = 10, 0.002, 0.1
 """Fewer segments, a smaller share of those sent, or of those lost, are not worth a sentence: the
 two ends are not read at the same moment."""
@@ -88,7 +65,7 @@ _SHOWN_NAMES = 3
 _AFTER_RECEIPT = ("SOCKET_RCVBUFF", "SOCKET_BACKLOG")
 """Reasons for dropping what counts as received."""
 
-_DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "", "unknown": ""}
+DIRECTION = {"sending": " that it sends", "receiving": " sent to it", "both": "", "unknown": ""}
 
 
 def blamed(
@@ -113,12 +90,12 @@ def blamed(
     if cause.reported:
         symptoms += f"; {cause.reported}"
     parts = [
-        f"{_placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
-        f"{_DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
+        f"{placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
+        f"{DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
     parts += _lost(passage) if loses_data and not cause.reported else []
     parts += _not_looked_up(failed_names) if _lookups(counts, settings) else []
-    parts += _alternatives(cause)
+    parts += alternatives(cause)
     if cause.direction == "unknown":
         parts.append("Which way it fails is unknown: no collector is heard that counts the other.")
     parts.append(_advice(cause, counts, loses_data, settings))
@@ -137,86 +114,24 @@ def loses(cause: Cause, evidence: Numbers, passage: Passage, usual_ratio: float)
     those = "flow" if count == 1 else "flows"
     usual = "none" if not usual_ratio else percent(usual_ratio)
     parts = [
-        f"{_placed(cause)} loses more than usual: "
+        f"{placed(cause)} loses more than usual: "
         f"{percent(RETRANSMISSION_RATIO.of(counts) or 0.0)} of the data segments of {count} {those}"
-        f"{_DIRECTION[cause.direction]} are retransmitted, against {usual} elsewhere."
+        f"{DIRECTION[cause.direction]} are retransmitted, against {usual} elsewhere."
     ]
     parts += _lost(passage)
-    parts += _alternatives(cause)
-    parts.append(_CHECK_LOSS[cause.kind])
+    parts += alternatives(cause)
+    parts.append(CHECK_LOSS[cause.kind])
     return " ".join(parts)
 
 
-def slow(cause: Cause, rtt_us: Numbers, usual_us: float, variation_us: Numbers) -> str:
-    """What makes round trips take longer than usual.
-
-    `rtt_us` are those of the pairs that show it, `usual_us` what they usually take, and
-    `variation_us` how much those vary that vary more than usual.
-    """
-    median = float(np.median(rtt_us)) if len(rtt_us) else 0.0
-    parts = [
-        f"{_placed(cause)} is slow: the round trips of {len(rtt_us)} flows"
-        f"{_DIRECTION[cause.direction]} take {milliseconds(median)}, usually"
-        f" {milliseconds(usual_us)}."
-    ]
-    if len(variation_us):
-        parts.append(
-            f"They also vary more than usual, by {milliseconds(float(np.median(variation_us)))}."
-        )
-    parts += _alternatives(cause)
-    parts.append(_CHECK_SLOW[cause.kind])
-    return " ".join(parts)
-
-
-def answers_slowly(cause: Cause, evidence: Numbers, rtt_us: Numbers, usual_us: float) -> str:
-    """What answers later than usual, though the way to it is not slow.
-
-    `evidence` has a row of `COUNTS` for each pair that shows it, `rtt_us` are their round trips,
-    `usual_us` is what their answers usually take.
-    """
-    counts = dict(zip(COUNTS, evidence.T.tolist(), strict=True))
-    us = [
-        total / count for total, count in zip(counts["answers_us"], counts["answers"], strict=True)
-    ]
-    callers = "caller" if len(us) == 1 else "callers"
-    parts = [
-        f"{_placed(cause)} answers late: its answers to {len(us)} {callers} take"
-        f" {milliseconds(float(np.median(us)))}, usually {milliseconds(usual_us)}, though round"
-        f" trips take {milliseconds(float(np.median(rtt_us)))}."
-    ]
-    parts += _alternatives(cause)
-    if full := sum(counts["zero_windows_received"]):
-        times = "once" if full == 1 else f"{full} times"
-        parts.append(f"Its receive buffers were full {times}: it reads too slowly.")
-    parts.append(_CHECK_ANSWERS[cause.kind])
-    return " ".join(parts)
-
-
-def reads_slowly(cause: Cause, evidence: Numbers) -> str:
-    """What does not read what it is sent; `evidence` has a row of `COUNTS` for each pair."""
-    counts = dict(zip(COUNTS, evidence.sum(axis=0).tolist(), strict=True))
-    senders = "sender" if len(evidence) == 1 else "senders"
-    full, sent = counts["zero_windows_received"], counts["data_segments_sent"]
-    parts = [
-        f"{_placed(cause)} reads too slowly: {len(evidence)} {senders} found its receive buffers"
-        f" full {full} times, in {sent} segments."
-    ]
-    parts += _alternatives(cause)
-    parts.append(_CHECK_ANSWERS[cause.kind])
-    return " ".join(parts)
-
-
-def milliseconds(microseconds: float) -> str:
-    """A time for display: 0.42 ms, 4.2 ms, 420 ms."""
-    return f"{float(f'{microseconds / 1000:.2g}'):g} ms"
-
-
-def _placed(cause: Cause) -> str:
+def placed(cause: Cause) -> str:
+    """A cause and its node, as a sentence begins."""
     place = f" on node {cause.node}" if cause.node and cause.kind != "node" else ""
-    return f"{_capital(str(cause))}{place}"
+    return f"{capital(str(cause))}{place}"
 
 
-def _alternatives(cause: Cause) -> list[str]:
+def alternatives(cause: Cause) -> list[str]:
+    """Sentences about what else it may be."""
     found = []
     if cause.alternatives:
         others = ", ".join(map(str, cause.alternatives))
@@ -323,7 +238,7 @@ def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: Rc
     if _lookups(counts, settings):
         advice.append(_CHECK_DNS)
     if not advice or loses_data:
-        advice.insert(0, _CHECK_LOSS[cause.kind])
+        advice.insert(0, CHECK_LOSS[cause.kind])
     if counts["path_mtu_reductions"]:
         advice.append(_CHECK_MTU)
     return " ".join(advice)
@@ -338,19 +253,6 @@ def undetermined(flows: FlowCounts) -> str:
     )
 
 
-def resolved(causes: Sequence[Cause], basis: Basis) -> str:
-    """The flows of the blamed component no longer fail or are slow, or it is gone."""
-    if not causes:
-        return "The flows that failed without a clear cause have recovered."
-    if basis == "latency":
-        return f"No slow round trips are measured at {causes[0]} any more."
-    if basis == "answers":
-        return f"{_capital(str(causes[0]))} has recovered: it answers as fast as usual."
-    if basis == "zero_windows":
-        return f"{_capital(str(causes[0]))} has recovered: it reads what it is sent."
-    return f"{_capital(str(causes[0]))} has recovered: its flows are no longer failing."
-
-
 def percent(ratio: float) -> str:
     """A ratio for display: 0.42%, 4.2%, 5%, 42%."""
     if ratio >= 0.1:
@@ -358,5 +260,6 @@ def percent(ratio: float) -> str:
     return f"{100 * ratio:.2g}%" if ratio < 0.01 else f"{100 * ratio:.1f}".removesuffix(".0") + "%"
 
 
-def _capital(text: str) -> str:
+def capital(text: str) -> str:
+    """The same, as a sentence begins."""
     return text[0].upper() + text[1:]

@@ -29,6 +29,7 @@ COUNTS = (
     "timed_out_opens",
     "unreachable_opens",
     "zero_windows_received",
+    "resets_received",
     "path_mtu_reductions",
     "drops_netfilter",
     "drops_queue",

@@ -6,7 +6,7 @@ import pandas as pd
 from prometheus_client import Counter
 
 from flowverdict_contracts.verdicts import Cause, Verdict
-from flowverdict_rca.above_normal import AboveNormal
+from flowverdict_rca.above_normal import MEASURED, AboveNormal
 from flowverdict_rca.engine.baseline import learn
 from flowverdict_rca.incident import Incident
 from flowverdict_rca.incidents import Incidents
@@ -34,9 +34,7 @@ class WindowJudge:
         self._settings = settings
         self._incidents = Incidents(settings, incidents)
         self._low_loss = LowLoss(settings)
-        self._latency = AboveNormal(settings, "latency")
-        self._answers = AboveNormal(settings, "answers")
-        self._zero_windows = AboveNormal(settings, "zero_windows")
+        self._measured = {basis: AboveNormal(settings, basis) for basis in MEASURED}
         self._blamed: dict[str, Cause | None] = {}
 
     @property
@@ -68,8 +66,7 @@ class WindowJudge:
 
     @property
     def _long(self) -> tuple[LowLoss | AboveNormal, ...]:
-        # A receiver without room also makes round trips and answers long.
-        return self._low_loss, self._zero_windows, self._latency, self._answers
+        return self._low_loss, *self._measured.values()
 
     def _note(self) -> None:
         """Note what is blamed now, by name, until the next long window ends."""
@@ -82,9 +79,8 @@ class WindowJudge:
     def expect(self, normal: Normal) -> None:
         """Take this as normal."""
         self._low_loss.baseline = normal.losses
-        self._latency.expect(normal.rtt_us)
-        self._answers.expect(normal.answers_us)
-        self._zero_windows.expect(normal.zero_windows)
+        for basis, each in self._measured.items():
+            each.expect(normal.measured.get(basis, {}))
 
     def to_learn_from(self) -> list[pd.DataFrame]:
         """The windows to learn from; empty if it is not time to."""
@@ -93,5 +89,4 @@ class WindowJudge:
     def learn(self, windows: Sequence[pd.DataFrame]) -> Normal:
         """Learn what is normal; takes long, and may run beside the rest."""
         baseline = self._low_loss.baseline = learn(windows)
-        judging = self._latency, self._answers, self._zero_windows
-        return Normal(baseline, *(each.expected() for each in judging))
+        return Normal(baseline, {basis: each.expected() for basis, each in self._measured.items()})

@@ -1,6 +1,7 @@
 """Windows over time to verdicts."""
 
 from itertools import permutations
+from typing import Any
 
 import pytest
 
@@ -177,18 +178,24 @@ def test_a_summary_names_the_culprit_its_node_and_the_figures() -> None:
 
 def summary_of(name: str = "", **counts: int) -> tuple[str, tuple[str, ...]]:
     """The summary and conditions of a verdict if all that reaches pod-a counts these."""
+    rows = []
+    for src, dst in permutations(PODS, 2):
+        own = {"data_segments_sent": 0, **counts} if dst == "pod-a" else {}
+        row = flow_row(f"{src}@{PODS[src]}", f"{dst}@{PODS[dst]}", **own)
+        rows.append(row | ({"dns_name": name} if own else {}))
+    opened = verdict_on(rows)
+    return opened.summary, opened.conditions
+
+
+def verdict_on(rows: list[dict[str, Any]]) -> Verdict:
+    """The one that opens an incident if these rows are seen for long enough."""
     incidents = Incidents(SETTINGS)
     verdicts: list[Verdict] = []
     for number in range(SETTINGS.open_after):
-        rows = []
-        for src, dst in permutations(PODS, 2):
-            own = {"data_segments_sent": 0, **counts} if dst == "pod-a" else {}
-            row = flow_row(f"{src}@{PODS[src]}", f"{dst}@{PODS[dst]}", **own)
-            rows.append(row | ({"dns_name": name} if own else {}))
         made = window_of(rows, settings=SETTINGS, second=1_000 + 2 * number)
         verdicts += incidents.judge(judge(made, SETTINGS))
     (opened,) = verdicts
-    return opened.summary, opened.conditions
+    return opened
 
 
 def test_a_cause_that_only_refuses_is_described_by_that_and_the_advice_fits() -> None:
@@ -260,6 +267,20 @@ def test_a_path_mtu_that_became_smaller_and_a_full_receiver_are_conditions() -> 
     assert "30% of the data segments are retransmitted and the path MTU has become smaller" in text
     assert "Check the MTU of every interface and tunnel on the way." in text
     assert conditions == ("HIGH_RETRANSMISSION_RATIO", "ZERO_WINDOW", "MTU_MISMATCH")
+
+
+def test_a_path_mtu_that_shrank_where_segments_are_lost_is_a_rule_about_failure() -> None:
+    rows = []
+    for src, dst in permutations(PODS, 2):
+        smaller = "pod-a" in (src, dst)
+        lost = 30 if smaller and src != "pod-b" else 0
+        row = flow_row(f"{src}@{PODS[src]}", f"{dst}@{PODS[dst]}", retransmitted_segments=lost)
+        rows.append(row | {"path_mtu_reductions": int(smaller)})
+    rules = {rule.antecedents: rule for rule in verdict_on(rows).rules}
+    both = rules["HIGH_RETRANSMISSION_RATIO", "MTU_MISMATCH"]
+    assert (both.consequents, both.confidence) == (("FAIL",), 1.0)
+    assert rules["MTU_MISMATCH",].confidence == 0.9
+    assert rules["pod default/pod-a",].confidence == 0.9
 
 
 def test_a_cause_with_both_names_both() -> None:

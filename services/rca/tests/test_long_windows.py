@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from itertools import permutations
 from typing import Any
 
@@ -430,12 +431,12 @@ round_trips = st.dictionaries(st.text(), st.tuples(microseconds, microseconds), 
 def test_what_is_normal_is_kept_as_far_as_there_is_room(
     trips: dict[str, tuple[int, int]], answers: dict[str, tuple[int, int]], room: int
 ) -> None:
-    known = Normal(rtt_us=trips, answers_us=answers)
+    known = Normal(measured={"latency": trips, "answers": answers})
     packed = known.encode(room)
     assert len(packed) <= room
     kept = Normal.decode(packed)
-    assert kept.rtt_us.items() <= trips.items()
-    assert kept.answers_us.items() <= answers.items()
+    for basis, of_pairs in kept.measured.items():
+        assert of_pairs.items() <= known.measured[basis].items()
     assert len(known.encode(1 << 20)) > room or kept == known
     assert Normal.decode(packed[:-1]) == Normal()
 
@@ -452,6 +453,7 @@ class Shop(Mesh):
         self.answer_us: dict[str, float] = {}
         self.full = ""
         self.way_us: Callable[[str, str], float] = lambda src, dst: 0
+        self.also: Callable[[str, str], dict[str, int]] = lambda src, dst: {}
 
     def serves(self, seconds: int, loss: Loss = nothing) -> None:
         calls = [(src, dst) for src in self.CALLERS for dst in self.SERVERS]
@@ -461,7 +463,9 @@ class Shop(Mesh):
         def rows() -> list[dict[str, Any]]:
             asking = [self.row(*each, loss(*each)) | self._answers(*each) for each in calls]
             answering = [self.row(*each[::-1], loss(*each[::-1])) for each in calls]
-            return [*asking, *({**each, "role": "server"} for each in answering)]
+            both = [*asking, *({**each, "role": "server"} for each in answering)]
+            ends = [*calls, *(each[::-1] for each in calls)]
+            return [{**row, **self.also(*pair)} for row, pair in zip(both, ends, strict=True)]
 
         self.passes_rows(seconds, rows)
 
@@ -541,6 +545,88 @@ def test_a_receiver_that_reads_and_answers_late_is_one_incident() -> None:
     shop.serves(120)
     assert shop.said() == [("opened", "pod default/pod-e")]
     assert shop.verdicts[0].conditions == ("ZERO_WINDOW",), "that explains the rest"
+
+
+def resets(src: str, dst: str, *, by: str = "", share: float = 0.0) -> dict[str, int]:
+    """Of ten connections a second, those that one end resets."""
+    return {
+        "segments_sent": 200,
+        "opens": 10,
+        "resets_received": int(10 * share) if dst == by else 0,
+    }
+
+
+def test_a_pod_that_resets_connections_is_named_and_not_who_calls_it() -> None:
+    shop = Shop()
+    shop.also = resets
+    shop.serves(150)
+    shop.also = partial(resets, by="pod-e", share=0.5)
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("resets", ("RESET",))
+    assert opened.causes[0].direction == "receiving"
+    assert opened.summary.startswith(
+        "Pod default/pod-e on node worker1 resets connections: 600 with 4 peers, while 1200 were"
+        " opened; usually none of them are."
+    )
+    assert {flow.resets_received for flow in opened.failing_flows} == {150}
+    shop.also = resets
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+    assert shop.verdicts[-1].summary == ("Connections of pod default/pod-e are no longer reset.")
+
+
+def test_a_program_that_has_always_closed_with_resets_is_normal() -> None:
+    shop = Shop()
+    shop.also = partial(resets, by="pod-e", share=0.9)
+    shop.serves(300)
+    assert shop.verdicts == []
+
+
+def test_connections_that_are_refused_are_not_reset() -> None:
+    shop = Shop()
+    shop.also = resets
+    shop.serves(150)
+    shop.also = lambda src, dst: {
+        "segments_sent": 200, "opens": 10, "failed_opens": 4, "refused_opens": 4,
+        "resets_received": 4 if dst == "pod-e" else 0,
+    }  # fmt: skip
+    shop.serves(120)
+    assert "resets" not in {each.basis for each in shop.verdicts}
+
+
+def drops(src: str, dst: str, *, of: str = "") -> dict[str, int]:
+    dropped = 4 if src == of else 0
+    return {"segments_sent": 200, "drops_netfilter": dropped, "drop_reason_netfilter_drop": dropped}
+
+
+def test_packets_that_a_kernel_drops_without_a_loss_are_said_with_node_and_reason() -> None:
+    shop = Shop()
+    shop.also = drops
+    shop.serves(150)
+    shop.also = partial(drops, of="pod-e")
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("drops", ("PACKET_DROPS",))
+    assert opened.summary.startswith(
+        "Packets of pod default/pod-e are dropped: 480 of 24000 in 4 flows that it sends, usually"
+        " none; 480 by the kernel of node n1. The kernel's reason is NETFILTER_DROP."
+    )
+    shop.also = drops
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+
+
+def test_drops_that_are_losses_are_one_incident() -> None:
+    shop = Shop()
+    shop.also = drops
+    shop.serves(150)
+    shop.also = partial(drops, of="pod-e")
+    shop.serves(120, lambda src, dst: 0.02 if src == "pod-e" else nothing(src, dst))
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    assert {each.basis for each in shop.verdicts} == {"losses"}
 
 
 def test_a_receiver_that_has_always_had_no_room_is_normal() -> None:

@@ -1,4 +1,4 @@
-"""What a report's pictures show of each pair: its retransmission ratio, or its round trips."""
+"""What a report's pictures show of each pair: its retransmission ratio, or what is above normal."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,11 +6,21 @@ from statistics import median
 
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
-from flowverdict_rca.summary import milliseconds, percent
+from flowverdict_rca.measured_summary import milliseconds
+from flowverdict_rca.summary import percent
+from flowverdict_rca.window import DROPS_BEFORE_RECEIPT
 
 __all__ = ["COUNTED", "FIELDS", "Counts", "Measure", "measure_of"]
 
-COUNTED = (*RETRANSMISSION_RATIO.fields, "answers", "answers_us")
+_CONNECTIONS = ("opens", "resets_received")
+COUNTED = (
+    *RETRANSMISSION_RATIO.fields,
+    "answers",
+    "answers_us",
+    *_CONNECTIONS,
+    "segments_sent",
+    *DROPS_BEFORE_RECEIPT,
+)
 FIELDS = (*COUNTED, "rtt_us", "rtt_samples")
 """What is summed for each pair: counts, the RTT of each interval, and how many had one."""
 
@@ -62,6 +72,28 @@ def _times(
     )
 
 
+def _reset_share(counts: Counts) -> float | None:
+    opens, reset = (counts[name] for name in _CONNECTIONS)
+    return reset / max(opens, reset) if reset or opens else None
+
+
+def _dropped(counts: Counts) -> int:
+    return sum(counts[name] for name in DROPS_BEFORE_RECEIPT)
+
+
+def _dropped_share(counts: Counts) -> float | None:
+    return _dropped(counts) / counts["segments_sent"] if counts["segments_sent"] else None
+
+
+def _share(
+    name: str,
+    of: Callable[[Counts], float | None],
+    sentence: Callable[[float, Counts], str],
+    threshold: float,
+) -> Measure:
+    return Measure(name, "percent", of, percent, _percent_in_a_cell, sentence, threshold)
+
+
 def _retransmitted(_: float, counts: Counts) -> str:
     resent, sent = counts["retransmitted_data_segments"], counts["data_segments_sent"]
     return f"{resent} of {sent} data segments retransmitted"
@@ -78,17 +110,24 @@ def measure_of(verdict: Verdict) -> Measure:
     if "SLOW_ANSWERS" in verdict.conditions:
         shown_us = [each.answer_us for each in flows]
         return _times("Time to answer", "answers", _mean_answer_us, shown_us)
+    if verdict.basis == "resets":
+        shares = [each.resets_received / max(each.opens, each.resets_received, 1) for each in flows]
+        said = "{resets_received} connections reset, {opens} opened"
+        return _share(
+            "Connections reset", _reset_share, lambda _, counts: said.format(**counts),
+            median(shares or [0]) / 2,
+        )  # fmt: skip
+    if verdict.basis == "drops":
+        shares = [sum(each.dropped_by_node.values()) / max(each.segments_sent, 1) for each in flows]
+        return _share(
+            "Packets dropped", _dropped_share,
+            lambda _, counts: f"{_dropped(counts)} of {counts['segments_sent']} packets dropped",
+            median(shares or [0]) / 2,
+        )  # fmt: skip
     ratios = [each.retransmission_ratio or 0.0 for each in flows]
     is_low = bool(flows) and 0 < max(ratios) <= verdict.fail_ratio
-    return Measure(
-        name="Retransmission ratio",
-        unit="percent",
-        of=RETRANSMISSION_RATIO.of,
-        shown=percent,
-        short=_percent_in_a_cell,
-        sentence=_retransmitted,
-        threshold=median(ratios) / 2 if is_low else verdict.fail_ratio,
-    )
+    threshold = median(ratios) / 2 if is_low else verdict.fail_ratio
+    return _share("Retransmission ratio", RETRANSMISSION_RATIO.of, _retransmitted, threshold)
 
 
 def _percent_in_a_cell(ratio: float) -> str:
