@@ -2,11 +2,12 @@
 
 import json
 import string
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Address
-from itertools import product
+from itertools import pairwise, permutations, product
 
-__all__ = ["NAMESPACE", "Cluster", "Node", "Pod", "make_cluster"]
+__all__ = ["NAMESPACE", "SHAPES", "Cluster", "Node", "Pod", "make_cluster"]
 
 NAMESPACE = "default"
 
@@ -60,10 +61,25 @@ class Pod:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """Nodes `worker0` … and pods `pod-a` …, spread over them in blocks."""
+    """Nodes `worker0` … and pods `pod-a` …, spread over them in blocks.
+
+    Attributes:
+        nodes, pods: all of them.
+        calls: which pod calls which.
+    """
 
     nodes: tuple[Node, ...]
     pods: tuple[Pod, ...]
+    calls: tuple[tuple[Pod, Pod], ...]
+
+    @property
+    def pairs(self) -> set[frozenset[Pod]]:
+        """Those that talk to each other."""
+        return {frozenset(call) for call in self.calls}
+
+    def called_by(self, pod: Pod) -> list[Pod]:
+        """The pods that a pod calls."""
+        return [callee for caller, callee in self.calls if caller is pod]
 
     def pod(self, name: str) -> Pod | None:
         """The pod of that name."""
@@ -91,8 +107,29 @@ class Cluster:
         return json.dumps({"nodes": nodes, "pods": pods}, indent=2)
 
 
-def make_cluster(pods: int, nodes: int) -> Cluster:
-    """A cluster of `pods` pods on `nodes` nodes, alphabetical neighbours on the same node."""
+def _everyone(pods: Sequence[Pod]) -> tuple[tuple[Pod, Pod], ...]:
+    return tuple(permutations(pods, 2))
+
+
+def _layers(pods: Sequence[Pod]) -> tuple[tuple[Pod, Pod], ...]:
+    """Front ends, services and stores; each calls all of the next layer."""
+    layers = [pods[number::_LAYERS] for number in range(_LAYERS)]
+    return tuple(call for caller, callee in pairwise(layers) for call in product(caller, callee))
+
+
+_LAYERS = 3
+SHAPES: dict[str, Callable[[Sequence[Pod]], tuple[tuple[Pod, Pod], ...]]] = {
+    "mesh": _everyone,
+    "layers": _layers,
+}
+"""Who calls whom, by the name on the command line."""
+
+
+def make_cluster(pods: int, nodes: int, shape: str = "mesh") -> Cluster:
+    """A cluster of `pods` pods on `nodes` nodes, alphabetical neighbours on the same node.
+
+    `shape` is one of `SHAPES`.
+    """
     workers = tuple(Node(f"worker{index}", index) for index in range(nodes))
     letters = [*string.ascii_lowercase, *map("".join, product(string.ascii_lowercase, repeat=2))]
     created, on_node = [], dict.fromkeys(workers, 1)
@@ -100,4 +137,4 @@ def make_cluster(pods: int, nodes: int) -> Cluster:
         worker = workers[index * nodes // pods]
         on_node[worker] += 1
         created.append(Pod(f"pod-{letters[index]}", worker, on_node[worker]))
-    return Cluster(workers, tuple(created))
+    return Cluster(workers, tuple(created), SHAPES[shape](created))

@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from flowverdict_contracts import verdicts
 from flowverdict_lab import report
 from flowverdict_lab.arguments import LONG_SECONDS, percentage, phase_seconds, whole_number
-from flowverdict_lab.cluster import make_cluster
-from flowverdict_lab.faults import FAULTS, FaultError, parse_fault
+from flowverdict_lab.cluster import SHAPES, make_cluster
+from flowverdict_lab.faults import FAULTS, FaultError, LossyHub, parse_fault
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import LabError
 from flowverdict_lab.phases import (
@@ -29,6 +29,7 @@ from flowverdict_lab.phases import (
     PHASES,
     REPORT_FILE,
     Outcome,
+    Run,
     Tell,
     run_live,
     run_replay,
@@ -83,6 +84,20 @@ def _parser() -> argparse.ArgumentParser:
         help="of the packets, from 0.1 to 100 (default: 20)",
     )
     add("--pods", type=whole_number(2, 50), default=4, metavar="N", help="2 to 50 (default: 4)")
+    add(
+        "--calls",
+        choices=list(SHAPES),
+        default="mesh",
+        metavar="SHAPE",
+        help="who calls whom: mesh (everyone), or layers (front ends, services and stores, of which"
+        " each calls the next layer; default: mesh)",
+    )
+    add(
+        "--hub-loss",
+        type=percentage(0.1, 4),
+        metavar="PERCENT",
+        help="what the pod with the most peers always loses, with or without the fault; 0.1 to 4",
+    )
     add("--nodes", type=whole_number(1, 20), default=2, metavar="N", help="1 to 20 (default: 2)")
     add(
         "--seconds",
@@ -201,8 +216,9 @@ def _output_paths(arguments: argparse.Namespace) -> list[Path]:
 async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
     folder: Path = arguments.out
     replay: Path | None = arguments.replay
-    cluster = make_cluster(arguments.pods, arguments.nodes)
+    cluster = make_cluster(arguments.pods, arguments.nodes, arguments.calls)
     fault = parse_fault(arguments.fault, arguments.target, arguments.loss, cluster)
+    usual = LossyHub(arguments.hub_loss, cluster) if arguments.hub_loss else None
     if replay is None and (why := os.environ.get("FLOWVERDICT_NOT_LIVE") or why_not_live()):
         notice = f"Cannot run live: {why}. Replaying the recording of a real run."
         console.print(notice, soft_wrap=True)
@@ -219,7 +235,7 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
         arguments.seconds, _USUAL_SECONDS, arguments.loss, takes_long=fault.takes_long
     )
     with _only_lab(console), _progress(console, len(PHASES) * seconds) as tell:
-        return await run_live(cluster, fault, seconds, folder, record, tell)
+        return await run_live(Run(cluster, fault, usual, seconds), folder, record, tell)
 
 
 def _handle_signals() -> None:
@@ -269,8 +285,11 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
 def _given(arguments: argparse.Namespace) -> list[str]:
     """The options about the cluster and its fault that differ from their defaults."""
     usual = _parser().parse_args([])
-    names = ("fault", "target", "loss", "pods", "nodes", "seconds", "record")
-    return [f"--{name}" for name in names if getattr(arguments, name) != getattr(usual, name)]
+    names = (
+        "fault", "target", "loss", "pods", "calls", "hub_loss", "nodes", "seconds", "record",
+    )  # fmt: skip
+    given = [name for name in names if getattr(arguments, name) != getattr(usual, name)]
+    return [f"--{name.replace('_', '-')}" for name in given]
 
 
 def main() -> None:

@@ -108,10 +108,10 @@ class Network:
         return pod.name
 
     def start_traffic(self, requests_per_second: float, ipv6: bool = False) -> None:
-        """Make every pod call every other over HTTP until `stop_traffic`."""
+        """Make every pod call those that it calls in this cluster, until `stop_traffic`."""
         for pod in self.cluster.pods:
-            others = [other for other in self.cluster.pods if other is not pod]
-            peers = [other.ipv6 if ipv6 else other.ipv4 for other in others]
+            called = self.cluster.called_by(pod)
+            peers = [other.ipv6 if ipv6 else other.ipv4 for other in called]
             self._send_order(pod, {"peers": peers, "requests_per_second": requests_per_second})
 
     def stop_traffic(self) -> None:

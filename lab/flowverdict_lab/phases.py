@@ -28,6 +28,7 @@ __all__ = [
     "PHASES",
     "REPORT_FILE",
     "Outcome",
+    "Run",
     "listening",
     "run_live",
     "run_replay",
@@ -45,6 +46,23 @@ _FLOW_REQUESTS = 120
 
 Tell = Callable[[str, float], None]
 """Called with the current step and the seconds of traffic so far."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What is to be tried.
+
+    Attributes:
+        cluster: on which pods and nodes.
+        fault: what breaks in the second phase.
+        usual: what is broken from beginning to end.
+        seconds: the length of each phase.
+    """
+
+    cluster: Cluster
+    fault: Fault
+    usual: Fault | None
+    seconds: float
 
 
 @dataclass(slots=True)
@@ -131,19 +149,13 @@ async def listening(pipeline: Pipeline, outcome: Outcome) -> AsyncIterator[JetSt
         await client.close()
 
 
-async def run_live(
-    cluster: Cluster,
-    fault: Fault,
-    seconds: float,
-    folder: Path,
-    record: Path,
-    tell: Tell,
-) -> Outcome:
+async def run_live(run: Run, folder: Path, record: Path, tell: Tell) -> Outcome:
     """Build the lab, run the pipeline on it, inject the fault, and collect verdicts.
 
     Raises:
         LabError, PipelineError: if the lab or a service does not start or ends early.
     """
+    cluster, fault, seconds = run.cluster, run.fault, run.seconds
     expected = tuple(Expected(each.kind, each.name) for each in fault.expected)
     outcome = Outcome(fault.words, expected)
     logs = folder / "logs"
@@ -156,8 +168,9 @@ async def run_live(
             tell(f"live: metrics at {outcome.metrics_url}", 0)
             tell(f"live: {_command('flowverdict-tail')} --nats {pipeline.nats_url}", 0)
             async with listening(pipeline, outcome) as jetstream:
-                flows = len(cluster.pods) * (len(cluster.pods) - 1)
-                network.start_traffic(max(1.0, min(10.0, _FLOW_REQUESTS / flows)))
+                network.start_traffic(max(1.0, min(10.0, _FLOW_REQUESTS / len(cluster.calls))))
+                if run.usual is not None:
+                    run.usual.inject(network)
                 began = time.monotonic()
                 for phase in PHASES:
                     if phase == "during":

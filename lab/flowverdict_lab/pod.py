@@ -5,13 +5,16 @@
 With peers, it calls each ten times a second until it is stopped. Without, it reads commands as JSON
 lines from standard input: `{"peers": [addresses], "requests_per_second": 10}`, where the rate is
 per peer, or `{"server": {…}}` with what is to be slow: `reads_after_seconds`, with `receive_bytes`
-of room for what has not been read, and `answers_after_seconds`. It exits at the end of the input.
+of room for what has not been read, and `answers_after_seconds`; or with the share of requests at
+which it `resets` the connection. It exits at the end of the input.
 """
 
 import http.client
 import json
+import random
 import signal
 import socket
+import struct
 import sys
 import threading
 import time
@@ -25,6 +28,8 @@ _CONNECTIONS_PER_PEER = 3
 _REQUESTS_PER_SECOND = 10.0
 _TIMEOUT_SECONDS = 3
 _USUAL_ROOM = 1 << 17
+_RESET = struct.pack("ii", 1, 0)
+"""Linger for no time: close() resets the connection (socket(7))."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -36,6 +41,10 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(order.get("reads_after_seconds", 0))
         self.rfile.read(int(self.headers["Content-Length"]))
         time.sleep(order.get("answers_after_seconds", 0))
+        if random.random() < order.get("resets", 0):  # no secret
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.connection.close()
+            return
         self.send_response(200)
         self.send_header("Content-Length", str(len(_ANSWER)))
         self.end_headers()

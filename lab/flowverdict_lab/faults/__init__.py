@@ -4,15 +4,16 @@ from flowverdict_lab.cluster import NAMESPACE, Cluster, Node, Pod
 from flowverdict_lab.faults.closed_port import BlackholedPort, RefusedPort
 from flowverdict_lab.faults.fault import Fault, FaultError
 from flowverdict_lab.faults.link_loss import LinkLoss
+from flowverdict_lab.faults.lossy_hub import LossyHub
 from flowverdict_lab.faults.mtu_blackhole import MtuBlackhole
 from flowverdict_lab.faults.no_fault import NoFault
 from flowverdict_lab.faults.node_loss import NodeLoss
 from flowverdict_lab.faults.one_way_loss import ReceiveLoss, SendLoss
 from flowverdict_lab.faults.pod_delay import BandwidthLimit, PodDelay, PodJitter
 from flowverdict_lab.faults.pod_loss import PodLoss
-from flowverdict_lab.faults.slow_server import FullReceiver, SlowServer
+from flowverdict_lab.faults.slow_server import FullReceiver, ResettingServer, SlowServer
 
-__all__ = ["FAULTS", "Fault", "FaultError", "parse_fault"]
+__all__ = ["FAULTS", "Fault", "FaultError", "LossyHub", "parse_fault"]
 
 _ALL: tuple[type[Fault], ...] = (
     PodLoss,
@@ -28,6 +29,7 @@ _ALL: tuple[type[Fault], ...] = (
     BandwidthLimit,
     SlowServer,
     FullReceiver,
+    ResettingServer,
     NoFault,
 )
 

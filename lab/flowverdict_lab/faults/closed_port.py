@@ -7,8 +7,6 @@ from flowverdict_lab.network import HTTP_PORT, Network
 
 __all__ = ["BlackholedPort", "RefusedPort"]
 
-_TABLE = "flowverdict_lab"
-
 
 class RefusedPort(PodLoss):
     """Refuses new connections to a pod's server, as when it does not run."""
@@ -25,14 +23,14 @@ class RefusedPort(PodLoss):
         """Filter in the pods' own networks."""
         syn = f"tcp dport {HTTP_PORT} tcp flags & (syn | ack) == syn"
         rule = f"type filter hook input priority 0\n{syn} counter {self.action}\n"
-        rules = f"table inet {_TABLE} {{\nchain input {{\n{rule}}}\n}}\n"
+        rules = f"table inet {self.table} {{\nchain input {{\n{rule}}}\n}}\n"
         for pod in self.targets:
             network.inside(pod.name, ["nft", "-f", "-"], rules)
 
     def remove(self, network: Network) -> None:
         """Remove the filters."""
         for pod in self.targets:
-            network.inside(pod.name, ["nft", "delete", "table", "inet", _TABLE])
+            network.inside(pod.name, ["nft", "delete", "table", "inet", self.table])
 
 
 class BlackholedPort(RefusedPort):

@@ -5,7 +5,6 @@ would, and works on kernels without netem. The tables are in the nodes' own netw
 disappear with them.
 """
 
-import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar
@@ -17,8 +16,6 @@ from flowverdict_lab.cluster import NAMESPACE, Cluster, Node, Pod
 from flowverdict_lab.network import Network
 
 __all__ = ["Fault", "FaultError", "drop_chain", "endpoint_of"]
-
-_TABLE = "flowverdict_lab"
 
 
 class FaultError(ValueError):
@@ -32,6 +29,7 @@ class Fault(ABC):
         name: what the command line calls this kind of fault.
         default_target: its target unless the command line names another.
         takes_long: whether only windows of thirty seconds show it.
+        table: the nftables table with what drops packets.
         targets: the pods or nodes that it affects.
         loss_percent: how many of the passing packets it drops.
     """
@@ -39,6 +37,7 @@ class Fault(ABC):
     name: ClassVar[str]
     default_target: ClassVar[str]
     takes_long: ClassVar[bool] = False
+    table: ClassVar[str] = "flowverdict_lab"
 
     def __init__(
         self, targets: Sequence[Pod | Node], loss_percent: float, cluster: Cluster
@@ -74,12 +73,14 @@ class Fault(ABC):
         """Start dropping packets."""
         for node, chains in self.chains(network).items():
             rules = "".join(chains)
-            network.inside(node.name, ["nft", "-f", "-"], f"table netdev {_TABLE} {{\n{rules}}}\n")
+            network.inside(
+                node.name, ["nft", "-f", "-"], f"table netdev {self.table} {{\n{rules}}}\n"
+            )
 
     def remove(self, network: Network) -> None:
         """Stop dropping packets."""
         for node in self.chains(network):
-            network.inside(node.name, ["nft", "delete", "table", "netdev", _TABLE])
+            network.inside(node.name, ["nft", "delete", "table", "netdev", self.table])
 
     def drops(self, match: str = "") -> str:
         """An nftables rule that drops `loss_percent` of the packets that match `match`."""
@@ -89,10 +90,9 @@ class Fault(ABC):
 
     def check_comparable(self, cluster: Cluster, hit: set[frozenset[Pod]]) -> None:
         """Raises FaultError unless some pairs of pods are affected and others are not."""
-        pairs = {frozenset(pair) for pair in itertools.combinations(cluster.pods, 2)}
         if not hit:
-            raise FaultError("no flow would be affected: use more pods")
-        if hit == pairs:
+            raise FaultError("no flow would be affected: use more pods, or others that talk")
+        if hit == cluster.pairs:
             raise FaultError(
                 "every flow would fail, and nothing would be left to compare with: "
                 "take three pods at least"

@@ -1,7 +1,5 @@
 """Packet loss between two pods, or between two nodes."""
 
-import itertools
-
 from flowverdict_contracts.verdicts import Component
 from flowverdict_flows.components import link_between, node_link_between
 from flowverdict_lab.cluster import Cluster, Node, Pod
@@ -23,8 +21,7 @@ class LinkLoss(Fault):
             raise FaultError(
                 "link-loss needs two pods or two nodes as --target, such as pod-b,pod-c"
             )
-        pairs = itertools.combinations(cluster.pods, 2)
-        hit = {frozenset(pair) for pair in pairs if self._joins(*pair)}
+        hit = {pair for pair in cluster.pairs if self._joins(*pair)}
         self.check_comparable(cluster, hit)
         nodes = [target for target in self.targets if isinstance(target, Node)]
         pods = [sum(pod.node is node for pod in cluster.pods) for node in nodes]

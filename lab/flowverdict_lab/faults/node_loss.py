@@ -1,7 +1,5 @@
 """Packet loss on all of a node's interfaces."""
 
-import itertools
-
 from flowverdict_lab.cluster import Cluster, Node
 from flowverdict_lab.faults.fault import Fault, FaultError, drop_chain
 from flowverdict_lab.network import Network
@@ -21,8 +19,7 @@ class NodeLoss(Fault):
     def check_targets(self, cluster: Cluster) -> None:
         if not all(isinstance(target, Node) for target in self.targets):
             raise FaultError("node-loss needs nodes as --target, such as worker0")
-        pairs = itertools.combinations(cluster.pods, 2)
-        hit = {frozenset(pair) for pair in pairs if any(pod.node in self.targets for pod in pair)}
+        hit = {pair for pair in cluster.pairs if any(pod.node in self.targets for pod in pair)}
         self.check_comparable(cluster, hit)
         for node in self.targets:
             if sum(pod.node is node for pod in cluster.pods) < 2:

@@ -1,6 +1,5 @@
 """Packet loss on a pod's interface."""
 
-import itertools
 from typing import ClassVar
 
 from flowverdict_lab.cluster import Cluster, Node, Pod
@@ -26,8 +25,7 @@ class PodLoss(Fault):
     def check_targets(self, cluster: Cluster) -> None:
         if not all(isinstance(target, Pod) for target in self.targets):
             raise FaultError("pod-loss needs pods as --target, such as pod-a or pod-b,pod-c")
-        pairs = itertools.combinations(cluster.pods, 2)
-        hit = {frozenset(pair) for pair in pairs if not set(self.targets).isdisjoint(pair)}
+        hit = {pair for pair in cluster.pairs if not set(self.targets).isdisjoint(pair)}
         self.check_comparable(cluster, hit)
         for node in cluster.nodes:
             on_node = {pod for pod in cluster.pods if pod.node is node}

@@ -1,4 +1,4 @@
-"""A server that takes long to answer, or to read what it is asked."""
+"""A server that takes long to answer, or to read what it is asked, or that closes connections."""
 
 from typing import ClassVar
 
@@ -6,9 +6,10 @@ from flowverdict_lab.cluster import Pod
 from flowverdict_lab.faults.pod_loss import PodLoss
 from flowverdict_lab.network import Network
 
-__all__ = ["FullReceiver", "SlowServer"]
+__all__ = ["FullReceiver", "ResettingServer", "SlowServer"]
 
 _SECONDS = 0.2
+_RESETS = 0.1
 
 
 class SlowServer(PodLoss):
@@ -45,3 +46,14 @@ class FullReceiver(SlowServer):
     @property
     def words(self) -> str:
         return f"{self.where} reads after {_SECONDS:g} s, and has room for little meanwhile"
+
+
+class ResettingServer(SlowServer):
+    """A pod's server resets connections instead of answering."""
+
+    name = "resetting-server"
+    order: ClassVar[dict[str, object]] = {"resets": _RESETS}
+
+    @property
+    def words(self) -> str:
+        return f"{self.where} resets the connection at {_RESETS:.0%} of its requests"

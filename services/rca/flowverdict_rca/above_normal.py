@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowverdict_contracts.verdicts import Basis, Component, Direction
-from flowverdict_flows.components import component_of
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine.localise import localise
@@ -93,7 +92,7 @@ class AboveNormal:
 
     def judge(self, window: Window) -> Judgement:
         """What is behind values of more than twice what is normal, and a margin."""
-        known, now = self.normal.reindex(_names(window)), self._kind.measure(window)
+        known, now = self.normal.reindex(window.names_of_pairs()), self._kind.measure(window)
         is_known = (known["windows"] >= _LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
         judged = now.enough & is_known
@@ -110,11 +109,11 @@ class AboveNormal:
             suspects = self._suspects(window, now, judged, high)
             for each in suspects:
                 status[each.covers & high] = PairStatus.FAIL
-            decided = Decisions(window, status, window.panes.sum(axis=0), ())
+            decided = Decisions.of_all_panes(window, status, self._settings)
             causes = findings(decided, known_causes_of(suspects, status))
         failing = status == PairStatus.FAIL
         median = float(np.median(usual[failing])) if failing.any() else 0.0
-        decisions = Decisions(window, status, window.panes.sum(axis=0), ())
+        decisions = Decisions.of_all_panes(window, status, self._settings)
         return Judgement(
             decisions,
             tuple(causes),
@@ -146,7 +145,7 @@ class AboveNormal:
         chosen = now.enough
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
-        names = _names(window)[chosen]
+        names = window.names_of_pairs()[chosen]
         readings = {name: getattr(now, name)[chosen] for name in _READINGS}
         seen = pd.DataFrame(readings, names, dtype=np.float64).groupby(level=0).max()
         normal = self.normal.reindex(self.normal.index.union(seen.index))
@@ -169,10 +168,3 @@ def _waits(window: Window, slow: Mask, longer_us: npt.NDArray[np.float64]) -> Ma
     np.maximum.at(waited, window.src[slow], longer_us[slow])
     waits: Mask = slow & (waited[window.dst] >= _CAUSED * longer_us)
     return waits if (slow & ~waits).any() else np.zeros_like(slow)
-
-
-def _names(window: Window) -> npt.NDArray[np.object_]:
-    """The two ends of each pair, in words."""
-    ends = np.array([str(component_of(each)) for each in window.endpoints], object)
-    names: npt.NDArray[np.object_] = ends[window.src] + " " + ends[window.dst]
-    return names

@@ -48,7 +48,7 @@ def conditions_of_pairs(
     """
     evidence = decisions.evidence
     found: dict[Condition, Mask] = {
-        "HIGH_RETRANSMISSION_RATIO": retransmits(evidence, settings),
+        "HIGH_RETRANSMISSION_RATIO": retransmits(evidence, decisions.limits, settings),
         "HIGH_JITTER": np.isin(np.arange(len(decisions.status)), unsteady),
         "CONNECT_FAILURE": cannot_connect(evidence, settings),
         "DNS_FAILURE": cannot_look_up(evidence, settings),

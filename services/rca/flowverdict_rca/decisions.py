@@ -32,6 +32,7 @@ _QUIET = 4
 """A pair that sends less than a quarter of its mean rate has gone quiet, unless all do."""
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 class PairStatus(IntEnum):
@@ -49,13 +50,21 @@ class Decisions:
     Attributes:
         status: a `PairStatus` for each pair.
         evidence: the counts that decided it, shape (pairs, `COUNTS`).
+        limits: the retransmission ratio above which each pair fails.
         half_open: endpoints with connection requests that never completed, worst first.
     """
 
     window: Window
     status: Numbers
     evidence: Numbers
-    half_open: tuple[HalfOpen, ...]
+    limits: Floats
+    half_open: tuple[HalfOpen, ...] = ()
+
+    @classmethod
+    def of_all_panes(cls, window: Window, status: Numbers, settings: RcaSettings) -> "Decisions":
+        """Decisions that everything in the window is the evidence for."""
+        limits = np.full(len(status), settings.fail_ratio)
+        return cls(window, status, window.panes.sum(axis=0), limits)
 
     def positions(self, status: PairStatus) -> Numbers:
         """Positions of the pairs with this status."""
@@ -74,8 +83,8 @@ class Decisions:
             )
 
 
-def retransmits(evidence: Numbers, settings: RcaSettings) -> Mask:
-    """Whether the retransmission ratio is above the threshold, on more than a few segments, most of
+def retransmits(evidence: Numbers, limits: Floats, settings: RcaSettings) -> Mask:
+    """Whether the retransmission ratio is above its limit, on more than a few segments, most of
     which were lost.
     """
     lost = lost_segments(evidence)
@@ -83,7 +92,7 @@ def retransmits(evidence: Numbers, settings: RcaSettings) -> Mask:
         2 * lost > total(evidence, "retransmitted_data_segments")
     )
     # A pair that sent no data has no ratio: comparing NaN gives False.
-    return enough & (ratios_of(RETRANSMISSION_RATIO, evidence, COUNTS) > settings.fail_ratio)
+    return enough & (ratios_of(RETRANSMISSION_RATIO, evidence, COUNTS) > limits)
 
 
 def cannot_connect(evidence: Numbers, settings: RcaSettings) -> Mask:
@@ -114,8 +123,10 @@ def cannot_look_up(evidence: Numbers, settings: RcaSettings) -> Mask:
     return silent | ((failures >= settings.min_retransmissions) & (2 * failures > answers))
 
 
-def decide(window: Window, settings: RcaSettings) -> Decisions:
+def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
     """The status of each pair, and the evidence for it.
+
+    `limits` are the retransmission ratios above which each pair fails.
 
     No more past panes are used than necessary: a failing flow sends less, so a healthy past would
     outweigh it. A pair fails as soon as the newest panes show it. It is OK if the newest pane alone
@@ -129,7 +140,7 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
     for number, pane in enumerate(panes):
         evidence[undecided] += pane[undecided]
         fails = (
-            retransmits(evidence, settings)
+            retransmits(evidence, limits, settings)
             | cannot_connect(evidence, settings)
             | cannot_look_up(evidence, settings)
         )
@@ -141,17 +152,19 @@ def decide(window: Window, settings: RcaSettings) -> Decisions:
             undecided &= ~is_ok
     enough = _delivered(evidence) >= settings.min_segments
     status[undecided & enough & ~_went_quiet(panes, undecided)] = PairStatus.OK
-    would_not_show = _delivered(panes.sum(axis=0)) < _segments_that_show(status, evidence, settings)
+    would_not_show = _delivered(panes.sum(axis=0)) < _segments_that_show(
+        status, evidence, retransmits(evidence, limits, settings)
+    )
     status[(status == PairStatus.OK) & would_not_show] = PairStatus.UNDECIDED
     status[(status == PairStatus.FAIL) & _leaving(window)] = PairStatus.UNDECIDED
-    return Decisions(window, status, evidence, _half_open(window, settings))
+    return Decisions(window, status, evidence, limits, _half_open(window, settings))
 
 
-def _segments_that_show(status: Numbers, evidence: Numbers, settings: RcaSettings) -> float:
+def _segments_that_show(status: Numbers, evidence: Numbers, retransmitting: Mask) -> float:
     """How many segments a pair must send to lose one, most probably, if it loses as much as those
     that fail.
     """
-    fails = (status == PairStatus.FAIL) & retransmits(evidence, settings)
+    fails = (status == PairStatus.FAIL) & retransmitting
     sent = int(total(evidence[fails], "data_segments_sent").sum())
     lost = int(lost_segments(evidence[fails]).sum())
     return LOST_TO_SHOW * sent / lost if lost else 0.0

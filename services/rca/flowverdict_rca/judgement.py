@@ -27,7 +27,7 @@ from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
 from flowverdict_rca import measured_summary, summary
 from flowverdict_rca.conditions import conditions_of_pairs
-from flowverdict_rca.decisions import Decisions, PairStatus, decide
+from flowverdict_rca.decisions import Decisions, Floats, PairStatus, decide, retransmits
 from flowverdict_rca.failures import behind_failures
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
 from flowverdict_rca.passage import Passage, whole
@@ -82,9 +82,14 @@ class Judgement:
         return self.decisions.positions(PairStatus.FAIL)
 
 
-def judge(window: Window, settings: RcaSettings) -> Judgement:
-    """Decide which pairs fail, and what is behind it."""
-    decisions = decide(window, settings)
+def judge(window: Window, settings: RcaSettings, limits: Floats | None = None) -> Judgement:
+    """Decide which pairs fail, and what is behind it.
+
+    `limits` are the retransmission ratios above which each pair fails; the threshold, if not given.
+    """
+    if limits is None:
+        limits = np.full(len(window.src), settings.fail_ratio)
+    decisions = decide(window, settings, limits)
     alone = heard_alone(decisions)
     known = tuple(known_causes(decisions, alone))
     decisions, aftermath = without_aftermath(decisions, known, alone)
@@ -156,13 +161,19 @@ def _behind_failures(
     failed_names: Counter[str] = Counter()
     for each in explained.tolist():
         failed_names.update(judgement.window.failed_names.get(each, {}))
+    decisions, settings = judgement.decisions, judgement.settings
+    evidence = decisions.evidence[explained]
+    sums, limit = (
+        evidence.sum(axis=0, keepdims=True),
+        decisions.limits[explained].min(keepdims=True),
+    )
     return summary.blamed(
         cause,
-        judgement.decisions.evidence[explained],
+        evidence,
         failed_names,
-        whole(judgement.window.passages(explained)),
+        whole(judgement.window.passages(explained)) if retransmits(sums, limit, settings) else None,
         flows,
-        judgement.settings,
+        settings,
     )
 
 

@@ -71,7 +71,7 @@ class LowLoss:
             # Poisson counts: is the higher mean the likelier one?
             gain = lost * np.log1p(rates / max(usual, 1e-6)) - rates * sent
             status[(rates > 0) & (gain > 0)] = PairStatus.FAIL
-        decisions = Decisions(window, status, window.panes.sum(axis=0), ())
+        decisions = Decisions.of_all_panes(window, status, self._settings)
         causes = tuple(findings(decisions, known_causes_of(suspects, status)))
         return Judgement(decisions, causes, np.zeros(0, np.int64), self._settings, "losses", usual)
 

@@ -20,6 +20,7 @@ from flowverdict_contracts.verdicts import Verdict
 from flowverdict_rca.lease import lease
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.publishing import Publishing
+from flowverdict_rca.ratio_history import detector_of
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_rca.window import Window
@@ -253,6 +254,7 @@ class Judging:
 
 async def run(settings: RcaSettings, context: Context) -> None:
     """Judge every window until the service stops."""
+    detector_of(settings)  # tells what is missing before anything is read
     _FAIL_RATIO.set(settings.fail_ratio)
     async with connected(settings, "rca", context, _STREAMS) as jetstream:
         if jetstream is None:
@@ -267,7 +269,12 @@ async def run(settings: RcaSettings, context: Context) -> None:
 
 
 async def check(settings: RcaSettings) -> int:
-    """Print whether NATS is available; returns 0 if it is."""
+    """Print whether NATS is available; returns 0 if it is.
+
+    Raises:
+        CannotRun: if the detector that is set needs what is missing.
+    """
+    detector_of(settings)
     return await check_nats(settings)
 
 

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 
+from flowverdict_rca.detectors import DETECTORS
 from flowverdict_runtime.service_settings import CommonSettings, listen_setting
-from flowverdict_runtime.settings import Address, choice, integer, number, setting
+from flowverdict_runtime.settings import Address, choice, integer, number, optional_text, setting
 
-__all__ = ["RcaSettings"]
+__all__ = ["LEARNED_DETECTORS", "RcaSettings"]
+
+LEARNED_DETECTORS = ("dbscan", "classifier", "forecast")
+"""Those that need the extra `detectors`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +18,14 @@ class RcaSettings(CommonSettings):
 
     fail_ratio: float = setting(
         number(0.0001, 1), "0.05", "a flow fails above this retransmission ratio"
+    )
+    detector: str = setting(
+        choice("threshold", *DETECTORS, *LEARNED_DETECTORS),
+        "threshold",
+        "what finds a flow's ratio too high: the threshold, or its own past (docs/verdicts.md)",
+    )
+    labelled_ratios: str = setting(
+        optional_text, "", "a CSV file of usual_ratio, ratio and fails (1 or 0) for the classifier"
     )
     min_retransmissions: int = setting(
         integer(1, 1_000_000),

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from flowverdict_contracts.verdicts import Cause, FlowCounts
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
-from flowverdict_rca.decisions import retransmits
 from flowverdict_rca.passage import Passage
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS
@@ -72,7 +71,7 @@ def blamed(
     cause: Cause,
     evidence: Numbers,
     failed_names: Mapping[str, int],
-    passage: Passage,
+    passage: Passage | None,
     flows: FlowCounts,
     settings: RcaSettings,
 ) -> str:
@@ -80,11 +79,10 @@ def blamed(
 
     `evidence` has a row of `COUNTS` for each failing pair that the cause explains; `failed_names`
     are the names that they could not look up, and how often; `passage` is what became of the
-    segments of all of them.
+    segments of all of them, None if they do not lose data.
     """
-    sums = evidence.sum(axis=0, keepdims=True)
-    counts = dict(zip(COUNTS, sums[0].tolist(), strict=True))
-    loses_data = bool(retransmits(sums, settings)[0])
+    counts = dict(zip(COUNTS, evidence.sum(axis=0).tolist(), strict=True))
+    loses_data = passage is not None
     symptoms = " and ".join(_symptoms(counts, loses_data, settings)) or "they fail"
     others = "flow is" if flows.ok == 1 else "flows are"
     if cause.reported:
@@ -93,7 +91,7 @@ def blamed(
         f"{placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
         f"{DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
     ]
-    parts += _lost(passage) if loses_data and not cause.reported else []
+    parts += _lost(passage) if passage is not None and not cause.reported else []
     parts += _not_looked_up(failed_names) if _lookups(counts, settings) else []
     parts += alternatives(cause)
     if cause.direction == "unknown":

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from flowverdict_contracts.verdicts import Coverage
+from flowverdict_flows.components import component_of
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.facts import Facts
@@ -88,6 +90,12 @@ class Window:
     dropped: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     drop_reasons: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     failed_names: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+
+    def names_of_pairs(self) -> npt.NDArray[np.object_]:
+        """The two ends of each pair, in words."""
+        ends = np.array([str(component_of(each)) for each in self.endpoints], object)
+        names: npt.NDArray[np.object_] = ends[self.src] + " " + ends[self.dst]
+        return names
 
     def passages(self, positions: Numbers) -> list[Passage]:
         """What became of the segments of some pairs.

@@ -13,6 +13,7 @@ from flowverdict_rca.incidents import Incidents
 from flowverdict_rca.judgement import judge
 from flowverdict_rca.low_loss import LowLoss
 from flowverdict_rca.normal import Normal
+from flowverdict_rca.ratio_history import RatioHistory
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
 
@@ -33,6 +34,7 @@ class WindowJudge:
     def __init__(self, settings: RcaSettings, incidents: Sequence[Incident] = ()) -> None:
         self._settings = settings
         self._incidents = Incidents(settings, incidents)
+        self._ratios = RatioHistory(settings)
         self._low_loss = LowLoss(settings)
         self._measured = {basis: AboveNormal(settings, basis) for basis in MEASURED}
         self._blamed: dict[str, Cause | None] = {}
@@ -44,7 +46,8 @@ class WindowJudge:
 
     def judge(self, window: Window) -> list[Verdict]:
         """The verdicts on the latest panes."""
-        judgement = judge(window, self._settings)
+        judgement = judge(window, self._settings, self._ratios.limits(window))
+        self._ratios.remember(judgement.decisions)
         if judgement.failing.size:
             _FAILING.inc()
         published = list(self._incidents.judge(judgement))

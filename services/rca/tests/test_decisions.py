@@ -3,6 +3,7 @@
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conftest import flow_row, window_of
@@ -24,7 +25,8 @@ def pane(segments: int = 0, again: int = 0, **counts: int) -> list[dict[str, Any
 
 def decided(*panes: list[dict[str, Any]]) -> Decisions:
     missing: list[list[dict[str, Any]]] = [[] for _ in range(SETTINGS.window_panes - len(panes))]
-    return decide(window_of(*panes, *missing, settings=SETTINGS), SETTINGS)
+    window = window_of(*panes, *missing, settings=SETTINGS)
+    return decide(window, SETTINGS, np.full(len(window.src), SETTINGS.fail_ratio))
 
 
 def status(*panes: list[dict[str, Any]]) -> PairStatus:
