@@ -7,6 +7,8 @@ import pytest
 
 from conftest import eventually
 from flowverdict_contracts import enriched, verdicts
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.kernel_reports import KernelReport
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
@@ -18,7 +20,7 @@ from tests.kernel_counts import jetstream_of
 REASON = why_not_live()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
 
-# 300 SYNs in three seconds, from addresses that never answer.
+# 600 SYNs in six seconds, more than a server lets wait, from addresses that never answer.
 FLOOD = """
 import random, socket, struct, sys, time
 
@@ -29,7 +31,7 @@ def checksum(data):
 
 target = socket.inet_aton(sys.argv[1])
 raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-for number in range(300):
+for number in range(600):
     source = bytes([45, *random.sample(range(1, 255), 3)])
     def segment(check):
         return struct.pack("!HHLLBBHHH", 1024 + number, 8080, 1, 0, 5 << 4, 2, 65535, check, 0)
@@ -67,6 +69,18 @@ async def test_a_syn_flood_blames_nobody_and_is_counted_where_it_is_answered(
             return sum(int(row["retransmitted_synacks"]) for row in rows) > 400
 
         await eventually(is_half_open)
+
+        async def reports() -> list[KernelReport]:
+            return [
+                report
+                async for message in stored_messages(jetstream, FLOWS_ENRICHED)
+                for report in IntervalHeader.decode(message.headers, enriched.SCHEMA).kernel_reports
+            ]
+
+        await eventually(reports)
+        (report,) = await reports()
+        assert report.condition == "SYN_FLOODING"
+        assert report.line.endswith("Possible SYN flooding on port [::]:8080. Sending cookies.")
         last = [message async for message in stored_messages(jetstream, FLOWS_ENRICHED)][-1]
         end_ns = int((last.headers or {})["Flowverdict-Interval"].split("-")[1])
         await until_judged(pipeline, end_ns)

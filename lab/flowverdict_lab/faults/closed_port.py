@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from flowverdict_lab.cluster import Cluster
+from flowverdict_lab.faults.fault import check_called
 from flowverdict_lab.faults.pod_loss import PodLoss
 from flowverdict_lab.network import HTTP_PORT, Network
 
@@ -14,6 +16,10 @@ class RefusedPort(PodLoss):
     name = "refused-port"
     action: ClassVar[str] = "reject with tcp reset"
     does: ClassVar[str] = "refuses connections"
+
+    def check_targets(self, cluster: Cluster) -> None:
+        super().check_targets(cluster)
+        check_called(self.targets, cluster)
 
     @property
     def words(self) -> str:

@@ -2,6 +2,7 @@
 
 `subjects`         NATS streams and subjects.
 `interval_header`  the headers of flow messages: node, interval, losses.
+`kernel_reports`   what a node's kernel log says, in one of them.
 `raw`              the collector's messages: the layout of a flow record.
 `raw_records`      their bodies as numpy arrays (needs the extra `columns`).
 `byte_columns`     how the collector packs them.

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts import MalformedMessage, kernel_reports
+from flowverdict_contracts.kernel_reports import KernelReport
 
 __all__ = ["SENT", "TOLERATED_SECONDS", "IntervalHeader", "schema_of", "sent_ns"]
 
@@ -50,6 +51,7 @@ class IntervalHeader:
         names_bytes: how many bytes at a raw message's end are names that were looked up.
         owners_bytes: how many bytes after those say which pods are on the node's own network.
         is_packed: whether a raw message's records are in columns (`byte_columns`).
+        kernel_reports: what the node's kernel log has said in the interval.
     """
 
     node: str
@@ -67,6 +69,7 @@ class IntervalHeader:
     names_bytes: int = 0
     owners_bytes: int = 0
     is_packed: bool = False
+    kernel_reports: tuple[KernelReport, ...] = ()
 
     def check_not_ahead(self, stored_ns: int) -> None:
         """Reject an interval that ends after its message was stored.
@@ -111,6 +114,8 @@ class IntervalHeader:
             fields["Flowverdict-Owners"] = str(self.owners_bytes)
         if self.is_packed:
             fields["Flowverdict-Packed"] = _PACKING
+        if self.kernel_reports:
+            fields["Flowverdict-Kernel-Log"] = kernel_reports.encode(self.kernel_reports)
         return fields
 
     @classmethod
@@ -149,6 +154,7 @@ class IntervalHeader:
                 names_bytes=int(headers.get("Flowverdict-Names", "0")),
                 owners_bytes=int(headers.get("Flowverdict-Owners", "0")),
                 is_packed="Flowverdict-Packed" in headers,
+                kernel_reports=kernel_reports.decode(headers.get("Flowverdict-Kernel-Log", "[]")),
             )
         except KeyError as missing:
             raise MalformedMessage(f"header {missing.args[0]} is missing") from None

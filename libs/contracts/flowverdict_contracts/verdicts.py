@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from flowverdict_contracts import MalformedMessage
+from flowverdict_contracts.kernel_reports import KernelCondition
 
 __all__ = [
     "MOST_NAMED",
@@ -27,6 +28,7 @@ __all__ = [
     "HalfOpen",
     "Kind",
     "NodeLosses",
+    "NodeReport",
     "Rule",
     "Severity",
     "TimeWindow",
@@ -70,6 +72,11 @@ Condition = Literal[
     "HALF_OPEN",
     "NODE_SILENT",
     "NO_READY_ENDPOINTS",
+    "LINK_DOWN",
+    "LINK_FLAP",
+    "CONNTRACK_TABLE_FULL",
+    "NEIGHBOUR_TABLE_OVERFLOW",
+    "SYN_FLOODING",
 ]
 Severity = Literal["critical", "warning"]
 Basis = Literal["failures", "losses", "drops", "resets", "zero_windows", "latency", "answers"]
@@ -268,6 +275,20 @@ class HalfOpen(_Record, frozen=True, kw_only=True):
     retransmitted_synacks: Count
 
 
+class NodeReport(_Record, frozen=True, kw_only=True):
+    """Lines of a node's kernel log that say the same, in the last two minutes.
+
+    Attributes:
+        count: how many.
+        line: the newest, without its time.
+    """
+
+    node: str
+    condition: KernelCondition
+    count: Count
+    line: Annotated[str, msgspec.Meta(max_length=200)]
+
+
 class NodeLosses(_Record, frozen=True, kw_only=True):
     """What was not counted on a node in the window; each as in `Coverage`."""
 
@@ -330,6 +351,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
             below the threshold, or latency, for example.
         fail_ratio: the threshold: a flow fails above this retransmission ratio.
         half_open: endpoints with connection requests that never completed, worst first.
+        kernel_log: what the kernels of the cause's nodes reported, where collectors may read it.
     """
 
     schema: Literal["rca.verdicts/8"] = "rca.verdicts/8"
@@ -349,6 +371,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
     flows: FlowCounts
     failing_flows: tuple[FailingFlow, ...]
     half_open: tuple[HalfOpen, ...] = ()
+    kernel_log: tuple[NodeReport, ...] = ()
     coverage: Coverage
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -9,9 +10,13 @@ from hypothesis import strategies as st
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.interval_header import SENT, IntervalHeader, sent_ns
+from flowverdict_contracts.kernel_reports import KernelCondition, KernelReport
 
 names = st.from_regex(r"[a-z0-9-]{1,20}(\.[a-z0-9-]{1,20}){0,2}", fullmatch=True)
 times = st.integers(0, (1 << 63) - 1)
+printable = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=200)
+conditions = st.sampled_from(get_args(KernelCondition))
+reports = st.builds(KernelReport, conditions, st.integers(1, 1_000_000), printable)
 
 
 @st.composite
@@ -31,6 +36,7 @@ def headers(draw: st.DrawFn) -> IntervalHeader:
         piece=draw(st.integers(0, 5000)),
         skipped_runs=draw(st.integers(0, 1 << 60)),
         clock_behind_ns=draw(st.integers(-(1 << 60), 1 << 60)),
+        kernel_reports=tuple(draw(st.lists(reports, max_size=4))),
     )
 
 
@@ -43,7 +49,7 @@ def test_a_header_is_read_as_it_was_written(header: IntervalHeader) -> None:
 def test_a_header_with_a_field_missing_is_malformed(
     header: IntervalHeader, data: st.DataObject
 ) -> None:
-    fields = replace(header, clock_behind_ns=0, skipped_runs=0).encode("s/1")
+    fields = replace(header, clock_behind_ns=0, skipped_runs=0, kernel_reports=()).encode("s/1")
     del fields[data.draw(st.sampled_from(sorted(fields)))]
     with pytest.raises(MalformedMessage):
         IntervalHeader.decode(fields, "s/1")
@@ -97,3 +103,31 @@ def test_a_time_of_sending_that_is_none_is_not_known(text: str | None) -> None:
 
 def test_a_time_of_sending_is_read() -> None:
     assert sent_ns({SENT: "1700000000000000000"}) == 1_700_000_000_000_000_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{}", "[1]", '[{"condition": "LINK_DOWN"}]', "[" * 100_000,
+        '[{"condition": "OTHER", "count": 1, "line": ""}]',
+        '[{"condition": "LINK_DOWN", "count": 0, "line": ""}]',
+        '[{"condition": ["LINK_DOWN"], "count": 1, "line": ""}]',
+        '[{"condition": "LINK_DOWN", "count": 1, "line": 1}]',
+        '[{"condition": "LINK_DOWN", "count": 1e400, "line": ""}]',
+    ],
+)  # fmt: skip
+def test_what_no_kernel_reports_is_malformed(text: str) -> None:
+    fields = IntervalHeader("n1", "run", 1, 0, 1).encode("s/1")
+    with pytest.raises(MalformedMessage):
+        IntervalHeader.decode(fields | {"Flowverdict-Kernel-Log": text}, "s/1")
+
+
+def test_a_line_of_the_kernels_log_cannot_write_to_a_terminal() -> None:
+    line = "eth0: \x1b[31mlink is down\n" + "é" * 300
+    header = IntervalHeader(
+        "n1", "run", 1, 0, 1, kernel_reports=(KernelReport("LINK_DOWN", 1, line),)
+    )
+    (report,) = IntervalHeader.decode(header.encode("s/1"), "s/1").kernel_reports
+    assert report.line.isprintable()
+    assert report.line.isascii()
+    assert len(report.line) == 200

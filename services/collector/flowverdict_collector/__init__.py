@@ -16,6 +16,7 @@
 `kernel`       the maps, as the service sees them: swap, read and discard.
 `names`        the names that were looked up.
 `owners`       the pods whose sockets are on the node's own network.
+`kernel_log`   what the kernel says about links and sockets in its log.
 `namespaces`   which network namespaces are counted, on a kernel that several nodes share.
 `check`        `--check`: what this machine provides and what is missing.
 """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from flowverdict_collector.btf import KernelTypes
 from flowverdict_collector.hooks import HOOKS, LOOKUP_HOOKS, READ_HOOK
+from flowverdict_collector.kernel_log import KernelLog
 from flowverdict_collector.limits import limits_of, limits_of_machine
 from flowverdict_collector.loader import Loader, LoadError
 from flowverdict_collector.pins import Pins, PinsError
@@ -39,7 +40,17 @@ async def check(settings: CollectorSettings) -> int:
                 print(f"partly   {what}: {why}")
         loaded.close()
         _check_pins(settings)
+        _check_kernel_log()
     return max(broken, await check_nats(settings))
+
+
+def _check_kernel_log() -> None:
+    try:
+        KernelLog()
+    except OSError as error:
+        print(f"ok       kernel log: left out, since it takes CAP_SYSLOG to read it ({error})")
+    else:
+        print("ok       kernel log: links that go down, full tables, SYN floods")
 
 
 def _check_pins(settings: CollectorSettings) -> None:

@@ -16,6 +16,7 @@ __all__ = ["drop_capabilities"]
 
 _VERSION_3 = 0x20080522
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
+_CAP_SYSLOG = 34
 _MAPS_FOR_ALL_SINCE = (5, 19)
 _WORDS, _BITS = 2, 32
 
@@ -43,7 +44,8 @@ def drop_capabilities(release: str = platform.release()) -> None:
 
     Before Linux 5.19, bpf(2) does nothing for processes without CAP_BPF where
     kernel.unprivileged_bpf_disabled is set (kernel/bpf/syscall.c), so there that one is kept, or
-    CAP_SYS_ADMIN if it stands in for it.
+    CAP_SYS_ADMIN if it stands in for it. CAP_SYSLOG is kept if it was given: where
+    kernel.dmesg_restrict is set, reading the kernel log takes it (kernel/printk/printk.c).
 
     Capabilities belong to threads (capabilities(7)), so this has to come before there are others.
 
@@ -53,7 +55,8 @@ def drop_capabilities(release: str = platform.release()) -> None:
     """
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError("capabilities must be dropped before other threads begin")
-    kept = _needed_to_read_maps(release)
+    permitted = _permitted()
+    kept = _needed_to_read_maps(release, permitted) | permitted & 1 << _CAP_SYSLOG
     data = (_Data * _WORDS)()
     for at in range(_WORDS):
         word = kept >> at * _BITS & 0xFFFFFFFF
@@ -63,11 +66,14 @@ def drop_capabilities(release: str = platform.release()) -> None:
     _call("capset", ctypes.byref(_Header(_VERSION_3, 0)), data)
 
 
-def _needed_to_read_maps(release: str) -> int:
+def _permitted() -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("CapPrm:")[1].split()[0], 16)
+
+
+def _needed_to_read_maps(release: str, permitted: int) -> int:
     if kernel_version(release) >= _MAPS_FOR_ALL_SINCE:
         return 0
-    status = Path("/proc/self/status").read_text()
-    permitted = int(status.split("CapPrm:")[1].split()[0], 16)
     either = (1 << CAPABILITIES[name] for name in ("CAP_BPF", "CAP_SYS_ADMIN"))
     return next((bit for bit in either if permitted & bit), 0)
 

@@ -22,6 +22,7 @@ from flowverdict_collector.owners import Owners
 from flowverdict_collector.progress import Progress
 from flowverdict_contracts.byte_columns import pack
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.kernel_reports import KernelReport
 from flowverdict_contracts.raw import MOST_RECORDS, SCHEMA
 from flowverdict_contracts.subjects import raw_subject
 from flowverdict_runtime.context import Context
@@ -59,6 +60,7 @@ class Publisher:
         counted: returns those of packed records, of the given size, that are counted here.
         drain: the program that counts what the others left, if they leave anything.
         skipped_runs: returns how many events the kernel has skipped since it runs the programs.
+        kernel_reports: returns what its log has said since the last call.
 
     Attributes:
         is_new: whether no collector has published from these maps before.
@@ -71,10 +73,13 @@ class Publisher:
         counted: Callable[[bytes, int], bytes],
         drain: int | None = None,
         skipped_runs: Callable[[], int] = lambda: 0,
+        kernel_reports: Callable[[], tuple[KernelReport, ...]] = tuple,
     ) -> None:
         self._node = node
         self._counted = counted
         self._skipped_runs = skipped_runs
+        self._kernel_reports = kernel_reports
+        self._reported: tuple[KernelReport, ...] = ()
         self._flows = FlowMaps(maps, drain)
         self._progress_map = maps["progress"]
         self._progress = progress.load(self._progress_map)
@@ -177,6 +182,7 @@ class Publisher:
         self._is_swapped = False
         self._save(self._interval(self._flows.count()))
         self._records = _Records(self._flows)
+        self._reported = self._kernel_reports()
         _DRAIN.set(time.monotonic() - began)
 
     def _next_part(self) -> bytes:
@@ -221,6 +227,7 @@ class Publisher:
             lost_flow_updates=now.newly_lost_flow_updates if is_first else 0,
             lost_sockets=now.newly_lost_sockets if is_first else 0,
             skipped_runs=now.newly_skipped_runs if is_first else 0,
+            kernel_reports=self._reported if is_first else (),
         )
 
 

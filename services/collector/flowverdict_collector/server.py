@@ -12,12 +12,14 @@ from prometheus_client import Counter
 
 from flowverdict_collector.check import check
 from flowverdict_collector.kernel import describe
+from flowverdict_collector.kernel_log import KernelLog
 from flowverdict_collector.loader import Loaded, Loader
 from flowverdict_collector.namespaces import Namespaces
 from flowverdict_collector.pins import Pins, PinsError
 from flowverdict_collector.publisher import REQUIRED_MAPS, Publisher
 from flowverdict_collector.removal import Removal
 from flowverdict_collector.settings import CollectorSettings
+from flowverdict_contracts.kernel_reports import KernelReport
 from flowverdict_contracts.subjects import FLOWS_RAW
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.lifecycle import Service
@@ -80,6 +82,7 @@ async def _count(
         namespaces.counted,
         loaded.drain,
         lambda: sum(map(_skipped_runs, loaded.programs.values())),
+        _kernel_reports(),
     )
     log.info(
         "counting" if publisher.is_new else "counting on, with what the last collector left",
@@ -117,6 +120,14 @@ async def _publish_until_stopped(
             skipped[tracepoint] = runs
     if not stored:
         _say_what_is_left(publisher, loaded)
+
+
+def _kernel_reports() -> Callable[[], tuple[KernelReport, ...]]:
+    try:
+        return KernelLog().read
+    except OSError as error:
+        log.info("the kernel log may not be read, so it is left out: %s", error)
+        return tuple
 
 
 def _skipped_runs(program: int) -> int:

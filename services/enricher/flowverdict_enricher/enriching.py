@@ -131,7 +131,12 @@ class Enriching:
             enriched.piece_of(batch, *rows) for rows in ((0, half), (half, batch.num_rows))
         )
         rest = replace(
-            header, piece=header.piece + half, lost_flow_updates=0, lost_sockets=0, skipped_runs=0
+            header,
+            piece=header.piece + half,
+            lost_flow_updates=0,
+            lost_sockets=0,
+            skipped_runs=0,
+            kernel_reports=(),
         )
         return await self._publish(jetstream, header, first) and await self._publish(
             jetstream, rest, last

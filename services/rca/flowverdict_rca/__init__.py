@@ -17,18 +17,21 @@
 `failed_names` which names could not be looked up, by pair.
 `passage`    what became of the segments that one end sent, by the other end's count.
 `decisions`  whether each pair of a window is OK or FAIL.
-`detectors`  which ratio is too high for a pair, by its past (`ratio_history`, `learned_detectors`).
+`detectors`  which ratio is too high for a pair, by a threshold or its past.
 `facts`      what the cluster itself knows about a window; `known` the causes that follow from it.
+`kernel_logs` what nodes' kernels have reported lately.
 `failures`   what is behind failing pairs, by `localise`.
 `backends`   attributes what callers of a service suffer to the one pod that is broken.
 `roles`      which components take part in which pairs.
 `ranking`    the components that explain the failing pairs.
 `engine`     `localise` and `learn`: the components behind the bad counts of any table.
 `mining`     association rules over pairs (Apriori).
-`transactions` the pairs of a window and their `conditions`, as that needs them.
+`transactions` the pairs of a window as that needs them.
+`conditions` what was observed of each pair.
 `judgement`  the judgement of a window, and the verdict document; `summary` its summary.
 `low_loss`   judges losses too low to make a flow fail; `window_table` the table it does that with.
-`above_normal` judges what is above normal; `measured` what is measured, `measured_summary` says it.
+`above_normal` judges what is above normal; `measured` what is measured of pairs.
+`measured_summary` the sentence about it.
 `suspects`   what the engine's causes are in the window.
 `normal`     what is normal, as kept over a restart.
 `incidents`  turns judgements over time into verdicts: opened, ongoing, resolved.

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flowverdict_contracts.enriched import CONDITIONS
+from flowverdict_contracts.kernel_reports import KernelReport
 from flowverdict_flows.endpoint import Endpoint
 
 __all__ = ["LEAVING", "NO_READY_ENDPOINTS", "Facts", "SilentNode"]
@@ -43,6 +44,7 @@ class Facts:
         briefly_unready: services without ready endpoints whose pods may just be moving.
         backends: each service's pods.
         candidates: the pods that a node's own address may stand for, as `NAMESPACE/NAME`.
+        kernel_log: by node, what its kernel reported lately.
         silent: nodes that could not be heard.
         recovering: nodes that were heard again, alone among the nodes, so recently that their
             connections may still wait for their next retransmission.
@@ -52,6 +54,7 @@ class Facts:
     briefly_unready: frozenset[Endpoint] = frozenset()
     backends: Mapping[Endpoint, frozenset[Endpoint]] = field(default_factory=dict)
     candidates: Mapping[Endpoint, tuple[str, ...]] = field(default_factory=dict)
+    kernel_log: Mapping[str, tuple[KernelReport, ...]] = field(default_factory=dict)
     silent: tuple[SilentNode, ...] = ()
     recovering: frozenset[str] = frozenset()
 

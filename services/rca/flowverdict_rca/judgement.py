@@ -29,6 +29,7 @@ from flowverdict_rca import measured_summary, summary
 from flowverdict_rca.conditions import conditions_of_pairs
 from flowverdict_rca.decisions import Decisions, Floats, PairStatus, decide, retransmits
 from flowverdict_rca.failures import behind_failures
+from flowverdict_rca.kernel_logs import conditions_of, in_words, reports_about
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
 from flowverdict_rca.passage import Passage, whole
 from flowverdict_rca.ranking import Finding, findings
@@ -129,19 +130,21 @@ def verdict(
     conditions = conditions_of_pairs(
         decisions, judgement.basis, judgement.unsteady, judgement.settings
     )
+    reports = reports_about(causes, window.endpoints, window.facts.kernel_log)
     return Verdict(
         id=f"{incident_id}/{window.end_ns}{_SUFFIX[judgement.basis]}",
         incident_id=incident_id,
         status=status,
         opened_at=to_rfc3339(opened_ns),
         window=TimeWindow(start=to_rfc3339(window.start_ns), end=to_rfc3339(window.end_ns)),
-        summary=text,
+        summary=text + (in_words(reports) if status != "resolved" else ""),
         enough_evidence=bool(causes),
         causes=causes,
         rules=rules_of(decisions, conditions, judgement.settings.miner),
         basis=judgement.basis,
         conditions=_conditions(
-            {name: bool(mask[explained].any()) for name, mask in conditions.items()},
+            {name: bool(mask[explained].any()) for name, mask in conditions.items()}
+            | conditions_of(reports),
             {str(end) for pair in pairs for end in (pair.src, pair.dst)},
             decisions.half_open,
             causes,
@@ -151,6 +154,7 @@ def verdict(
         flows=flows,
         failing_flows=tuple(_failing_flow(*each) for each in _worst(pairs, passages)),
         half_open=decisions.half_open,
+        kernel_log=reports,
         coverage=_bounded(window.coverage),
     )
 

@@ -22,6 +22,7 @@ from flowverdict_rca.answered import add_answered_attempts
 from flowverdict_rca.drop_reasons import drop_reasons
 from flowverdict_rca.facts import NO_READY_ENDPOINTS, Facts
 from flowverdict_rca.failed_names import failed_names
+from flowverdict_rca.kernel_logs import KernelLogs
 from flowverdict_rca.late import count_late
 from flowverdict_rca.nodes import KNOWN_NS, Nodes
 from flowverdict_rca.pane import Pane
@@ -75,6 +76,7 @@ class Panes:
         self._unready = UnreadyServices(self._per_window * self._length)
         # For each service its pods by name, as they were last seen, and when: labels can change.
         self._backends: dict[Endpoint, dict[str, tuple[Endpoint, int]]] = {}
+        self._kernel_logs = KernelLogs()
         self._rows_late = 0
         self._continuity = Continuity()
         self._only_late_since_ns: int | None = None
@@ -96,6 +98,7 @@ class Panes:
             self._begin_anew(self._pane_of(header))
         is_gap = self._nodes.add(header, stored_ns)
         lost_messages = self._continuity.add(header)
+        self._kernel_logs.add(header)
         panes = self._panes_for(header, batch.num_rows, sequence)
         if not panes:
             return
@@ -267,6 +270,7 @@ class Panes:
             conditions={end: text for pane in panes for end, text in pane.unsettled.items()},
             backends=self._known_backends(end),
             candidates=_candidates(panes),
+            kernel_log=self._kernel_logs.lately(end),
             recovering=frozenset(gaps | set(self._nodes.recovering(end))),
         )
         start = end - _THIRDS * self._per_window * self._length
@@ -322,6 +326,7 @@ class Panes:
             briefly_unready=self._unready.brief(),
             backends=self._known_backends(end_ns),
             candidates=_candidates(panes),
+            kernel_log=self._kernel_logs.lately(end_ns),
             silent=self._nodes.silent(end_ns, caught_up),
             recovering=frozenset(self._nodes.recovering(end_ns)),
         )

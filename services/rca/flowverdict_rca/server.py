@@ -17,10 +17,10 @@ from flowverdict_contracts import enriched
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_contracts.verdicts import Verdict
+from flowverdict_rca.detectors.history import detector_of
 from flowverdict_rca.lease import lease
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.publishing import Publishing
-from flowverdict_rca.ratio_history import detector_of
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_rca.window import Window

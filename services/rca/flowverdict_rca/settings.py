@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from flowverdict_rca.detectors import DETECTORS
+from flowverdict_rca.detectors.statistical import DETECTORS
 from flowverdict_runtime.service_settings import CommonSettings, listen_setting
 from flowverdict_runtime.settings import Address, choice, integer, number, optional_text, setting
 

@@ -7,13 +7,13 @@ from prometheus_client import Counter
 
 from flowverdict_contracts.verdicts import Cause, Verdict
 from flowverdict_rca.above_normal import MEASURED, AboveNormal
+from flowverdict_rca.detectors.history import RatioHistory
 from flowverdict_rca.engine.baseline import learn
 from flowverdict_rca.incident import Incident
 from flowverdict_rca.incidents import Incidents
 from flowverdict_rca.judgement import judge
 from flowverdict_rca.low_loss import LowLoss
 from flowverdict_rca.normal import Normal
-from flowverdict_rca.ratio_history import RatioHistory
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
 

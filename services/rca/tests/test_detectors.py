@@ -12,8 +12,8 @@ from scipy.stats import norm
 
 from conftest import flow_row, window_of
 from flowverdict_contracts.verdicts import Verdict
-from flowverdict_rca import detectors
-from flowverdict_rca.ratio_history import RatioHistory, detector_of
+from flowverdict_rca.detectors import statistical
+from flowverdict_rca.detectors.history import RatioHistory, detector_of
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window_judge import WindowJudge
 from flowverdict_runtime.context import CannotRun
@@ -113,7 +113,7 @@ def test_the_limits_are_those_of_the_formulas() -> None:
             "probability": norm(mean, deviation).isf(0.001),
         }
         for name, limit in expected.items():
-            assert detectors.DETECTORS[name](past)[at] == pytest.approx(limit)
+            assert statistical.DETECTORS[name](past)[at] == pytest.approx(limit)
 
 
 def test_a_cluster_of_ratios_is_normal_wherever_it_is(labelled: str) -> None:
@@ -156,8 +156,8 @@ def test_a_file_that_teaches_nothing_is_told_at_the_start(
 def test_a_detector_whose_library_is_missing_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "flowverdict_rca.learned_detectors", raising=False)
-    monkeypatch.delattr("flowverdict_rca.learned_detectors", raising=False)
+    monkeypatch.delitem(sys.modules, "flowverdict_rca.detectors.learned", raising=False)
+    monkeypatch.delattr("flowverdict_rca.detectors.learned", raising=False)
     monkeypatch.setitem(sys.modules, "sklearn.cluster", None)
     with pytest.raises(CannotRun, match=r"pip install 'flowverdict-rca\[detectors\]'"):
         RatioHistory(settings_of("dbscan"))

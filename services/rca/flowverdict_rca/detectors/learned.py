@@ -1,4 +1,4 @@
-"""Detectors that learn, with libraries of the extra `detectors`; see `detectors` for what they do.
+"""Detectors that learn, with libraries of the extra `detectors`; `statistical` says what they are.
 
 Raises ImportError if those are not installed.
 """
@@ -12,7 +12,7 @@ from sklearn.cluster import DBSCAN
 from sklearn.tree import DecisionTreeClassifier
 from statsmodels.tsa.arima.model import ARIMA
 
-from flowverdict_rca.detectors import Detector, Floats, moving_average
+from flowverdict_rca.detectors.statistical import Detector, Floats, moving_average
 
 __all__ = ["classifier", "dbscan", "forecast"]
 

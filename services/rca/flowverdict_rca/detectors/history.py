@@ -10,7 +10,7 @@ import pandas as pd
 from flowverdict_flows.pairs import ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import Decisions, PairStatus
-from flowverdict_rca.detectors import DETECTORS, Detector
+from flowverdict_rca.detectors.statistical import DETECTORS, Detector
 from flowverdict_rca.settings import LEARNED_DETECTORS, RcaSettings
 from flowverdict_rca.window import COUNTS, Window, total
 from flowverdict_runtime.context import CannotRun
@@ -36,7 +36,7 @@ def detector_of(settings: RcaSettings) -> Detector | None:
     if name not in LEARNED_DETECTORS:
         return DETECTORS.get(name)
     try:
-        from flowverdict_rca import learned_detectors as learned  # noqa: PLC0415 # an extra
+        from flowverdict_rca.detectors import learned  # noqa: PLC0415 # an extra
     except ImportError as error:
         raise CannotRun(
             f"FLOWVERDICT_DETECTOR={name} needs scikit-learn and statsmodels, "
