@@ -14,7 +14,7 @@ import pytest
 
 from flowverdict_lab import demo
 from flowverdict_lab.cluster import Pod, make_cluster
-from flowverdict_lab.faults import parse_fault
+from flowverdict_lab.faults import FaultError, parse_fault
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 
@@ -105,6 +105,7 @@ def test_the_verdict_names_what_was_broken_and_nothing_is_left_behind(
         ("mtu-blackhole", "both", {"HIGH_RETRANSMISSION_RATIO"}),
         ("refused-port", "receiving", {"CONNECT_FAILURE"}),
         ("blackholed-port", "receiving", {"CONNECT_FAILURE"}),
+        ("bandwidth-limit", "sending", {"HIGH_RETRANSMISSION_RATIO"}),
     ],
 )
 def test_each_kind_of_fault_has_its_verdict(
@@ -119,21 +120,52 @@ def test_each_kind_of_fault_has_its_verdict(
 
 @live
 @pytest.mark.parametrize(
-    ("fault", "conditions"),
+    ("fault", "calls", "conditions"),
     [
-        ("slow-server", {"SLOW_ANSWERS"}),
-        ("full-receiver", {"ZERO_WINDOW"}),
-        ("pod-jitter", {"HIGH_LATENCY", "HIGH_JITTER"}),
+        ("slow-server", "mesh", {"SLOW_ANSWERS"}),
+        ("full-receiver", "mesh", {"ZERO_WINDOW"}),
+        ("pod-delay", "mesh", {"HIGH_LATENCY"}),
+        ("pod-jitter", "mesh", {"HIGH_LATENCY", "HIGH_JITTER"}),
+        ("resetting-server", "layers", {"RESET"}),
     ],
 )
 def test_what_only_long_windows_show_has_its_verdict(
-    tmp_path: Path, fault: str, conditions: set[str]
+    tmp_path: Path, fault: str, calls: str, conditions: set[str]
 ) -> None:
     short = {"FLOWVERDICT_PANE_SECONDS": "1", "FLOWVERDICT_WINDOW_PANES": "2"}  # 6 s for long ones
-    done = run(tmp_path, "--fault", fault, "--seconds", "40", "--pods", "6", **short)
+    target = ("--target", "pod-b", "--pods", "6", "--calls", calls)
+    done = run(tmp_path, "--fault", fault, "--seconds", "36", *target, **short)
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert conditions <= set(verdict["conditions"])
+
+
+@live
+def test_two_faults_at_once_are_two_incidents(tmp_path: Path) -> None:
+    done = run(tmp_path, "--target", "pod-b,pod-e", "--pods", "6", "--seconds", "12")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = map(json.loads, (tmp_path / "verdicts.jsonl").read_text().splitlines())
+    opened = {each["causes"][0]["name"] for each in said if each["status"] == "opened"}
+    assert opened == {"default/pod-b", "default/pod-e"}
+
+
+@live
+def test_a_hub_that_has_always_lost_some_is_not_blamed_for_a_fault_elsewhere(
+    tmp_path: Path,
+) -> None:
+    graph = ("--calls", "layers", "--hub-loss", "2", "--pods", "9", "--nodes", "3")
+    done = run(tmp_path, *graph, "--target", "pod-d", "--seconds", "12")
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = map(json.loads, (tmp_path / "verdicts.jsonl").read_text().splitlines())
+    assert {each["causes"][0]["name"] for each in said} == {"default/pod-d"}
+
+
+def test_a_server_fault_needs_a_server() -> None:
+    cluster = make_cluster(6, 2, "layers")
+    with pytest.raises(FaultError, match="nobody calls pod-a; choose from pod-b, pod-c, pod-e"):
+        parse_fault("slow-server", "pod-a", 0, cluster)
+    with pytest.raises(FaultError, match="no flow would be affected"):
+        parse_fault("link-loss", "pod-a,pod-c", 20, cluster)
 
 
 @live

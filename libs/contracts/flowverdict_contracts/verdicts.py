@@ -79,7 +79,9 @@ Condition = Literal[
     "SYN_FLOODING",
 ]
 Severity = Literal["critical", "warning"]
-Basis = Literal["failures", "losses", "drops", "resets", "zero_windows", "latency", "answers"]
+Basis = Literal[
+    "failures", "losses", "drops", "resets", "half_open", "zero_windows", "latency", "answers"
+]
 
 MOST_NAMED = 20
 """How many names a list in a verdict has at most; a number beside it says how many more."""
@@ -344,8 +346,8 @@ class Verdict(_Record, frozen=True, kw_only=True):
         causes: best first. The first is the verdict, the others fit less well.
         basis: what was judged: flows that fail, in a window of seconds; or in a longer one losses,
             most of them too low to make a flow fail, packets that kernels drop, connections that
-            are reset, how often receivers have no room, round trips, or how long servers take to
-            answer.
+            are reset, requests that never complete, how often receivers have no room, round trips,
+            or how long servers take to answer.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
             below the threshold, or latency, for example.

@@ -1,5 +1,5 @@
 """What is higher than it normally is, found over long windows: round trips, the times of answers,
-how often packets are dropped, connections reset, or receivers without room.
+how often packets are dropped, connections reset or not completed, or receivers without room.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +14,15 @@ from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine.localise import localise
 from flowverdict_rca.judgement import Judgement
-from flowverdict_rca.measured import Measured, answers, drops, resets, round_trips, zero_windows
+from flowverdict_rca.measured import (
+    Measured,
+    answers,
+    drops,
+    half_open,
+    resets,
+    round_trips,
+    zero_windows,
+)
 from flowverdict_rca.ranking import findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
@@ -38,7 +46,7 @@ Mask = npt.NDArray[np.bool_]
 @dataclass(frozen=True, slots=True)
 class _Kind:
     """What is measured, by how much more than twice of what is normal is too much, and which way
-    a cause suffers if only the receiver of a flow can be one.
+    a cause suffers if only one end of a flow can be one.
     """
 
     measure: Callable[[Window], Measured]
@@ -49,6 +57,7 @@ class _Kind:
 _KINDS: dict[Basis, _Kind] = {
     "drops": _Kind(drops, 5),
     "resets": _Kind(resets, 100),
+    "half_open": _Kind(half_open, 100, "sending"),
     "zero_windows": _Kind(zero_windows, 5, "receiving"),
     "latency": _Kind(round_trips, 5_000),
     "answers": _Kind(answers, 5_000, "receiving"),
@@ -128,8 +137,9 @@ class AboveNormal:
         table = table_of(window, judged).assign(
             samples=now.samples[judged], high=(now.samples * high)[judged]
         )
-        if self._kind.way:  # whoever sends is not at fault
-            table[table.columns[table.columns.str.startswith("src_")]] = None
+        if self._kind.way:  # the other end is not at fault
+            other = "src_" if self._kind.way == "receiving" else "dst_"
+            table[table.columns[table.columns.str.startswith(other)]] = None
         found = localise(table, total="samples", bad="high")
         suspects = suspects_of(found.causes, window, self._kind.way)
         # A connection has a round trip at either end: one alone is how it is used.

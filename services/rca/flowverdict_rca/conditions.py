@@ -27,6 +27,7 @@ _OF_BASIS: dict[Basis, Condition] = {
     "latency": "HIGH_LATENCY",
     "answers": "SLOW_ANSWERS",
     "resets": "RESET",
+    "half_open": "HALF_OPEN",
 }
 _COUNTED: dict[Condition, tuple[str, ...]] = {
     "PACKET_DROPS": DROPS,

@@ -58,13 +58,14 @@ class Decisions:
     status: Numbers
     evidence: Numbers
     limits: Floats
-    half_open: tuple[HalfOpen, ...] = ()
+    half_open: tuple[HalfOpen, ...]
 
     @classmethod
     def of_all_panes(cls, window: Window, status: Numbers, settings: RcaSettings) -> "Decisions":
         """Decisions that everything in the window is the evidence for."""
         limits = np.full(len(status), settings.fail_ratio)
-        return cls(window, status, window.panes.sum(axis=0), limits)
+        half_open = _half_open(window, settings)
+        return cls(window, status, window.panes.sum(axis=0), limits, half_open)
 
     def positions(self, status: PairStatus) -> Numbers:
         """Positions of the pairs with this status."""

@@ -46,6 +46,7 @@ _SUFFIX: dict[Basis, str] = {
     "losses": "-losses",
     "drops": "-drops",
     "resets": "-resets",
+    "half_open": "-requests",
     "zero_windows": "-receivers",
     "latency": "-latency",
     "answers": "-answers",
@@ -193,6 +194,8 @@ def _above_normal(cause: Cause, judgement: Judgement, explained: Numbers) -> str
         return measured_summary.reads_slowly(cause, evidence)
     if judgement.basis == "resets":
         return measured_summary.resets(cause, evidence, usual)
+    if judgement.basis == "half_open":
+        return measured_summary.half_open(cause, judgement.decisions.half_open, usual)
     passage = whole(window.passages(explained))
     if judgement.basis == "drops":
         return measured_summary.drops(cause, evidence, passage.dropped, passage.reasons, usual)
@@ -230,7 +233,8 @@ def _conditions(
 ) -> tuple[Condition, ...]:
     """What was seen, in the order of the type."""
     seen = of_pairs | {
-        "HALF_OPEN": any(each.name in named for each in half_open),
+        "HALF_OPEN": of_pairs.get("HALF_OPEN", False)
+        or any(each.name in named for each in half_open),
         "NODE_SILENT": bool(causes and causes[0].reported) and causes[0].kind == "node",
         "NO_READY_ENDPOINTS": _has_no_ready_endpoints(causes),
     }

@@ -1,5 +1,5 @@
 """What was measured of the pairs of a window: round trips, how long servers take to answer, and how
-often receivers had no room, connections were reset, and packets were dropped.
+often receivers had no room, connections were reset or never completed, and packets were dropped.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from flowverdict_rca.pair_positions import PairPositions
 from flowverdict_rca.window import DROPS_BEFORE_RECEIPT, Window, lost_segments, total
 from flowverdict_rca.window_table import settled
 
-__all__ = ["Measured", "answers", "drops", "resets", "round_trips", "zero_windows"]
+__all__ = ["Measured", "answers", "drops", "half_open", "resets", "round_trips", "zero_windows"]
 
 _LEAST_SAMPLES = 3
 _LEAST_SEGMENTS = 100
@@ -28,7 +28,8 @@ class Measured:
     """What was measured of each pair.
 
     Attributes:
-        values: times in microseconds, or how often per 1,000 segments or connections.
+        values: times in microseconds, or how often, some per 1,000 segments or
+            connections.
         variations: how much times vary, 0 if that is not measured.
         samples: how many measurements there are.
         enough: which pairs have enough of them, and lead from one known place to another.
@@ -62,9 +63,17 @@ def zero_windows(window: Window) -> Measured:
 
 
 def drops(window: Window) -> Measured:
-    """How many packets of each pair nodes' kernels dropped, per 1,000 segments sent."""
+    """How many packets of each pair nodes' kernels dropped, per 1,000 segments sent.
+
+    No more than did not arrive, if the receiver is seen: a kernel also drops copies.
+    """
     counts = window.panes.sum(axis=0)
-    return _per_thousand(window, total(counts, *DROPS_BEFORE_RECEIPT), "segments_sent")
+    dropped = total(counts, *DROPS_BEFORE_RECEIPT)
+    if len(dropped):
+        at, is_seen = PairPositions(window.src, window.dst).find(window.dst, window.src)
+        missing = total(counts, "segments_sent") - total(counts, "segments_received")[at]
+        dropped = np.where(is_seen, np.clip(missing, 0, dropped), dropped)
+    return _per_thousand(window, dropped, "segments_sent")
 
 
 def resets(window: Window) -> Measured:
@@ -81,6 +90,19 @@ def resets(window: Window) -> Measured:
     enough = _between_known_places(window) & (total(counts, "segments_sent") > 0)
     samples = np.maximum(connections, _LEAST_SAMPLES)
     return Measured(often, np.zeros_like(often), samples, enough)
+
+
+def half_open(window: Window) -> Measured:
+    """How often the sender of each pair repeated answers to connection requests that never
+    completed, whoever sent those: an address that was never seen before, often.
+    """
+    counts = window.panes.sum(axis=0)
+    never = total(counts, "opens") == 0
+    again = total(counts, "retransmitted_synacks") * never
+    of_sender = np.bincount(window.src, again, len(window.endpoints)).astype(np.int64)
+    often: Numbers = of_sender[window.src]
+    enough = _between_known_places(window) & (total(counts, "segments_sent") > 0)
+    return Measured(often, np.zeros_like(often), np.full_like(often, _LEAST_SAMPLES), enough)
 
 
 def _per_thousand(window: Window, counted: Numbers, of: str) -> Measured:

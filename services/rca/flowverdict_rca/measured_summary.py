@@ -1,11 +1,11 @@
 """The sentence about what is above normal."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from flowverdict_contracts.verdicts import Basis, Cause
+from flowverdict_contracts.verdicts import Basis, Cause, HalfOpen
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.summary import (
     CHECK_LOSS,
@@ -20,6 +20,7 @@ from flowverdict_rca.window import COUNTS, DROPS_BEFORE_RECEIPT
 __all__ = [
     "answers_slowly",
     "drops",
+    "half_open",
     "milliseconds",
     "reads_slowly",
     "resets",
@@ -50,6 +51,9 @@ _CHECK_ANSWERS = {
     "unknown": "Nothing in the cluster has this address: find out what does.",
 }
 _CHECK_RESETS = "Check what closes them: restarts, limits, idle timeouts, proxies between the two."
+_CHECK_REQUESTS = (
+    "Check who sends them, as a flood or a scan, and whether its answers leave the cluster."
+)
 _SHOWN_NODES = 3
 
 
@@ -162,12 +166,32 @@ def resets(cause: Cause, evidence: Numbers, usual: float) -> str:
     return " ".join([*parts, *alternatives(cause), _CHECK_RESETS])
 
 
+def half_open(cause: Cause, servers: Iterable[HalfOpen], usual: float) -> str:
+    """Who is sent connection requests that never complete.
+
+    `servers` are those that answer them, `usual` is how many answers are normally repeated.
+    """
+    own = next((each for each in servers if each.name == cause.name), None)
+    often = (
+        f"it repeated its answer {own.retransmitted_synacks} times, to"
+        f" {_several(own.peers, 'address')}"
+        if own
+        else "its pods repeated their answers to many"
+    )
+    parts = [
+        f"{placed(cause)} is sent connection requests that never complete: {often}; usually"
+        f" {f'{usual:.0f} times' if usual else 'never'}."
+    ]
+    return " ".join([*parts, *alternatives(cause), _CHECK_REQUESTS])
+
+
 def _usually(of_thousand: float) -> str:
     return percent(of_thousand / 1000) if of_thousand else "none"
 
 
 def _several(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+    plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
+    return f"{count} {thing if count == 1 else plural}"
 
 
 def milliseconds(microseconds: float) -> str:
@@ -187,6 +211,8 @@ def resolved(causes: Sequence[Cause], basis: Basis) -> str:
         return f"Packets of {causes[0]} are no longer dropped."
     if basis == "resets":
         return f"Connections of {causes[0]} are no longer reset."
+    if basis == "half_open":
+        return f"Connection requests to {causes[0]} complete again."
     if basis == "zero_windows":
         return f"{capital(str(causes[0]))} has recovered: it reads what it is sent."
     return f"{capital(str(causes[0]))} has recovered: its flows are no longer failing."

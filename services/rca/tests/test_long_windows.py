@@ -596,6 +596,34 @@ def test_connections_that_are_refused_are_not_reset() -> None:
     assert "resets" not in {each.basis for each in shop.verdicts}
 
 
+def test_a_pod_that_is_flooded_with_connection_requests_is_told() -> None:
+    def flood(seconds: int) -> None:
+        shop.others = [
+            flow_row("pod-e@worker1", "x@", data_segments_sent=0, retransmitted_synacks=2)
+            | {"role": "server", "src_ip": "10.0.0.1", "dst_ip": f"45.0.0.{number}"}
+            | {"dst_kind": "external", "dst_pod": "", "dst_namespace": "", "dst_node": ""}
+            for number in range(50)
+        ]
+        shop.serves(seconds)
+        shop.others = []
+
+    shop = Shop()
+    shop.also = resets
+    shop.serves(150)
+    flood(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.severity) == ("half_open", "warning")
+    assert opened.conditions == ("HALF_OPEN",)
+    assert opened.summary.startswith(
+        "Pod default/pod-e on node worker1 is sent connection requests that never complete: it"
+        " repeated its answer 3000 times, to 50 addresses; usually never."
+    )
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+    assert shop.verdicts[-1].summary == ("Connection requests to pod default/pod-e complete again.")
+
+
 def drops(src: str, dst: str, *, of: str = "") -> dict[str, int]:
     dropped = 4 if src == of else 0
     return {"segments_sent": 200, "drops_netfilter": dropped, "drop_reason_netfilter_drop": dropped}
@@ -617,6 +645,15 @@ def test_packets_that_a_kernel_drops_without_a_loss_are_said_with_node_and_reaso
     shop.also = drops
     shop.serves(120)
     assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+
+
+def test_packets_that_arrive_though_a_kernel_dropped_a_copy_are_not_dropped() -> None:
+    shop = Shop()
+    shop.also = lambda src, dst: drops(src, dst) | {"segments_received": 200}
+    shop.serves(150)
+    shop.also = lambda src, dst: drops(src, dst, of="pod-e") | {"segments_received": 200}
+    shop.serves(120)
+    assert shop.verdicts == []
 
 
 def test_drops_that_are_losses_are_one_incident() -> None:
