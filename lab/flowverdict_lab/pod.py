@@ -44,6 +44,7 @@ class _Handler(BaseHTTPRequestHandler):
         if random.random() < order.get("resets", 0):  # no secret
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             self.connection.close()
+            self.close_connection = True  # what still has the socket open ends, too
             return
         self.send_response(200)
         self.send_header("Content-Length", str(len(_ANSWER)))
