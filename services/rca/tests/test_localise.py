@@ -167,6 +167,21 @@ def test_three_times_the_loss_everywhere_is_a_factor_and_no_fault() -> None:
     assert found.factor == pytest.approx(3, rel=0.1)
 
 
+@pytest.mark.parametrize("loss", [0.005, 0.1])
+def test_a_node_in_most_pairs_is_a_fault_and_no_factor(loss: float) -> None:
+    def on_two_nodes(table: pd.DataFrame) -> pd.DataFrame:
+        few = table[table.src_pod.isin(PODS[:4]) & table.dst_pod.isin(PODS[:4])]
+        return few.replace({"n2": "n0", "n3": "n1"})
+
+    rng = np.random.default_rng(8)
+    baseline = learn([on_two_nodes(window(rng)) for _ in range(3)])
+    faulty = window(
+        rng, (lambda t: t.src_node.isin(["n0", "n2"]) | t.dst_node.isin(["n0", "n2"]), loss)
+    )
+    assert named(on_two_nodes(faulty), baseline) == [{"node": "n0"}]
+    assert named(on_two_nodes(window(rng, background=3e-3)), baseline) == []
+
+
 def test_losses_in_bursts_raise_no_alarm_once_they_are_known() -> None:
     rng = np.random.default_rng(7)
     baseline = learn([window(rng, burst=6) for _ in range(4)])

@@ -7,7 +7,7 @@ chance, plus a constant.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -116,6 +116,11 @@ class _Search:
         worth = gained / self.dispersion - price
         order = np.argsort(-worth, kind="stable")
         return some[order], worth[order]
+
+    def best(self, found: Explanation) -> int | None:
+        """The component most worth adding; None if none is."""
+        some, worth = self.candidates(found)
+        return int(some[0]) if some.size and worth[0] > 0 else None
 
     def _one_of_alike(self, some: Numbers) -> Numbers:
         """Of components with the very same rows, the one of the kind that comes first."""
@@ -227,15 +232,19 @@ def explain(
         {},
     )
     found = search.explained_by(())
+    # A fault in most rows looks like a common factor until it is tried without one.
+    steady = replace(found, fit=replace(found.fit, mean=expected))
+    starts = [found, steady]
     while len(found.faults) < _MOST_FAULTS:
-        some, worth = search.candidates(found)
-        if not some.size or worth[0] <= 0:
+        tried = [each for each in map(search.best, starts) if each is not None]
+        better = [
+            _improved(search, search.explained_by((*found.faults, new)), new)
+            for new in dict.fromkeys(tried)
+        ]
+        best = max(better, key=lambda each: each.value, default=found)
+        if best.value <= found.value:
             break
-        new = int(some[0])
-        better = _improved(search, search.explained_by((*found.faults, new)), new)
-        if better.value <= found.value:
-            break
-        found = better
+        found, starts = best, [best]
     return _by_direction(search, found)
 
 
