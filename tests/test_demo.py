@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,6 +60,11 @@ def host_network() -> tuple[str, str, str]:
     """Interfaces, named namespaces and nftables rules of this machine itself."""
     commands = (["ip", "-br", "link"], ["ip", "netns", "list"], ["nft", "list", "ruleset"])
     return tuple(subprocess.check_output(command, text=True) for command in commands)  # type: ignore[return-value]
+
+
+def said(folder: Path) -> list[dict[str, Any]]:
+    """Every verdict of a run."""
+    return [json.loads(line) for line in (folder / "verdicts.jsonl").read_text().splitlines()]
 
 
 @live
@@ -116,6 +122,11 @@ def test_each_kind_of_fault_has_its_verdict(
     verdict = json.loads((tmp_path / "verdict.json").read_text())
     assert verdict["causes"][0]["direction"] == direction
     assert conditions <= set(verdict["conditions"])
+    # Once connections open anew, it shows that only large packets are lost.
+    small = [each for each in said(tmp_path) if "MTU_MISMATCH" in each["conditions"]]
+    assert bool(small) == (fault == "mtu-blackhole")
+    rules = {(*each["antecedents"],) for verdict in small for each in verdict["rules"]}
+    assert not small or ("HIGH_RETRANSMISSION_RATIO", "MTU_MISMATCH") in rules
 
 
 @live
@@ -144,8 +155,7 @@ def test_what_only_long_windows_show_has_its_verdict(
 def test_two_faults_at_once_are_two_incidents(tmp_path: Path) -> None:
     done = run(tmp_path, "--target", "pod-b,pod-e", "--pods", "6", "--seconds", "12")
     assert done.returncode == 0, done.stdout + done.stderr
-    said = map(json.loads, (tmp_path / "verdicts.jsonl").read_text().splitlines())
-    opened = {each["causes"][0]["name"] for each in said if each["status"] == "opened"}
+    opened = {each["causes"][0]["name"] for each in said(tmp_path) if each["status"] == "opened"}
     assert opened == {"default/pod-b", "default/pod-e"}
 
 
@@ -156,8 +166,7 @@ def test_a_hub_that_has_always_lost_some_is_not_blamed_for_a_fault_elsewhere(
     graph = ("--calls", "layers", "--hub-loss", "2", "--pods", "9", "--nodes", "3")
     done = run(tmp_path, *graph, "--target", "pod-d", "--seconds", "12")
     assert done.returncode == 0, done.stdout + done.stderr
-    said = map(json.loads, (tmp_path / "verdicts.jsonl").read_text().splitlines())
-    assert {each["causes"][0]["name"] for each in said} == {"default/pod-d"}
+    assert {each["causes"][0]["name"] for each in said(tmp_path)} == {"default/pod-d"}
 
 
 def test_a_server_fault_needs_a_server() -> None:

@@ -12,6 +12,7 @@ from flowverdict_rca.decisions import (
     PairStatus,
     cannot_connect,
     cannot_look_up,
+    passes_only_small,
     retransmits,
 )
 from flowverdict_rca.settings import RcaSettings
@@ -56,6 +57,9 @@ def conditions_of_pairs(
     }
     for condition, counts in _COUNTED.items():
         found[condition] = total(evidence, *counts) > 0
+    found["MTU_MISMATCH"] |= found["HIGH_RETRANSMISSION_RATIO"] & passes_only_small(
+        evidence, settings
+    )
     if basis in _OF_BASIS:
         failing = decisions.status == PairStatus.FAIL
         before = found.get(_OF_BASIS[basis], np.zeros_like(failing))

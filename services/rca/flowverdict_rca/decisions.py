@@ -22,6 +22,7 @@ __all__ = [
     "cannot_connect",
     "cannot_look_up",
     "decide",
+    "passes_only_small",
     "retransmits",
 ]
 
@@ -30,6 +31,9 @@ LOST_TO_SHOW = 3.0
 """Segments lost on average, for a chance of 5% that none is lost (Poisson, e^-3)."""
 _QUIET = 4
 """A pair that sends less than a quarter of its mean rate has gone quiet, unless all do."""
+
+_SMALL_BYTES = 1000
+"""What a connection can have sent without a full segment."""
 
 Mask = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
@@ -94,6 +98,17 @@ def retransmits(evidence: Numbers, limits: Floats, settings: RcaSettings) -> Mas
     )
     # A pair that sent no data has no ratio: comparing NaN gives False.
     return enough & (ratios_of(RETRANSMISSION_RATIO, evidence, COUNTS) > limits)
+
+
+def passes_only_small(evidence: Numbers, settings: RcaSettings) -> Mask:
+    """Whether connections open, but each loses data and hardly any arrives: large packets are lost,
+    as where a tunnel's MTU is too small and nobody is told (RFC 2923, 2.1).
+    """
+    opens = total(evidence, "opens")
+    enough = (opens >= settings.min_retransmissions) & (lost_segments(evidence) >= opens)
+    connects = 2 * total(evidence, "retransmitted_syns") < opens
+    passes: Mask = total(evidence, "bytes_acked") < _SMALL_BYTES * opens
+    return enough & connects & passes
 
 
 def cannot_connect(evidence: Numbers, settings: RcaSettings) -> Mask:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from flowverdict_contracts.verdicts import Cause, FlowCounts
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
+from flowverdict_rca.decisions import passes_only_small
 from flowverdict_rca.passage import Passage
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS
@@ -83,7 +84,11 @@ def blamed(
     """
     counts = dict(zip(COUNTS, evidence.sum(axis=0).tolist(), strict=True))
     loses_data = passage is not None
-    symptoms = " and ".join(_symptoms(counts, loses_data, settings)) or "they fail"
+    small = passes_only_small(evidence, settings)
+    stuck = loses_data and bool(2 * small.sum() > len(small))
+    found = _symptoms(counts, loses_data, settings)
+    found += ["connections open, but only small packets get through"] if stuck else []
+    symptoms = " and ".join(found) or "they fail"
     others = "flow is" if flows.ok == 1 else "flows are"
     if cause.reported:
         symptoms += f"; {cause.reported}"
@@ -97,6 +102,8 @@ def blamed(
     if cause.direction == "unknown":
         parts.append("Which way it fails is unknown: no collector is heard that counts the other.")
     parts.append(_advice(cause, counts, loses_data, settings))
+    if not cause.reported and (stuck or counts["path_mtu_reductions"]):
+        parts.append(_CHECK_MTU)
     return " ".join(parts)
 
 
@@ -237,8 +244,6 @@ def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: Rc
         advice.append(_CHECK_DNS)
     if not advice or loses_data:
         advice.insert(0, CHECK_LOSS[cause.kind])
-    if counts["path_mtu_reductions"]:
-        advice.append(_CHECK_MTU)
     return " ".join(advice)
 
 

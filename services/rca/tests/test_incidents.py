@@ -269,6 +269,22 @@ def test_a_path_mtu_that_became_smaller_and_a_full_receiver_are_conditions() -> 
     assert conditions == ("HIGH_RETRANSMISSION_RATIO", "ZERO_WINDOW", "MTU_MISMATCH")
 
 
+def test_data_that_does_not_arrive_though_connections_open_is_a_question_of_size() -> None:
+    text, conditions = summary_of(
+        data_segments_sent=20, retransmitted_segments=15, opens=3, bytes_acked=500
+    )
+    assert "are retransmitted and connections open, but only small packets get through" in text
+    assert "Check the MTU of every interface and tunnel on the way." in text
+    assert conditions == ("HIGH_RETRANSMISSION_RATIO", "MTU_MISMATCH")
+    for also in ({"bytes_acked": 50_000}, {"retransmitted_syns": 3}, {"opens": 0}, {"opens": 19}):
+        counts = {"opens": 3, "bytes_acked": 500, **also}
+        text, conditions = summary_of(
+            "", data_segments_sent=20, retransmitted_segments=18, **counts
+        )
+        assert "MTU" not in text
+        assert "MTU_MISMATCH" not in conditions
+
+
 def test_a_path_mtu_that_shrank_where_segments_are_lost_is_a_rule_about_failure() -> None:
     rows = []
     for src, dst in permutations(PODS, 2):
