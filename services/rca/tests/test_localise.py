@@ -182,6 +182,22 @@ def test_a_node_in_most_pairs_is_a_fault_and_no_factor(loss: float) -> None:
     assert named(on_two_nodes(window(rng, background=3e-3)), baseline) == []
 
 
+def test_two_bad_nodes_of_one_zone_are_neither_the_zone_nor_the_path_between_them() -> None:
+    def with_zones(table: pd.DataFrame) -> pd.DataFrame:
+        zones = {"n0": "z0", "n1": "z0", "n2": "z1", "n3": "z1"}
+        ends = {f"{end}_zone": table[f"{end}_node"].map(zones) for end in ("src", "dst")}
+        return table.assign(**ends)
+
+    rng = np.random.default_rng(9)
+    baseline = learn([with_zones(window(rng)) for _ in range(3)])
+    faults = [
+        (lambda t, node=node: (t.src_node == node) | (t.dst_node == node), 0.1)
+        for node in ("n0", "n1")
+    ]
+    found = named(with_zones(window(rng, *faults)), baseline)
+    assert sorted(map(str, found)) == ["{'node': 'n0'}", "{'node': 'n1'}"]
+
+
 def test_losses_in_bursts_raise_no_alarm_once_they_are_known() -> None:
     rng = np.random.default_rng(7)
     baseline = learn([window(rng, burst=6) for _ in range(4)])

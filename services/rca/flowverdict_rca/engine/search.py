@@ -144,6 +144,7 @@ class _Search:
             yield from self._instead(others, (fault,))
             yield from self._split(fault, others)
         yield from self._joined(found.faults)
+        yield from self._both_ends(found.faults)
         for fault in found.faults:
             if fault != last:
                 pair = (fault, last)
@@ -189,6 +190,25 @@ class _Search:
             ways = () if both is None else self.ways(both)
             if both is not None and ways and set(ways) <= set(faults):
                 yield (*(each for each in faults if each not in ways), both)
+
+    def _both_ends(self, faults: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """The two ends of a path that fails both ways, also instead of what else covers them.
+
+        Between two bad nodes of one zone, twice as much is lost as in the rest of the zone.
+        """
+        for path in faults:
+            other = self._other_way(path)
+            if other is None or other not in faults or other < path:
+                continue
+            ends = [
+                self.components.find({name.removeprefix("src_").removeprefix("dst_"): value})
+                for name, value in self.components.where(path).items()
+            ]
+            rest = [each for each in faults if each not in (path, other, *ends)]
+            known = [each for each in ends if each is not None]
+            if len(known) == len(ends):
+                for whole in (None, *rest):
+                    yield (*(each for each in rest if each != whole), *known)
 
     def _split(self, fault: int, others: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """A pod that fails both ways as two faults, one each way: their rates may differ."""
