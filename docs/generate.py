@@ -88,6 +88,8 @@ def pair_metrics() -> Iterator[str]:
         else:
             name, unit = f"{metric}_total", first.unit
             fields = ", ".join(f"`{signal.field}`" for signal in signals)
+            if first.scale != 1:
+                unit, fields = metric.rpartition("_")[2], f"{fields} ({first.unit})"
         labels = sorted({f"`{label}`" for signal in signals for label in signal.labels})
         yield (
             f"| `{name}` | {first.kind} | {unit} | {', '.join(labels)} "

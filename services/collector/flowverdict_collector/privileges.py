@@ -17,6 +17,7 @@ __all__ = ["drop_capabilities"]
 _VERSION_3 = 0x20080522
 _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 38, 47, 4
 _CAP_SYSLOG = 34
+_RESTRICT_LOG = Path("/proc/sys/kernel/dmesg_restrict")
 _MAPS_FOR_ALL_SINCE = (5, 19)
 _WORDS, _BITS = 2, 32
 
@@ -56,7 +57,9 @@ def drop_capabilities(release: str = platform.release()) -> None:
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError("capabilities must be dropped before other threads begin")
     permitted = _permitted()
-    kept = _needed_to_read_maps(release, permitted) | permitted & 1 << _CAP_SYSLOG
+    kept = _needed_to_read_maps(release, permitted)
+    if _RESTRICT_LOG.exists() and _RESTRICT_LOG.read_text() != "0\n":
+        kept |= permitted & 1 << _CAP_SYSLOG
     data = (_Data * _WORDS)()
     for at in range(_WORDS):
         word = kept >> at * _BITS & 0xFFFFFFFF

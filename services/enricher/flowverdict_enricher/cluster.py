@@ -114,7 +114,7 @@ class Cluster:
         known = KnownPod.of(pod, self._label_keys)
         before = self._pods.get(known.uid)
         if before is not None and before.host_uid != known.host_uid:
-            self._directory.host_pods.end(before.host_uid, time.time_ns())
+            self._end_on_node(before)
         if before is not None and before.node != known.node:
             self._remove_from_node(before)
         if before is not None and before.job != known.job:
@@ -134,8 +134,14 @@ class Cluster:
             self._workloads.discard(pod)
             self._remove_from_node(pod)
             if pod.host_uid:
-                self._directory.host_pods.end(pod.host_uid, time.time_ns())
+                self._end_on_node(pod)
                 self._name_nodes(pod.node)
+
+    def _end_on_node(self, pod: KnownPod) -> None:
+        """A pod is gone from its node's network; a static pod's new mirror is the same one."""
+        others = (self._pods[uid] for uid in self._pods_on.get(pod.node, ()) if uid != pod.uid)
+        if not any(each.host_uid == pod.host_uid for each in others):
+            self._directory.host_pods.end(pod.host_uid, time.time_ns())
 
     def _remove_from_node(self, pod: KnownPod) -> None:
         self._pods_on[pod.node].discard(pod.uid)

@@ -18,7 +18,7 @@ from flowverdict_contracts.raw import ROLES
 from flowverdict_contracts.raw_records import RawMessage
 from flowverdict_enricher.objects import Service
 from flowverdict_enricher.recent import Recent
-from flowverdict_enricher.records import Records, are_new, ends_of
+from flowverdict_enricher.records import Records, Rows, are_new, ends_of
 from flowverdict_enricher.tenures import KEEP_NS, STILL
 from flowverdict_flows.batches import distinct_addresses
 
@@ -26,6 +26,7 @@ __all__ = ["HostPods", "Hosted"]
 
 _SERVED_BY = {"src": ROLES.index("server"), "dst": ROLES.index("client")}
 """The role of a row at whose end the server is."""
+_OTHER = {"src": "dst", "dst": "src"}
 _TOLERATED_NS = TOLERATED_SECONDS * 1_000_000_000
 _MOST_SOCKETS, _MOST_ADDRESSES = 100_000, 10_000
 _ADDRESS_BYTES = 16
@@ -58,7 +59,8 @@ class HostPods:
     def __init__(self) -> None:
         self._pods: dict[str, _Pod] = {}
         self._changes = threading.Lock()
-        # Address and port to the pod, and the end of the interval in which that was reported.
+        # The address and port of a server, or both ends of a client's connection, to the pod, and
+        # the end of the interval in which that was reported.
         self._sockets = Recent[bytes, tuple[str, int]](_MOST_SOCKETS)
         self._nodes = Recent[bytes, str](_MOST_ADDRESSES)  # with such pods, by address
 
@@ -96,19 +98,19 @@ class HostPods:
         """Learn from what a node reports."""
         self._sockets.forget()
         self._nodes.forget()
-        known = [number for number, uid in raw.owners.items() if uid in self._pods]
-        if not known:
-            return
-        rows = np.flatnonzero(np.isin(raw.records["owner"], known))
+        rows = np.flatnonzero(raw.records["owner"])
         owners, ports = (raw.records[name][rows].tolist() for name in ("owner", "src_port"))
-        ends = ends_of(raw.records, rows, "src")
-        for end, port, owner in zip(ends, ports, owners, strict=True):
-            address = end[:_ADDRESS_BYTES]
+        sockets = _sockets_of(raw.records, rows, "src")
+        for socket, port, owner in zip(sockets, ports, owners, strict=True):
+            address = socket[:_ADDRESS_BYTES]
+            uid = raw.owners.get(owner, "")
             if is_packed_loopback(address):
                 continue
-            self._nodes[address] = raw.header.node
-            if port:  # those of a client may be folded
-                self._sockets[end] = raw.owners[owner], raw.header.end_ns
+            if uid in self._pods:
+                self._nodes[address] = raw.header.node
+            # The ports of a client may be folded. A socket may be another program's now.
+            if port and (uid in self._pods or socket in self._sockets):
+                self._sockets[socket] = uid, raw.header.end_ns
 
     def find(self, header: IntervalHeader, records: Records, owners: Mapping[int, str]) -> Hosted:
         """Which ends of a node's records belong to such pods; `owners` has uids by `owner`."""
@@ -122,22 +124,26 @@ class HostPods:
             found, first = records[rows], len(records) if end == "dst" else 0
             serves = (found["role"] == _SERVED_BY[end]).tolist()
             for row, socket, serving, new in zip(
-                rows.tolist(), ends_of(records, rows, end), serves, are_new(found).tolist(),
+                rows.tolist(), _sockets_of(records, rows, end), serves, are_new(found).tolist(),
                 strict=True,
             ):  # fmt: skip
-                own = owners.get(int(records["owner"][row]), "") if end == "src" else ""
-                pod = self._pod_of(
-                    own or self._uid_at(socket, header, lasts=serving or not new), header.start_ns
+                owner = int(records["owner"][row]) if end == "src" else 0
+                uid = (
+                    owners.get(owner, "")
+                    if owner
+                    else self._uid_at(socket, header, lasts=serving or not new)
                 )
+                pod = self._pod_of(uid, header.start_ns)
                 if pod is not None:
                     names[first + row] = pod.names
+                    self._nodes.keep(socket[:_ADDRESS_BYTES])
                 elif new and nodes[codes[row]] != header.node:
                     missing = missing or _is_answered(records[row])
         return Hosted(names, missing)
 
     def _uid_at(self, socket: bytes, header: IntervalHeader, *, lasts: bool) -> str:
-        """Who has this socket: what serves has its port for as long as it runs, and what goes on
-        for as long as it does; another's new connection may have a port that was this one's.
+        """Who has this socket: what serves has its port for as long as it runs, and a client its
+        connection; another's new one may have ports that were this one's.
         """
         uid, seen_ns = self._sockets.get(socket, ("", 0))
         first, last = header.start_ns - _TOLERATED_NS, header.end_ns + _TOLERATED_NS
@@ -149,6 +155,18 @@ class HostPods:
     def _pod_of(self, uid: str, start_ns: int) -> _Pod | None:
         pod = self._pods.get(uid)
         return pod if pod is not None and pod.until_ns > start_ns else None
+
+
+def _sockets_of(records: Records, rows: Rows, end: str) -> list[bytes]:
+    """For each row, the address and port of the server at its `end`, or of a client both ends: two
+    of them may have one port, towards different servers.
+    """
+    ends, others = (ends_of(records, rows, each) for each in (end, _OTHER[end]))
+    serves = (records["role"][rows] == _SERVED_BY[end]).tolist()
+    return [
+        own if serving else own + other
+        for own, other, serving in zip(ends, others, serves, strict=True)
+    ]
 
 
 def _is_answered(record: np.void) -> bool:

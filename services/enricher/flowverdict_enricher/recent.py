@@ -36,6 +36,9 @@ class Recent(Generic[K, V]):
         found = self._young.get(key)
         return self._old.get(key, default) if found is None else found
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._young or key in self._old
+
     def keep(self, key: K) -> None:
         """Remember what is known as if it had just been set."""
         if key in self._old and key not in self._young:

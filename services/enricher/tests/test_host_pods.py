@@ -148,6 +148,51 @@ def test_a_port_that_another_program_uses_later_is_not_the_pods() -> None:
     assert enricher.missing, "the node may tell more"
 
 
+def test_a_program_of_the_node_never_has_the_name_of_a_pod_that_had_its_port() -> None:
+    enricher = Enricher()
+
+    def calls(owner: int, **more: int) -> dict[str, Any]:
+        return flow(NODE, 50_000, CLIENT, 8080, role=CALLS, owner=owner, **more)
+
+    answers = flow(CLIENT, 8080, NODE, 50_000, role=SERVES)
+    (row,) = enricher.names(1, "n1", calls(72, opens=1))
+    assert named(row, "src") == ("pod", "proxy", "n1")
+    for second, more in ((61, {"opens": 1}), (62, {}), (63, {})):
+        (row,) = enricher.names(second, "n1", calls(73, **more))
+        assert named(row, "src") == ("node", "", "n1")
+        (row,) = enricher.names(second, "n3", answers)
+        assert named(row, "dst") == ("node", "", "n1")
+
+
+def test_two_pods_may_call_from_one_port_of_their_node() -> None:
+    enricher, other = Enricher(), "10.244.3.2"
+    own = [
+        flow(NODE, 50_000, CLIENT, 8080, role=CALLS, owner=72),
+        flow(NODE, 50_000, other, 9090, role=CALLS, owner=71),
+    ]
+    theirs = [
+        flow(CLIENT, 8080, NODE, 50_000, role=SERVES),
+        flow(other, 9090, NODE, 50_000, role=SERVES),
+    ]
+    for second in (1, 2):
+        assert [each["src_pod"] for each in enricher.names(second, "n1", *own)] == ["proxy", "api"]
+        rows = enricher.names(second, "n3", *theirs)
+        assert [each["dst_pod"] for each in rows] == ["proxy", "api"]
+
+
+def test_a_server_keeps_its_name_however_long_its_node_is_silent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("flowverdict_enricher.recent.time.monotonic", lambda: now)
+    enricher = Enricher()
+    enricher.names(1, "n1", served(6443, 71))
+    for second in range(10, 3600, 10):
+        now += 10
+        (row,) = enricher.names(second, "n3", called(NODE, 6443))
+        assert named(row, "dst") == ("pod", "api", "n1")
+
+
 def test_a_server_that_is_no_longer_heard_keeps_its_name() -> None:
     enricher = Enricher()
     enricher.names(1, "n1", served(6443, 71, opens=1))
@@ -253,3 +298,27 @@ def test_a_service_in_kubernetes_is_answered_by_a_pod_on_a_nodes_network() -> No
     assert enricher.directory.host_pods.services_at(
         to_bytes(NODE) + (2379).to_bytes(2, "little")
     ) == {web}
+
+
+def test_a_static_pod_that_the_api_server_knows_anew_is_not_gone() -> None:
+    def mirror(uid: str) -> Pod:
+        hash_of_file = {"kubernetes.io/config.hash": "ab" * 16}
+        meta = {"name": "api-n1", "namespace": "system", "uid": uid, "annotations": hash_of_file}
+        spec = {"nodeName": "n1", "hostNetwork": True}
+        return msgspec.convert({"metadata": meta, "spec": spec, "status": {"podIP": NODE}}, Pod)
+
+    directory = Directory()
+    cluster = Cluster(directory)
+    for uid in ("first", "second"):
+        cluster.put(mirror(uid))
+    cluster.keep_only(Pod, ["second"])
+    raw = RawMessage(header(), np.zeros(1, RECORD), {}, {7: "ab" * 16}, {})
+    raw.records["src"], raw.records["owner"] = np.void(to_bytes(NODE)), 7
+    directory.host_pods.learn(raw)
+    (names,) = directory.host_pods.find(header(), raw.records, raw.owners).names.values()
+    assert (names.pod, names.condition) == ("api-n1", "")
+    cluster.keep_only(Pod, [])
+    (names,) = directory.host_pods.find(
+        replace(header(), start_ns=0, end_ns=1), raw.records, raw.owners
+    ).names.values()
+    assert names.condition == "gone"

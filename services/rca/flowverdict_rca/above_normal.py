@@ -37,6 +37,8 @@ _FACTOR = 2.0
 _FADING = 0.97
 _FORGOTTEN_AFTER = 240
 _MOST_PAIRS = 200_000
+_MOSTLY = 500
+"""Per 1,000."""
 _CAUSED = 0.5
 """What a server waits for explains how long it takes, if it is at least half of it."""
 
@@ -104,13 +106,14 @@ class AboveNormal:
         known, now = self.normal.reindex(window.names_of_pairs()), self._kind.measure(window)
         is_known = (known["windows"] >= _LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
-        judged = now.enough & is_known
+        judged = now.enough & is_known & ~self._always_waits(known)
         high = judged & self._is_above(now.values, known["values"])
         waits = np.zeros_like(high)
         if self._basis == "answers":
             waits = _waits(window, high, np.where(high, now.values - usual, 0.0))
             high &= ~waits
         unsteady = high & self._is_above(now.variations, known["variations"])
+        unsteady &= self._basis == "latency"
         status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
         status[judged & ~high & ~waits] = PairStatus.OK
         causes = []
@@ -144,6 +147,15 @@ class AboveNormal:
         suspects = suspects_of(found.causes, window, self._kind.way)
         # A connection has a round trip at either end: one alone is how it is used.
         return [each for each in suspects if (each.covers & high).sum() > 1]
+
+    def _always_waits(self, known: pd.DataFrame) -> Mask:
+        """Whether connections normally wait most of the time: for events rather than answers, as
+        what subscribes or watches does. If there are fewer events, nobody has become slower.
+        """
+        if self._basis != "answers":
+            return np.zeros(len(known), np.bool_)
+        found: Mask = known["variations"].fillna(0).to_numpy() > _MOSTLY
+        return found
 
     def _is_above(self, values: Numbers, normal: "pd.Series[float]") -> Mask:
         above: Mask = values > _FACTOR * normal.fillna(0).to_numpy() + self._kind.margin

@@ -16,7 +16,8 @@ __all__ = ["Measured", "answers", "drops", "half_open", "resets", "round_trips",
 
 _LEAST_SAMPLES = 3
 _LEAST_SEGMENTS = 100
-_LEAST_RESETS = 5
+_LEAST_EVENTS = 5
+"""Fewer windows that close, resets, or drops, of a pair are none."""
 _LOST_SHARE = 0.005
 """Where more is lost, answers wait for what is sent again, which is not the server's doing."""
 
@@ -30,7 +31,7 @@ class Measured:
     Attributes:
         values: times in microseconds, or how often, some per 1,000 segments or
             connections.
-        variations: how much times vary, 0 if that is not measured.
+        variations: how much times vary, or what goes with them; 0 if that is not measured.
         samples: how many measurements there are.
         enough: which pairs have enough of them, and lead from one known place to another.
     """
@@ -48,12 +49,16 @@ def round_trips(window: Window) -> Measured:
 
 
 def answers(window: Window) -> Measured:
-    """How long the receiver of each pair takes to answer, without the way to it and back."""
+    """How long the receiver of each pair takes to answer, without the way to it and back.
+
+    What varies is the share of the time that connections wait for one, per 1,000.
+    """
     counts = window.panes.sum(axis=0)
     samples = total(counts, "answers")
     us = total(counts, "answers_us") // np.maximum(samples, 1)
     enough = _between_known_places(window) & (samples >= _LEAST_SAMPLES) & ~_loses(window)
-    return Measured(np.maximum(us - window.rtt_us, 0), np.zeros_like(us), samples, enough)
+    waiting = 1000 * total(counts, "answers_us") // np.maximum(window.answering_us, 1)
+    return Measured(np.maximum(us - window.rtt_us, 0), waiting, samples, enough)
 
 
 def zero_windows(window: Window) -> Measured:
@@ -86,8 +91,10 @@ def resets(window: Window) -> Measured:
     reset = np.maximum(total(counts, "resets_received") - total(counts, "refused_opens"), 0)
     connections = np.maximum(total(counts, "opens"), reset)
     often = 1000 * reset // np.maximum(connections, 1)
-    often[reset < _LEAST_RESETS] = 0
-    enough = _between_known_places(window) & (total(counts, "segments_sent") > 0)
+    often[reset < _LEAST_EVENTS] = 0
+    # Idle connections tell nothing, unless they are busy: those could have been reset.
+    busy = total(counts, "data_segments_sent") >= _LEAST_SEGMENTS
+    enough = _between_known_places(window) & ((connections >= _LEAST_EVENTS) | busy)
     samples = np.maximum(connections, _LEAST_SAMPLES)
     return Measured(often, np.zeros_like(often), samples, enough)
 
@@ -108,6 +115,7 @@ def half_open(window: Window) -> Measured:
 def _per_thousand(window: Window, counted: Numbers, of: str) -> Measured:
     sent = total(window.panes.sum(axis=0), of)
     often = 1000 * counted // np.maximum(sent, 1)
+    often[counted < _LEAST_EVENTS] = 0
     enough = _between_known_places(window) & (sent >= _LEAST_SEGMENTS)
     return Measured(often, np.zeros_like(often), sent, enough)
 

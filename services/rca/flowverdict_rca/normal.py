@@ -14,7 +14,7 @@ class Normal(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         losses: as `learn` found it; None if that is not known yet.
-        measured: by what was measured, for pairs of ends, in words: the highest value of a window,
+        measured: for pairs of ends, in words, by what was measured: the highest value of a window,
             and the most that it varied.
     """
 
@@ -25,8 +25,8 @@ class Normal(msgspec.Struct, frozen=True, omit_defaults=True):
         """Compressed, without some of the pairs if it would be too large."""
         normal = self
         while len(packed := zlib.compress(msgspec.json.encode(normal))) > most_bytes:
-            fewer = {basis: _half(known) for basis, known in normal.measured.items() if known}
-            normal = Normal(normal.losses and normal.losses.smaller(), fewer)
+            half = list(normal.measured.items())[: len(normal.measured) // 2]
+            normal = Normal(normal.losses and normal.losses.smaller(), dict(half))
         return packed
 
     @classmethod
@@ -36,7 +36,3 @@ class Normal(msgspec.Struct, frozen=True, omit_defaults=True):
             return msgspec.json.decode(zlib.decompress(packed), type=cls)
         except (msgspec.MsgspecError, zlib.error):
             return cls()
-
-
-def _half(known: dict[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    return dict(list(known.items())[: len(known) // 2])

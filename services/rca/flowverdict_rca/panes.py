@@ -105,7 +105,10 @@ class Panes:
         rows = self._pairs.group(batch)
         rtt_us = rows.largest("rtt_us")
         variation_us = rows.largest("rtt_variation_us")
-        counts = np.column_stack([rows.table(COUNTS), rtt_us, variation_us, rtt_us > 0])
+        interval_us = (header.end_ns - header.start_ns) // 1000
+        answering_us = rows.samples("answers") * interval_us
+        readings = [rtt_us, variation_us, rtt_us > 0, answering_us]
+        counts = np.column_stack([rows.table(COUNTS), *readings])
         names, reasons = failed_names(rows), drop_reasons(rows)
         for pane in panes:
             pane.first_sequence = min(pane.first_sequence, sequence)
@@ -279,7 +282,7 @@ class Panes:
     def _window_of(self, panes: Sequence[Pane], start_ns: int, end_ns: int, facts: Facts) -> Window:
         numbers = np.unique(np.concatenate([pane.numbers for pane in panes]))
         counts = np.stack([pane.counts(numbers) for pane in panes])
-        rtt_us, variation_us, samples = counts[:, :, -3:].sum(axis=0).T
+        rtt_us, variation_us, samples, answering_us = counts[:, :, len(COUNTS) :].sum(axis=0).T
         endpoints, src, dst = self._pairs.ends(numbers)
         add_answered_attempts(counts, endpoints, src, dst, facts.backends)
         reporting = set().union(*(pane.nodes for pane in panes))
@@ -291,10 +294,11 @@ class Panes:
             endpoints=endpoints,
             src=src,
             dst=dst,
-            panes=counts[:, :, :-3],
+            panes=counts[:, :, : len(COUNTS)],
             rtt_us=rtt_us // np.maximum(samples, 1),
             rtt_variation_us=variation_us // np.maximum(samples, 1),
             rtt_samples=samples,
+            answering_us=answering_us,
             addresses={
                 each: frozenset().union(*(pane.addresses.get(each, ()) for pane in panes))
                 for each in endpoints

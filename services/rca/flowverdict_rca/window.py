@@ -66,6 +66,8 @@ class Window:
             there is none.
         rtt_variation_us: likewise, how much it varies.
         rtt_samples: for each pair, how many intervals had one.
+        answering_us: for each pair, the length of the intervals in which a connection had an
+            answer, added up over its connections.
         dropped: for some pairs, by position, the packets that nodes' kernels dropped, by node.
         drop_reasons: likewise, by the kernels' reasons.
         failed_names: for some pairs, by position, the names that could not be looked up, and how
@@ -84,6 +86,7 @@ class Window:
     rtt_us: Numbers
     rtt_variation_us: Numbers
     rtt_samples: Numbers
+    answering_us: Numbers
     addresses: dict[Endpoint, frozenset[str]]
     coverage: Coverage
     facts: Facts = Facts()  # immutable

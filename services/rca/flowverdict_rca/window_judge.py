@@ -83,7 +83,8 @@ class WindowJudge:
         """Take this as normal."""
         self._low_loss.baseline = normal.losses
         for basis, each in self._measured.items():
-            each.expect(normal.measured.get(basis, {}))
+            known = normal.measured.items()
+            each.expect({pair: of_pair[basis] for pair, of_pair in known if basis in of_pair})
 
     def to_learn_from(self) -> list[pd.DataFrame]:
         """The windows to learn from; empty if it is not time to."""
@@ -92,4 +93,8 @@ class WindowJudge:
     def learn(self, windows: Sequence[pd.DataFrame]) -> Normal:
         """Learn what is normal; takes long, and may run beside the rest."""
         baseline = self._low_loss.baseline = learn(windows)
-        return Normal(baseline, {basis: each.expected() for basis, each in self._measured.items()})
+        measured: dict[str, dict[str, tuple[int, int]]] = {}
+        for basis, each in self._measured.items():
+            for pair, readings in each.expected().items():
+                measured.setdefault(pair, {})[basis] = readings
+        return Normal(baseline, measured)

@@ -399,3 +399,13 @@ def test_a_baseline_of_a_single_pair_can_be_kept(retransmits: int, windows: int)
     row = {"src_pod": "a", "dst_pod": "b", "segments": 500, "retransmits": retransmits}
     learnt = learn([[row]] * windows)
     assert Baseline.decode(learnt.encode()) == learnt
+
+
+def test_a_row_that_sent_nothing_in_a_window_with_a_loss_is_no_obstacle() -> None:
+    rng = np.random.default_rng(10)
+    table = window(rng, (FAULTS["pod"][1], 0.1))
+    table.loc[::7, ["segments", "retransmits"]] = 0
+    past = [window(rng) for _ in range(3)]
+    for each in past:
+        each.loc[::5, ["segments", "retransmits"]] = 0
+    assert named(table, learn(past)) == [{"pod": "pod-d"}]

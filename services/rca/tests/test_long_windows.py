@@ -17,6 +17,7 @@ from conftest import SECOND, enriched_batch, flow_row
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Verdict, decode, encode
 from flowverdict_rca import learn
+from flowverdict_rca.above_normal import MEASURED
 from flowverdict_rca.normal import Normal
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
@@ -423,20 +424,19 @@ def test_latency_of_a_pod_that_is_deleted_is_over() -> None:
     assert mesh.said() == [("opened", "pod default/pod-b"), ("resolved", "pod default/pod-b")]
 
 
-microseconds = st.integers(0, 1 << 40)
-round_trips = st.dictionaries(st.text(), st.tuples(microseconds, microseconds), max_size=50)
+numbers = st.integers(0, 1 << 40)
+readings = st.dictionaries(st.sampled_from(MEASURED), st.tuples(numbers, numbers))
 
 
-@given(round_trips, round_trips, st.integers(40, 2000))
+@given(st.dictionaries(st.text(), readings, max_size=50), st.integers(40, 2000))
 def test_what_is_normal_is_kept_as_far_as_there_is_room(
-    trips: dict[str, tuple[int, int]], answers: dict[str, tuple[int, int]], room: int
+    measured: dict[str, dict[str, tuple[int, int]]], room: int
 ) -> None:
-    known = Normal(measured={"latency": trips, "answers": answers})
+    known = Normal(measured=measured)
     packed = known.encode(room)
     assert len(packed) <= room
     kept = Normal.decode(packed)
-    for basis, of_pairs in kept.measured.items():
-        assert of_pairs.items() <= known.measured[basis].items()
+    assert list(kept.measured.items()) == list(measured.items())[: len(kept.measured)]
     assert len(known.encode(1 << 20)) > room or kept == known
     assert Normal.decode(packed[:-1]) == Normal()
 
@@ -677,6 +677,43 @@ def test_answers_that_have_always_been_late_are_normal() -> None:
     shop = Shop()
     shop.answer_us["pod-e"] = 300_000
     shop.serves(300)
+    assert shop.verdicts == []
+
+
+def test_fewer_events_of_a_broker_are_no_late_answers() -> None:
+    """What subscribes acknowledges each event, and then waits for the next one."""
+
+    def events(gap_ms: int) -> list[dict[str, Any]]:
+        count = 1000 // gap_ms
+        subscribers = [f"subscriber-{number}@worker{number % 3}" for number in range(6)]
+        waiting = {"answers": count, "answers_us": 1000 * gap_ms * count, "rtt_us": 400}
+        return [flow_row(each, "broker@worker1", **waiting) for each in subscribers]
+
+    shop = Shop()
+    for gap_ms, seconds in ((100, 150), (500, 180)):
+        shop.others = events(gap_ms)
+        shop.serves(seconds)
+    assert shop.verdicts == []
+
+
+def test_a_window_that_closes_now_and_then_is_no_full_receiver() -> None:
+    random = np.random.default_rng(3)
+    shop = Shop()
+    shop.also = lambda src, dst: {
+        "data_segments_sent": 4, "zero_windows_received": int(random.random() < 0.01),
+    }  # fmt: skip
+    shop.serves(600)
+    assert shop.verdicts == []
+
+
+def test_a_job_that_resets_its_connections_once_an_hour_stays_normal() -> None:
+    shop = Shop()
+    idle = {"segments_sent": 5, "data_segments_sent": 1, "retransmitted_data_segments": 0}
+    for _ in range(2):
+        shop.also = lambda src, dst: idle
+        shop.serves(1200)
+        shop.also = lambda src, dst: resets(src, dst, by="pod-e", share=1.0)
+        shop.serves(150)
     assert shop.verdicts == []
 
 

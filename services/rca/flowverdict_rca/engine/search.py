@@ -90,7 +90,8 @@ class _Search:
         self, found: Explanation, among: Numbers | None = None
     ) -> tuple[Numbers, Floats]:
         """The components most worth adding, best first, and their worth; all, or those `among`."""
-        total, bad, mean = self.rows.total, self.rows.bad, found.fit.mean
+        # A row that sent nothing has a mean of nothing.
+        total, bad, mean = self.rows.total, self.rows.bad, np.maximum(found.fit.mean, _TINY)
         if among is None:
             among = np.arange(len(self.components))
             slope = self.components.sums(bad * total / mean) - self.segments

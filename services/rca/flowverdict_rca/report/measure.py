@@ -114,13 +114,13 @@ def measure_of(verdict: Verdict) -> Measure:
         shares = [each.resets_received / max(each.opens, each.resets_received, 1) for each in flows]
         said = "{resets_received} connections reset, {opens} opened"
         return _share(
-            "Connections reset", _reset_share, lambda _, counts: said.format(**counts),
+            "Share of connections reset", _reset_share, lambda _, counts: said.format(**counts),
             median(shares or [0]) / 2,
         )  # fmt: skip
     if verdict.basis == "drops":
         shares = [sum(each.dropped_by_node.values()) / max(each.segments_sent, 1) for each in flows]
         return _share(
-            "Packets dropped", _dropped_share,
+            "Share of packets dropped", _dropped_share,
             lambda _, counts: f"{_dropped(counts)} of {counts['segments_sent']} packets dropped",
             median(shares or [0]) / 2,
         )  # fmt: skip
