@@ -91,7 +91,9 @@ def resets(window: Window) -> Measured:
     reset = np.maximum(total(counts, "resets_received") - total(counts, "refused_opens"), 0)
     connections = np.maximum(total(counts, "opens"), reset)
     often = 1000 * reset // np.maximum(connections, 1)
-    often[reset < _LEAST_EVENTS] = 0
+    # Of many connections that were open before, a few may be reset.
+    few = np.maximum(_LEAST_EVENTS, total(counts, "data_segments_sent") // 1000)
+    often[reset < few] = 0
     # Idle connections tell nothing, unless they are busy: those could have been reset.
     busy = total(counts, "data_segments_sent") >= _LEAST_SEGMENTS
     enough = _between_known_places(window) & ((connections >= _LEAST_EVENTS) | busy)

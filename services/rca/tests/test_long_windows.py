@@ -584,6 +584,16 @@ def test_a_program_that_has_always_closed_with_resets_is_normal() -> None:
     assert shop.verdicts == []
 
 
+def test_a_few_resets_in_a_large_pool_of_connections_are_none() -> None:
+    shop = Shop()
+    many = {"segments_sent": 9000, "data_segments_sent": 5000, "retransmitted_data_segments": 0}
+    shop.also = lambda src, dst: many
+    shop.serves(150)
+    shop.also = lambda src, dst: many | {"resets_received": int(dst == "pod-e")}
+    shop.serves(120)
+    assert shop.verdicts == []
+
+
 def test_connections_that_are_refused_are_not_reset() -> None:
     shop = Shop()
     shop.also = resets
