@@ -123,7 +123,7 @@ def verdict(
     if status == "resolved":
         text = measured_summary.resolved(causes, judgement.basis)
     elif not causes:
-        text = summary.undetermined(flows)
+        text = summary.undetermined(flows, window.coverage.nodes_silent)
     elif judgement.basis == "failures":
         text = _behind_failures(causes[0], judgement, explained, flows)
     else:

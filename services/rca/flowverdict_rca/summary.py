@@ -1,7 +1,7 @@
 """The sentence a person reads at 3 a.m."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flowverdict_contracts.verdicts import Cause, FlowCounts
 from flowverdict_flows.pairs import Numbers
@@ -247,12 +247,20 @@ def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: Rc
     return " ".join(advice)
 
 
-def undetermined(flows: FlowCounts) -> str:
-    """Flows fail, but no cause stands out."""
+def undetermined(flows: FlowCounts, unheard: Sequence[str]) -> str:
+    """Flows fail, but no cause stands out; perhaps since some nodes are not heard."""
+    shown = ", ".join(unheard[:_SHOWN_NAMES])
+    more = len(unheard) - _SHOWN_NAMES
+    missing = (
+        f" Nodes that are not heard may tell: {shown}{f' and {more} more' if more > 0 else ''}."
+        if unheard
+        else ""
+    )
     return (
         f"{flows.failing} of {flows.failing + flows.ok} flows fail, but there is not enough"
         " evidence to name a cause: no pod, node or link is involved in most of the failing flows"
         " and in few of the others. If nearly all fail, check what they share."
+        f"{missing}"
     )
 
 

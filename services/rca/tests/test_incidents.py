@@ -1,8 +1,10 @@
 """Windows over time to verdicts."""
 
+from dataclasses import replace
 from itertools import permutations
 from typing import Any
 
+import msgspec
 import pytest
 
 from conftest import flow_row, window_of
@@ -146,6 +148,19 @@ def test_windows_that_cannot_tell_are_no_rivals_of_those_that_can() -> None:
     assert statuses(verdicts)[0] == ("opened", "default/pod-a")
     assert {name for _, name in statuses(verdicts)} == {"default/pod-a"}
     assert len({each.incident_id for each in verdicts}) == 1
+
+
+def test_without_a_cause_the_nodes_that_are_not_heard_are_named() -> None:
+    incidents = Incidents(SETTINGS)
+    verdicts: list[Verdict] = []
+    for number in range(12):
+        seen = window(number, set(PODS))
+        coverage = msgspec.structs.replace(
+            seen.coverage, nodes_silent=("n5", "n6", "n7", "n8", "n9")
+        )
+        verdicts += incidents.judge(judge(replace(seen, coverage=coverage), SETTINGS))
+    assert not verdicts[0].enough_evidence
+    assert verdicts[0].summary.endswith("Nodes that are not heard may tell: n5, n6, n7 and 2 more.")
 
 
 def test_failing_flows_whose_first_window_had_a_cause_are_reported_without_one_in_the_end() -> None:
