@@ -54,6 +54,15 @@ _CHECK_RESETS = "Check what closes them: restarts, limits, idle timeouts, proxie
 _CHECK_REQUESTS = (
     "Check who sends them, as a flood or a scan, and whether its answers leave the cluster."
 )
+_RECOVERED = "{} has recovered: its flows are no longer failing."
+_RESOLVED: dict[Basis, str] = {
+    "drops": "packets of {} are no longer dropped.",
+    "resets": "connections of {} are no longer reset.",
+    "half_open": "connection requests to {} complete again.",
+    "zero_windows": "{} has recovered: it reads what it is sent.",
+    "latency": "no slow round trips are measured at {} any more.",
+    "answers": "{} has recovered: it answers as fast as usual.",
+}
 _SHOWN_NODES = 3
 
 
@@ -203,16 +212,4 @@ def resolved(causes: Sequence[Cause], basis: Basis) -> str:
     """The flows of the blamed component no longer fail or are slow, or it is gone."""
     if not causes:
         return "The flows that failed without a clear cause have recovered."
-    if basis == "latency":
-        return f"No slow round trips are measured at {causes[0]} any more."
-    if basis == "answers":
-        return f"{capital(str(causes[0]))} has recovered: it answers as fast as usual."
-    if basis == "drops":
-        return f"Packets of {causes[0]} are no longer dropped."
-    if basis == "resets":
-        return f"Connections of {causes[0]} are no longer reset."
-    if basis == "half_open":
-        return f"Connection requests to {causes[0]} complete again."
-    if basis == "zero_windows":
-        return f"{capital(str(causes[0]))} has recovered: it reads what it is sent."
-    return f"{capital(str(causes[0]))} has recovered: its flows are no longer failing."
+    return capital(_RESOLVED.get(basis, _RECOVERED).format(causes[0]))
