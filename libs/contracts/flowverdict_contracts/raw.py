@@ -27,11 +27,13 @@ __all__ = [
     "VERSION_3_RECORD_BYTES",
     "VERSION_4_FIELDS",
     "VERSION_4_RECORD_BYTES",
+    "VERSION_5_FIELDS",
+    "VERSION_5_RECORD_BYTES",
     "Field",
     "c_members",
 ]
 
-SCHEMA = "flows.raw/5"
+SCHEMA = "flows.raw/6"
 
 MOST_RECORDS = 2048
 """In a message: what NATS takes by default (1 MB), were they not packed."""
@@ -141,17 +143,20 @@ _KERNEL_REASONS = tuple(
         "other",
     )
 )
-_NAMED = (("dns_name", 2), ("owner", 4))
+_NAMES = (("dns_name", 2),)
+# Since version 6, which begins with what version 5 has.
+_OWNERS = (("owner", 4),)
 _ANSWERS = (("answers_us", 8), ("answers", 4))
 _BEFORE_LOOKUPS = (_KEY, _COUNTS, _READINGS, _MORE_COUNTS, _MORE_READINGS)
 _ADDED_UP = (_COUNTS, _MORE_COUNTS, _LOOKUPS, _LOOKUP_CODES, _KERNEL_REASONS, _ANSWERS)
 _BEFORE_NAMES = (*_BEFORE_LOOKUPS, _LOOKUPS, _LOOKUP_READINGS)
+_BEFORE_OWNERS = (*_BEFORE_NAMES, _LOOKUP_CODES, _KERNEL_REASONS, _NAMES)
 
 
 def _layout() -> Iterable[Field]:
     """The fields in order, each aligned to its size, as a C compiler would lay them out."""
     at = 0
-    for group in (*_BEFORE_NAMES, _LOOKUP_CODES, _KERNEL_REASONS, _NAMED, _ANSWERS):
+    for group in (*_BEFORE_OWNERS, _OWNERS, _ANSWERS):
         for name, size in group:
             alignment = 1 if size == 16 else size
             at = -(-at // alignment) * alignment
@@ -229,6 +234,9 @@ VERSION_3_FIELDS = FIELDS[: sum(map(len, _BEFORE_LOOKUPS))]
 VERSION_4_FIELDS = FIELDS[: sum(map(len, _BEFORE_NAMES))]
 """The fields of a record of `flows.raw/4`, likewise."""
 
+VERSION_5_FIELDS = FIELDS[: sum(map(len, _BEFORE_OWNERS))]
+"""The fields of a record of `flows.raw/5`, likewise."""
+
 KEY_BYTES = FIELDS[len(_KEY)].offset
 
 
@@ -240,6 +248,7 @@ RECORD_BYTES = _record_bytes(FIELDS)
 VERSION_2_RECORD_BYTES = _record_bytes(VERSION_2_FIELDS)
 VERSION_3_RECORD_BYTES = _record_bytes(VERSION_3_FIELDS)
 VERSION_4_RECORD_BYTES = _record_bytes(VERSION_4_FIELDS)
+VERSION_5_RECORD_BYTES = _record_bytes(VERSION_5_FIELDS)
 
 
 def c_members(fields: Iterable[Field]) -> str:

@@ -21,6 +21,8 @@ from flowverdict_contracts.raw import (
     VERSION_3_RECORD_BYTES,
     VERSION_4_FIELDS,
     VERSION_4_RECORD_BYTES,
+    VERSION_5_FIELDS,
+    VERSION_5_RECORD_BYTES,
     Field,
 )
 
@@ -62,6 +64,7 @@ _RECORD_1 = np.dtype(
 )  # fmt: skip
 _LAYOUTS = {
     SCHEMA: RECORD,
+    "flows.raw/5": _dtype(VERSION_5_FIELDS, VERSION_5_RECORD_BYTES),
     "flows.raw/4": _dtype(VERSION_4_FIELDS, VERSION_4_RECORD_BYTES),
     "flows.raw/3": _dtype(VERSION_3_FIELDS, VERSION_3_RECORD_BYTES),
     "flows.raw/2": _dtype(VERSION_2_FIELDS, VERSION_2_RECORD_BYTES),
@@ -109,7 +112,7 @@ def read(headers: Mapping[str, str] | None, body: bytes) -> RawMessage:
     packed = body[:end]
     unpacked = _unpacked(packed, _LAYOUTS[schema].itemsize) if header.is_packed else packed
     records, impossible = _possible(decode(unpacked, schema))
-    names = numbered_texts.decode(body[end:after_names])
+    names = numbered_texts.decode(body[end:after_names], short=schema != SCHEMA)
     owners = numbered_texts.decode(body[after_names:])
     is_lookup = records["dns_name"] != 0
     if is_lookup.any():

@@ -19,6 +19,7 @@ from flowverdict_contracts.raw import (
     VERSION_2_RECORD_BYTES,
     VERSION_3_RECORD_BYTES,
     VERSION_4_RECORD_BYTES,
+    VERSION_5_RECORD_BYTES,
 )
 from flowverdict_contracts.raw_records import RECORD, decode, read
 from flowverdict_contracts.subjects import STREAMS, raw_subject
@@ -100,6 +101,7 @@ def test_packed_records_are_read_as_those_that_are_not(records: list[bytes]) -> 
         ("flows.raw/2", VERSION_2_RECORD_BYTES),
         ("flows.raw/3", VERSION_3_RECORD_BYTES),
         ("flows.raw/4", VERSION_4_RECORD_BYTES),
+        ("flows.raw/5", VERSION_5_RECORD_BYTES),
     ],
 )
 def test_records_that_an_earlier_collector_left_in_the_kernel_are_packed_alike(
@@ -109,6 +111,19 @@ def test_records_that_an_earlier_collector_left_in_the_kernel_are_packed_alike(
     records = b"".join(bytes(at) + bytes([n]) + bytes(size - at - 1) for n in (3, 0, 9))
     found = read(replace(header(), is_packed=True).encode(schema), pack(records, size))
     assert found.records["segments_sent"].tolist() == [3, 0, 9]
+
+
+def test_the_names_after_records_of_version_5_are_read() -> None:
+    assert VERSION_5_RECORD_BYTES == 296
+    record = bytearray(VERSION_5_RECORD_BYTES)
+    record[OFFSETS["dns_name"]] = 7
+    names = b"\x07\0\x08\0api.shop" + b"\x09\0\x01\0."
+    found = read(
+        replace(header(), names_bytes=len(names)).encode("flows.raw/5"), bytes(record) + names
+    )
+    assert found.names == {7: "api.shop", 9: "."}
+    assert found.records["dns_name"].tolist() == [7]
+    assert not found.records["answers"].any()
 
 
 @given(_SPARSE, st.data())

@@ -29,7 +29,7 @@ class Progress:
         part_records: records per message before other namespaces' are left out.
         lost_flow_updates, lost_sockets: since the start of the run, up to the interval's end.
         newly_lost_flow_updates, newly_lost_sockets: of these, in the interval.
-        schema: of the records, as a number: 5 for flows.raw/5.
+        schema: of the records, as a number: 6 for flows.raw/6.
         skipped_runs, newly_skipped_runs: events that the kernel skipped, as above.
     """
 

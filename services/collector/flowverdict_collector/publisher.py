@@ -23,7 +23,7 @@ from flowverdict_collector.progress import Progress
 from flowverdict_contracts.byte_columns import pack
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.kernel_reports import KernelReport
-from flowverdict_contracts.raw import MOST_RECORDS, SCHEMA
+from flowverdict_contracts.raw import MOST_RECORDS, RECORD_BYTES, SCHEMA
 from flowverdict_contracts.subjects import raw_subject
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.streams import TooLarge, publish_until_stored
@@ -106,6 +106,12 @@ class Publisher:
         """Identifies these maps' messages."""
         return f"{self._progress.run_id:012x}"
 
+    @property
+    def _schema(self) -> int:
+        """That of the records, by their size: what began in one version may go on in the next."""
+        is_ours = self._flows.record_bytes == RECORD_BYTES
+        return int(_SCHEMA_NUMBER) if is_ours else self._progress.schema
+
     async def publish(self, jetstream: JetStreamContext, context: Context) -> bool:
         """Publish the interval that was left behind or, if there is none, the one that ends now.
 
@@ -117,14 +123,16 @@ class Publisher:
         while now.stored < now.parts:
             part = await asyncio.to_thread(self._next_part)
             counted = self._counted(part, self._flows.record_bytes)
-            names, owners = await asyncio.to_thread(self._texts_of, counted)
+            names, owners = b"", b""
+            if self._schema == int(_SCHEMA_NUMBER):  # what an earlier version counted has its own
+                names, owners = await asyncio.to_thread(self._texts_of, counted)
             header = replace(
                 self._header(now),
                 names_bytes=len(names),
                 owners_bytes=len(owners),
                 is_packed=True,
             )
-            headers = header.encode(f"{_SCHEMA_NAME}/{now.schema}")
+            headers = header.encode(f"{_SCHEMA_NAME}/{self._schema}")
             packed = pack(counted, self._flows.record_bytes)
             subject, body = raw_subject(self._node), packed + names + owners
             try:
