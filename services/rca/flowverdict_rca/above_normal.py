@@ -88,6 +88,8 @@ class AboveNormal:
         self._settings = settings
         self._basis: Basis = basis
         self._kind = _KINDS[basis]
+        self._last: tuple[Window, Measured] | None = None
+        self._waiting: tuple[Window, Mask] | None = None
 
     def expect(self, normal: Mapping[str, tuple[int, int]]) -> None:
         """Take these values and how they vary as normal, by pair."""
@@ -103,19 +105,20 @@ class AboveNormal:
 
     def judge(self, window: Window) -> Judgement:
         """What is behind values of more than twice what is normal, and a margin."""
-        known, now = self.normal.reindex(window.names_of_pairs()), self._kind.measure(window)
+        known, now = self.normal.reindex(window.names_of_pairs), self._measured(window)
         is_known = (known["windows"] >= _LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
-        judged = now.enough & is_known & ~self._always_waits(known)
-        high = judged & self._is_above(now.values, known["values"])
-        waits = np.zeros_like(high)
+        judged = now.enough & is_known
+        above = judged & self._is_above(now.values, known["values"])
+        high = above & ~self._always_waits(known)
         if self._basis == "answers":
             waits = _waits(window, high, np.where(high, now.values - usual, 0.0))
             high &= ~waits
+            self._waiting = window, waits
         unsteady = high & self._is_above(now.variations, known["variations"])
         unsteady &= self._basis == "latency"
         status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
-        status[judged & ~high & ~waits] = PairStatus.OK
+        status[judged & ~above] = PairStatus.OK
         causes = []
         if high.any():
             suspects = self._suspects(window, now, judged, high)
@@ -135,6 +138,11 @@ class AboveNormal:
             median,
             np.flatnonzero(unsteady),
         )
+
+    def _measured(self, window: Window) -> Measured:
+        if self._last is None or self._last[0] is not window:
+            self._last = window, self._kind.measure(window)
+        return self._last[1]
 
     def _suspects(self, window: Window, now: Measured, judged: Mask, high: Mask) -> list[Suspect]:
         table = table_of(window, judged).assign(
@@ -162,12 +170,16 @@ class AboveNormal:
         return above
 
     def remember(self, window: Window, blamed: Iterable[Component]) -> None:
-        """Remember a window but for the pairs of what is blamed: those are not normal."""
-        now = self._kind.measure(window)
-        chosen = now.enough
+        """Remember a window but for the pairs of what is blamed, and those that wait for it: they
+        are not normal.
+        """
+        now = self._measured(window)
+        chosen = now.enough.copy()
+        if self._waiting is not None and self._waiting[0] is window:
+            chosen &= ~self._waiting[1]
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
-        names = window.names_of_pairs()[chosen]
+        names = window.names_of_pairs[chosen]
         readings = {name: getattr(now, name)[chosen] for name in _READINGS}
         seen = pd.DataFrame(readings, names, dtype=np.float64).groupby(level=0).max()
         normal = self.normal.reindex(self.normal.index.union(seen.index))

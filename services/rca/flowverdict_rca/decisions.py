@@ -69,7 +69,7 @@ class Decisions:
         """Decisions that everything in the window is the evidence for."""
         limits = np.full(len(status), settings.fail_ratio)
         half_open = _half_open(window, settings)
-        return cls(window, status, window.panes.sum(axis=0), limits, half_open)
+        return cls(window, status, window.counts, limits, half_open)
 
     def positions(self, status: PairStatus) -> Numbers:
         """Positions of the pairs with this status."""
@@ -219,7 +219,7 @@ def _delivered(counts: Numbers) -> Numbers:
 
 
 def _half_open(window: Window, settings: RcaSettings) -> tuple[HalfOpen, ...]:
-    counts = window.panes.sum(axis=0)
+    counts = window.counts
     synacks, opens = total(counts, "retransmitted_synacks"), total(counts, "opens")
     found = half_open(window.src, synacks, opens, settings.min_retransmissions)
     return tuple(

@@ -53,7 +53,7 @@ def answers(window: Window) -> Measured:
 
     What varies is the share of the time that connections wait for one, per 1,000.
     """
-    counts = window.panes.sum(axis=0)
+    counts = window.counts
     samples = total(counts, "answers")
     us = total(counts, "answers_us") // np.maximum(samples, 1)
     enough = _between_known_places(window) & (samples >= _LEAST_SAMPLES) & ~_loses(window)
@@ -63,7 +63,7 @@ def answers(window: Window) -> Measured:
 
 def zero_windows(window: Window) -> Measured:
     """How often the receiver of each pair had no room, per 1,000 data segments sent to it."""
-    counts = window.panes.sum(axis=0)
+    counts = window.counts
     return _per_thousand(window, total(counts, "zero_windows_received"), "data_segments_sent")
 
 
@@ -72,7 +72,7 @@ def drops(window: Window) -> Measured:
 
     No more than did not arrive, if the receiver is seen: a kernel also drops copies.
     """
-    counts = window.panes.sum(axis=0)
+    counts = window.counts
     dropped = total(counts, *DROPS_BEFORE_RECEIPT)
     if len(dropped):
         at, is_seen = PairPositions(window.src, window.dst).find(window.dst, window.src)
@@ -87,7 +87,7 @@ def resets(window: Window) -> Measured:
     Those of them that were opened in the window, and those that were reset, are counted. A refused
     attempt is answered with a reset, too, but was never a connection.
     """
-    counts = window.panes.sum(axis=0)
+    counts = window.counts
     reset = np.maximum(total(counts, "resets_received") - total(counts, "refused_opens"), 0)
     connections = np.maximum(total(counts, "opens"), reset)
     often = 1000 * reset // np.maximum(connections, 1)
@@ -105,7 +105,7 @@ def half_open(window: Window) -> Measured:
     """How often the sender of each pair repeated answers to connection requests that never
     completed, whoever sent those: an address that was never seen before, often.
     """
-    counts = window.panes.sum(axis=0)
+    counts = window.counts
     never = total(counts, "opens") == 0
     again = total(counts, "retransmitted_synacks") * never
     of_sender = np.bincount(window.src, again, len(window.endpoints)).astype(np.int64)
@@ -115,7 +115,7 @@ def half_open(window: Window) -> Measured:
 
 
 def _per_thousand(window: Window, counted: Numbers, of: str) -> Measured:
-    sent = total(window.panes.sum(axis=0), of)
+    sent = total(window.counts, of)
     often = 1000 * counted // np.maximum(sent, 1)
     often[counted < _LEAST_EVENTS] = 0
     enough = _between_known_places(window) & (sent >= _LEAST_SEGMENTS)
@@ -126,7 +126,7 @@ def _loses(window: Window) -> Mask:
     """The pairs that lose segments on either way."""
     if not len(window.src):
         return np.zeros(0, np.bool_)
-    counts = window.panes.sum(axis=0)
+    counts = window.counts
     lost: Mask = lost_segments(counts) > _LOST_SHARE * total(counts, "data_segments_sent")
     at, is_seen = PairPositions(window.src, window.dst).find(window.dst, window.src)
     back: Mask = is_seen & lost[at]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,7 @@ DROPS_BEFORE_RECEIPT = tuple(name for name in DROPS if name != "drops_socket")
 """A segment for which a socket has no room was counted as received before (tcp_v4_rcv)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Window:
     """Several consecutive panes.
 
@@ -94,6 +95,13 @@ class Window:
     drop_reasons: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
     failed_names: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
 
+    @cached_property
+    def counts(self) -> Numbers:
+        """The counts of all panes together, shape (pairs, `COUNTS`)."""
+        summed: Numbers = self.panes.sum(axis=0)
+        return summed
+
+    @cached_property
     def names_of_pairs(self) -> npt.NDArray[np.object_]:
         """The two ends of each pair, in words."""
         ends = np.array([str(component_of(each)) for each in self.endpoints], object)
@@ -108,7 +116,7 @@ class Window:
         at, is_seen = PairPositions(self.src, self.dst).find(
             self.dst[positions], self.src[positions]
         )
-        counts = self.panes.sum(axis=0)
+        counts = self.counts
         sent, received = total(counts, "segments_sent"), total(counts, "segments_received")
         resent = lost_segments(counts) + total(counts, "retransmitted_syns")
         reporting = set(self.coverage.nodes_reporting)

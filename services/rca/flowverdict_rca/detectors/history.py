@@ -70,7 +70,7 @@ class RatioHistory:
         """The ratio above which each pair fails: the threshold if too little is known of it."""
         if self._detector is None:
             return np.full(len(window.src), self._settings.fail_ratio)
-        known = self._limits.reindex(window.names_of_pairs()).to_numpy(np.float64)
+        known = self._limits.reindex(window.names_of_pairs).to_numpy(np.float64)
         found: Floats = np.where(np.isnan(known), self._settings.fail_ratio, known)
         return found
 
@@ -83,12 +83,12 @@ class RatioHistory:
         if self._detector is None or self._windows % self._settings.window_panes:
             return
         window = decisions.window
-        counts = window.panes.sum(axis=0)
+        counts = window.counts
         sent = total(counts, "data_segments_sent")
         chosen = (sent >= self._settings.min_segments) & (decisions.status != PairStatus.FAIL)
         most = np.flatnonzero(chosen)[np.argsort(-sent[chosen])[:_MOST_PAIRS]]
         ratios = ratios_of(RETRANSMISSION_RATIO, counts[most], COUNTS)
-        names = window.names_of_pairs()[most]
+        names = window.names_of_pairs[most]
         self._past.append(pd.Series(ratios, names, dtype=np.float64).groupby(level=0).max())
         past = pd.concat(list(self._past), axis=1).dropna(thresh=_LEAST_WINDOWS)
         if len(past):
