@@ -123,8 +123,13 @@ class Cluster:
         self._pods[known.uid] = known
         self._workloads.add(known)
         self._name(known)
-        if known.host_uid and (before is None or before.node != known.node):
-            self._name_nodes(known.node)
+        was_on, is_on = (
+            (each.node, each.host_uid) if each is not None and each.host_uid else None
+            for each in (before, known)
+        )
+        if was_on != is_on:
+            for node, _ in filter(None, (was_on, is_on)):
+                self._name_nodes(node)
 
     def _remove_pod(self, uid: str) -> None:
         pod = self._pods.pop(uid, None)
@@ -140,8 +145,11 @@ class Cluster:
     def _end_on_node(self, pod: KnownPod) -> None:
         """A pod is gone from its node's network; a static pod's new mirror is the same one."""
         others = (self._pods[uid] for uid in self._pods_on.get(pod.node, ()) if uid != pod.uid)
-        if not any(each.host_uid == pod.host_uid for each in others):
+        same = next((each for each in others if each.host_uid == pod.host_uid), None)
+        if same is None:
             self._directory.host_pods.end(pod.host_uid, time.time_ns())
+        else:
+            self._name(same)
 
     def _remove_from_node(self, pod: KnownPod) -> None:
         self._pods_on[pod.node].discard(pod.uid)
