@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-from flowverdict_lab.cluster import Cluster
-from flowverdict_lab.faults.fault import check_called
 from flowverdict_lab.faults.pod_loss import PodLoss
 from flowverdict_lab.network import HTTP_PORT, Network
 
@@ -14,12 +12,9 @@ class RefusedPort(PodLoss):
     """Refuses new connections to a pod's server, as when it does not run."""
 
     name = "refused-port"
+    serves = True
     action: ClassVar[str] = "reject with tcp reset"
     does: ClassVar[str] = "refuses connections"
-
-    def check_targets(self, cluster: Cluster) -> None:
-        super().check_targets(cluster)
-        check_called(self.targets, cluster)
 
     @property
     def words(self) -> str:

@@ -15,7 +15,7 @@ from flowverdict_flows.endpoint import Endpoint
 from flowverdict_lab.cluster import NAMESPACE, Cluster, Node, Pod
 from flowverdict_lab.network import Network
 
-__all__ = ["Fault", "FaultError", "check_called", "drop_chain", "endpoint_of"]
+__all__ = ["Fault", "FaultError", "drop_chain", "endpoint_of"]
 
 
 class FaultError(ValueError):
@@ -97,15 +97,6 @@ class Fault(ABC):
                 "every flow would fail, and nothing would be left to compare with: "
                 "take three pods at least"
             )
-
-
-def check_called(targets: Sequence[Pod | Node], cluster: Cluster) -> None:
-    """Raises FaultError unless every target serves somebody."""
-    called = {callee for _, callee in cluster.calls}
-    for target in targets:
-        if target not in called:
-            names = ", ".join(pod.name for pod in cluster.pods if pod in called)
-            raise FaultError(f"nobody calls {target.name}; choose from {names}")
 
 
 def endpoint_of(target: Pod | Node) -> Endpoint:

@@ -16,6 +16,8 @@ class PodLoss(Fault):
     default_target = "pod-a"
     hooks: ClassVar[tuple[str, ...]] = ("ingress", "egress")
     """Of the node's interface, which receives what the pod sends."""
+    serves: ClassVar[bool] = False
+    """Whether only a pod that somebody calls shows it."""
 
     @property
     def rule(self) -> str:
@@ -27,6 +29,11 @@ class PodLoss(Fault):
             raise FaultError("pod-loss needs pods as --target, such as pod-a or pod-b,pod-c")
         hit = {pair for pair in cluster.pairs if not set(self.targets).isdisjoint(pair)}
         self.check_comparable(cluster, hit)
+        called = {callee for _, callee in cluster.calls}
+        for target in self.targets:
+            if self.serves and target not in called:
+                names = ", ".join(pod.name for pod in cluster.pods if pod in called)
+                raise FaultError(f"nobody calls {target.name}; choose from {names}")
         for node in cluster.nodes:
             on_node = {pod for pod in cluster.pods if pod.node is node}
             if len(on_node) > 1 and on_node <= set(self.targets):

@@ -2,8 +2,7 @@
 
 from typing import ClassVar
 
-from flowverdict_lab.cluster import Cluster, Pod
-from flowverdict_lab.faults.fault import check_called
+from flowverdict_lab.cluster import Pod
 from flowverdict_lab.faults.pod_loss import PodLoss
 from flowverdict_lab.network import Network
 
@@ -18,11 +17,8 @@ class SlowServer(PodLoss):
 
     name = "slow-server"
     takes_long = True
+    serves = True
     order: ClassVar[dict[str, object]] = {"answers_after_seconds": _SECONDS}
-
-    def check_targets(self, cluster: Cluster) -> None:
-        super().check_targets(cluster)
-        check_called(self.targets, cluster)
 
     @property
     def words(self) -> str:

@@ -119,19 +119,15 @@ class AboveNormal:
         unsteady &= self._basis == "latency"
         status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
         status[judged & ~above] = PairStatus.OK
-        causes = []
-        if high.any():
-            suspects = self._suspects(window, now, judged, high)
-            for each in suspects:
-                status[each.covers & high] = PairStatus.FAIL
-            decided = Decisions.of_all_panes(window, status, self._settings)
-            causes = findings(decided, known_causes_of(suspects, status))
+        suspects = self._suspects(window, now, judged, high) if high.any() else []
+        for each in suspects:
+            status[each.covers & high] = PairStatus.FAIL
         failing = status == PairStatus.FAIL
         median = float(np.median(usual[failing])) if failing.any() else 0.0
         decisions = Decisions.of_all_panes(window, status, self._settings)
         return Judgement(
             decisions,
-            tuple(causes),
+            tuple(findings(decisions, known_causes_of(suspects, status))),
             np.zeros(0, np.int64),
             self._settings,
             self._basis,

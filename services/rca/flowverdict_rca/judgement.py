@@ -120,14 +120,15 @@ def verdict(
     )
     pairs = list(decisions.pairs(explained))
     passages = window.passages(explained)
+    passage = whole(passages)
     if status == "resolved":
         text = measured_summary.resolved(causes, judgement.basis)
     elif not causes:
         text = summary.undetermined(flows, window.coverage.nodes_silent)
     elif judgement.basis == "failures":
-        text = _behind_failures(causes[0], judgement, explained, flows)
+        text = _behind_failures(causes[0], judgement, explained, passage, flows)
     else:
-        text = _above_normal(causes[0], judgement, explained)
+        text = _above_normal(causes[0], judgement, explained, passage)
     conditions = conditions_of_pairs(
         decisions, judgement.basis, judgement.unsteady, judgement.settings
     )
@@ -161,7 +162,7 @@ def verdict(
 
 
 def _behind_failures(
-    cause: Cause, judgement: Judgement, explained: Numbers, flows: FlowCounts
+    cause: Cause, judgement: Judgement, explained: Numbers, passage: Passage, flows: FlowCounts
 ) -> str:
     failed_names: Counter[str] = Counter()
     for each in explained.tolist():
@@ -176,13 +177,13 @@ def _behind_failures(
         cause,
         evidence,
         failed_names,
-        whole(judgement.window.passages(explained)) if retransmits(sums, limit, settings) else None,
+        passage if retransmits(sums, limit, settings) else None,
         flows,
         settings,
     )
 
 
-def _above_normal(cause: Cause, judgement: Judgement, explained: Numbers) -> str:
+def _above_normal(cause: Cause, judgement: Judgement, explained: Numbers, passage: Passage) -> str:
     window, usual = judgement.window, judgement.usual
     evidence, rtt_us = judgement.decisions.evidence[explained], window.rtt_us[explained]
     if judgement.basis == "latency":
@@ -196,7 +197,6 @@ def _above_normal(cause: Cause, judgement: Judgement, explained: Numbers) -> str
         return measured_summary.resets(cause, evidence, usual)
     if judgement.basis == "half_open":
         return measured_summary.half_open(cause, judgement.decisions.half_open, usual)
-    passage = whole(window.passages(explained))
     if judgement.basis == "drops":
         return measured_summary.drops(cause, evidence, passage.dropped, passage.reasons, usual)
     return summary.loses(cause, evidence, passage, usual)

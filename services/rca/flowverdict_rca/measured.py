@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 
 from flowverdict_flows.pairs import Numbers
-from flowverdict_rca.pair_positions import PairPositions
 from flowverdict_rca.window import DROPS_BEFORE_RECEIPT, Window, lost_segments, total
 from flowverdict_rca.window_table import settled
 
@@ -74,10 +73,9 @@ def drops(window: Window) -> Measured:
     """
     counts = window.counts
     dropped = total(counts, *DROPS_BEFORE_RECEIPT)
-    if len(dropped):
-        at, is_seen = PairPositions(window.src, window.dst).find(window.dst, window.src)
-        missing = total(counts, "segments_sent") - total(counts, "segments_received")[at]
-        dropped = np.where(is_seen, np.clip(missing, 0, dropped), dropped)
+    at, is_seen = window.other_ways
+    missing = total(counts, "segments_sent") - total(counts, "segments_received")[at]
+    dropped = np.where(is_seen, np.clip(missing, 0, dropped), dropped)
     return _per_thousand(window, dropped, "segments_sent")
 
 
@@ -124,11 +122,9 @@ def _per_thousand(window: Window, counted: Numbers, of: str) -> Measured:
 
 def _loses(window: Window) -> Mask:
     """The pairs that lose segments on either way."""
-    if not len(window.src):
-        return np.zeros(0, np.bool_)
     counts = window.counts
     lost: Mask = lost_segments(counts) > _LOST_SHARE * total(counts, "data_segments_sent")
-    at, is_seen = PairPositions(window.src, window.dst).find(window.dst, window.src)
+    at, is_seen = window.other_ways
     back: Mask = is_seen & lost[at]
     return lost | back
 

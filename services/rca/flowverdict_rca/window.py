@@ -108,14 +108,17 @@ class Window:
         names: npt.NDArray[np.object_] = ends[self.src] + " " + ends[self.dst]
         return names
 
+    @cached_property
+    def other_ways(self) -> tuple[Numbers, npt.NDArray[np.bool_]]:
+        """For each pair the position of the one the other way, and whether there is one."""
+        return PairPositions(self.src, self.dst).find(self.dst, self.src)
+
     def passages(self, positions: Numbers) -> list[Passage]:
         """What became of the segments of some pairs.
 
         A receiver of which there are no rows got nothing, if its node reports.
         """
-        at, is_seen = PairPositions(self.src, self.dst).find(
-            self.dst[positions], self.src[positions]
-        )
+        at, is_seen = (each[positions] for each in self.other_ways)
         counts = self.counts
         sent, received = total(counts, "segments_sent"), total(counts, "segments_received")
         resent = lost_segments(counts) + total(counts, "retransmitted_syns")

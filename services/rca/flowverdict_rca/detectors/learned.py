@@ -12,7 +12,7 @@ from sklearn.cluster import DBSCAN
 from sklearn.tree import DecisionTreeClassifier
 from statsmodels.tsa.arima.model import ARIMA
 
-from flowverdict_rca.detectors.statistical import Detector, Floats, moving_average
+from flowverdict_rca.detectors.statistical import Detector, Floats, moving_average, usual
 
 __all__ = ["classifier", "dbscan", "forecast"]
 
@@ -34,20 +34,20 @@ def dbscan(past: Floats) -> Floats:
     Ratios within 0.01 of ten others, of any pairs, are in one cluster with them.
     """
     ratios, counts = np.unique(np.round(past[~np.isnan(past)], _DIGITS), return_counts=True)
-    usual = _usual(past)
+    means = usual(past)
     if not ratios.size:
-        return usual
+        return means
     labels = DBSCAN(eps=_NEAR, min_samples=_NEIGHBOURS).fit_predict(
         ratios[:, None], sample_weight=counts
     )
     clusters = labels >= 0
     if not clusters.any():
-        return np.full_like(usual, np.nan)
+        return np.full_like(means, np.nan)
     largest = np.bincount(labels[clusters], counts[clusters]).argmax()
-    at = np.minimum(np.searchsorted(ratios, np.round(usual, _DIGITS)), len(ratios) - 1)
+    at = np.minimum(np.searchsorted(ratios, np.round(means, _DIGITS)), len(ratios) - 1)
     own = np.where(labels[at] < 0, largest, labels[at])
     tops = np.array([ratios[labels == label].max() for label in range(labels.max() + 1)])
-    found: Floats = np.where(np.isnan(usual), np.nan, tops[own])
+    found: Floats = np.where(np.isnan(means), np.nan, tops[own])
     return found
 
 
@@ -88,19 +88,12 @@ def classifier(path: Path) -> Detector:
     tree.fit(table[:, :2], table[:, 2])
 
     def detect(past: Floats) -> Floats:
-        usual = _usual(past)
-        means, at = np.unique(np.round(np.nan_to_num(usual), _DIGITS), return_inverse=True)
+        own = usual(past)
+        means, at = np.unique(np.round(np.nan_to_num(own), _DIGITS), return_inverse=True)
         pairs = np.column_stack([np.repeat(means, len(_GRID)), np.tile(_GRID, len(means))])
         fails = tree.predict(pairs).reshape(len(means), len(_GRID)) > 0
         limits = np.where(fails.any(axis=1), _GRID[fails.argmax(axis=1)], 1.0)
-        found: Floats = np.where(np.isnan(usual), np.nan, limits[at])
+        found: Floats = np.where(np.isnan(own), np.nan, limits[at])
         return found
 
     return detect
-
-
-def _usual(past: Floats) -> Floats:
-    """Each pair's mean, NaN for one without any past."""
-    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        found: Floats = np.nanmean(past, axis=0)
-    return found

@@ -11,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.stats import norm
 
-__all__ = ["DETECTORS", "Detector", "moving_average", "percentile", "probability", "z_score"]
+__all__ = [
+    "DETECTORS",
+    "Detector",
+    "moving_average",
+    "percentile",
+    "probability",
+    "usual",
+    "z_score",
+]
 
 Floats = npt.NDArray[np.float64]
 Detector = Callable[[Floats], Floats]
@@ -58,10 +66,17 @@ DETECTORS: dict[str, Detector] = {
 """By name, those that need nothing but what is installed anyway."""
 
 
+def usual(past: Floats) -> Floats:
+    """Each pair's mean, NaN for one without any past."""
+    with _nothing_known():
+        found: Floats = np.nanmean(past, axis=0)
+    return found
+
+
 def _moments(past: Floats) -> tuple[Floats, Floats]:
     with _nothing_known():
-        mean, deviation = np.nanmean(past, axis=0), np.nanstd(past, axis=0)
-    return mean, np.maximum(deviation, _LEAST_DEVIATION)
+        deviation = np.nanstd(past, axis=0)
+    return usual(past), np.maximum(deviation, _LEAST_DEVIATION)
 
 
 def _nothing_known() -> warnings.catch_warnings:
