@@ -40,7 +40,7 @@ def test_every_password_is_made_once_and_stays(api: KubernetesStandIn, tmp_path:
     first = make(api, tmp_path)
     assert first.returncode == 0, first.stderr
     made = passwords(api)
-    assert len(set(made.values())) == len(made) == 10
+    assert len(set(made.values())) == len(made) == 11
     assert all(len(each) > 40 and each[0].isalpha() for each in made.values())
     assert not any(each in first.stdout + first.stderr for each in made.values())
     second = make(api, tmp_path)
@@ -54,7 +54,7 @@ def test_the_secret_is_created_if_there_is_none(api: KubernetesStandIn, tmp_path
     done = make(api, tmp_path)
     assert done.returncode == 0, done.stderr
     created = passwords(api)
-    assert len(set(created.values())) == 10
+    assert len(set(created.values())) == 11
     assert not any(each in done.stdout + done.stderr for each in created.values())
 
 
@@ -65,7 +65,7 @@ def test_what_somebody_set_stays_and_only_what_is_missing_is_made(
     api.add(SECRET, {"kind": "Secret", "data": {"grafana-password": mine}})
     assert make(api, tmp_path).returncode == 0
     assert passwords(api)["grafana-password"] == "my own"
-    assert len(passwords(api)) == 10
+    assert len(passwords(api)) == 11
 
 
 @pytest.mark.parametrize(("refuse", "status"), [("GET .*/secrets/", 403), ("PATCH", 500)])
@@ -96,4 +96,4 @@ def test_two_at_a_time_do_not_overwrite_each_others_passwords(
     api.patch = late  # type: ignore[method-assign]
     assert make(api, tmp_path).returncode == 0
     assert passwords(api)["nats-rca"] == "other"
-    assert len(passwords(api)) == 10
+    assert len(passwords(api)) == 11

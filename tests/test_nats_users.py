@@ -5,12 +5,14 @@ import contextlib
 import json
 import re
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
+from nats.errors import Error as NatsError
 
 from conftest import (
     NatsServer,
@@ -26,6 +28,7 @@ from flowverdict_contracts import enriched, subjects, verdicts
 from flowverdict_lab import recording
 from flowverdict_lab.demo import SHIPPED_RECORDING
 from flowverdict_lab.free_port import free_port
+from flowverdict_runtime.kept_state import pull_from_sequence, state_bucket
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_runtime.streams import ensure_streams
 from tests.stand_ins.influx import InfluxStandIn
@@ -59,6 +62,7 @@ async def connect(users_server: NatsServer) -> AsyncIterator[Callable[[str], Any
         yield lambda user: stack.enter_async_context(connected_as(user, users_server.url))
 
 
+ADMINS = ("admin", "verdicts-admin")
 ALLOWED = {
     "collector": {"flows.raw.worker0"},
     "enricher": {"flows.enriched"},
@@ -66,7 +70,8 @@ ALLOWED = {
     "influx-writer": set(),
     "rca": {"rca.verdicts"},
     "reader": set(),
-    "admin": {"flows.raw.worker0", "flows.enriched", "rca.verdicts"},
+    "admin": {"flows.raw.worker0", "flows.enriched"},
+    "verdicts-admin": {"rca.verdicts"},
 }
 
 
@@ -89,13 +94,13 @@ async def test_a_user_publishes_its_own_subjects_and_no_others(
         await client.publish(subject, b"")
         await client.flush()
     of_its_own = ALLOWED[user]
-    if user == "admin":
+    if user in ADMINS:
         of_its_own = of_its_own | {each for each in everything if each.startswith("$JS.")}
     await eventually(lambda: len(refused) == len(everything - of_its_own))
     assert not [why for why in refused if any(f'"{each.lower()}"' in why for each in of_its_own)]
 
 
-@pytest.mark.parametrize("user", [user for user in USERS if user not in ("reader", "admin")])
+@pytest.mark.parametrize("user", [user for user in USERS if user not in ("reader", *ADMINS)])
 async def test_a_service_hears_only_answers_to_itself(
     connect: Callable[[str], Any], user: str
 ) -> None:
@@ -229,11 +234,93 @@ async def test_an_answer_to_people_or_collectors_gets_into_no_stream(
     assert not refused
 
 
+NOT_RCA = [user for user in USERS if user not in ("rca", *ADMINS)]
+FORGED = ("rca.verdicts", "$KV.rca_state.state")
+
+
+@pytest.mark.parametrize("user", NOT_RCA)
+async def test_nobody_but_rca_gets_anything_into_the_verdicts_or_into_what_it_keeps(
+    connect: Callable[[str], Any], user: str
+) -> None:
+    """Neither as a message, nor as the answer to a request, nor by a consumer's delivery."""
+    rca, _ = await connect("rca")
+    flows, _ = await connect("admin")
+    await ensure_streams(flows.jetstream(), [subjects.FLOWS_RAW, subjects.FLOWS_ENRICHED])
+    await flows.jetstream().publish(subjects.SUBJECT_ENRICHED, b"flows")
+    await flows.jetstream().publish("flows.raw.n1", b"flows")
+    await ensure_streams(rca.jetstream(), [subjects.RCA_VERDICTS])
+    await rca.jetstream().publish(subjects.SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+    state = await state_bucket(rca.jetstream(), subjects.RCA_STATE_BUCKET, 1)
+    await state.put("state", b"rca's")
+    client, _ = await connect(user)
+    for stream in (*subjects.STREAMS, "KV_rca_state"):
+        for deliver_to in FORGED:
+            config = {
+                "durable_name": user,
+                "deliver_subject": deliver_to,
+                "deliver_policy": "all",
+                "ack_policy": "none",
+            }
+            body = json.dumps({"stream_name": stream, "config": config}).encode()
+            for kind in ("CONSUMER.CREATE", "CONSUMER.DURABLE.CREATE"):
+                await client.publish(f"$JS.API.{kind}.{stream}.{user}", body)
+    for subject in publishes(user):
+        for body in (b"forged", b'{"seq": 1}', b'{"batch": 5, "no_wait": true}'):
+            for reply in FORGED:
+                await client.publish(subject, body, reply=reply)
+    for subject in FORGED:
+        await client.publish(subject, b"forged")
+    await client.flush()
+    # What was asked for before this answer has arrived wherever it was to go.
+    with contextlib.suppress(NatsError):
+        await client.request("$JS.API.INFO", timeout=5)
+    admin, _ = await connect("verdicts-admin")
+    stored = [each async for each in stored_messages(admin.jetstream(), subjects.RCA_VERDICTS)]
+    assert [verdicts.decode(each.data) for each in stored] == [a_verdict()]
+    assert (await state.get("state")).value == b"rca's"
+    assert (await state.get("state")).revision == 1
+
+
+def publishes(user: str) -> list[str]:
+    """The subjects that users.conf allows a user to publish on, wildcards filled in."""
+    text = CONF.read_text().partition(f"user: {user},")[2].partition("subscribe:")[0]
+    return [
+        each.replace("*", subjects.FLOWS_ENRICHED).replace(">", "1.1.1.1.1.1")
+        for each in re.findall(r'"([^"]+)"', text)
+    ]
+
+
+async def test_a_server_remembers_no_more_the_longer_a_service_fetches(
+    tmp_path: Path, passwords: None
+) -> None:
+    port = free_port()
+    server = NatsServer(tmp_path, "-c", str(CONF), "-m", str(port))
+    server.start()
+
+    def remembered() -> int:
+        url = f"http://127.0.0.1:{port}/accountz?acc=FLOWVERDICT"
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return len(json.load(answer)["account_detail"].get("responses") or {})
+
+    try:
+        async with connected_as("exporter", server.url) as (client, _):
+            jetstream = client.jetstream()
+            await ensure_streams(jetstream, [subjects.FLOWS_ENRICHED])
+            arguments = (jetstream, subjects.FLOWS_ENRICHED, "exporter", 1, 100)
+            pull = await pull_from_sequence(*arguments)
+            for _ in range(1200):
+                with contextlib.suppress(TimeoutError):
+                    await pull.fetch(1, wait_seconds=0.005)
+            assert await asyncio.to_thread(remembered) < 1100
+    finally:
+        server.stop()
+
+
 async def test_an_admin_changes_and_backs_up_a_stream(connect: Callable[[str], Any]) -> None:
     rca, _ = await connect("rca")
     await ensure_streams(rca.jetstream(), [subjects.RCA_VERDICTS])
     await rca.jetstream().publish(subjects.SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
-    admin, refused = await connect("admin")
+    admin, refused = await connect("verdicts-admin")
     jetstream = admin.jetstream(timeout=5)
     config = (await jetstream.stream_info(subjects.RCA_VERDICTS)).config
     await jetstream.update_stream(config.evolve(max_bytes=100_000_000))

@@ -9,6 +9,7 @@ __all__ = [
     "FAIL_RATIO_KEY",
     "FLOWS_ENRICHED",
     "FLOWS_RAW",
+    "INFLUX_WRITER_STATE_BUCKET",
     "RCA_STATE_BUCKET",
     "RCA_VERDICTS",
     "STREAMS",
@@ -23,6 +24,7 @@ FLOWS_RAW = "FLOWS_RAW"
 FLOWS_ENRICHED = "FLOWS_ENRICHED"
 RCA_VERDICTS = "RCA_VERDICTS"
 EXPORTER_STATE_BUCKET = "exporter_state"
+INFLUX_WRITER_STATE_BUCKET = "influx_writer_state"
 RCA_STATE_BUCKET = "rca_state"
 FAIL_RATIO_KEY = "fail_ratio"
 """Key in the bucket: the threshold in force, as decimal text, for tools that show ratios."""

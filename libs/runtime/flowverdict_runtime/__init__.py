@@ -16,8 +16,10 @@
 `stream_faults`     what is wrong with a stream that somebody else set up, in words.
 `streams`           JetStream's streams: create them, publish until stored.
 `nats_connection`   connect to NATS and stay connected.
+`pull`              a pull subscription to a durable consumer.
 `consumer`          a durable consumer: fetch, handle, acknowledge.
 `one_shot`          NATS for a command that connects once and exits.
 `stored_messages`   the messages currently in a stream.
+`following`         a stream, read in order without a consumer.
 `kept_state`        what a service keeps in NATS to go on where it was.
 """

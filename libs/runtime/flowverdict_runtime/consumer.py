@@ -19,6 +19,7 @@ from prometheus_client import Counter, Gauge
 from flowverdict_contracts import MalformedMessage
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
+from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, Unavailable, retry
 from flowverdict_runtime.streams import TooLarge, ensure_streams
 
@@ -75,7 +76,6 @@ _MAX_DELIVERIES = 5
 _MAX_UNFINISHED = 20
 """If nothing is said at all, as by a service that is killed for its memory."""
 _BATCH = 64
-_INACTIVE_SECONDS = 300.0
 _ACK_WAIT_SECONDS = 30.0
 _IDLE_CHECK = 5
 _LAG_SECONDS = 5.0
@@ -175,7 +175,7 @@ class Delivery(Protocol):
     """How a consumer handles and acknowledges the messages of a subscription."""
 
     @property
-    def pull(self) -> JetStreamContext.PullSubscription:
+    def pull(self) -> Pull:
         """The subscription to fetch messages from."""
 
     async def take(self, messages: list[Msg]) -> None:
@@ -209,7 +209,7 @@ async def consume(
                     idle = 0
                     await current.check()
                     context.health.ready(part)
-                messages = await current.pull.fetch(_BATCH, timeout=1)
+                messages = await current.pull.fetch(_BATCH, wait_seconds=1)
                 context.health.ready(part)
                 idle = 0
                 if messages:
@@ -259,7 +259,7 @@ async def _lag_reported(
 class _EachAcknowledged:
     """Acknowledges each message once `handle` is done with it."""
 
-    pull: JetStreamContext.PullSubscription
+    pull: Pull
     handle: Callable[[Msg], Awaitable[bool]]
     seen: SeenSequences
     stream_created: object
@@ -279,7 +279,7 @@ class _EachAcknowledged:
         await check_delivers(self.pull)
 
 
-async def check_delivers(pull: JetStreamContext.PullSubscription) -> None:
+async def check_delivers(pull: Pull) -> None:
     """Check a consumer from which nothing has come for a while.
 
     Raises:
@@ -299,9 +299,7 @@ async def check_delivers(pull: JetStreamContext.PullSubscription) -> None:
     )
 
 
-async def pull_from(
-    jetstream: JetStreamContext, stream: str, config: ConsumerConfig
-) -> JetStreamContext.PullSubscription:
+async def pull_from(jetstream: JetStreamContext, stream: str, config: ConsumerConfig) -> Pull:
     """Subscribe to the durable consumer of this configuration, created if it does not exist.
 
     Raises:
@@ -310,7 +308,10 @@ async def pull_from(
     """
     durable = str(config.durable_name)
     try:
-        return await jetstream.pull_subscribe("", durable=durable, stream=stream, config=config)
+        subscription = await jetstream.pull_subscribe(
+            "", durable=durable, stream=stream, config=config
+        )
+        return Pull(jetstream, stream, durable, subscription)
     except NotFoundError:
         raise
     except APIError as error:
@@ -327,7 +328,6 @@ async def consume_each(
     stream: str,
     durable: str,
     handle: Callable[[Msg], Awaitable[bool]],
-    temporary_from: Callable[[], int] | None = None,
 ) -> None:
     """Handle and acknowledge every message of `stream` until the service stops.
 
@@ -335,13 +335,11 @@ async def consume_each(
     raises `MalformedMessage` for one that can never be handled. It is not called again for a
     message it has finished with, even if the acknowledgement was lost. The messages of a batch are
     handled concurrently, but for those that have been delivered before. Several processes with the
-    same `durable` name share the work. With `temporary_from`, the consumer is removed soon after
-    its last use, and a new one starts with the message of the number that it returns, or with the
-    next one if that is 0.
+    same `durable` name share the work.
     """
     for counter in (FAILED, HANDLED, TOO_LARGE):
         counter.labels(stream)
-    lasting = ConsumerConfig(
+    config = ConsumerConfig(
         durable_name=durable,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=_ACK_WAIT_SECONDS,
@@ -351,11 +349,6 @@ async def consume_each(
 
     async def subscribe(before: _EachAcknowledged | None) -> _EachAcknowledged:
         await ensure_streams(jetstream, [stream], context.streams)
-        config = lasting
-        if temporary_from is not None:
-            first = temporary_from()
-            last = (await jetstream.stream_info(stream)).state.last_seq
-            config = _temporary(lasting, first, last)
         pull = await pull_from(jetstream, stream, config)
         created = (await jetstream.stream_info(stream)).created
         if before is not None and before.stream_created == created:
@@ -365,15 +358,3 @@ async def consume_each(
         return _EachAcknowledged(pull, handle, seen, created)
 
     await consume(context, stream, subscribe)
-
-
-def _temporary(lasting: ConsumerConfig, first: int, last: int) -> ConsumerConfig:
-    """The same consumer from the message `first` on; from the next one if that is 0, or if the
-    stream, whose last message is `last`, has begun anew.
-    """
-    temporary = lasting.evolve(
-        inactive_threshold=_INACTIVE_SECONDS, deliver_policy=DeliverPolicy.NEW
-    )
-    if not 0 < first <= last + 1:
-        return temporary
-    return temporary.evolve(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=first)

@@ -13,6 +13,7 @@ from nats.js.kv import KeyValue
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_runtime.consumer import pull_from, reject
+from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.unfinished import KILLS, Unfinished
 
@@ -80,7 +81,7 @@ async def state_bucket(jetstream: JetStreamContext, name: str, replicas: int) ->
 
 async def pull_from_sequence(
     jetstream: JetStreamContext, stream: str, durable: str, start: int, max_ack_pending: int
-) -> JetStreamContext.PullSubscription:
+) -> Pull:
     """Subscribe to `stream` from a message on, whatever was acknowledged before.
 
     The consumer is durable only so that its lag is visible.

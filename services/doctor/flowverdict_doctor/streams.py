@@ -8,7 +8,7 @@ from nats.js import JetStreamContext
 from nats.js.api import ConsumerInfo, StreamInfo
 from nats.js.errors import NotFoundError
 
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, RCA_VERDICTS, STREAMS
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, STREAMS
 from flowverdict_doctor.finding import Finding, broken, ok, warning
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_runtime.one_shot import NatsUnavailable, connected_once
@@ -48,8 +48,8 @@ def _readers(
     name: str, consumers: list[ConsumerInfo], idle: frozenset[str], with_influx: bool
 ) -> Iterator[Finding]:
     found = {each.name: each for each in consumers}
-    expected = _READERS.get(name, [])
-    if with_influx and name in (FLOWS_ENRICHED, RCA_VERDICTS):
+    expected = _READERS[name]
+    if with_influx and name == FLOWS_ENRICHED:
         expected = [*expected, "influx-writer"]
     for reader in expected:
         if reader not in found:
@@ -122,6 +122,8 @@ async def _streams(jetstream: JetStreamContext, with_influx: bool) -> list[Findi
             continue
         age = await _age_seconds(jetstream, name, info)
         lines += _stream(name, info, {} if age is None else {name: age})
+        if name not in _READERS:  # it is followed without a consumer
+            continue
         consumers = await jetstream.consumers_info(name)
         lines += _readers(name, consumers, await _idle(jetstream, consumers), with_influx)
     return lines

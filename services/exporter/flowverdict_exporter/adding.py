@@ -21,6 +21,7 @@ from flowverdict_exporter.series import PairSeries
 from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import InOrder, pull_from_sequence
+from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.streams import ensure_streams
 from flowverdict_runtime.unfinished import Unfinished
@@ -137,7 +138,7 @@ class Adding:
 
     def __init__(
         self,
-        pull: JetStreamContext.PullSubscription,
+        pull: Pull,
         totals: Totals,
         store: KeptStore,
         unfinished: Unfinished,

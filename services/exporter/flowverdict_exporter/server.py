@@ -1,9 +1,7 @@
 """The exporter: adds up every enriched message and tracks the open incidents."""
 
 import asyncio
-import uuid
 
-from nats.aio.msg import Msg
 from prometheus_client import REGISTRY
 
 from flowverdict_contracts import verdicts
@@ -14,12 +12,14 @@ from flowverdict_exporter.lookups import Lookups
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_exporter.settings import ExporterSettings
-from flowverdict_runtime.consumer import consume, consume_each
+from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.context import Context
+from flowverdict_runtime.following import follow
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
 from flowverdict_runtime.retry import Unavailable
+from flowverdict_runtime.stored_messages import StoredMessage
 
 __all__ = ["SERVICE"]
 
@@ -33,30 +33,25 @@ async def run(settings: ExporterSettings, context: Context) -> None:
     for each in (incidents, nodes, lookups):
         REGISTRY.register(each)
 
-    async def add_verdict(message: Msg) -> bool:
-        incidents.next_sequence = message.metadata.sequence.stream + 1
+    async def add_verdict(message: StoredMessage) -> bool:
+        incidents.next_sequence = message.sequence + 1
         incidents.add(verdicts.decode(message.data))
         return True
 
-    streams = (FLOWS_ENRICHED, RCA_VERDICTS)
-    async with connected(settings, "exporter", context, streams) as jetstream:
+    async with connected(settings, "exporter", context, [FLOWS_ENRICHED]) as jetstream:
         if jetstream is not None:
 
             async def subscribe(before: Adding | None) -> Adding:
                 return await Adding.open(jetstream, context, totals, before)
 
-            def next_verdict() -> int:
+            async def next_verdict() -> int:
                 if not totals.restored.is_set():
                     raise Unavailable("waiting for the totals that were kept")
                 return incidents.next_sequence
 
-            # Every exporter needs every verdict, so each process has its own consumer.
-            verdict_consumer = f"exporter-{uuid.uuid4().hex[:12]}"
             await asyncio.gather(
                 consume(context, FLOWS_ENRICHED, subscribe),
-                consume_each(
-                    jetstream, context, RCA_VERDICTS, verdict_consumer, add_verdict, next_verdict
-                ),
+                follow(jetstream, context, RCA_VERDICTS, next_verdict, add_verdict),
             )
 
 

@@ -102,7 +102,7 @@ async def test_incidents_and_nodes_are_on_the_page_and_a_malformed_verdict_is_sk
     await publish(nats_client, 1, 1)
 
     async def incident() -> list[str]:
-        # A verdict before the consumer exists is not delivered; rca publishes one for every window.
+        # One from before it first looked is not read; rca publishes one for every window.
         await jetstream.publish(SUBJECT_VERDICTS, b"{}")
         await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
         return [key for key in scrape() if key.startswith("flowverdict_incident_active{")]

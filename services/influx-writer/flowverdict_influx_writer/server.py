@@ -13,11 +13,14 @@ from flowverdict_influx_writer.database import Database
 from flowverdict_influx_writer.points import FlowPoints, verdict_point
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_influx_writer.store_size import watch_store
+from flowverdict_influx_writer.written import WrittenVerdicts
 from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import Context
+from flowverdict_runtime.following import follow
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
+from flowverdict_runtime.stored_messages import StoredMessage
 
 __all__ = ["SERVICE"]
 
@@ -38,17 +41,22 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
             _ROWS.inc(batch.num_rows)
         return stored
 
-    async def write_verdict(message: Msg) -> bool:
-        return await database.store(verdict_point(verdicts.decode(message.data)), 1)
-
     try:
-        streams = (FLOWS_ENRICHED, RCA_VERDICTS)
-        async with connected(settings, _DURABLE, context, streams) as jetstream:
+        async with connected(settings, _DURABLE, context, [FLOWS_ENRICHED]) as jetstream:
             if jetstream is None:
                 return
+            written = WrittenVerdicts(jetstream, context.streams.stream_replicas)
+
+            async def write_verdict(message: StoredMessage) -> bool:
+                point = verdict_point(verdicts.decode(message.data))
+                if not await database.store(point, 1):
+                    return False
+                await written.written(message.sequence)
+                return True
+
             await asyncio.gather(
                 consume_each(jetstream, context, FLOWS_ENRICHED, _DURABLE, write_flows),
-                consume_each(jetstream, context, RCA_VERDICTS, _DURABLE, write_verdict),
+                follow(jetstream, context, RCA_VERDICTS, written.next_sequence, write_verdict),
                 watch_store(settings, context),
             )
     finally:

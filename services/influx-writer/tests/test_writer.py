@@ -2,15 +2,18 @@
 
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from nats.aio.client import Client
 from prometheus_client import REGISTRY
 
 from conftest import NatsServer, a_verdict, eventually
 from flowverdict_contracts import verdicts
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_VERDICTS
+from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS, SUBJECT_VERDICTS
+from flowverdict_contracts.verdicts import TimeWindow
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.settings import load
+from flowverdict_runtime.streams import ensure_streams
 from tests.influx_writing import acknowledged, publish, writing
 from tests.stand_ins.influx import InfluxStandIn
 
@@ -51,6 +54,40 @@ async def test_flows_and_verdicts_are_written(
         await eventually(lambda: len(influx.points) == 6)
         await eventually(lambda: acknowledged(nats_client))
         assert not context.health.reasons()
+
+
+async def test_verdicts_from_while_it_was_away_are_written_and_none_that_already_was(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    settings, jetstream = settings_for(nats_server.url, influx.url), nats_client.jetstream()
+    await ensure_streams(jetstream)
+
+    def handled() -> float:
+        labels = {"stream": RCA_VERDICTS}
+        return REGISTRY.get_sample_value("flowverdict_messages_handled_total", labels) or 0.0
+
+    async def published(*seconds: int) -> None:
+        for second in seconds:
+            window = TimeWindow(
+                start=f"2026-01-01T00:00:{second:02}Z", end=f"2026-01-01T00:01:{second:02}Z"
+            )
+            verdict = msgspec.structs.replace(a_verdict(), window=window)
+            await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(verdict))
+
+    before = handled()
+    async with writing(settings):
+        await published(1, 2, 3)
+        await eventually(lambda: len(influx.points) == 3)
+        await eventually(lambda: handled() == before + 3)
+    await published(4, 5)
+    async with writing(settings):
+        await eventually(lambda: len(influx.points) == 5)
+        await eventually(lambda: handled() == before + 5)
+    await jetstream.delete_stream(RCA_VERDICTS)
+    await ensure_streams(jetstream)
+    await published(6)
+    async with writing(settings):
+        await eventually(lambda: len(influx.points) == 6)
 
 
 @pytest.mark.parametrize(

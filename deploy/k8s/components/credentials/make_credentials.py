@@ -20,6 +20,7 @@ PASSWORDS = (
     "nats-rca",
     "nats-reader",
     "nats-admin",
+    "nats-verdicts-admin",
     "influxdb-password",
     "influxdb-token",
     "grafana-password",
