@@ -18,6 +18,7 @@ from bench import (
     drain,
     history,
     influx,
+    influx_storage,
     kernel,
     large_cluster,
     loading,
@@ -41,12 +42,17 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
     "cost": cost.measure,
     "memory": memory.measure,
 }
-_LONG = {"chaos": chaos.measure, "history": history.measure, "soak": soak.measure}
+_LONG = {
+    "chaos": chaos.measure,
+    "history": history.measure,
+    "soak": soak.measure,
+    "storage": influx_storage.measure,
+}
 """Only if they are asked for."""
 _MEANINGS = {
     "throughput": "rows per second through the enricher and the exporter",
     "scrape": "CPU of a Prometheus scrape of 100,000 series",
-    "influx": "points per second through the influx-writer",
+    "influx": "rows per second through the influx-writer",
     "localise": "time and memory of a whole verdict",
     "cluster": "100,000 pods: time and memory to learn and follow their names",
     "kernel": "nanoseconds per kernel event of the eBPF programs (needs root and eBPF)",
@@ -56,6 +62,7 @@ _MEANINGS = {
     "memory": "memory of each service under load",
     "chaos": "ten minutes of kill -9, counts against the kernel's (needs root and eBPF)",
     "history": "panels of History at 1,000 pairs, on a real InfluxDB",
+    "storage": "bytes of a point in a real InfluxDB, and what 1,000 pairs need",
     "soak": "half an hour of 20 nodes: rows in and out, growth of memory and descriptors",
 }
 

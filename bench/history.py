@@ -15,7 +15,6 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from bench.figure import CannotMeasure, Figure
 from bench.processes import peak_mebibytes
 from bench.scrape import pair_rows
-from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_influx_writer.points import FlowPoints
 from flowverdict_provisioner.boards.history import HISTORY
 from tests.real_influxdb import INFLUXD, InfluxDB, from_grafana
@@ -33,10 +32,8 @@ def _fill(influxdb: InfluxDB, bucket: str, start: int, stop: int, step: int) -> 
     lines: list[str] = []
     with influxdb.client(timeout_seconds=60) as client, client.write_api(SYNCHRONOUS) as api:
         for number, second in enumerate(range(start, stop, step)):
-            times = second * 10**9, (second + 1) * 10**9
-            header = IntervalHeader("node", "bench", number + 1, *times)
-            lines.append(points.lines(header, batch)[0])
-            if len(lines) == _AT_ONCE:
+            lines += points.lines("node", second * 10**9, [points.rows(batch)])
+            if (number + 1) % _AT_ONCE == 0:
                 api.write(bucket, record="".join(lines))
                 lines = []
         if lines:

@@ -50,13 +50,17 @@ class InfluxDB:
     Args:
         folder: for its data and log.
         prefix: of the command that starts it.
+        arguments: of the program, besides those that it needs.
     """
 
-    def __init__(self, folder: Path, prefix: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path, prefix: tuple[str, ...] = (), arguments: tuple[str, ...] = ()
+    ) -> None:
         self.folder = folder
         self.data = folder / "influxdb"
         self.data.mkdir(exist_ok=True)
         self._prefix = prefix
+        self._arguments = arguments
         self._port = free_port()
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -76,6 +80,7 @@ class InfluxDB:
         argv = [*self._prefix, str(INFLUXD), f"--bolt-path={self.data}/influxd.bolt"]
         argv += [f"--engine-path={self.data}/engine", f"--sqlite-path={self.data}/influxd.sqlite"]
         argv += [f"--http-bind-address=127.0.0.1:{self._port}", "--reporting-disabled"]
+        argv += self._arguments
         self.process = start_process(argv, self.folder / "influxdb.log")
         deadline = time.monotonic() + 60
         while not self._healthy():

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from influxdb_client.client.write_api import SYNCHRONOUS
 
-from conftest import a_verdict, enriched_batch, flow_row, header, load_program
+from conftest import a_verdict, enriched_batch, flow_row, load_program
 from flowverdict_contracts.addresses import ENDS
 from flowverdict_influx_writer.points import FlowPoints, verdict_point
 from flowverdict_provisioner.board import Panel
@@ -43,9 +43,8 @@ def influxdb(
             names | flow_row("pod-b@n1", "pod-a@n1", rtt_us=700, bytes_sent=9),
         ]
         points, now = FlowPoints(), five_minutes_end - 60
-        lines = [
-            points.lines(header(now - second), enriched_batch(*rows))[0] for second in range(10)
-        ]
+        counted = [points.rows(enriched_batch(*rows))] * 10
+        lines = points.lines("n1", int(now * 10**9), counted)
         lines.append(verdict_point(a_verdict(second=int(now))))
         with database.client() as client, client.write_api(SYNCHRONOUS) as api:
             api.write("flowverdict", record="".join(lines))

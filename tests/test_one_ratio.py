@@ -77,12 +77,12 @@ def test_both_tables_of_tail_show_it() -> None:
 
 @needs_influxdb
 def test_influxdbs_board_computes_it_from_the_points(tmp_path: Path) -> None:
-    header = IntervalHeader("n1", "run", 1, time.time_ns() - 10**9, time.time_ns())
-    lines, _ = FlowPoints().lines(header, BATCH)
+    points = FlowPoints()
+    lines = points.lines("n1", time.time_ns(), [points.rows(BATCH)])
     with InfluxDB(tmp_path) as influxdb:
         assert influxdb.set_up(tmp_path).returncode == 0
         with influxdb.client() as client, client.write_api(SYNCHRONOUS) as api:
-            api.write("flowverdict", record=lines)
+            api.write("flowverdict", record="".join(lines))
         queries = [
             each.expr
             for board in BOARDS

@@ -17,7 +17,7 @@ from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.unfinished import KILLS, Unfinished
 
-__all__ = ["InOrder", "pull_from_sequence", "state_bucket"]
+__all__ = ["InOrder", "after_acknowledged", "pull_from_sequence", "state_bucket"]
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,19 @@ async def state_bucket(jetstream: JetStreamContext, name: str, replicas: int) ->
         return await jetstream.key_value(name)
     except NotFoundError:
         return await jetstream.create_key_value(KeyValueConfig(bucket=name, replicas=replicas))
+
+
+async def after_acknowledged(jetstream: JetStreamContext, stream: str, durable: str) -> int:
+    """Number of the first message that is not acknowledged; 1 if there is no such consumer.
+
+    Raises:
+        NatsError: if JetStream does not answer.
+    """
+    try:
+        floor = (await jetstream.consumer_info(stream, durable)).ack_floor
+    except NotFoundError:
+        return 1
+    return floor.stream_seq + 1 if floor else 1
 
 
 async def pull_from_sequence(

@@ -65,7 +65,7 @@ def _readers(
         elif reader in idle:
             yield broken(what, f"{detail}, and nobody is reading", "is it running? see its log")
         elif behind > _LAG_WARNING:
-            advice = "if this does not fall: scale the enricher or influx-writer, or see the log"
+            advice = "if this does not fall: scale the enricher, or see the log"
             yield warning(what, detail, advice)
         else:
             yield ok(what, detail)

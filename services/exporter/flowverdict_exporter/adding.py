@@ -7,7 +7,6 @@ import uuid
 
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from nats.js.errors import NotFoundError
 from prometheus_client import Counter, Gauge
 
 from flowverdict_contracts import enriched
@@ -20,7 +19,7 @@ from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import CannotRun, Context
-from flowverdict_runtime.kept_state import InOrder, pull_from_sequence
+from flowverdict_runtime.kept_state import InOrder, after_acknowledged, pull_from_sequence
 from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.streams import ensure_streams
@@ -174,7 +173,8 @@ class Adding:
                 raise CannotRun("another exporter is already running; stopping")
         elif not await _restore(store, totals, last):
             is_restored = False
-            totals.position = await _where_another_was(jetstream, created)
+            start = await after_acknowledged(jetstream, FLOWS_ENRICHED, _DURABLE)
+            totals.position = Position(start, created)
         totals.restored.set()
         if totals.position.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
@@ -241,12 +241,3 @@ async def _restore(store: KeptStore, totals: Totals, last: int) -> bool:
         log.warning("cannot go on from the totals that were kept: %s", error)
         return False
     return True
-
-
-async def _where_another_was(jetstream: JetStreamContext, created: str) -> Position:
-    """After the last message that an exporter has acknowledged, if there was one."""
-    try:
-        floor = (await jetstream.consumer_info(FLOWS_ENRICHED, _DURABLE)).ack_floor
-    except NotFoundError:
-        floor = None
-    return Position(floor.stream_seq + 1 if floor else 1, created)

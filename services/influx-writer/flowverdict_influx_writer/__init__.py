@@ -1,7 +1,9 @@
 """Writes to InfluxDB 2: `flows.enriched` and `rca.verdicts` in, points out.
 
 `server`    the service.
-`points`    messages as lines of the line protocol.
+`writing`   writes every message once, also over `kill -9`.
+`slots`     sums of ten seconds; `points` makes lines of the line protocol of them.
+`progress`  how far the flows are written, kept in NATS.
 `database`  lines of many messages in one request, repeated until InfluxDB has stored them.
 `client`    write requests to InfluxDB, and what its refusals mean.
 `written`   which verdicts have been written, kept in NATS.

@@ -5,27 +5,26 @@ cached. The fields are formatted here, since a Point for each row would take ten
 (`script/bench influx`).
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from influxdb_client import Point, WritePrecision
 
-from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.signals import MEASUREMENT, SIGNALS
 from flowverdict_contracts.verdicts import Verdict
-from flowverdict_flows.pairs import LabelledPairs
+from flowverdict_flows.pairs import LabelledPairs, Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 
-__all__ = ["FlowPoints", "verdict_point"]
+__all__ = ["FIELDS", "FlowPoints", "Rows", "verdict_point"]
 
 _REMEMBERED_PAIRS = 100_000
-_PART_NS = 1_000_000
-"""Parts of one interval may have the same pair. Their points' times differ by a millisecond, since
-some stores that speak this protocol have no finer resolution."""
-_PIECE_NS = 400
-"""The pieces of a part, numbered by rows, stay within that millisecond."""
+
+Counts = npt.NDArray[np.int64]
 
 
 def _tag_text(labels: dict[str, str]) -> str:
@@ -45,45 +44,72 @@ def _names() -> list[str]:
     return names
 
 
-_NAMES = _names()
-_BITS = 1 << np.arange(len(_NAMES))
-_ALWAYS = np.isin(_NAMES, RETRANSMISSION_RATIO.numerator)
+FIELDS = _names()
+"""The columns of `Rows.values`: fields of a point."""
+_BITS = 1 << np.arange(len(FIELDS))
+_ALWAYS = np.isin(FIELDS, RETRANSMISSION_RATIO.numerator)
 
 
 @lru_cache(maxsize=1000)
 def _template(chosen: bytes) -> str:
     """A point with these fields, one byte for each."""
-    fields = (f"{name}=%di" for name, is_chosen in zip(_NAMES, chosen, strict=True) if is_chosen)
+    fields = (f"{name}=%di" for name, is_chosen in zip(FIELDS, chosen, strict=True) if is_chosen)
     return f"{MEASUREMENT}%s%s {','.join(fields)} %d\n"
 
 
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What a batch counts, by pair.
+
+    Attributes:
+        numbers: of the pairs, each once.
+        values: a row for each pair, a column for each field.
+    """
+
+    numbers: Numbers
+    values: Counts
+
+
 class FlowPoints:
-    """Converts enriched batches to points, one for each pair of addresses in each interval.
+    """Converts enriched batches to points.
 
     A counter becomes a field with its sum. A reading becomes two fields, the sum of the readings
     and their number, so that they can be averaged over any time and any group. Fields that are 0
-    are left out, as most of a healthy pair's are, but for what is divided in a ratio. The same
-    message gives the same points, so writing it again changes nothing.
+    are left out, as most of a healthy pair's are, but for what is divided in a ratio.
     """
 
     def __init__(self) -> None:
         self._pairs = LabelledPairs()
         self._tags: dict[int, str] = {}
 
-    def lines(self, header: IntervalHeader, batch: pa.RecordBatch) -> tuple[str, int]:
-        """The lines for a message, and how many there are."""
-        if len(self._pairs) > _REMEMBERED_PAIRS:
-            self._pairs.clear()
-            self._tags.clear()
+    @property
+    def is_full(self) -> bool:
+        """Whether it remembers as many pairs as it should, and `forget` is due."""
+        return len(self._pairs) > _REMEMBERED_PAIRS
+
+    def forget(self) -> None:
+        """Forget all pairs; rows that were returned before must not be used again."""
+        self._pairs.clear()
+        self._tags.clear()
+
+    def rows(self, batch: pa.RecordBatch) -> Rows:
+        """The sums of an enriched batch by pair."""
         rows = self._pairs.group(batch)
         columns = []
         for signal in SIGNALS:
             columns.append(rows.sums(signal.field))
             if signal.kind != "counter":
                 columns.append(rows.samples(signal.field))
-        values = np.column_stack(columns).astype(np.int64)
-        collector = _tag_text({"collector": header.node})
-        time_ns = header.end_ns + (header.part - 1) * _PART_NS + header.piece * _PIECE_NS
+        return Rows(rows.numbers, np.column_stack(columns).astype(np.int64))
+
+    def lines(self, collector: str, time_ns: int, rows: Sequence[Rows]) -> list[str]:
+        """A point with this time for each pair that occurs in `rows`, as a line."""
+        numbers, positions = np.unique(
+            np.concatenate([each.numbers for each in rows]), return_inverse=True
+        )
+        values: Counts = np.zeros((len(numbers), len(FIELDS)), np.int64)
+        np.add.at(values, positions, np.concatenate([each.values for each in rows]))
+        tag = _tag_text({"collector": collector})
         lines: list[str] = []
         shown = (values != 0) | _ALWAYS
         # Few sets of fields occur in a message; each is a number here.
@@ -92,14 +118,14 @@ class FlowPoints:
             chosen = shown[of_set[0]]
             template = _template(chosen.tobytes())
             lines += [
-                template % (self._tags_of(pair), collector, *of_pair, time_ns)
+                template % (self._tags_of(pair), tag, *of_pair, time_ns)
                 for pair, of_pair in zip(
-                    rows.numbers[of_set].tolist(),
+                    numbers[of_set].tolist(),
                     values[of_set][:, chosen].tolist(),
                     strict=True,
                 )
             ]
-        return "".join(lines), len(rows.numbers)
+        return lines
 
     def _tags_of(self, number: int) -> str:
         tags = self._tags.get(number)

@@ -1,14 +1,17 @@
 """The influx-writer with a real InfluxDB: whatever happens, nothing is lost and nothing twice."""
 
+import asyncio
 import contextlib
 import math
 import os
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import pytest
 from influxdb_client.client.write_api import SYNCHRONOUS
@@ -21,16 +24,23 @@ from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
 from flowverdict_influx_writer import store_size
 from flowverdict_influx_writer.check import check_database
 from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.settings import load
 from flowverdict_runtime.streams import ensure_streams
 from tests import influx_writing
-from tests.influx_writing import acknowledged
+from tests.influx_writing import HOLD, all_written
 from tests.real_influxdb import InfluxDB
 from tests.skips import needs_influxdb
 
 pytestmark = needs_influxdb
 DAY = 86_400
+
+
+@pytest.fixture(autouse=True)
+def _short_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HOLD, 0)
 
 
 @pytest.fixture
@@ -83,17 +93,53 @@ async def test_what_is_published_while_it_is_killed_and_restarted_is_there_once(
 ) -> None:
     async with writing():
         await publish(nats_client, 1, 20)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
         for first in (21, 41):
             influxdb.kill()
             await publish(nats_client, first, 20)
             influxdb.start()
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
     # The same messages once more, as after a lost acknowledgement, change nothing.
     await nats_client.jetstream().delete_consumer(FLOWS_ENRICHED, "influx-writer")
     async with writing():
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
     assert sorted(influxdb.field("segments_sent")) == list(range(1, 61))
+
+
+@pytest.mark.usefixtures("environ")
+async def test_what_is_published_while_the_writer_is_killed_again_and_again_is_there_once(
+    nats_client: Client, influxdb: InfluxDB, tmp_path: Path
+) -> None:
+    program = (
+        "from flowverdict_influx_writer import __main__, writing; "
+        "writing._HOLD_SECONDS = 0.4; __main__.main()"
+    )
+    environ = {"FLOWVERDICT_LISTEN": f"127.0.0.1:{free_port()}"}
+    count, random = 400, Random(1)
+
+    async def publish_slowly() -> None:
+        for number in range(1, count + 1):
+            # Twenty seconds in turns, so that slots have many messages, and late ones.
+            await publish(nats_client, number, 1, time.time() - 10 * number + number % 20)
+            await asyncio.sleep(0.02)
+
+    publishing = asyncio.create_task(publish_slowly())
+    deaths = 0
+    while not publishing.done():
+        log = tmp_path / f"writer-{deaths}.log"
+        process = start_process([sys.executable, "-c", program], log, environ)
+        await asyncio.sleep(random.uniform(1.0, 2.5))
+        process.kill()
+        process.wait()
+        deaths += 1
+    await publishing
+    process = start_process([sys.executable, "-c", program], tmp_path / "writer.log", environ)
+    try:
+        await eventually(lambda: all_written(nats_client), 60)
+    finally:
+        stop_process(process)
+    assert deaths >= 3
+    assert sum(influxdb.field("segments_sent")) == sum(range(count + 1))
 
 
 @pytest.mark.usefixtures("environ")
@@ -107,7 +153,7 @@ async def test_names_with_every_character_come_back_as_they_were(
         headers = header(time.time()).encode(enriched.SCHEMA)
         jetstream = nats_client.jetstream()
         await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=headers)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
     found = influxdb.query('from(bucket: "flowverdict") |> range(start: -1h, stop: 1h)')
     assert {row["src_workload"] for row in found} == {name}
 
@@ -120,7 +166,7 @@ async def test_points_that_it_refuses_are_counted_as_refused_and_only_those(
     async with writing():
         await publish(nats_client, 1, 3)
         await publish(nats_client, 4, 2, second=time.time() - 40 * DAY)  # it keeps 30 days
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
     assert sorted(influxdb.field("segments_sent")) == [1, 2, 3]
     assert counted("points_refused", status="422") - refused == 2
     assert counted("points") - written == 3
@@ -137,7 +183,7 @@ async def test_a_field_of_another_type_costs_its_own_points_only(
     async with writing():
         await publish(nats_client, 1, 3)
         await publish(nats_client, 4, 2, second=time.time() - 5 * DAY)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
     assert sorted(influxdb.field("segments_sent")) == [4, 5]
     assert counted("points_refused", status="422") - refused == 3
     assert counted("points") - written == 2
@@ -150,7 +196,7 @@ async def test_a_token_that_stays_refused_ends_the_service_and_the_next_start_re
     monkeypatch.setattr("flowverdict_influx_writer.database._TOKEN_PATIENCE_SECONDS", 1)
     async with writing() as context:
         await publish(nats_client, 1, 2)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
         with influxdb.client() as client:
             buckets = client.buckets_api()
             buckets.delete_bucket(buckets.find_bucket_by_name("flowverdict"))
@@ -159,9 +205,9 @@ async def test_a_token_that_stays_refused_ends_the_service_and_the_next_start_re
         assert influxdb.set_up(tmp_path).returncode == 0  # another bucket, another token
         await eventually(context.stopping.is_set)
         assert "returned 401: it does not accept the token" in context.failure
-        assert not await acknowledged(nats_client)
+        assert not await all_written(nats_client)
     async with writing():
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
     assert sorted(influxdb.field("segments_sent")) == [3, 4, 5]
 
 
@@ -202,7 +248,7 @@ async def test_check_and_readyz_say_which_setting_is_wrong(
     async with writing() as context:
         await publish(nats_client, 1, 1)
         await waits_because(context, wrong.why)
-    assert not await acknowledged(nats_client)
+    assert not await all_written(nats_client)
 
 
 @pytest.mark.usefixtures("environ")
@@ -249,11 +295,11 @@ async def test_a_full_disk_loses_nothing_once_there_is_room_and_influxdb_has_bee
             subprocess.run(fill, stderr=subprocess.DEVNULL, check=False)
             await publish(nats_client, 6, 300)
             await waits_because(context, "no space left on device")
-            assert not await acknowledged(nats_client)
+            assert not await all_written(nats_client)
             subprocess.run([*disk, "rm", str(filler)], check=True)
             influxdb.kill()  # after a failed write to its log, it fails all writes
             influxdb.start()
-            await eventually(lambda: acknowledged(nats_client))
+            await eventually(lambda: all_written(nats_client))
         assert sorted(influxdb.field("segments_sent")) == list(range(1, 306))
 
 

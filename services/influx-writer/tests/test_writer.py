@@ -9,13 +9,19 @@ from prometheus_client import REGISTRY
 
 from conftest import NatsServer, a_verdict, eventually
 from flowverdict_contracts import verdicts
-from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS, SUBJECT_VERDICTS
+from flowverdict_contracts.subjects import RCA_VERDICTS, SUBJECT_VERDICTS
 from flowverdict_contracts.verdicts import TimeWindow
 from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_runtime.context import CannotRun
 from flowverdict_runtime.settings import load
 from flowverdict_runtime.streams import ensure_streams
-from tests.influx_writing import acknowledged, publish, writing
+from tests.influx_writing import HOLD, all_written, publish, writing
 from tests.stand_ins.influx import InfluxStandIn
+
+
+@pytest.fixture(autouse=True)
+def _short_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HOLD, 0)
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ async def test_flows_and_verdicts_are_written(
         await publish(nats_client, 1, 5)
         await nats_client.jetstream().publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
         await eventually(lambda: len(influx.points) == 6)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
         assert not context.health.reasons()
 
 
@@ -111,7 +117,7 @@ async def test_a_store_that_refuses_for_now_gets_the_points_later_and_once(
         influx.answers.extend(answers)
         await publish(nats_client, 1, 4)
         await eventually(lambda: len(influx.points) == 4)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
         assert not context.health.reasons()
     assert segments(influx) == 1 + 2 + 3 + 4
 
@@ -127,40 +133,33 @@ async def test_while_the_store_is_away_nothing_is_lost_and_readyz_says_why(
         await eventually(
             lambda: "cannot be reached" in context.health.reasons().get("influxdb", "")
         )
-        assert not await acknowledged(nats_client)
+        assert not await all_written(nats_client)
         influx.start()
         await eventually(lambda: len(influx.points) == 102)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
         assert not context.health.reasons()
     assert segments(influx) == sum(range(103))
 
 
-async def test_an_outage_longer_than_the_acknowledgements_time_doubles_nothing(
-    nats_server: NatsServer,
-    nats_client: Client,
-    influx: InfluxStandIn,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_a_second_writer_takes_over_and_the_first_stops(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
 ) -> None:
-    monkeypatch.setattr("flowverdict_runtime.consumer._ACK_WAIT_SECONDS", 1)
-    async with writing(settings_for(nats_server.url, influx.url)) as context:
-        influx.stop()
-        await publish(nats_client, 1, 80)
-        await eventually(lambda: "influxdb" in context.health.reasons())
+    """Each would have a part of every slot."""
+    settings = settings_for(nats_server.url, influx.url)
 
-        async def given_up() -> bool:
-            # A second reader would now be given what the first has not acknowledged.
-            pull = await nats_client.jetstream().pull_subscribe_bind(
-                "influx-writer", FLOWS_ENRICHED
-            )
-            messages = await pull.fetch(1, timeout=1)
-            await messages[0].nak()
-            return messages[0].metadata.num_delivered > 1
+    async def both() -> None:
+        async with writing(settings):
+            await publish(nats_client, 1, 5)
+            await eventually(lambda: all_written(nats_client))
+            async with writing(settings):
+                await publish(nats_client, 6, 5)
+                await eventually(lambda: len(influx.points) == 10)
+                await publish(nats_client, 11, 5)
+                await eventually(lambda: len(influx.points) == 15)
 
-        await eventually(given_up)
-        influx.start()
-        await eventually(lambda: acknowledged(nats_client))
-    assert len(influx.points) == 80
-    assert segments(influx) == sum(range(81))
+    with pytest.raises(CannotRun, match="another influx-writer is already running"):
+        await both()
+    assert segments(influx) == sum(range(16))
 
 
 async def test_what_was_not_written_when_the_service_ended_is_written_by_the_next(
@@ -176,7 +175,7 @@ async def test_what_was_not_written_when_the_service_ended_is_written_by_the_nex
     influx.start()
     async with writing(settings):
         await eventually(lambda: len(influx.points) == 7)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
     assert segments(influx) == sum(range(8))
 
 
@@ -198,6 +197,6 @@ async def test_a_point_that_the_store_never_takes_is_counted_and_holds_up_no_oth
     async with writing(settings_for(nats_server.url, influx.url)):
         await publish(nats_client, 1, 20)
         await eventually(lambda: len(influx.points) == 19)
-        await eventually(lambda: acknowledged(nats_client))
+        await eventually(lambda: all_written(nats_client))
     assert segments(influx) == sum(range(21)) - 7
     assert refused("400") - before == 1

@@ -9,9 +9,10 @@ from flowverdict_provisioner.board import Board, Choice, Column, Panel, Query, R
 __all__ = ["HISTORY"]
 
 # More than an hour comes from the sums of five minutes that set_up_influxdb.py has InfluxDB make; beside
-# the data source's own default bucket.
+# the data source's own default bucket. A window that cut through what is summed would be a spike.
 _LONG = f"""rolled_up = int(v: v.timeRangeStop) - int(v: v.timeRangeStart) > {3600 * 10**9}
-every = if rolled_up and int(v: v.windowPeriod) < {300 * 10**9} then 5m else v.windowPeriod
+summed = if rolled_up then {300 * 10**9} else {10 * 10**9}
+every = duration(v: (int(v: v.windowPeriod) + summed - 1) / summed * summed)
 """
 _DIMENSIONS = Choice(
     "by",

@@ -1,0 +1,110 @@
+"""How far the flows are written, kept in NATS, so that a restart writes nothing twice."""
+
+import uuid
+
+import msgspec
+from nats.js import JetStreamContext
+from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoStreamResponseError
+from nats.js.kv import KeyValue
+
+from flowverdict_contracts.subjects import INFLUX_WRITER_STATE_BUCKET
+from flowverdict_runtime.context import CannotRun
+from flowverdict_runtime.kept_state import state_bucket
+
+__all__ = ["Progress", "ProgressStore"]
+
+_KEY = "flows"
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far FLOWS_ENRICHED is written.
+
+    A message up to `seen_until` whose slot is written is in that slot's points. One that comes
+    after its slot is written has points of its own.
+
+    Attributes:
+        stream_created: which FLOWS_ENRICHED this is about.
+        resume_from: number of the first message that is not written.
+        seen_until: number of the last message that was read.
+        written: by collector, the start of the last slot that is written, in Unix seconds.
+        next: what holds once the write that is under way has succeeded; None if none is. Whoever
+            goes on from here writes exactly that first: the same points once more.
+    """
+
+    stream_created: str
+    resume_from: int = 1
+    seen_until: int = 0
+    written: dict[str, int] = {}
+    next: "Progress | None" = None
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    """What is kept: the progress, and which influx-writer made it."""
+
+    progress: Progress
+    owner: str
+
+
+class ProgressStore:
+    """One progress in the bucket `influx_writer_state`, kept by one influx-writer.
+
+    Attributes:
+        bucket: where it is kept.
+    """
+
+    def __init__(self, jetstream: JetStreamContext, replicas: int) -> None:
+        self.bucket: KeyValue
+        self._jetstream = jetstream
+        self._replicas = replicas
+        self._owner = uuid.uuid4().hex
+        self._revision = 0
+        self._has_claimed = False
+
+    async def load(self) -> Progress | None:
+        """What was kept last; None if nothing was, or by another version.
+
+        Raises:
+            CannotRun: if another influx-writer has taken over from this one.
+            NatsError: if NATS does not answer or refuses.
+        """
+        self.bucket = await state_bucket(
+            self._jetstream, INFLUX_WRITER_STATE_BUCKET, self._replicas
+        )
+        try:
+            entry = await self.bucket.get(_KEY)
+        except KeyNotFoundError as missing:
+            self._revision = (missing.entry.revision if missing.entry else 0) or 0
+            return None
+        self._revision = entry.revision or 0
+        try:
+            kept = msgspec.json.decode(entry.value or b"", type=_Kept)
+        except msgspec.MsgspecError:
+            return None
+        if self._has_claimed and kept.owner != self._owner:
+            raise CannotRun("another influx-writer is already running; stopping")
+        return kept.progress
+
+    async def save(self, progress: Progress) -> None:
+        """Keep it; any other influx-writer stops when it next keeps its own.
+
+        Raises:
+            CannotRun: if another influx-writer has kept its own since.
+            NatsError: if NATS does not answer or refuses.
+        """
+        encoded = msgspec.json.encode(_Kept(progress, self._owner))
+        try:
+            self._revision = await self.bucket.update(_KEY, encoded, last=self._revision)
+        except KeyWrongLastSequenceError:
+            entry = await self.bucket.get(_KEY)
+            if entry.value != encoded:
+                raise CannotRun("another influx-writer is already running; stopping") from None
+            # It was stored; only the response was lost.
+            self._revision = entry.revision or 0
+        except NoStreamResponseError:
+            # Somebody removed the bucket, or NATS restarted without its data.
+            self.bucket = await state_bucket(
+                self._jetstream, INFLUX_WRITER_STATE_BUCKET, self._replicas
+            )
+            self._revision = 0
+            raise
+        self._has_claimed = True

@@ -1,0 +1,163 @@
+"""Sums of ten seconds: few points at regular times, which InfluxDB stores in few bytes."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_influx_writer.points import FlowPoints, Rows
+from flowverdict_influx_writer.progress import Progress
+
+__all__ = ["SLOT_SECONDS", "Slots"]
+
+SLOT_SECONDS = 10
+_NS = 1_000_000_000
+_MOST_PAIRS = 500_000
+"""Held in memory, counting a pair once for each message that it is in."""
+_LATE_STEPS = 9_000
+"""The points of late messages lie this many milliseconds after the start of their slot, at most:
+some stores that speak this protocol have no finer resolution."""
+
+
+_MOST_COLLECTORS = 5_000
+_REMEMBERED_SECONDS = 86_400
+
+
+def _remembered(written: dict[str, int]) -> dict[str, int]:
+    """Without collectors that have not been heard for a day, or than which 5,000 were later."""
+    newest_first = sorted(written.items(), key=lambda each: each[1], reverse=True)
+    return {
+        collector: start
+        for collector, start in newest_first[:_MOST_COLLECTORS]
+        if start > newest_first[0][1] - _REMEMBERED_SECONDS
+    }
+
+
+@dataclass(slots=True)
+class _Slot:
+    """The messages of one collector in ten seconds of its own clock.
+
+    Attributes:
+        opened_ns: when NATS stored the first of them.
+        first: its number.
+        rows: what they count.
+    """
+
+    opened_ns: int
+    first: int
+    rows: list[Rows] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """A message that came after its slot was written."""
+
+    sequence: int
+    collector: str
+    start: int
+    rows: Rows
+
+
+class Slots:
+    """What has been read and is not written yet, by collector and slot.
+
+    A slot is ten seconds of the collector's clock, and a message belongs to the one in which its
+    interval ends, however long that was.
+
+    Attributes:
+        progress: how far everything is written.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._points = FlowPoints()
+        self._open: dict[tuple[str, int], _Slot] = {}
+        self._late: list[_Late] = []
+        self._seen_until = progress.resume_from - 1
+        self._newest_ns = 0
+        self._pairs = 0
+
+    def add(
+        self, sequence: int, stored_ns: int, header: IntervalHeader, batch: pa.RecordBatch
+    ) -> None:
+        """Add the message with this number, which NATS stored at that time, unless it is written.
+
+        Messages come in order.
+        """
+        self.passed(sequence)
+        self._newest_ns = max(self._newest_ns, stored_ns)
+        start = (header.end_ns - 1) // (SLOT_SECONDS * _NS) * SLOT_SECONDS
+        is_late = start <= self.progress.written.get(header.node, start - 1)
+        if is_late and sequence <= self.progress.seen_until:
+            return
+        rows = self._points.rows(batch)
+        self._pairs += len(rows.numbers)
+        if is_late:
+            self._late.append(_Late(sequence, header.node, start, rows))
+            return
+        slot = self._open.setdefault((header.node, start), _Slot(stored_ns, sequence))
+        slot.rows.append(rows)
+
+    def passed(self, sequence: int) -> None:
+        """The message with this number has been read, whether or not there was anything in it."""
+        self._seen_until = max(self._seen_until, sequence)
+
+    def replayed(self, sequence: int) -> Progress | None:
+        """The write that was under way, once everything before message `sequence` was read again.
+
+        None if there was none, or if something of it is still to come.
+        """
+        planned = self.progress.next
+        return planned if planned is not None and sequence > planned.seen_until else None
+
+    def due(self, hold_seconds: float) -> Progress | None:
+        """What to write next: slots that were opened that long ago, by the clock of NATS.
+
+        None if there are none yet. Everything is, if too much is held, or for 0 seconds.
+        """
+        is_full = self._pairs > _MOST_PAIRS or self._points.is_full
+        opened_by = self._newest_ns - (0 if is_full else hold_seconds * _NS)
+        closing: dict[str, int] = {}
+        for (collector, start), slot in self._open.items():
+            if slot.opened_ns <= opened_by:
+                closing[collector] = max(start, closing.get(collector, start))
+        if not closing and not (self._late and (is_full or not hold_seconds)):
+            return None
+        written = _remembered(self.progress.written | closing)
+        return Progress(
+            self.progress.stream_created, self._resume_from(written), self._seen_until, written
+        )
+
+    def _resume_from(self, written: dict[str, int]) -> int:
+        """Number of the first message that is not written once those slots are."""
+        left = [
+            slot.first
+            for (collector, start), slot in self._open.items()
+            if start > written.get(collector, start - 1)
+        ]
+        return min(left, default=self._seen_until + 1)
+
+    def lines(self, planned: Progress) -> Iterator[list[str]]:
+        """The points that lead to `planned`, as lines, by collector and slot."""
+        for (collector, start), slot in self._open.items():
+            if start <= planned.written.get(collector, start - 1):
+                yield self._points.lines(collector, start * _NS, slot.rows)
+        for late in self._late:
+            # Each message in its own nanosecond, as it may be one of many of the same pair.
+            rest, milliseconds = divmod(late.sequence, _LATE_STEPS)
+            time_ns = late.start * _NS + (1 + milliseconds) * 1_000_000 + rest % 1_000_000
+            yield self._points.lines(late.collector, time_ns, [late.rows])
+
+    def wrote(self, planned: Progress) -> None:
+        """The points that lead to `planned` are stored."""
+        self.progress = planned
+        self._late.clear()
+        self._open = {
+            (collector, start): slot
+            for (collector, start), slot in self._open.items()
+            if start > planned.written.get(collector, start - 1)
+        }
+        self._pairs = sum(len(rows.numbers) for each in self._open.values() for rows in each.rows)
+        if self._points.is_full and not self._open:
+            self._points.forget()
