@@ -1,6 +1,6 @@
 """The panels of *History* on a real InfluxDB with a thousand busy pairs: time, and its memory.
 
-Fifteen minutes of points of a second, as the influx-writer writes them, and a day of the sums of
+Fifty minutes of sums of ten seconds, as the influx-writer writes them, and a day of the sums of
 five minutes that InfluxDB makes of them. All panels are asked for at once, as a browser does.
 """
 
@@ -16,6 +16,7 @@ from bench.figure import CannotMeasure, Figure
 from bench.processes import peak_mebibytes
 from bench.scrape import pair_rows
 from flowverdict_influx_writer.points import FlowPoints
+from flowverdict_influx_writer.slots import SLOT_SECONDS
 from flowverdict_provisioner.boards.history import HISTORY
 from tests.real_influxdb import INFLUXD, InfluxDB, from_grafana
 
@@ -32,7 +33,7 @@ def _fill(influxdb: InfluxDB, bucket: str, start: int, stop: int, step: int) -> 
     lines: list[str] = []
     with influxdb.client(timeout_seconds=60) as client, client.write_api(SYNCHRONOUS) as api:
         for number, second in enumerate(range(start, stop, step)):
-            lines += points.lines("node", second * 10**9, [points.rows(batch)])
+            lines += points.lines("node", second * 10**9, points.rows(batch))
             if (number + 1) % _AT_ONCE == 0:
                 api.write(bucket, record="".join(lines))
                 lines = []
@@ -59,7 +60,7 @@ def _ask(influxdb: InfluxDB, hours: float, every: str) -> tuple[dict[str, float]
 
 
 def measure() -> list[Figure]:
-    """Time of each panel for 15 minutes and for a day, and InfluxDB's memory meanwhile.
+    """Time of each panel for 50 minutes and for a day, and InfluxDB's memory meanwhile.
 
     Raises:
         CannotMeasure: if InfluxDB has not been built.
@@ -70,11 +71,11 @@ def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as name, InfluxDB(folder := Path(name)) as influxdb:
         influxdb.set_up(folder).check_returncode()
         now = int(time.time())
-        print("writing 15 minutes of points of a second", file=sys.stderr)
-        _fill(influxdb, "flowverdict", now - 900, now, 1)
+        print("writing 50 minutes of sums of ten seconds", file=sys.stderr)
+        _fill(influxdb, "flowverdict", now - 3000, now, SLOT_SECONDS)
         print("writing a day of sums of five minutes", file=sys.stderr)
         _fill(influxdb, "flowverdict_rollup", now - 86_400, now, 300)
-        for what, hours, every in (("15 minutes", 0.25, "5s"), ("a day", 24.0, "5m")):
+        for what, hours, every in (("50 minutes", 50 / 60, "15s"), ("a day", 24.0, "5m")):
             taken, peak = _ask(influxdb, hours, every)
             figures += [
                 Figure("history", f"{what}: {title}", 1000 * seconds, "ms")

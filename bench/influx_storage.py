@@ -53,7 +53,7 @@ def _slots(seconds: int, step: int, *, regular: bool) -> Iterator[list[str]]:
     for second in range(start, start + seconds, step):
         values = (means * random.uniform(0.5, 1.5, (_PAIRS, len(means)))).astype(np.int64)
         jitter = 0 if regular else int(random.integers(0, 5_000_000))
-        yield points.lines("node", second * _NS + jitter, [Rows(numbers, values)])
+        yield points.lines("node", second * _NS + jitter, Rows(numbers, values))
 
 
 def _bytes_a_point(seconds: int, step: int, *, regular: bool) -> float:

@@ -9,7 +9,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 
 from conftest import a_verdict, enriched_batch, flow_row, load_program
 from flowverdict_contracts.addresses import ENDS
-from flowverdict_influx_writer.points import FlowPoints, verdict_point
+from flowverdict_influx_writer.points import FlowPoints, summed, verdict_point
 from flowverdict_provisioner.board import Panel
 from flowverdict_provisioner.boards.history import HISTORY
 from tests.real_influxdb import PROGRAM, InfluxDB, from_grafana
@@ -44,7 +44,7 @@ def influxdb(
         ]
         points, now = FlowPoints(), five_minutes_end - 60
         counted = [points.rows(enriched_batch(*rows))] * 10
-        lines = points.lines("n1", int(now * 10**9), counted)
+        lines = points.lines("n1", int(now * 10**9), summed(counted))
         lines.append(verdict_point(a_verdict(second=int(now))))
         with database.client() as client, client.write_api(SYNCHRONOUS) as api:
             api.write("flowverdict", record="".join(lines))

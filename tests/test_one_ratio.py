@@ -78,7 +78,7 @@ def test_both_tables_of_tail_show_it() -> None:
 @needs_influxdb
 def test_influxdbs_board_computes_it_from_the_points(tmp_path: Path) -> None:
     points = FlowPoints()
-    lines = points.lines("n1", time.time_ns(), [points.rows(BATCH)])
+    lines = points.lines("n1", time.time_ns(), points.rows(BATCH))
     with InfluxDB(tmp_path) as influxdb:
         assert influxdb.set_up(tmp_path).returncode == 0
         with influxdb.client() as client, client.write_api(SYNCHRONOUS) as api:

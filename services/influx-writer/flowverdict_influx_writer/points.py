@@ -20,7 +20,7 @@ from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.pairs import LabelledPairs, Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 
-__all__ = ["FIELDS", "FlowPoints", "Rows", "verdict_point"]
+__all__ = ["FIELDS", "FlowPoints", "Rows", "summed", "verdict_point"]
 
 _REMEMBERED_PAIRS = 100_000
 
@@ -70,6 +70,16 @@ class Rows:
     values: Counts
 
 
+def summed(rows: Sequence[Rows]) -> Rows:
+    """The sums of several batches' rows by pair."""
+    numbers, positions = np.unique(
+        np.concatenate([each.numbers for each in rows]), return_inverse=True
+    )
+    values: Counts = np.zeros((len(numbers), len(FIELDS)), np.int64)
+    np.add.at(values, positions, np.concatenate([each.values for each in rows]))
+    return Rows(numbers, values)
+
+
 class FlowPoints:
     """Converts enriched batches to points.
 
@@ -102,13 +112,9 @@ class FlowPoints:
                 columns.append(rows.samples(signal.field))
         return Rows(rows.numbers, np.column_stack(columns).astype(np.int64))
 
-    def lines(self, collector: str, time_ns: int, rows: Sequence[Rows]) -> list[str]:
-        """A point with this time for each pair that occurs in `rows`, as a line."""
-        numbers, positions = np.unique(
-            np.concatenate([each.numbers for each in rows]), return_inverse=True
-        )
-        values: Counts = np.zeros((len(numbers), len(FIELDS)), np.int64)
-        np.add.at(values, positions, np.concatenate([each.values for each in rows]))
+    def lines(self, collector: str, time_ns: int, rows: Rows) -> list[str]:
+        """A point with this time for each pair, as a line."""
+        numbers, values = rows.numbers, rows.values
         tag = _tag_text({"collector": collector})
         lines: list[str] = []
         shown = (values != 0) | _ALWAYS

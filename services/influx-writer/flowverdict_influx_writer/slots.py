@@ -6,15 +6,16 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_influx_writer.points import FlowPoints, Rows
+from flowverdict_influx_writer.points import FlowPoints, Rows, summed
 from flowverdict_influx_writer.progress import Progress
 
 __all__ = ["SLOT_SECONDS", "Slots"]
 
 SLOT_SECONDS = 10
 _NS = 1_000_000_000
-_MOST_PAIRS = 500_000
-"""Held in memory, counting a pair once for each message that it is in."""
+_SUMMED_AT_ONCE = 4
+_MOST_PAIRS = 200_000
+"""Held in memory, 600 bytes each, counting a pair up to four times in a slot."""
 _LATE_STEPS = 9_000
 """The points of late messages lie this many milliseconds after the start of their slot, at most:
 some stores that speak this protocol have no finer resolution."""
@@ -98,6 +99,10 @@ class Slots:
             return
         slot = self._open.setdefault((header.node, start), _Slot(stored_ns, sequence))
         slot.rows.append(rows)
+        if len(slot.rows) >= _SUMMED_AT_ONCE:
+            before = sum(len(each.numbers) for each in slot.rows)
+            slot.rows = [summed(slot.rows)]
+            self._pairs += len(slot.rows[0].numbers) - before
 
     def passed(self, sequence: int) -> None:
         """The message with this number has been read, whether or not there was anything in it."""
@@ -142,12 +147,12 @@ class Slots:
         """The points that lead to `planned`, as lines, by collector and slot."""
         for (collector, start), slot in self._open.items():
             if start <= planned.written.get(collector, start - 1):
-                yield self._points.lines(collector, start * _NS, slot.rows)
+                yield self._points.lines(collector, start * _NS, summed(slot.rows))
         for late in self._late:
             # Each message in its own nanosecond, as it may be one of many of the same pair.
             rest, milliseconds = divmod(late.sequence, _LATE_STEPS)
             time_ns = late.start * _NS + (1 + milliseconds) * 1_000_000 + rest % 1_000_000
-            yield self._points.lines(late.collector, time_ns, [late.rows])
+            yield self._points.lines(late.collector, time_ns, late.rows)
 
     def wrote(self, planned: Progress) -> None:
         """The points that lead to `planned` are stored."""

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import a_cause, a_verdict, enriched_batch, flow_row
-from flowverdict_influx_writer.points import FlowPoints, verdict_point
+from flowverdict_influx_writer.points import FlowPoints, summed, verdict_point
 from tests.line_protocol import parse
 
 
 def lines_of(*batches: pa.RecordBatch) -> list[str]:
     """The lines for what a collector counted in one slot."""
     points = FlowPoints()
-    return points.lines("n1", 10**9, [points.rows(each) for each in batches])
+    return points.lines("n1", 10**9, summed([points.rows(each) for each in batches]))
 
 
 def test_a_pair_is_one_point_in_each_slot() -> None:

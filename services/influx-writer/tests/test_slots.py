@@ -67,13 +67,16 @@ def test_a_slot_closes_by_the_clock_of_nats_not_by_that_of_a_node() -> None:
     assert planned.written == {"right": 90}
 
 
-def test_too_much_at_once_is_written_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flowverdict_influx_writer.slots._MOST_PAIRS", 3)
+def test_too_many_pairs_at_once_are_written_before_their_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowverdict_influx_writer.slots._MOST_PAIRS", 8)
     slots = Slots(Progress("s"))
-    for sequence in range(1, 4):
-        add(slots, sequence, 100, message("n1", 100))
+    for sequence in range(1, 51):  # of one pair in one slot, which is held as a sum
+        add(slots, sequence, 100, message("n0", 100))
         assert slots.due(10) is None
-    add(slots, 4, 100, message("n1", 100))
+    for sequence in range(51, 59):
+        add(slots, sequence, 100, message(f"n{sequence}", 100))
     assert slots.due(10) is not None
 
 
