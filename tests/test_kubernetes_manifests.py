@@ -585,6 +585,8 @@ EDGES = {
     ("prometheus", "rca", 9194),
     ("prometheus", "influx-writer", 9195),
     ("prometheus", "alertmanager", 9093),
+    ("prometheus", "grafana", 3000),
+    ("prometheus", "influxdb", 8086),
     ("grafana", "prometheus", 9090),
     ("grafana", "alertmanager", 9093),
     ("grafana", "influxdb", 8086),

@@ -27,7 +27,7 @@ Counts = Callable[[Installation], Awaitable[dict[str, float]]]
 async def exported(installation: Installation) -> dict[str, float]:
     """What the exporter's page says."""
     found: defaultdict[str, float] = defaultdict(float)
-    for line in installation.metrics("exporter", 9191).splitlines():
+    for line in installation.page("exporter", 9191).splitlines():
         if line.startswith("tcp_retransmissions_total{"):
             found[line.partition('src_pod="')[2].partition('"')[0]] += float(line.split()[-1])
     return found

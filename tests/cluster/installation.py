@@ -221,10 +221,10 @@ class Installation:
                     return each
         raise AssertionError(f"no process of {pod['metadata']['name']}")
 
-    def metrics(self, service: str, port: int) -> str:
-        """A service's metrics, read on its node, which no network policy shuts out."""
+    def page(self, service: str, port: int, path: str = "/metrics") -> str:
+        """What a service answers, read on its node, which no network policy shuts out."""
         (pod,) = self.pods(NAMESPACE, f"app.kubernetes.io/name={service}")
-        url = f"http://{pod['status']['podIP']}:{port}/metrics"
+        url = f"http://{pod['status']['podIP']}:{port}{path}"
         read = f"import urllib.request as u; print(u.urlopen({url!r}, timeout=10).read().decode())"
         return in_network(self.node_of(pod).pid, sys.executable, "-c", read)
 

@@ -114,6 +114,25 @@ async def test_the_doctor_names_what_is_down_and_nothing_else(installation: Inst
     await _doctor_finds_nothing_broken(installation)
 
 
+async def test_prometheus_scrapes_every_service_and_every_store(installation: Installation) -> None:
+    names = [
+        "collector",
+        "enricher",
+        "exporter",
+        "rca",
+        "influx-writer",
+        "influxdb",
+        "alertmanager",
+        "prometheus",
+    ]
+
+    def answers() -> dict[str, str]:
+        found = json.loads(installation.page("prometheus", 9090, "/api/v1/query?query=up"))
+        return {each["metric"]["job"]: each["value"][1] for each in found["data"]["result"]}
+
+    await eventually(lambda: answers() == {f"flowverdict-{name}": "1" for name in names}, 90)
+
+
 def test_the_experiment_names_the_pod(installation: Installation) -> None:
     done = subprocess.run(
         [EXPERIMENT, "run"],

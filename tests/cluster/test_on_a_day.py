@@ -173,8 +173,8 @@ async def test_a_second_cluster_on_the_same_kernel_is_not_in_the_counts(
                 calling(second.control_plane.pid, "10.202.0.78", 9000),
                 calling(first.control_plane.pid, shared, 9000),
             ):
-                await eventually(lambda: shared in installation.metrics("exporter", 9191), 60)
-            assert "10.202.0.78" not in installation.metrics("exporter", 9191)
+                await eventually(lambda: shared in installation.page("exporter", 9191), 60)
+            assert "10.202.0.78" not in installation.page("exporter", 9191)
     finally:
         second.down()
 
