@@ -126,11 +126,11 @@ async def test_prometheus_scrapes_every_service_and_every_store(installation: In
         "prometheus",
     ]
 
-    def answers() -> dict[str, str]:
+    def answers() -> set[tuple[str, str]]:
         found = json.loads(installation.page("prometheus", 9090, "/api/v1/query?query=up"))
-        return {each["metric"]["job"]: each["value"][1] for each in found["data"]["result"]}
+        return {(each["metric"]["job"], each["value"][1]) for each in found["data"]["result"]}
 
-    await eventually(lambda: answers() == {f"flowverdict-{name}": "1" for name in names}, 90)
+    await eventually(lambda: answers() == {(f"flowverdict-{name}", "1") for name in names}, 90)
 
 
 def test_the_experiment_names_the_pod(installation: Installation) -> None:
