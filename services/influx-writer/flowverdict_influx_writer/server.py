@@ -34,8 +34,8 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
             progress = ProgressStore(jetstream, replicas)
             written = WrittenVerdicts(jetstream, replicas)
 
-            async def subscribe(_: Writing | None) -> Writing:
-                return await Writing.open(jetstream, context, database, progress)
+            async def subscribe(before: Writing | None) -> Writing:
+                return await Writing.open(jetstream, context, database, progress, before)
 
             async def write_verdict(message: StoredMessage) -> bool:
                 point = verdict_point(verdicts.decode(message.data))

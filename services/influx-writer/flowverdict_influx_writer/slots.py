@@ -1,6 +1,6 @@
 """Sums of ten seconds: few points at regular times, which InfluxDB stores in few bytes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -22,17 +22,12 @@ some stores that speak this protocol have no finer resolution."""
 
 
 _MOST_COLLECTORS = 5_000
-_REMEMBERED_SECONDS = 86_400
 
 
-def _remembered(written: dict[str, int]) -> dict[str, int]:
-    """Without collectors that have not been heard for a day, or than which 5,000 were later."""
-    newest_first = sorted(written.items(), key=lambda each: each[1], reverse=True)
-    return {
-        collector: start
-        for collector, start in newest_first[:_MOST_COLLECTORS]
-        if start > newest_first[0][1] - _REMEMBERED_SECONDS
-    }
+def _remembered(written: Mapping[str, int], closing: Mapping[str, int]) -> dict[str, int]:
+    """Both, without collectors of which nothing was written since 5,000 others were."""
+    before = [each for each in written.items() if each[0] not in closing]
+    return dict([*before, *closing.items()][-_MOST_COLLECTORS:])
 
 
 @dataclass(slots=True)
@@ -129,7 +124,7 @@ class Slots:
                 closing[collector] = max(start, closing.get(collector, start))
         if not closing and not (self._late and (is_full or not hold_seconds)):
             return None
-        written = _remembered(self.progress.written | closing)
+        written = _remembered(self.progress.written, closing)
         return Progress(
             self.progress.stream_created, self._resume_from(written), self._seen_until, written
         )

@@ -62,7 +62,7 @@ class Writing:
     @classmethod
     async def open(
         cls, jetstream: JetStreamContext, context: Context, database: Database,
-        store: ProgressStore,
+        store: ProgressStore, before: "Writing | None",
     ) -> "Writing":  # fmt: skip
         """Go on from what was kept, else from where an influx-writer was before.
 
@@ -86,7 +86,8 @@ class Writing:
             progress = Progress(created, last + 1, last, progress.written)
         await store.save(progress)
         log.info("reading from sequence %d", progress.resume_from)
-        unfinished = await Unfinished.open(store.bucket, progress.resume_from)
+        start = progress.resume_from
+        unfinished = before.unfinished if before else await Unfinished.open(store.bucket, start)
         pull = await pull_from_sequence(
             jetstream, FLOWS_ENRICHED, _DURABLE, progress.resume_from,
             context.streams.max_ack_pending,

@@ -80,12 +80,16 @@ def test_too_many_pairs_at_once_are_written_before_their_time(
     assert slots.due(10) is not None
 
 
-def test_collectors_are_forgotten_a_day_after_their_last_slot() -> None:
-    slots = Slots(Progress("s", written={"gone": 100, "there": 90_000}))
-    add(slots, 1, 100_000, message("n1", 100_000))
+def test_only_collectors_that_were_written_long_before_many_others_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("flowverdict_influx_writer.slots._MOST_COLLECTORS", 3)
+    slots = Slots(Progress("s", written={"first": 100, "second": 50, "third": 10**9}))
+    add(slots, 1, 200, message("second", 200))
+    add(slots, 2, 200, message("fourth", 200))
     planned = slots.due(0)
     assert planned is not None
-    assert planned.written == {"there": 90_000, "n1": 99_990}
+    assert planned.written == {"third": 10**9, "second": 190, "fourth": 190}
 
 
 DEATHS = ("before it is planned", "once planned", "half written", "written")
