@@ -19,7 +19,6 @@ from prometheus_client import Counter, Gauge
 from flowverdict_contracts import MalformedMessage
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
-from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, Unavailable, retry
 from flowverdict_runtime.streams import TooLarge, ensure_streams
 
@@ -175,7 +174,7 @@ class Delivery(Protocol):
     """How a consumer handles and acknowledges the messages of a subscription."""
 
     @property
-    def pull(self) -> Pull:
+    def pull(self) -> JetStreamContext.PullSubscription:
         """The subscription to fetch messages from."""
 
     async def take(self, messages: list[Msg]) -> None:
@@ -209,7 +208,7 @@ async def consume(
                     idle = 0
                     await current.check()
                     context.health.ready(part)
-                messages = await current.pull.fetch(_BATCH, wait_seconds=1)
+                messages = await current.pull.fetch(_BATCH, timeout=1)
                 context.health.ready(part)
                 idle = 0
                 if messages:
@@ -259,7 +258,7 @@ async def _lag_reported(
 class _EachAcknowledged:
     """Acknowledges each message once `handle` is done with it."""
 
-    pull: Pull
+    pull: JetStreamContext.PullSubscription
     handle: Callable[[Msg], Awaitable[bool]]
     seen: SeenSequences
     stream_created: object
@@ -279,7 +278,7 @@ class _EachAcknowledged:
         await check_delivers(self.pull)
 
 
-async def check_delivers(pull: Pull) -> None:
+async def check_delivers(pull: JetStreamContext.PullSubscription) -> None:
     """Check a consumer from which nothing has come for a while.
 
     Raises:
@@ -299,7 +298,9 @@ async def check_delivers(pull: Pull) -> None:
     )
 
 
-async def pull_from(jetstream: JetStreamContext, stream: str, config: ConsumerConfig) -> Pull:
+async def pull_from(
+    jetstream: JetStreamContext, stream: str, config: ConsumerConfig
+) -> JetStreamContext.PullSubscription:
     """Subscribe to the durable consumer of this configuration, created if it does not exist.
 
     Raises:
@@ -308,10 +309,7 @@ async def pull_from(jetstream: JetStreamContext, stream: str, config: ConsumerCo
     """
     durable = str(config.durable_name)
     try:
-        subscription = await jetstream.pull_subscribe(
-            "", durable=durable, stream=stream, config=config
-        )
-        return Pull(jetstream, stream, durable, subscription)
+        return await jetstream.pull_subscribe("", durable=durable, stream=stream, config=config)
     except NotFoundError:
         raise
     except APIError as error:

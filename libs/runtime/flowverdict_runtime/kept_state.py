@@ -13,7 +13,6 @@ from nats.js.kv import KeyValue
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_runtime.consumer import pull_from, reject
-from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.unfinished import KILLS, Unfinished
 
@@ -94,7 +93,7 @@ async def after_acknowledged(jetstream: JetStreamContext, stream: str, durable: 
 
 async def pull_from_sequence(
     jetstream: JetStreamContext, stream: str, durable: str, start: int, max_ack_pending: int
-) -> Pull:
+) -> JetStreamContext.PullSubscription:
     """Subscribe to `stream` from a message on, whatever was acknowledged before.
 
     The consumer is durable only so that its lag is visible.

@@ -20,7 +20,6 @@ from flowverdict_exporter.series import PairSeries
 from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import InOrder, after_acknowledged, pull_from_sequence
-from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.streams import ensure_streams
 from flowverdict_runtime.unfinished import Unfinished
@@ -137,7 +136,7 @@ class Adding:
 
     def __init__(
         self,
-        pull: Pull,
+        pull: JetStreamContext.PullSubscription,
         totals: Totals,
         store: KeptStore,
         unfinished: Unfinished,

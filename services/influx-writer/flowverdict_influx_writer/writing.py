@@ -19,7 +19,6 @@ from flowverdict_influx_writer.slots import Slots
 from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.kept_state import InOrder, after_acknowledged, pull_from_sequence
-from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.stored_messages import stored_ns
 from flowverdict_runtime.streams import ensure_streams
 from flowverdict_runtime.unfinished import Unfinished
@@ -48,8 +47,8 @@ class Writing:
     """
 
     def __init__(
-        self, pull: Pull, database: Database, store: ProgressStore, slots: Slots,
-        unfinished: Unfinished,
+        self, pull: JetStreamContext.PullSubscription, database: Database, store: ProgressStore,
+        slots: Slots, unfinished: Unfinished,
     ) -> None:  # fmt: skip
         self.pull = pull
         self.unfinished = unfinished

@@ -31,7 +31,6 @@ from flowverdict_runtime.kept_state import InOrder, pull_from_sequence
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
-from flowverdict_runtime.pull import Pull
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, retry
 from flowverdict_runtime.stored_messages import stored_ns
 from flowverdict_runtime.streams import ensure_streams
@@ -85,7 +84,7 @@ class Judging:
         jetstream: JetStreamContext,
         context: Context,
         settings: RcaSettings,
-        pull: Pull,
+        pull: JetStreamContext.PullSubscription,
         kept: _Kept,
     ) -> None:
         state = kept.state
