@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import zlib
 from collections.abc import AsyncIterator
 
 from nats.aio.client import Client
@@ -56,7 +57,7 @@ async def all_written(client: Client) -> bool:
     jetstream = client.jetstream()
     try:
         bucket = await jetstream.key_value(INFLUX_WRITER_STATE_BUCKET)
-        kept = json.loads((await bucket.get("flows")).value or b"")["progress"]
+        kept = json.loads(zlib.decompress((await bucket.get("flows")).value or b""))["progress"]
         last = (await jetstream.stream_info(FLOWS_ENRICHED)).state.last_seq
     except NotFoundError:
         return False

@@ -36,6 +36,23 @@ class InOrder:
     def __init__(self, unfinished: Unfinished) -> None:
         self._unfinished = unfinished
         self._expected = 1
+        self._waited_for = 0
+
+    async def has_all(self, pull: JetStreamContext.PullSubscription) -> bool:
+        """Whether all that NATS has delivered has arrived.
+
+        Raises:
+            NatsError: if it had not the last time either (read again from a position), or if NATS
+                does not answer.
+        """
+        delivered = (await pull.consumer_info()).delivered
+        missing = (delivered.consumer_seq if delivered else 0) - self._expected + 1
+        if missing <= 0:
+            return True
+        if self._waited_for == self._expected:
+            raise NatsError(f"{missing} messages were delivered and did not arrive")
+        self._waited_for = self._expected  # they may have come since the last fetch
+        return False
 
     async def handle(self, message: Msg, add: Callable[[Msg], None]) -> bool:
         """Call `add`; False if the message cannot be handled and has been rejected.

@@ -194,9 +194,10 @@ class Adding:
         return cls(pull, totals, store, unfinished)
 
     async def check(self) -> None:
-        """Raises as `check_delivers`; if it does not, everything has been read."""
+        """Raises as `check_delivers`; if it does not, everything may have been read."""
         await check_delivers(self.pull)
-        self._totals.all_read()
+        if await self._in_order.has_all(self.pull):
+            self._totals.all_read()
 
     async def take(self, messages: list[Msg]) -> None:
         """Add messages and acknowledge them, and keep the totals if it is time to."""

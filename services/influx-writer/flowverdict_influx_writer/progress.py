@@ -1,6 +1,7 @@
 """How far the flows are written, kept in NATS, so that a restart writes nothing twice."""
 
 import uuid
+import zlib
 
 import msgspec
 from nats.js import JetStreamContext
@@ -11,9 +12,24 @@ from flowverdict_contracts.subjects import INFLUX_WRITER_STATE_BUCKET
 from flowverdict_runtime.context import CannotRun
 from flowverdict_runtime.kept_state import state_bucket
 
-__all__ = ["Progress", "ProgressStore"]
+__all__ = ["Planned", "Progress", "ProgressStore"]
 
 _KEY = "flows"
+_MOST_COLLECTORS = 5_000
+_MOST_BYTES = 1 << 24
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What holds once a write has succeeded.
+
+    Attributes:
+        resume_from, seen_until: as in `Progress`.
+        closing: by collector, the start of the last slot that is written then, in Unix seconds.
+    """
+
+    resume_from: int
+    seen_until: int
+    closing: dict[str, int]
 
 
 class Progress(msgspec.Struct, frozen=True):
@@ -27,15 +43,24 @@ class Progress(msgspec.Struct, frozen=True):
         resume_from: number of the first message that is not written.
         seen_until: number of the last message that was read.
         written: by collector, the start of the last slot that is written, in Unix seconds.
-        next: what holds once the write that is under way has succeeded; None if none is. Whoever
-            goes on from here writes exactly that first: the same points once more.
+            Those written last come last.
+        next: the write that is under way; None if none is. Whoever goes on from here writes exactly
+            that first: the same points once more.
     """
 
     stream_created: str
     resume_from: int = 1
     seen_until: int = 0
     written: dict[str, int] = {}
-    next: "Progress | None" = None
+    next: Planned | None = None
+
+    def after(self, planned: Planned) -> "Progress":
+        """What holds once that is written, without collectors that were written before the last
+        5,000.
+        """
+        others = [each for each in self.written.items() if each[0] not in planned.closing]
+        written = dict([*others, *planned.closing.items()][-_MOST_COLLECTORS:])
+        return Progress(self.stream_created, planned.resume_from, planned.seen_until, written)
 
 
 class _Kept(msgspec.Struct, frozen=True):
@@ -77,8 +102,9 @@ class ProgressStore:
             return None
         self._revision = entry.revision or 0
         try:
-            kept = msgspec.json.decode(entry.value or b"", type=_Kept)
-        except msgspec.MsgspecError:
+            unpacked = zlib.decompressobj().decompress(entry.value or b"", _MOST_BYTES)
+            kept = msgspec.json.decode(unpacked, type=_Kept)
+        except (zlib.error, msgspec.MsgspecError):
             return None
         if self._has_claimed and kept.owner != self._owner:
             raise CannotRun("another influx-writer is already running; stopping")
@@ -91,7 +117,7 @@ class ProgressStore:
             CannotRun: if another influx-writer has kept its own since.
             NatsError: if NATS does not answer or refuses.
         """
-        encoded = msgspec.json.encode(_Kept(progress, self._owner))
+        encoded = zlib.compress(msgspec.json.encode(_Kept(progress, self._owner)))
         try:
             self._revision = await self.bucket.update(_KEY, encoded, last=self._revision)
         except KeyWrongLastSequenceError:

@@ -1,4 +1,4 @@
-"""The influx-writer: writes every enriched message and every verdict, then acknowledges it."""
+"""The influx-writer: writes what enriched messages count, and every verdict."""
 
 import asyncio
 

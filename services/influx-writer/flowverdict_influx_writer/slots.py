@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_influx_writer.points import FlowPoints, Rows, summed
-from flowverdict_influx_writer.progress import Progress
+from flowverdict_influx_writer.progress import Planned, Progress
 
 __all__ = ["SLOT_SECONDS", "Slots"]
 
@@ -19,15 +19,6 @@ _MOST_PAIRS = 200_000
 _LATE_STEPS = 9_000
 """The points of late messages lie this many milliseconds after the start of their slot, at most:
 some stores that speak this protocol have no finer resolution."""
-
-
-_MOST_COLLECTORS = 5_000
-
-
-def _remembered(written: Mapping[str, int], closing: Mapping[str, int]) -> dict[str, int]:
-    """Both, without collectors of which nothing was written since 5,000 others were."""
-    before = [each for each in written.items() if each[0] not in closing]
-    return dict([*before, *closing.items()][-_MOST_COLLECTORS:])
 
 
 @dataclass(slots=True)
@@ -50,6 +41,7 @@ class _Late:
     """A message that came after its slot was written."""
 
     sequence: int
+    stored_ns: int
     collector: str
     start: int
     rows: Rows
@@ -90,7 +82,7 @@ class Slots:
         rows = self._points.rows(batch)
         self._pairs += len(rows.numbers)
         if is_late:
-            self._late.append(_Late(sequence, header.node, start, rows))
+            self._late.append(_Late(sequence, stored_ns, header.node, start, rows))
             return
         slot = self._open.setdefault((header.node, start), _Slot(stored_ns, sequence))
         slot.rows.append(rows)
@@ -103,7 +95,7 @@ class Slots:
         """The message with this number has been read, whether or not there was anything in it."""
         self._seen_until = max(self._seen_until, sequence)
 
-    def replayed(self, sequence: int) -> Progress | None:
+    def replayed(self, sequence: int) -> Planned | None:
         """The write that was under way, once everything before message `sequence` was read again.
 
         None if there was none, or if something of it is still to come.
@@ -111,8 +103,8 @@ class Slots:
         planned = self.progress.next
         return planned if planned is not None and sequence > planned.seen_until else None
 
-    def due(self, hold_seconds: float) -> Progress | None:
-        """What to write next: slots that were opened that long ago, by the clock of NATS.
+    def due(self, hold_seconds: float) -> Planned | None:
+        """What to write next: what has been held for that long, by the clock of NATS.
 
         None if there are none yet. Everything is, if too much is held, or for 0 seconds.
         """
@@ -122,26 +114,15 @@ class Slots:
         for (collector, start), slot in self._open.items():
             if slot.opened_ns <= opened_by:
                 closing[collector] = max(start, closing.get(collector, start))
-        if not closing and not (self._late and (is_full or not hold_seconds)):
+        if not closing and not (self._late and self._late[0].stored_ns <= opened_by):
             return None
-        written = _remembered(self.progress.written, closing)
-        return Progress(
-            self.progress.stream_created, self._resume_from(written), self._seen_until, written
-        )
+        left = [slot.first for key, slot in self._open.items() if not _closes(closing, *key)]
+        return Planned(min(left, default=self._seen_until + 1), self._seen_until, closing)
 
-    def _resume_from(self, written: dict[str, int]) -> int:
-        """Number of the first message that is not written once those slots are."""
-        left = [
-            slot.first
-            for (collector, start), slot in self._open.items()
-            if start > written.get(collector, start - 1)
-        ]
-        return min(left, default=self._seen_until + 1)
-
-    def lines(self, planned: Progress) -> Iterator[list[str]]:
+    def lines(self, planned: Planned) -> Iterator[list[str]]:
         """The points that lead to `planned`, as lines, by collector and slot."""
         for (collector, start), slot in self._open.items():
-            if start <= planned.written.get(collector, start - 1):
+            if _closes(planned.closing, collector, start):
                 yield self._points.lines(collector, start * _NS, summed(slot.rows))
         for late in self._late:
             # Each message in its own nanosecond, as it may be one of many of the same pair.
@@ -149,15 +130,17 @@ class Slots:
             time_ns = late.start * _NS + (1 + milliseconds) * 1_000_000 + rest % 1_000_000
             yield self._points.lines(late.collector, time_ns, late.rows)
 
-    def wrote(self, planned: Progress) -> None:
+    def wrote(self, planned: Planned) -> None:
         """The points that lead to `planned` are stored."""
-        self.progress = planned
+        self.progress = self.progress.after(planned)
         self._late.clear()
         self._open = {
-            (collector, start): slot
-            for (collector, start), slot in self._open.items()
-            if start > planned.written.get(collector, start - 1)
+            key: slot for key, slot in self._open.items() if not _closes(planned.closing, *key)
         }
         self._pairs = sum(len(rows.numbers) for each in self._open.values() for rows in each.rows)
         if self._points.is_full and not self._open:
             self._points.forget()
+
+
+def _closes(closing: Mapping[str, int], collector: str, start: int) -> bool:
+    return start <= closing.get(collector, start - 1)

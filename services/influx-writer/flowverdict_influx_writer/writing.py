@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections import deque
 
 import msgspec
 from nats.aio.msg import Msg
@@ -14,7 +15,7 @@ from flowverdict_contracts import enriched
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED
 from flowverdict_influx_writer.database import Database
-from flowverdict_influx_writer.progress import Progress, ProgressStore
+from flowverdict_influx_writer.progress import Planned, Progress, ProgressStore
 from flowverdict_influx_writer.slots import Slots
 from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import Context
@@ -38,25 +39,29 @@ _ROWS = Counter("flowverdict_influx_rows_total", "Flow rows received.")
 class Writing:
     """How the influx-writer handles messages.
 
-    A message is acknowledged once it has been read: after a restart, reading begins at what was not
+    A message is acknowledged once it is written. After a restart, reading begins at what was not
     written, whatever was acknowledged.
 
     Attributes:
         pull: where the messages come from.
         unfinished: which of them it died of.
+        kept: the progress that was kept last.
     """
 
     def __init__(
         self, pull: JetStreamContext.PullSubscription, database: Database, store: ProgressStore,
-        slots: Slots, unfinished: Unfinished,
+        slots: Slots, unfinished: Unfinished, most_in_hand: int,
     ) -> None:  # fmt: skip
         self.pull = pull
         self.unfinished = unfinished
+        self.kept = slots.progress
         self._database = database
         self._store = store
         self._slots = slots
         self._in_order = InOrder(unfinished)
         self._last_read = time.monotonic()
+        self._most_in_hand = most_in_hand
+        self._held: deque[Msg] = deque()
 
     @classmethod
     async def open(
@@ -73,7 +78,7 @@ class Writing:
         await ensure_streams(jetstream, [FLOWS_ENRICHED], context.streams)
         info = await jetstream.stream_info(FLOWS_ENRICHED)
         created, last = str(info.created), info.state.last_seq
-        progress = await store.load()
+        progress = await store.load() or (before.kept if before else None)
         if progress is None:
             start = await after_acknowledged(jetstream, FLOWS_ENRICHED, _DURABLE)
             progress = Progress(created, start, start - 1)
@@ -83,6 +88,8 @@ class Writing:
         if progress.resume_from > last + 1:
             log.warning("NATS has lost the last messages of FLOWS_ENRICHED")
             progress = Progress(created, last + 1, last, progress.written)
+        if progress.next and info.state.first_seq > progress.resume_from:
+            log.warning("NATS has deleted messages of FLOWS_ENRICHED that may not be written")
         await store.save(progress)
         log.info("reading from sequence %d", progress.resume_from)
         start = progress.resume_from
@@ -91,18 +98,23 @@ class Writing:
             jetstream, FLOWS_ENRICHED, _DURABLE, progress.resume_from,
             context.streams.max_ack_pending,
         )  # fmt: skip
-        return cls(pull, database, store, Slots(progress), unfinished)
+        most_in_hand = context.streams.max_ack_pending // 2
+        return cls(pull, database, store, Slots(progress), unfinished, most_in_hand)
 
     async def take(self, messages: list[Msg]) -> None:
-        """Add messages to their slots and acknowledge them, and write what is complete."""
+        """Add messages to their slots, and write what is complete."""
         self._last_read = time.monotonic()
         for message in messages:
             under_way = self._slots.replayed(message.metadata.sequence.stream)
             if under_way and not await self._write(under_way):
                 return
             if await self._in_order.handle(message, self._add):
-                await finish(message)
+                message.data = b""  # kept only to be acknowledged
+                self._held.append(message)
             await asyncio.sleep(0)
+        # Beyond what may be in hand, NATS delivers nothing.
+        while len(self._held) > self._most_in_hand:
+            await finish(self._held.popleft())
         if self._slots.progress.next is None and (planned := self._slots.due(_HOLD_SECONDS)):
             await self._write(planned)
 
@@ -118,6 +130,8 @@ class Writing:
         Raises as `check_delivers`.
         """
         await check_delivers(self.pull)
+        if not await self._in_order.has_all(self.pull):
+            return
         under_way = self._slots.replayed(sys.maxsize)
         if under_way and not await self._write(under_way):
             return
@@ -125,7 +139,7 @@ class Writing:
         if planned := self._slots.due(max(0.0, _HOLD_SECONDS - idle_seconds)):
             await self._write(planned)
 
-    async def _write(self, planned: Progress) -> bool:
+    async def _write(self, planned: Planned) -> bool:
         """Write the points that lead to `planned`; False if the service stops before that.
 
         What is about to be written is kept before it is, and that it has been afterwards: between
@@ -133,19 +147,24 @@ class Writing:
         """
         slots = self._slots
         if slots.progress.next is None:
-            await self._store.save(msgspec.structs.replace(slots.progress, next=planned))
+            await self._keep(msgspec.structs.replace(slots.progress, next=planned))
         chunk: list[str] = []
-        writes = []
         for lines in slots.lines(planned):
             chunk += lines
             await asyncio.sleep(0)
             if len(chunk) >= _LINES_AT_ONCE:
-                writes.append(self._database.store("".join(chunk), len(chunk)))
+                if not await self._database.store("".join(chunk), len(chunk)):
+                    return False
                 chunk = []
-        writes.append(self._database.store("".join(chunk), len(chunk)))
-        if not all(await asyncio.gather(*writes)):
+        if not await self._database.store("".join(chunk), len(chunk)):
             return False
-        await self._store.save(planned)
+        await self._keep(slots.progress.after(planned))
         slots.wrote(planned)
+        while self._held and self._held[0].metadata.sequence.stream < planned.resume_from:
+            await finish(self._held.popleft())
         await self.unfinished.progress(planned.resume_from)
         return True
+
+    async def _keep(self, progress: Progress) -> None:
+        self.kept = progress
+        await self._store.save(progress)

@@ -58,6 +58,8 @@ class WrittenVerdicts:
             NatsError: if JetStream does not answer.
         """
         assert self._bucket is not None, "next_sequence comes first"
+        if not self._created:  # there was no such stream when reading began
+            self._created = str((await self._jetstream.stream_info(RCA_VERDICTS)).created)
         position = msgspec.json.encode(_Position(sequence + 1, self._created))
         try:
             await self._bucket.put(_KEY, position)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from conftest import enriched_batch, flow_row
 from flowverdict_contracts.interval_header import IntervalHeader
-from flowverdict_influx_writer.progress import Progress
+from flowverdict_influx_writer.progress import Planned, Progress
 from flowverdict_influx_writer.slots import SLOT_SECONDS, Slots
 from tests.line_protocol import parse
 
@@ -38,7 +38,7 @@ def add(slots: Slots, sequence: int, stored: float, about: tuple[IntervalHeader,
     slots.add(sequence, int(stored * NS), header, batch)
 
 
-def write(slots: Slots, store: Store, planned: Progress) -> None:
+def write(slots: Slots, store: Store, planned: Planned) -> None:
     for lines in slots.lines(planned):
         store.write(lines)
 
@@ -64,7 +64,7 @@ def test_a_slot_closes_by_the_clock_of_nats_not_by_that_of_a_node() -> None:
     add(slots, 3, 110, message("right", 110))
     planned = slots.due(10)
     assert planned is not None
-    assert planned.written == {"right": 90}
+    assert planned.closing == {"right": 90}
 
 
 def test_too_many_pairs_at_once_are_written_before_their_time(
@@ -80,23 +80,32 @@ def test_too_many_pairs_at_once_are_written_before_their_time(
     assert slots.due(10) is not None
 
 
-def test_only_collectors_that_were_written_long_before_many_others_are_forgotten(
+def test_only_collectors_that_were_written_before_many_others_are_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("flowverdict_influx_writer.slots._MOST_COLLECTORS", 3)
-    slots = Slots(Progress("s", written={"first": 100, "second": 50, "third": 10**9}))
-    add(slots, 1, 200, message("second", 200))
-    add(slots, 2, 200, message("fourth", 200))
-    planned = slots.due(0)
+    monkeypatch.setattr("flowverdict_influx_writer.progress._MOST_COLLECTORS", 3)
+    progress = Progress("s", written={"first": 100, "second": 50, "third": 10**9})
+    after = progress.after(Planned(9, 8, {"second": 190, "fourth": 190}))
+    assert after.written == {"third": 10**9, "second": 190, "fourth": 190}
+
+
+def test_what_comes_late_is_written_even_if_all_does() -> None:
+    slots = Slots(Progress("s", written={"n1": 1000}))
+    for sequence in range(1, 11):
+        add(slots, sequence, 2000 + sequence, message("n1", 500 + sequence))
+        assert slots.due(10) is None
+    add(slots, 11, 2011, message("n1", 511))
+    planned = slots.due(10)
     assert planned is not None
-    assert planned.written == {"third": 10**9, "second": 190, "fourth": 190}
+    assert (planned.resume_from, planned.closing) == (12, {})
+    assert sum(len(each) for each in slots.lines(planned)) == 11
 
 
 DEATHS = ("before it is planned", "once planned", "half written", "written")
 
 
 def written(
-    slots: Slots, store: Store, planned: Progress, kept: Progress, death: str | None
+    slots: Slots, store: Store, planned: Planned, kept: Progress, death: str | None
 ) -> tuple[Progress, bool]:
     """What is kept after an attempt to write, and whether the writer lives."""
     if death == "before it is planned":
@@ -111,7 +120,7 @@ def written(
     if death == "written":
         return kept, False
     slots.wrote(planned)
-    return planned, True
+    return slots.progress, True
 
 
 def one_life(

@@ -1,5 +1,6 @@
 """Messages in, points in the store: whatever the store answers, nothing lost and nothing twice."""
 
+import asyncio
 from collections.abc import Iterator
 
 import msgspec
@@ -9,7 +10,12 @@ from prometheus_client import REGISTRY
 
 from conftest import NatsServer, a_verdict, eventually
 from flowverdict_contracts import verdicts
-from flowverdict_contracts.subjects import RCA_VERDICTS, SUBJECT_VERDICTS
+from flowverdict_contracts.subjects import (
+    FLOWS_ENRICHED,
+    INFLUX_WRITER_STATE_BUCKET,
+    RCA_VERDICTS,
+    SUBJECT_VERDICTS,
+)
 from flowverdict_contracts.verdicts import TimeWindow
 from flowverdict_influx_writer.settings import InfluxWriterSettings
 from flowverdict_runtime.context import CannotRun
@@ -44,6 +50,10 @@ def settings_for(nats_url: str, influx_url: str, token: str = "secret") -> Influ
 def segments(influx: InfluxStandIn) -> int:
     fields = [dict(f.split("=") for f in each.split(",")) for each in influx.points.values()]
     return sum(int(each["segments_sent"].rstrip("i")) for each in fields)
+
+
+def rows() -> float:
+    return REGISTRY.get_sample_value("flowverdict_influx_rows_total") or 0.0
 
 
 def refused(status: str) -> float:
@@ -160,6 +170,43 @@ async def test_a_second_writer_takes_over_and_the_first_stops(
     with pytest.raises(CannotRun, match="another influx-writer is already running"):
         await both()
     assert segments(influx) == sum(range(16))
+
+
+async def test_messages_that_never_arrived_are_read_again_though_none_follows(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    """As when a connection breaks while NATS writes to it."""
+    jetstream, taken = nats_client.jetstream(), 0
+    async with writing(settings_for(nats_server.url, influx.url)):
+        await publish(nats_client, 1, 1)
+        await eventually(lambda: len(influx.points) == 1)
+        other = await jetstream.pull_subscribe_bind("influx-writer", FLOWS_ENRICHED)
+        number = 1
+        while not taken:
+            asked = asyncio.create_task(other.fetch(3, timeout=0.5))
+            await publish(nats_client, number + 1, 3)
+            number += 3
+            await asyncio.wait([asked])
+            taken = 0 if asked.exception() else len(asked.result())
+        await eventually(lambda: segments(influx) == sum(range(number + 1)))
+        await eventually(lambda: all_written(nats_client))
+
+
+async def test_what_was_read_is_written_though_its_bucket_is_removed_meanwhile(
+    nats_server: NatsServer,
+    nats_client: Client,
+    influx: InfluxStandIn,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(HOLD, 2)
+    before = rows()
+    async with writing(settings_for(nats_server.url, influx.url)):
+        await publish(nats_client, 1, 20)
+        await eventually(lambda: rows() >= before + 20)
+        await nats_client.jetstream().delete_key_value(INFLUX_WRITER_STATE_BUCKET)
+        await eventually(lambda: len(influx.points) == 20)
+        await eventually(lambda: all_written(nats_client))
+    assert segments(influx) == sum(range(21))
 
 
 async def test_what_was_not_written_when_the_service_ended_is_written_by_the_next(
