@@ -10,7 +10,15 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +44,7 @@ from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import Window
+from flowverdict_runtime.context import Context
 
 settings.register_profile("any machine", deadline=None)  # timing never decides a test
 settings.load_profile("any machine")
@@ -341,6 +350,17 @@ def header(second: float = 1_000_000, sequence: int = 1, node: str = "n1") -> In
     """The header of a one-second interval."""
     start = int(second * SECOND)
     return IntervalHeader(node, "run", sequence, start, start + SECOND)
+
+
+@contextlib.asynccontextmanager
+async def running(context: Context, service: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """A service that runs until the block ends; then it must end, too."""
+    task = asyncio.create_task(service)
+    try:
+        yield
+    finally:
+        context.stopping.set()
+        await asyncio.wait_for(task, 20)
 
 
 async def eventually(

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.table import markdown
 from flowverdict_lab.faults import FAULTS
 
 _TIMES = 20
@@ -55,14 +56,9 @@ def _known(file: Path) -> list[_Ended]:
     return [_Ended(**json.loads(line)) for line in file.read_text().splitlines()]
 
 
-def _table(ended: Sequence[_Ended], faults: Sequence[str]) -> str:
-    """The runs as a Markdown table."""
-    lines = ["| fault | runs | right |", "| --- | --: | --: |"]
-    for fault in faults:
-        of_fault = [each for each in ended if each.fault == fault]
-        right = sum(each.right for each in of_fault)
-        lines.append(f"| {fault} | {len(of_fault)} | {right} |")
-    return "\n".join(lines)
+def _row(ended: Sequence[_Ended], fault: str) -> dict[str, object]:
+    of_fault = [each for each in ended if each.fault == fault]
+    return {"fault": fault, "runs": len(of_fault), "right": sum(each.right for each in of_fault)}
 
 
 def main() -> int:
@@ -100,7 +96,7 @@ def main() -> int:
             with file.open("a") as notes:
                 notes.write(json.dumps(asdict(run)) + "\n")
             print(f"{fault}: {run.said}", file=sys.stderr, flush=True)
-    print(_table(ended, chosen))
+    print(markdown([_row(ended, fault) for fault in chosen]))
     return 0
 
 

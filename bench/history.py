@@ -15,8 +15,8 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from bench.figure import CannotMeasure, Figure
 from bench.processes import peak_mebibytes
 from bench.scrape import pair_rows
+from flowverdict_contracts.signals import SLOT_SECONDS
 from flowverdict_influx_writer.points import FlowPoints
-from flowverdict_influx_writer.slots import SLOT_SECONDS
 from flowverdict_provisioner.boards.history import HISTORY
 from tests.real_influxdb import INFLUXD, InfluxDB, from_grafana
 

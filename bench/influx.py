@@ -7,9 +7,8 @@ from influxdb_client import Point
 from bench.figure import Figure
 from bench.scrape import pair_rows
 from flowverdict_contracts import enriched
-from flowverdict_contracts.signals import MEASUREMENT, PAIR_LABELS, SIGNALS
+from flowverdict_contracts.signals import MEASUREMENT, PAIR_LABELS, SIGNALS, SLOT_SECONDS
 from flowverdict_influx_writer.points import FlowPoints, summed
-from flowverdict_influx_writer.slots import SLOT_SECONDS
 
 __all__ = ["measure"]
 

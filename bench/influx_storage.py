@@ -16,8 +16,8 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 
 from bench.figure import CannotMeasure, Figure
 from bench.scrape import pair_rows
+from flowverdict_contracts.signals import SLOT_SECONDS
 from flowverdict_influx_writer.points import FIELDS, FlowPoints, Rows
-from flowverdict_influx_writer.slots import SLOT_SECONDS
 from tests.real_influxdb import INFLUXD, InfluxDB
 
 __all__ = ["measure"]

@@ -1,6 +1,5 @@
 """The influx-writer as its tests run it, and what they publish."""
 
-import asyncio
 import contextlib
 import json
 import zlib
@@ -9,8 +8,9 @@ from collections.abc import AsyncIterator
 from nats.aio.client import Client
 from nats.js.errors import NotFoundError
 
-from conftest import enriched_batch, flow_row, header
+from conftest import enriched_batch, flow_row, header, running
 from flowverdict_contracts import enriched
+from flowverdict_contracts.signals import SLOT_SECONDS
 from flowverdict_contracts.subjects import (
     FLOWS_ENRICHED,
     INFLUX_WRITER_STATE_BUCKET,
@@ -18,7 +18,6 @@ from flowverdict_contracts.subjects import (
 )
 from flowverdict_influx_writer import server
 from flowverdict_influx_writer.settings import InfluxWriterSettings
-from flowverdict_influx_writer.slots import SLOT_SECONDS
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.streams import ensure_streams
 
@@ -34,12 +33,8 @@ async def writing(settings: InfluxWriterSettings) -> AsyncIterator[Context]:
     """The service, until the block ends; then it must end, too."""
     context = Context()
     context.health.ready("start")
-    task = asyncio.create_task(server.run(settings, context))
-    try:
+    async with running(context, server.run(settings, context)):
         yield context
-    finally:
-        context.stopping.set()
-        await asyncio.wait_for(task, 20)
 
 
 async def publish(client: Client, first: int, count: int, second: float = 1_000_000) -> None:

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from bench.accuracy.cells import CELLS, Cell
 from bench.accuracy.rivals import RIVALS
 from bench.accuracy.trials import CLEAN_WINDOWS, OURS, Result, run_trial
+from bench.table import markdown
 
 _TRIALS = 300
 _TUNED_ON = 1
@@ -53,14 +54,6 @@ def _row(cell: Cell, results: Sequence[Result]) -> dict[str, object]:
     }
 
 
-def _table(rows: Sequence[dict[str, object]]) -> str:
-    """The rows as a Markdown table."""
-    head = list(rows[0])
-    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
-    lines += [["" if row[name] is None else str(row[name]) for name in head] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
 def main() -> int:
     """Run what the command line asks for; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -95,7 +88,7 @@ def main() -> int:
                 progress.advance(task)
             rows.append(_row(cell, results))
             progress.remove_task(task)
-    print(_table(rows))
+    print(markdown(rows))
     if arguments.json:
         document = {
             "seed": arguments.seed,

@@ -18,6 +18,7 @@ __all__ = [
     "OVER_BUDGET",
     "PAIR_LABELS",
     "SIGNALS",
+    "SLOT_SECONDS",
     "Signal",
 ]
 
@@ -35,6 +36,8 @@ OVER_BUDGET = "other"
 
 MEASUREMENT = "flow"
 """The InfluxDB measurement for pairs."""
+SLOT_SECONDS = 10
+"""What a point in InfluxDB is the sum of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,6 +30,7 @@ __all__ = [
     "consume",
     "consume_each",
     "finish",
+    "note_malformed",
     "pull_from",
     "reject",
 ]
@@ -109,17 +110,15 @@ class SeenSequences:
             self._above.discard(self._floor)
 
 
+def note_malformed(stream: str, subject: str, data: bytes, why: object) -> None:
+    """Count and log a malformed message."""
+    MALFORMED.labels(stream).inc()
+    _throttle.warn(log, subject, "malformed message: %s", why, subject=subject, bytes=len(data))
+
+
 async def reject(message: Msg, error: MalformedMessage) -> None:
     """Count, log and terminate a malformed message, so that it is not redelivered."""
-    MALFORMED.labels(message.metadata.stream).inc()
-    _throttle.warn(
-        log,
-        message.subject,
-        "malformed message: %s",
-        error,
-        subject=message.subject,
-        bytes=len(message.data),
-    )
+    note_malformed(message.metadata.stream, message.subject, message.data, error)
     await message.term()
 
 

@@ -14,9 +14,8 @@ from nats.js.errors import NotFoundError
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import STREAMS
-from flowverdict_runtime.consumer import FAILED, HANDLED, LAG, MALFORMED, PENDING
+from flowverdict_runtime.consumer import FAILED, HANDLED, LAG, MALFORMED, PENDING, note_malformed
 from flowverdict_runtime.context import Context
-from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, Unavailable, retry
 from flowverdict_runtime.stored_messages import StoredMessage, stored_messages
 from flowverdict_runtime.stream_faults import faults_of
@@ -24,7 +23,6 @@ from flowverdict_runtime.stream_faults import faults_of
 __all__ = ["follow"]
 
 log = logging.getLogger(__name__)
-_throttle = Throttle()
 
 _POLL_SECONDS = 1.0
 _MOST_FAILURES = 5
@@ -121,7 +119,7 @@ class _Following:
                 return False
             HANDLED.labels(self._stream).inc()
         except MalformedMessage as error:
-            self._leave_out(message, str(error))
+            note_malformed(self._stream, message.subject, message.data, error)
         except TRANSIENT_ERRORS:
             raise
         except Exception as error:  # a bug of ours must not stop the service
@@ -130,13 +128,7 @@ class _Following:
             self._failures += 1
             if self._failures < _MOST_FAILURES:
                 return False
-            self._leave_out(message, f"failed {self._failures} times: {error!r}")
+            why = f"failed {self._failures} times: {error!r}"
+            note_malformed(self._stream, message.subject, message.data, why)
         self._failures = 0
         return True
-
-    def _leave_out(self, message: StoredMessage, why: str) -> None:
-        MALFORMED.labels(self._stream).inc()
-        _throttle.warn(
-            log, message.subject, "malformed message: %s", why,
-            subject=message.subject, bytes=len(message.data),
-        )  # fmt: skip

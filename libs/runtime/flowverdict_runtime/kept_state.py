@@ -8,15 +8,21 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy, KeyValueConfig
-from nats.js.errors import NotFoundError
+from nats.js.errors import (
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NoStreamResponseError,
+    NotFoundError,
+)
 from nats.js.kv import KeyValue
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_runtime.consumer import pull_from, reject
+from flowverdict_runtime.context import CannotRun
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.unfinished import KILLS, Unfinished
 
-__all__ = ["InOrder", "after_acknowledged", "pull_from_sequence", "state_bucket"]
+__all__ = ["InOrder", "KeptEntry", "after_acknowledged", "pull_from_sequence", "state_bucket"]
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +99,64 @@ async def state_bucket(jetstream: JetStreamContext, name: str, replicas: int) ->
         return await jetstream.key_value(name)
     except NotFoundError:
         return await jetstream.create_key_value(KeyValueConfig(bucket=name, replicas=replicas))
+
+
+class KeptEntry:
+    """An entry of a bucket that one process keeps; any other stops when it next keeps its own.
+
+    Attributes:
+        bucket: where it is, once it has been read.
+        revision: changes whenever it is kept.
+    """
+
+    bucket: KeyValue
+
+    def __init__(
+        self, jetstream: JetStreamContext, bucket: str, key: str, replicas: int, keeper: str
+    ) -> None:
+        """`keeper` is what keeps it, in words, such as "RCA worker"."""
+        self.revision = 0
+        self._jetstream = jetstream
+        self._name = bucket
+        self._key = key
+        self._replicas = replicas
+        self._keeper = keeper
+
+    async def read(self) -> bytes | None:
+        """What is kept, None if nothing is; the bucket is created if it does not exist.
+
+        Raises:
+            NatsError: if NATS does not answer or refuses.
+        """
+        self.bucket = await state_bucket(self._jetstream, self._name, self._replicas)
+        try:
+            entry = await self.bucket.get(self._key)
+        except KeyNotFoundError as missing:
+            self.revision = (missing.entry.revision if missing.entry else 0) or 0
+            return None
+        self.revision = entry.revision or 0
+        return entry.value or b""
+
+    async def keep(self, value: bytes) -> None:
+        """Keep `value`.
+
+        Raises:
+            CannotRun: if another process has kept its own since this one last read or kept it.
+            NatsError: if NATS does not answer or refuses.
+        """
+        try:
+            self.revision = await self.bucket.update(self._key, value, last=self.revision)
+        except KeyWrongLastSequenceError:
+            entry = await self.bucket.get(self._key)
+            if entry.value != value:
+                raise CannotRun(f"another {self._keeper} is already running; stopping") from None
+            # It was stored; only the response was lost.
+            self.revision = entry.revision or 0
+        except NoStreamResponseError:
+            # Somebody removed the bucket, or NATS restarted without its data.
+            self.bucket = await state_bucket(self._jetstream, self._name, self._replicas)
+            self.revision = 0
+            raise
 
 
 async def after_acknowledged(jetstream: JetStreamContext, stream: str, durable: str) -> int:

@@ -11,7 +11,7 @@ import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from conftest import NatsServer, eventually
+from conftest import NatsServer, eventually, running
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, SUBJECT_ENRICHED
 from flowverdict_runtime.consumer import (
@@ -44,12 +44,8 @@ async def consuming(
             assert jetstream is not None
             await consume_each(jetstream, context, FLOWS_ENRICHED, "test", handle)
 
-    task = asyncio.create_task(live())
-    try:
+    async with running(context, live()):
         yield context
-    finally:
-        context.stopping.set()
-        await task
 
 
 async def test_every_message_is_handled_once_also_over_a_restart_of_the_service(

@@ -1,6 +1,5 @@
 """A stream followed without a consumer, on a real NATS server."""
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 
@@ -8,7 +7,7 @@ from nats.aio.client import Client
 from nats.js.api import StreamConfig
 from prometheus_client import REGISTRY
 
-from conftest import NatsServer, eventually
+from conftest import NatsServer, eventually, running
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import RCA_VERDICTS, SUBJECT_VERDICTS
 from flowverdict_runtime.context import Context
@@ -37,12 +36,8 @@ async def following(
             assert jetstream is not None
             await follow(jetstream, context, RCA_VERDICTS, first, handle)
 
-    task = asyncio.create_task(live())
-    try:
+    async with running(context, live()):
         yield context
-    finally:
-        context.stopping.set()
-        await task
 
 
 class Handled:

@@ -5,12 +5,11 @@ import zlib
 
 import msgspec
 from nats.js import JetStreamContext
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError, NoStreamResponseError
 from nats.js.kv import KeyValue
 
 from flowverdict_contracts.subjects import INFLUX_WRITER_STATE_BUCKET
 from flowverdict_runtime.context import CannotRun
-from flowverdict_runtime.kept_state import state_bucket
+from flowverdict_runtime.kept_state import KeptEntry
 
 __all__ = ["Planned", "Progress", "ProgressStore"]
 
@@ -71,19 +70,19 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class ProgressStore:
-    """One progress in the bucket `influx_writer_state`, kept by one influx-writer.
-
-    Attributes:
-        bucket: where it is kept.
-    """
+    """One progress in the bucket `influx_writer_state`, kept by one influx-writer."""
 
     def __init__(self, jetstream: JetStreamContext, replicas: int) -> None:
-        self.bucket: KeyValue
-        self._jetstream = jetstream
-        self._replicas = replicas
+        self._entry = KeptEntry(
+            jetstream, INFLUX_WRITER_STATE_BUCKET, _KEY, replicas, "influx-writer"
+        )
         self._owner = uuid.uuid4().hex
-        self._revision = 0
         self._has_claimed = False
+
+    @property
+    def bucket(self) -> KeyValue:
+        """Where it is kept, once it has been loaded."""
+        return self._entry.bucket
 
     async def load(self) -> Progress | None:
         """What was kept last; None if nothing was, or by another version.
@@ -92,17 +91,11 @@ class ProgressStore:
             CannotRun: if another influx-writer has taken over from this one.
             NatsError: if NATS does not answer or refuses.
         """
-        self.bucket = await state_bucket(
-            self._jetstream, INFLUX_WRITER_STATE_BUCKET, self._replicas
-        )
-        try:
-            entry = await self.bucket.get(_KEY)
-        except KeyNotFoundError as missing:
-            self._revision = (missing.entry.revision if missing.entry else 0) or 0
+        value = await self._entry.read()
+        if value is None:
             return None
-        self._revision = entry.revision or 0
         try:
-            unpacked = zlib.decompressobj().decompress(entry.value or b"", _MOST_BYTES)
+            unpacked = zlib.decompressobj().decompress(value, _MOST_BYTES)
             kept = msgspec.json.decode(unpacked, type=_Kept)
         except (zlib.error, msgspec.MsgspecError):
             return None
@@ -117,20 +110,5 @@ class ProgressStore:
             CannotRun: if another influx-writer has kept its own since.
             NatsError: if NATS does not answer or refuses.
         """
-        encoded = zlib.compress(msgspec.json.encode(_Kept(progress, self._owner)))
-        try:
-            self._revision = await self.bucket.update(_KEY, encoded, last=self._revision)
-        except KeyWrongLastSequenceError:
-            entry = await self.bucket.get(_KEY)
-            if entry.value != encoded:
-                raise CannotRun("another influx-writer is already running; stopping") from None
-            # It was stored; only the response was lost.
-            self._revision = entry.revision or 0
-        except NoStreamResponseError:
-            # Somebody removed the bucket, or NATS restarted without its data.
-            self.bucket = await state_bucket(
-                self._jetstream, INFLUX_WRITER_STATE_BUCKET, self._replicas
-            )
-            self._revision = 0
-            raise
+        await self._entry.keep(zlib.compress(msgspec.json.encode(_Kept(progress, self._owner))))
         self._has_claimed = True

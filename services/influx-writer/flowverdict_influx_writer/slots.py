@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.signals import SLOT_SECONDS
 from flowverdict_influx_writer.points import FlowPoints, Rows, summed
 from flowverdict_influx_writer.progress import Planned, Progress
 
-__all__ = ["SLOT_SECONDS", "Slots"]
+__all__ = ["Slots"]
 
-SLOT_SECONDS = 10
 _NS = 1_000_000_000
 _SUMMED_AT_ONCE = 4
 _MOST_PAIRS = 200_000
@@ -64,7 +64,6 @@ class Slots:
         self._late: list[_Late] = []
         self._seen_until = progress.resume_from - 1
         self._newest_ns = 0
-        self._pairs = 0
 
     def add(
         self, sequence: int, stored_ns: int, header: IntervalHeader, batch: pa.RecordBatch
@@ -73,27 +72,25 @@ class Slots:
 
         Messages come in order.
         """
-        self.passed(sequence)
+        self._seen_until = max(self._seen_until, sequence)
         self._newest_ns = max(self._newest_ns, stored_ns)
         start = (header.end_ns - 1) // (SLOT_SECONDS * _NS) * SLOT_SECONDS
         is_late = start <= self.progress.written.get(header.node, start - 1)
         if is_late and sequence <= self.progress.seen_until:
             return
         rows = self._points.rows(batch)
-        self._pairs += len(rows.numbers)
         if is_late:
             self._late.append(_Late(sequence, stored_ns, header.node, start, rows))
             return
         slot = self._open.setdefault((header.node, start), _Slot(stored_ns, sequence))
         slot.rows.append(rows)
         if len(slot.rows) >= _SUMMED_AT_ONCE:
-            before = sum(len(each.numbers) for each in slot.rows)
             slot.rows = [summed(slot.rows)]
-            self._pairs += len(slot.rows[0].numbers) - before
 
-    def passed(self, sequence: int) -> None:
-        """The message with this number has been read, whether or not there was anything in it."""
-        self._seen_until = max(self._seen_until, sequence)
+    def _pairs(self) -> int:
+        held = [rows for each in self._open.values() for rows in each.rows]
+        held += [each.rows for each in self._late]
+        return sum(len(rows.numbers) for rows in held)
 
     def replayed(self, sequence: int) -> Planned | None:
         """The write that was under way, once everything before message `sequence` was read again.
@@ -108,7 +105,7 @@ class Slots:
 
         None if there are none yet. Everything is, if too much is held, or for 0 seconds.
         """
-        is_full = self._pairs > _MOST_PAIRS or self._points.is_full
+        is_full = self._pairs() > _MOST_PAIRS or self._points.is_full
         opened_by = self._newest_ns - (0 if is_full else hold_seconds * _NS)
         closing: dict[str, int] = {}
         for (collector, start), slot in self._open.items():
@@ -137,7 +134,6 @@ class Slots:
         self._open = {
             key: slot for key, slot in self._open.items() if not _closes(planned.closing, *key)
         }
-        self._pairs = sum(len(rows.numbers) for each in self._open.values() for rows in each.rows)
         if self._points.is_full and not self._open:
             self._points.forget()
 

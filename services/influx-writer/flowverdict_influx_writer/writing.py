@@ -91,15 +91,11 @@ class Writing:
         if progress.next and info.state.first_seq > progress.resume_from:
             log.warning("NATS has deleted messages of FLOWS_ENRICHED that may not be written")
         await store.save(progress)
-        log.info("reading from sequence %d", progress.resume_from)
-        start = progress.resume_from
+        start, max_ack_pending = progress.resume_from, context.streams.max_ack_pending
+        log.info("reading from sequence %d", start)
         unfinished = before.unfinished if before else await Unfinished.open(store.bucket, start)
-        pull = await pull_from_sequence(
-            jetstream, FLOWS_ENRICHED, _DURABLE, progress.resume_from,
-            context.streams.max_ack_pending,
-        )  # fmt: skip
-        most_in_hand = context.streams.max_ack_pending // 2
-        return cls(pull, database, store, Slots(progress), unfinished, most_in_hand)
+        pull = await pull_from_sequence(jetstream, FLOWS_ENRICHED, _DURABLE, start, max_ack_pending)
+        return cls(pull, database, store, Slots(progress), unfinished, max_ack_pending // 2)
 
     async def take(self, messages: list[Msg]) -> None:
         """Add messages to their slots, and write what is complete."""

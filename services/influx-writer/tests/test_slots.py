@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from conftest import enriched_batch, flow_row
 from flowverdict_contracts.interval_header import IntervalHeader
+from flowverdict_contracts.signals import SLOT_SECONDS
 from flowverdict_influx_writer.progress import Planned, Progress
-from flowverdict_influx_writer.slots import SLOT_SECONDS, Slots
+from flowverdict_influx_writer.slots import Slots
 from tests.line_protocol import parse
 
 NS = 10**9

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from flowverdict_contracts.signals import MEASUREMENT
+from flowverdict_contracts.signals import MEASUREMENT, SLOT_SECONDS
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO, Ratio
 from flowverdict_provisioner.board import Board, Choice, Column, Panel, Query, Row
 
@@ -11,7 +11,7 @@ __all__ = ["HISTORY"]
 # More than an hour comes from the sums of five minutes that set_up_influxdb.py has InfluxDB make; beside
 # the data source's own default bucket. A window that cut through what is summed would be a spike.
 _LONG = f"""rolled_up = int(v: v.timeRangeStop) - int(v: v.timeRangeStart) > {3600 * 10**9}
-summed = if rolled_up then {300 * 10**9} else {10 * 10**9}
+summed = if rolled_up then {300 * 10**9} else {SLOT_SECONDS * 10**9}
 every = duration(v: (int(v: v.windowPeriod) + summed - 1) / summed * summed)
 """
 _DIMENSIONS = Choice(
