@@ -24,6 +24,7 @@ from bench import (
     loading,
     localise,
     memory,
+    prometheus,
     scrape,
     soak,
     throughput,
@@ -45,6 +46,7 @@ MEASUREMENTS: dict[str, Callable[[], list[Figure]]] = {
 _LONG = {
     "chaos": chaos.measure,
     "history": history.measure,
+    "prometheus": prometheus.measure,
     "soak": soak.measure,
     "storage": influx_storage.measure,
 }
@@ -62,6 +64,7 @@ _MEANINGS = {
     "memory": "memory of each service under load",
     "chaos": "ten minutes of kill -9, counts against the kernel's (needs root and eBPF)",
     "history": "panels of History at 1,000 pairs, on a real InfluxDB",
+    "prometheus": "series, memory and disk of a real Prometheus, by pairs",
     "storage": "bytes of a point in a real InfluxDB, and what 1,000 pairs need",
     "soak": "half an hour of 20 nodes: rows in and out, growth of memory and descriptors",
 }
@@ -77,7 +80,10 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "names", nargs="*", metavar="NAME", help="default: all but chaos, history and soak"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="default: all but chaos, history, prometheus, soak and storage",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
     arguments = parser.parse_args()

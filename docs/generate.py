@@ -8,7 +8,13 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from flowverdict_contracts.signals import MEASUREMENT, METRICS, PAIR_LABELS
+from flowverdict_contracts.signals import (
+    MEASUREMENT,
+    METRICS,
+    PAIR_LABELS,
+    SENDER_LABELS,
+    SLOT_SECONDS,
+)
 from flowverdict_flows.ratios import RATIOS
 
 SERVICES = {
@@ -33,8 +39,16 @@ exporter, counters go on from where they were.
 
 Except for drops, a pair's numbers are those of the sockets at `src`, as counted by its own kernel.
 In InfluxDB the same numbers are fields of the measurement `{measurement}`, with the labels as tags,
-plus the tag `collector`: the node that counted. There is one point per pair and interval,
-timestamped with the end of the interval.
+plus the tag `collector`: the node that counted. There is one point per pair for each {slot} seconds
+in which it had a flow.
+"""
+
+SENDERS = """
+### Distributions
+
+A histogram has a series for each bucket, so these are by sender. Labels: {labels}. With
+`FLOWVERDICT_PAIR_HISTOGRAMS=on`, the exporter also makes histograms of the metrics by pair; then a
+pair has half as many series again ([what that takes](monitoring.md#how-many-series)).
 """
 
 THRESHOLD = """
@@ -84,17 +98,26 @@ def pair_metrics() -> Iterator[str]:
         first = signals[0]
         if first.kind != "counter":
             name, unit = metric, metric.rpartition("_")[2]
+            kind = "summary"
             fields = f"`{first.field}_sum` ({first.unit}), `{first.field}_samples`"
         else:
             name, unit = f"{metric}_total", first.unit
+            kind = "counter"
             fields = ", ".join(f"`{signal.field}`" for signal in signals)
             if first.scale != 1:
                 unit, fields = metric.rpartition("_")[2], f"{fields} ({first.unit})"
         labels = sorted({f"`{label}`" for signal in signals for label in signal.labels})
-        yield (
-            f"| `{name}` | {first.kind} | {unit} | {', '.join(labels)} "
-            f"| {first.meaning} | {fields} |"
-        )
+        yield (f"| `{name}` | {kind} | {unit} | {', '.join(labels)} | {first.meaning} | {fields} |")
+
+
+def sender_metrics() -> Iterator[str]:
+    """The histograms by sender, and how to have them by pair."""
+    yield SENDERS.format(labels=", ".join(f"`{label}`" for label in SENDER_LABELS))
+    yield from table("metric", "type", "unit", "distribution of")
+    for metric, (first, *_) in METRICS.items():
+        if first.sender_metric:
+            unit = first.sender_metric.rpartition("_")[2]
+            yield f"| `{first.sender_metric}` | histogram | {unit} | `{metric}` |"
 
 
 def ratios() -> Iterator[str]:
@@ -196,8 +219,8 @@ def main() -> None:
         print_registered(sys.argv[1])
         return
     labels = ", ".join(f"`{label}`" for label in PAIR_LABELS)
-    print(INTRODUCTION.format(labels=labels, measurement=MEASUREMENT))
-    print("\n".join([*pair_metrics(), *ratios(), BOTH_ENDS, *own_metrics()]))
+    print(INTRODUCTION.format(labels=labels, measurement=MEASUREMENT, slot=SLOT_SECONDS))
+    print("\n".join([*pair_metrics(), *sender_metrics(), *ratios(), BOTH_ENDS, *own_metrics()]))
 
 
 if __name__ == "__main__":

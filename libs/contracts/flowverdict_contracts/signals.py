@@ -17,6 +17,7 @@ __all__ = [
     "METRICS",
     "OVER_BUDGET",
     "PAIR_LABELS",
+    "SENDER_LABELS",
     "SIGNALS",
     "SLOT_SECONDS",
     "Signal",
@@ -30,6 +31,9 @@ PAIR_LABELS = (*ADDRESSES, *(f"{end}_{name}" for end in ENDS for name in END_LAB
 
 Ports are not included, since each connection would be a new series.
 """
+
+SENDER_LABELS = tuple(f"src_{name}" for name in END_LABELS)
+"""What identifies who sends, as Prometheus labels."""
 
 OVER_BUDGET = "other"
 """The value of every label of the series that sums the pairs beyond the exporter's budget."""
@@ -56,6 +60,9 @@ class Signal:
         meaning: one sentence for the operator.
         scale: what the row's number is multiplied by to give Prometheus its base unit.
         bounds: upper bounds of a histogram's buckets, in Prometheus' base unit.
+        sender_metric: of a histogram, the metric's name when summed by sender. That one always has
+            buckets; `metric` has them if the exporter's FLOWVERDICT_PAIR_HISTOGRAMS is on, and is a
+            summary otherwise.
         labels: further labels of the metric.
         sparse: whether Prometheus gets it only for pairs that have any, since most never will.
     """
@@ -67,6 +74,7 @@ class Signal:
     meaning: str
     scale: float = 1.0
     bounds: tuple[float, ...] = ()
+    sender_metric: str = ""
     labels: dict[str, str] = dataclasses.field(default_factory=dict)
     sparse: bool = False
 
@@ -268,6 +276,7 @@ SIGNALS = (
         unit="microseconds",
         meaning="Smoothed round-trip time, one reading per flow and interval.",
         scale=1e-6,
+        sender_metric="tcp_sender_rtt_seconds",
         bounds=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0),
     ),
     Signal(
@@ -277,6 +286,7 @@ SIGNALS = (
         unit="microseconds",
         meaning="Jitter: mean deviation of the round-trip time (RTTVAR, RFC 6298).",
         scale=1e-6,
+        sender_metric="tcp_sender_rtt_variation_seconds",
         bounds=(0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.1, 1.0),
     ),
     Signal(

@@ -1,6 +1,7 @@
 """Sums by pair, over rows of enriched batches.
 
-`LabelledPairs` and `EndpointPairs` number the pairs, and `PairSums` keeps sums by those numbers.
+`LabelledPairs`, `LabelledSenders` and `EndpointPairs` number the pairs, and `PairSums` keeps sums
+by those numbers.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,6 +28,7 @@ __all__ = [
     "NO_PAIR",
     "EndpointPairs",
     "LabelledPairs",
+    "LabelledSenders",
     "Numbers",
     "PairRows",
     "PairSums",
@@ -45,12 +47,9 @@ _COUNTS_OF_CONNECTIONS = (
     "retransmitted_data_segments", "dns_lookups",
 )  # fmt: skip
 
+_NOBODY = ("",) * len(END_LABELS)
 _LABELS_OF = {end: [f"{end}_{name}" for name in END_LABELS] for end in ENDS}
 _ORDER = [[*_LABELS_OF["src"], *_LABELS_OF["dst"]].index(name) for name in PAIR_LABELS]
-
-
-def _labels_of_ends(batch: pa.RecordBatch, end: str) -> list[tuple[str, ...] | None]:
-    return distinct_ends(batch, _LABELS_OF[end])
 
 
 def _without_connection(batch: pa.RecordBatch) -> Mask:
@@ -74,18 +73,37 @@ class LabelledPairs(PairIndex[tuple[str, ...]]):
 
     def __init__(self, room: int | None = None, unnamed_room: int | None = None) -> None:
         folding = Folding(
-            is_unnamed=lambda end: not any(end[1:]),
+            is_unnamed=lambda end: end != _NOBODY and not any(end[1:]),
             others=(OVER_BUDGET, *[""] * (len(END_LABELS) - 1)),
             room=unnamed_room,
             at_once=_without_connection,
         )
-        super().__init__(_labels_of_ends, folding, room)
+        super().__init__(self._read, folding, room)
+
+    def _read(self, batch: pa.RecordBatch, end: str) -> Iterable[tuple[str, ...] | None]:
+        return distinct_ends(batch, _LABELS_OF[end])
 
     def labels(self, number: int) -> dict[str, str]:
         """The pair's labels, in the order of `PAIR_LABELS`."""
         src, dst = self.pair(number)
         both = (*src, *dst)
         return {name: both[position] for name, position in zip(PAIR_LABELS, _ORDER, strict=True)}
+
+
+class LabelledSenders(LabelledPairs):
+    """Senders distinguished by `SENDER_LABELS`, as pairs with nobody. Those without a name are one.
+
+    Args:
+        room: how many senders can have a number at a time.
+    """
+
+    def __init__(self, room: int) -> None:
+        super().__init__(room, 0)
+
+    def _read(self, batch: pa.RecordBatch, end: str) -> Iterable[tuple[str, ...] | None]:
+        if end == "src":
+            return super()._read(batch, end)
+        return [_NOBODY] * len(batch.column("dst_ip").dictionary)
 
 
 def _is_unnamed(end: Endpoint) -> bool:

@@ -19,6 +19,7 @@ __all__ = ["Family", "label_text"]
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 _UNITS = ("seconds", "bytes")
 _LARGEST_COUNT = 2.0**62
+_SERIES_OF_A_SUMMARY = 2
 
 
 def label_text(labels: Mapping[str, str]) -> str:
@@ -33,9 +34,16 @@ class Family:
     """The signals of one metric: counters that differ in a label, or one that is a reading.
 
     A summary is kept as a histogram with one bucket, which has all readings.
+
+    Attributes:
+        signals: what the metric consists of.
+        shows_buckets: whether a histogram is shown as one; if not, as a summary.
+        by_sender: whether it is the signal's metric by sender.
     """
 
     signals: tuple[Signal, ...]
+    shows_buckets: bool = False
+    by_sender: bool = False
 
     @property
     def _first(self) -> Signal:
@@ -44,7 +52,7 @@ class Family:
     @property
     def name(self) -> str:
         """The metric's name, without `_total` or `_bucket`."""
-        return self._first.metric
+        return self._first.sender_metric if self.by_sender else self._first.metric
 
     @property
     def sparse(self) -> bool:
@@ -63,7 +71,13 @@ class Family:
     @property
     def series(self) -> int:
         """Series for each pair."""
-        return self.columns + 1 if self._first.kind == "histogram" else self.columns
+        if self._counts:
+            return self.columns
+        return self.columns + 1 if self._is_histogram else _SERIES_OF_A_SUMMARY
+
+    @property
+    def _is_histogram(self) -> bool:
+        return self._first.kind == "histogram" and self.shows_buckets
 
     def sums(self, rows: PairRows) -> npt.NDArray[np.float64]:
         """What a batch adds to each of its pairs: one row each, `columns` wide."""
@@ -88,9 +102,8 @@ class Family:
     ) -> str:
         """The metric's lines: a row of `values` for each of `labels`."""
         if not self._counts:
-            return self._head(self._first.kind, self.name, openmetrics) + self._readings(
-                labels, values
-            )
+            kind = "histogram" if self._is_histogram else "summary"
+            return self._head(kind, self.name, openmetrics) + self._readings(labels, values)
         named = self.name if openmetrics else f"{self.name}_total"
         lines = [self._head("counter", named, openmetrics)]
         for signal, column in zip(self.signals, values.T, strict=True):
@@ -106,12 +119,12 @@ class Family:
 
     def _head(self, kind: str, named: str, openmetrics: bool) -> str:
         unit = self.name.rpartition("_")[2]
-        head = f"# HELP {named} {self._first.meaning}\n# TYPE {named} {kind}\n"
+        meaning = f"{self._first.meaning} By sender." if self.by_sender else self._first.meaning
+        head = f"# HELP {named} {meaning}\n# TYPE {named} {kind}\n"
         return head + (f"# UNIT {named} {unit}\n" if openmetrics and unit in _UNITS else "")
 
     def _readings(self, labels: Sequence[str], values: npt.NDArray[np.float64]) -> str:
-        is_histogram = self._first.kind == "histogram"
-        bounds = [*map(str, map(float, self._first.bounds)), "+Inf"] if is_histogram else []
+        bounds = [*map(str, map(float, self._first.bounds)), "+Inf"] if self._is_histogram else []
         template = "".join(f'{self.name}_bucket{{%s,le="{bound}"}} %d\n' for bound in bounds) + (
             f"{self.name}_count{{%s}} %d\n{self.name}_sum{{%s}} %r\n"
         )

@@ -14,7 +14,7 @@ from flowverdict_contracts.subjects import EXPORTER_STATE_BUCKET
 from flowverdict_exporter.incidents import KeptIncident
 from flowverdict_exporter.lookups import Asked, NameSums
 from flowverdict_exporter.nodes import KeptNodes
-from flowverdict_exporter.series import KeptSums
+from flowverdict_exporter.sums import KeptSums
 from flowverdict_runtime.context import CannotRun
 from flowverdict_runtime.kept_state import state_bucket
 

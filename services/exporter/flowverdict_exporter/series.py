@@ -1,133 +1,71 @@
-"""Sums by pair of addresses, and the metrics they become.
+"""Sums by pair of addresses and by sender, and the metrics they become.
 
-Each metric has a budget of series. Pairs are numbered as they appear, smallest free number first,
-and those beyond a metric's budget are summed into one pair with `other` in every label. Pairs with
-an address that has no name take half of the smallest budget; beyond that, all of a pod's that are
-sent one way are one, with `other` for the address.
+A histogram has a series for each bucket, so how readings are distributed is shown by sender; by
+pair, only if that is asked for. Pairs with an address that has no name take half of the smallest
+budget; beyond that, all of a pod's that are sent one way are one, with `other` for the address.
 """
 
 import threading
-import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.signals import END_LABELS, METRICS, OVER_BUDGET, PAIR_LABELS
-from flowverdict_exporter.family import Family, label_text
-from flowverdict_flows.pairs import NO_PAIR, LabelledPairs, Numbers, PairSums
+from flowverdict_contracts.signals import METRICS, PAIR_LABELS, SENDER_LABELS
+from flowverdict_exporter.family import Family
+from flowverdict_exporter.sums import KeptSums, Sums
+from flowverdict_flows.pairs import LabelledPairs, LabelledSenders
 
-__all__ = ["FAMILIES", "KeptSums", "PairSeries"]
-
-_OTHER = label_text(dict.fromkeys(PAIR_LABELS, OVER_BUDGET))
-_EXPIRY_CHECK_SECONDS = 10.0
-"""How often expired pairs are dropped, which means checking all of them."""
-
-_Floats = npt.NDArray[np.float64]
+__all__ = ["PairSeries", "families_by_pair"]
 
 
-FAMILIES = tuple(Family(signals) for signals in METRICS.values())
-"""The metrics of pairs."""
+def families_by_pair(*, histograms: bool) -> list[Family]:
+    """The metrics of pairs.
 
-
-@dataclass(slots=True)
-class _FamilySums:
-    """A metric's sums by pair number, up to its own budget of pairs."""
-
-    family: Family
-    pairs: int
-    sums: PairSums[np.float64]
-    overflows: int = 0
-
-    def add(self, numbers: Numbers, added: _Floats) -> None:
-        inside = (numbers != NO_PAIR) & (numbers <= self.pairs)
-        self.sums.add(numbers[inside], added[inside])
-        beyond = int(np.count_nonzero(~inside))
-        if beyond:
-            self.sums.values[NO_PAIR] += added[~inside].sum(axis=0)
-            self.overflows += beyond
-
-
-@dataclass(frozen=True, slots=True)
-class KeptSums:
-    """The sums of all pairs, to go on from.
-
-    Attributes:
-        metrics: their names.
-        ends: the values of `labels` at distinct ends.
-        sources: for each pair, which of them sends, as int64.
-        targets: and which receives.
-        ages: seconds since the pair had a flow, as float64.
-        sums: for each metric, its sums as float64: of what is beyond the budget, then of each pair.
-        overflows: for each metric, how many pairs were beyond its budget.
-        labels: the names; by default those that were kept before they were named here.
+    Args:
+        histograms: whether to show how readings are distributed.
     """
+    return [Family(signals, shows_buckets=histograms) for signals in METRICS.values()]
 
-    metrics: list[str]
-    ends: list[tuple[str, ...]]
-    sources: bytes
-    targets: bytes
-    ages: bytes
-    sums: list[bytes]
-    overflows: list[int]
-    labels: tuple[str, ...] = ("ip", "namespace", "pod", "workload", "node", "zone")
+
+_BY_SENDER = [
+    Family(signals, shows_buckets=True, by_sender=True)
+    for signals in METRICS.values()
+    if signals[0].sender_metric
+]
 
 
 class PairSeries:
     """The sums and their text.
 
     Args:
-        budget: series per metric; pairs beyond it are summed as `other`.
+        budget: series per metric; pairs and senders beyond it are summed as `other`.
         expire_seconds: a pair without a flow for this long is dropped.
+        histograms: whether to show by pair how readings are distributed.
     """
 
-    def __init__(self, budget: int, expire_seconds: float) -> None:
-        self._expire = expire_seconds
-        self._families = [
-            _FamilySums(
-                family, max(1, budget // family.series), PairSums(family.columns, np.float64)
-            )
-            for family in FAMILIES
-        ]
-        room = max(each.pairs for each in self._families)
-        # The first numbers have a place in every family, so half of those are for names.
-        self._pairs = LabelledPairs(room, min(each.pairs for each in self._families) // 2)
-        self._touched = np.zeros(room + 1)
-        self._labels: dict[int, str] = {NO_PAIR: _OTHER}
-        self._next_expiry_check = 0.0
+    def __init__(self, budget: int, expire_seconds: float, *, histograms: bool = False) -> None:
+        def by_pair(room: int, room_everywhere: int) -> LabelledPairs:
+            # The first numbers have a place in every family, so half of those are for names.
+            return LabelledPairs(room, room_everywhere // 2)
+
+        families = families_by_pair(histograms=histograms)
+        self._by_pair = Sums(families, budget, expire_seconds, by_pair, PAIR_LABELS)
+        self._by_sender = Sums(
+            _BY_SENDER, budget, expire_seconds, lambda room, _: LabelledSenders(room), SENDER_LABELS
+        )
         self._lock = threading.Lock()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Add the rows of an enriched batch."""
-        now = time.monotonic()
         with self._lock:
-            self._drop_expired(now)
-            rows = self._pairs.group(batch)
-            self._touched[rows.numbers] = now
-            for each in self._families:
-                each.add(rows.numbers, each.family.sums(rows))
+            self._by_pair.add(batch)
+            self._by_sender.add(batch)
 
     def kept(self) -> KeptSums:
         """All sums, to go on from."""
-        now = time.monotonic()
         with self._lock:
-            numbers = self._pairs.numbers()
-            ends, sources, targets = self._pairs.ends(numbers)
-            columns = []
-            for each in self._families:
-                each.sums.reach(int(numbers.max(initial=0)))
-                columns.append(each.sums.values[[NO_PAIR, *numbers.tolist()]])
-            return KeptSums(
-                metrics=[each.family.name for each in self._families],
-                ends=ends,
-                sources=sources.tobytes(),
-                targets=targets.tobytes(),
-                ages=(now - self._touched[numbers]).tobytes(),
-                sums=[each.tobytes() for each in columns],
-                overflows=[each.overflows for each in self._families],
-                labels=END_LABELS,
-            )
+            return replace(self._by_pair.kept(), by_sender=self._by_sender.kept())
 
     def restore(self, kept: KeptSums) -> None:
         """Go on from there. A metric that the version which kept it did not have begins at zero, a
@@ -136,78 +74,22 @@ class PairSeries:
         Raises:
             ValueError: if another version kept it, whose labels or columns were others.
         """
-        ages = np.frombuffer(kept.ages)
-        found = dict(zip(kept.metrics, zip(kept.sums, kept.overflows, strict=True), strict=True))
-        restored = []
-        for each in self._families:
-            packed, overflows = found.get(each.family.name, (b"", 0))
-            if packed and len(packed) != 8 * each.family.columns * (len(ages) + 1):
-                raise ValueError(f"the sums of {each.family.name} have other columns")
-            values = np.frombuffer(packed).reshape(-1, each.family.columns)
-            restored.append((each, values, overflows))
-        names = kept.labels
-        if not {*names} <= {*END_LABELS} or any(len(end) != len(names) for end in kept.ends):
-            raise ValueError("the labels are others")
-        labelled = (dict(zip(names, end, strict=True)) for end in kept.ends)
-        ends = [tuple(each.get(name, "") for name in END_LABELS) for each in labelled]
-        sources, targets = (np.frombuffer(e, np.int64) for e in (kept.sources, kept.targets))
         with self._lock:
-            numbers = self._pairs.restore(ends, sources, targets)
-            self._touched[numbers] = time.monotonic() - ages
-            for each, values, overflows in restored:
-                if not len(values):
-                    continue
-                each.sums.values[NO_PAIR] = values[0]
-                each.overflows = overflows
-                inside = (numbers != NO_PAIR) & (numbers <= each.pairs)
-                each.sums.add(numbers[inside], values[1:][inside])
-
-    def _drop_expired(self, now: float) -> None:
-        if now < self._next_expiry_check:
-            return
-        self._next_expiry_check = now + _EXPIRY_CHECK_SECONDS
-        numbers = self._pairs.numbers()
-        gone = numbers[now - self._touched[numbers] > self._expire]
-        if not gone.size:
-            return
-        for each in self._families:
-            values = each.sums.values
-            values[gone[gone < len(values)]] = 0
-        for number in gone.tolist():
-            self._labels.pop(number, None)
-        self._pairs.forget(gone)
+            self._by_pair.restore(kept)
+            if kept.by_sender is not None:
+                self._by_sender.restore(kept.by_sender)
 
     def text(self, openmetrics: bool) -> str:
         """The metrics in Prometheus' text format, or in OpenMetrics without its last line."""
         with self._lock:
-            self._drop_expired(time.monotonic())
-            numbers = self._pairs.numbers()
-            labels = [self._label(number) for number in numbers.tolist()]
-            parts = []
-            for each in self._families:
-                shown = numbers[: int(np.searchsorted(numbers, each.pairs, side="right"))]
-                each.sums.reach(int(shown.max(initial=0)))
-                values = each.sums.values[shown]
-                texts = labels[: len(shown)]
-                if each.family.sparse:
-                    having = np.flatnonzero(values.any(axis=1))
-                    values, texts = values[having], [texts[at] for at in having.tolist()]
-                if each.overflows:
-                    values = np.vstack([values, each.sums.values[NO_PAIR]])
-                    texts = [*texts, _OTHER]
-                parts.append((each.family, texts, values))
-            overflows = [(each.family.name, each.overflows) for each in self._families]
-        pages = [family.text(texts, values, openmetrics) for family, texts, values in parts]
-        return "".join([*pages, _own_metrics(len(numbers), overflows, openmetrics)])
-
-    def _label(self, number: int) -> str:
-        text = self._labels.get(number)
-        if text is None:
-            text = self._labels[number] = label_text(self._pairs.labels(number))
-        return text
+            shown = [*self._by_pair.shown(), *self._by_sender.shown()]
+            pairs = len(self._by_pair)
+            overflows = [*self._by_pair.overflows, *self._by_sender.overflows]
+        pages = [family.text(texts, values, openmetrics) for family, texts, values in shown]
+        return "".join([*pages, _own_metrics(pairs, overflows, openmetrics)])
 
 
-def _own_metrics(pairs: int, overflows: list[tuple[str, int]], openmetrics: bool) -> str:
+def _own_metrics(pairs: int, overflows: Sequence[tuple[str, int]], openmetrics: bool) -> str:
     counter = "flowverdict_exporter_series_overflow"
     named = counter if openmetrics else f"{counter}_total"
     lines = [

@@ -27,7 +27,11 @@ __all__ = ["SERVICE"]
 async def run(settings: ExporterSettings, context: Context) -> None:
     """Add up every enriched message until the service stops."""
     incidents, nodes, lookups = Incidents(), Nodes(), Lookups(settings.expire_seconds)
-    series = PairSeries(settings.series_budget, settings.expire_seconds)
+    series = PairSeries(
+        settings.series_budget,
+        settings.expire_seconds,
+        histograms=settings.pair_histograms == "on",
+    )
     totals = Totals(series, nodes, lookups, incidents)
     context.health.more_metrics = totals.text
     for each in (incidents, nodes, lookups):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from flowverdict_runtime.service_settings import CommonSettings, listen_setting
-from flowverdict_runtime.settings import Address, integer, number, setting
+from flowverdict_runtime.settings import Address, choice, integer, number, setting
 
 __all__ = ["ExporterSettings"]
 
@@ -17,5 +17,10 @@ class ExporterSettings(CommonSettings):
     )
     expire_seconds: float = setting(
         number(60, 1e7), "3600", "a pair without a flow for this long is dropped"
+    )
+    pair_histograms: str = setting(
+        choice("off", "on"),
+        "off",
+        "on: how RTT and jitter are distributed, for each pair (22 series more) beside each sender",
     )
     listen: Address = listen_setting("exporter")

@@ -28,7 +28,8 @@ from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.kept import Kept, KeptStore, Position
 from flowverdict_exporter.lookups import Lookups
 from flowverdict_exporter.nodes import Nodes
-from flowverdict_exporter.series import KeptSums, PairSeries
+from flowverdict_exporter.series import PairSeries
+from flowverdict_exporter.sums import KeptSums
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import pull_from_sequence
@@ -81,6 +82,7 @@ def test_the_sums_of_an_earlier_version_go_on_without_what_it_did_not_have() -> 
         sums=kept.sums.sums[:-2],
         overflows=kept.sums.overflows[:-2],
         ends=[end[:-1] for end in kept.sums.ends],
+        by_sender=None,
     )
     before_labels_were_named = msgspec.msgpack.decode(msgspec.msgpack.encode(earlier))
     del before_labels_were_named["labels"]

@@ -90,7 +90,7 @@ def test_a_flood_from_addresses_without_a_name_takes_no_series_from_pods() -> No
 
 def test_a_pair_without_flows_expires(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("flowverdict_exporter.series.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flowverdict_exporter.sums.time.monotonic", lambda: clock[0])
     series = PairSeries(10, 60)
     series.add(enriched_batch(flow_row("pod-a", "pod-b")))
     clock[0] += 30
@@ -109,7 +109,7 @@ def test_labels_with_every_special_character_are_served_as_they_are() -> None:
 
 
 def test_each_metric_has_a_budget_of_its_own() -> None:
-    series = PairSeries(15, 60)
+    series = PairSeries(15, 60, histograms=True)
     for number in range(3):
         row = flow_row(f"pod-{number}", "pod-x", retransmitted_segments=1, rtt_us=700)
         series.add(enriched_batch(row | {"drops_queue": 1}))
@@ -123,7 +123,7 @@ def test_the_numbers_of_an_expired_pair_are_not_given_to_the_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [1000.0]
-    monkeypatch.setattr("flowverdict_exporter.series.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("flowverdict_exporter.sums.time.monotonic", lambda: clock[0])
     series = PairSeries(1, 60)
     series.add(enriched_batch(flow_row("pod-a", "pod-b", retransmitted_segments=7)))
     clock[0] += 100
@@ -132,21 +132,52 @@ def test_the_numbers_of_an_expired_pair_are_not_given_to_the_next(
     assert value(series, "flowverdict_exporter_pairs") == 1
 
 
-def test_round_trip_times_are_a_histogram_in_seconds_with_a_reading_for_each_flow() -> None:
-    series = PairSeries(1000, 60)
+@pytest.mark.parametrize(
+    ("histograms", "metric"),
+    [
+        (False, "tcp_sender_rtt_seconds"),
+        (True, "tcp_sender_rtt_seconds"),
+        (True, "tcp_rtt_seconds"),
+    ],
+)
+def test_round_trip_times_are_a_histogram_in_seconds_with_a_reading_for_each_flow(
+    histograms: bool, metric: str
+) -> None:
+    series = PairSeries(1000, 60, histograms=histograms)
     for rtt_us in (0, 500, 501, 30_000, 2_000_000):
         series.add(enriched_batch(flow_row("pod-a", "pod-b", rtt_us=rtt_us)))
     for openmetrics in (False, True):
         buckets = {
             float(dict(labels)["le"]): number
             for (name, labels), number in scrape(series, openmetrics).items()
-            if name == "tcp_rtt_seconds_bucket"
+            if name == f"{metric}_bucket"
         }
         assert buckets[0.0005] == 1
         assert buckets[0.001] == 2
         assert buckets[0.05] == 3
         assert buckets[math.inf] == 4
-    assert value(series, "tcp_rtt_seconds_sum") == pytest.approx(2.031001)
+    assert value(series, f"{metric}_sum") == pytest.approx(2.031001)
+
+
+def test_unless_asked_for_buckets_are_shown_by_sender_only_and_a_pair_has_its_mean() -> None:
+    series = PairSeries(1000, 60)
+    for target, rtt_us in (("pod-b", 500), ("pod-c", 30_000)):
+        series.add(enriched_batch(flow_row("pod-a@w", target, rtt_us=rtt_us)))
+    bucketed = [dict(labels) for (name, labels) in scrape(series) if name.endswith("_bucket")]
+    assert bucketed
+    assert not any(label.startswith("dst_") for labels in bucketed for label in labels)
+    assert value(series, "tcp_sender_rtt_seconds_count", src_pod="pod-a", src_node="w") == 2
+    assert value(series, "tcp_rtt_seconds_count", dst_pod="pod-c") == 1
+    assert value(series, "tcp_rtt_seconds_sum", dst_pod="pod-c") == pytest.approx(0.03)
+
+
+def test_senders_without_a_name_are_one() -> None:
+    series = PairSeries(1000, 60)
+    for number in range(5):
+        row = flow_row("x", "pod-a", rtt_us=500) | {"src_ip": f"45.0.0.{number}"}
+        row |= dict.fromkeys(("src_namespace", "src_pod", "src_workload", "src_node"), "")
+        series.add(enriched_batch(row | {"src_kind": "external"}))
+    assert value(series, "tcp_sender_rtt_seconds_count", src_ip="other") == 5
 
 
 def test_the_time_a_connect_takes_is_a_summary_in_seconds_of_the_connects_that_were_timed() -> None:

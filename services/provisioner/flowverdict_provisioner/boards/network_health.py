@@ -53,10 +53,9 @@ def _signal_panel(signal: Signal) -> Panel:
         )
         queries = (Query(mean, "{{src_namespace}}"),)
     elif signal.kind == "histogram":
-        buckets = f"rate({signal.metric}_bucket{{{FLOWS_FROM}}}[$__rate_interval])"
         queries = (
-            Query(f"histogram_quantile(0.5, sum by (le) ({buckets}))", "median", "A"),
-            Query(f"histogram_quantile(0.99, sum by (le) ({buckets}))", "99th percentile", "B"),
+            Query(quantile(0.5, signal.sender_metric, FLOWS_FROM), "median", "A"),
+            Query(quantile(0.99, signal.sender_metric, FLOWS_FROM), "99th percentile", "B"),
         )
     else:
         by = ", ".join(("src_namespace", *signal.labels))
@@ -130,9 +129,9 @@ NETWORK_HEALTH = Board(
                     title="RTT, 95th percentile",
                     kind="stat",
                     description="The kernel's smoothed round-trip time, one sample per flow per second.",
-                    queries=(Query(quantile(0.95, "tcp_rtt_seconds", FLOWS_FROM)),),
+                    queries=(Query(quantile(0.95, "tcp_sender_rtt_seconds", FLOWS_FROM)),),
                     unit="s",
-                    empty="no flow has an RTT yet, or these pairs are over the series budget",
+                    empty="no flow has an RTT yet, or these pods are over the series budget",
                     width=6,
                     height=4,
                 ),
@@ -199,16 +198,20 @@ NETWORK_HEALTH = Board(
                     description="Smoothed round-trip time. A high median means distance or load; a high"
                     " 99th percentile, a few bad flows.",
                     queries=(
-                        Query(quantile(0.5, "tcp_rtt_seconds", FLOWS_FROM), "median", "A"),
+                        Query(quantile(0.5, "tcp_sender_rtt_seconds", FLOWS_FROM), "median", "A"),
                         Query(
-                            quantile(0.95, "tcp_rtt_seconds", FLOWS_FROM), "95th percentile", "B"
+                            quantile(0.95, "tcp_sender_rtt_seconds", FLOWS_FROM),
+                            "95th percentile",
+                            "B",
                         ),
                         Query(
-                            quantile(0.99, "tcp_rtt_seconds", FLOWS_FROM), "99th percentile", "C"
+                            quantile(0.99, "tcp_sender_rtt_seconds", FLOWS_FROM),
+                            "99th percentile",
+                            "C",
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet, or these pairs are over the series budget",
+                    empty="no flow has an RTT yet, or these pods are over the series budget",
                     width=8,
                 ),
                 Panel(
@@ -218,12 +221,12 @@ NETWORK_HEALTH = Board(
                     queries=(
                         Query(
                             "sum by (le) (increase("
-                            f"tcp_rtt_seconds_bucket{{{FLOWS_FROM}}}[$__rate_interval]))",
+                            f"tcp_sender_rtt_seconds_bucket{{{FLOWS_FROM}}}[$__rate_interval]))",
                             "{{le}}",
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet, or these pairs are over the series budget",
+                    empty="no flow has an RTT yet, or these pods are over the series budget",
                     width=8,
                 ),
                 Panel(
@@ -233,16 +236,18 @@ NETWORK_HEALTH = Board(
                     " its retransmission timer.",
                     queries=(
                         Query(
-                            quantile(0.5, "tcp_rtt_variation_seconds", FLOWS_FROM), "median", "A"
+                            quantile(0.5, "tcp_sender_rtt_variation_seconds", FLOWS_FROM),
+                            "median",
+                            "A",
                         ),
                         Query(
-                            quantile(0.95, "tcp_rtt_variation_seconds", FLOWS_FROM),
+                            quantile(0.95, "tcp_sender_rtt_variation_seconds", FLOWS_FROM),
                             "95th percentile",
                             "B",
                         ),
                     ),
                     unit="s",
-                    empty="no flow has an RTT yet, or these pairs are over the series budget",
+                    empty="no flow has an RTT yet, or these pods are over the series budget",
                     width=8,
                 ),
             ),

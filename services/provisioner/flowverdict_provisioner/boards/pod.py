@@ -122,7 +122,7 @@ POD = Board(
                     title="RTT, median",
                     kind="stat",
                     description="Smoothed round-trip time of its flows.",
-                    queries=(Query(quantile(0.5, "tcp_rtt_seconds", _FROM)),),
+                    queries=(Query(quantile(0.5, "tcp_sender_rtt_seconds", _FROM)),),
                     unit="s",
                     empty="no flow has an RTT yet",
                     width=6,
@@ -183,8 +183,10 @@ POD = Board(
                     kind="timeseries",
                     description="95th percentiles of its flows.",
                     queries=(
-                        Query(quantile(0.95, "tcp_rtt_seconds", _FROM), "RTT", "A"),
-                        Query(quantile(0.95, "tcp_rtt_variation_seconds", _FROM), "jitter", "B"),
+                        Query(quantile(0.95, "tcp_sender_rtt_seconds", _FROM), "RTT", "A"),
+                        Query(
+                            quantile(0.95, "tcp_sender_rtt_variation_seconds", _FROM), "jitter", "B"
+                        ),
                     ),
                     unit="s",
                     empty="no flow has an RTT yet",
