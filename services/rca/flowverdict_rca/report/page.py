@@ -10,8 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_rca.report.gather import PHASES, ReportedIncident
+from flowverdict_rca.report.map import draw_map
 from flowverdict_rca.report.next_steps import affected, commands
-from flowverdict_rca.report.picture import draw_map, draw_timeline
+from flowverdict_rca.report.timeline import draw_timelines
 from flowverdict_rca.summary import percent
 
 __all__ = ["render"]
@@ -55,7 +56,7 @@ def render(incident: ReportedIncident) -> str:
         resolved=incident.resolved,
         status="resolved" if incident.resolved else "open",
         map=draw_map(incident) if incident.pairs.get("during") else None,
-        timeline=draw_timeline(incident),
+        timelines=draw_timelines(incident),
         ends=ends,
         left_out=left_out,
         matrices=[_matrix(incident, phase, ends) for phase in PHASES if incident.pairs.get(phase)],

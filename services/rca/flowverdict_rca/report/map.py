@@ -1,16 +1,14 @@
-"""The layout of the report's pictures, in SVG units; the template draws them."""
+"""The layout of the report's map, in SVG units; the template draws it, on a phone as a list."""
 
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from flowverdict_contracts.timestamps import from_rfc3339
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_rca.report.gather import PairKey, ReportedIncident
 from flowverdict_rca.report.measure import Counts, Measure
 
-__all__ = ["Edge", "Group", "Map", "Spot", "Timeline", "draw_map", "draw_timeline"]
+__all__ = ["Edge", "Group", "Map", "Spot", "draw_map"]
 
 _MAX_DRAWN = 48
 _MAX_EDGES = 400
@@ -18,13 +16,13 @@ _LABEL_LENGTH = 26
 _LABEL_GAP, _LETTER_WIDTH, _GROUP_WIDTH = 28, 7.2, 120
 _OUTSIDE = "outside the cluster"
 
-_CHART_WIDTH, _CHART_HEIGHT = 760, 220
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 26
-
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """An endpoint on the circle: its position, and its label, which points outwards."""
+    """An endpoint on the circle: its position, and its label, which points outwards.
+
+    `failing` of its `pairs`, those that sent enough for a figure, are above the threshold.
+    """
 
     name: str
     label: str
@@ -33,6 +31,8 @@ class Spot:
     turn: float
     anchor: str
     blamed: bool
+    pairs: int
+    failing: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,12 @@ class Group:
     y: float
     anchor: str
     blamed: bool
+    spots: tuple[Spot, ...]
+
+    @property
+    def has_the_cause(self) -> bool:
+        """Whether it, or an endpoint on it, is to blame."""
+        return self.blamed or any(spot.blamed for spot in self.spots)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +69,6 @@ class Map:
     width: float
     height: float
     groups: tuple[Group, ...]
-    spots: tuple[Spot, ...]
     edges: tuple[Edge, ...]
     left_out: int
 
@@ -90,21 +95,23 @@ def draw_map(incident: ReportedIncident) -> Map:
     step, radius = 2 * math.pi / max(places, 1), max(130.0, places * 5.5)
     longest = max((len(str(end)) for end in chosen), default=0)
     around = radius + _LABEL_GAP + _LETTER_WIDTH * min(longest, _LABEL_LENGTH) + 14
-    groups, spots, angles = [], [], {}
+    groups, angles = [], {}
+    judged = _judged(pairs, incident.measure)
     angle = -math.pi / 2 + step
     for node in nodes:
         first = angle
+        spots = []
         for end in by_node[node]:
             angles[end] = angle
-            spots.append(_spot(str(end), angle, radius, is_blamed(end)))
+            spots.append(_spot(str(end), angle, radius, is_blamed(end), judged[end]))
             angle += step
-        groups.append(_group(node, (first, angle - step), radius, around, node in blamed_nodes))
+        arc = (first, angle - step)
+        groups.append(_group(node, arc, radius, around, node in blamed_nodes, tuple(spots)))
         angle += step
     return Map(
         width=2 * (around + _GROUP_WIDTH),
         height=2 * (around + 16),
         groups=tuple(groups),
-        spots=tuple(spots),
         edges=tuple(_edges(pairs, angles, radius, incident.measure)),
         left_out=len({end for pair in pairs for end in pair}) - len(chosen),
     )
@@ -114,17 +121,32 @@ def _at(angle: float, radius: float) -> tuple[float, float]:
     return radius * math.cos(angle), radius * math.sin(angle)
 
 
-def _spot(name: str, angle: float, radius: float, blamed: bool) -> Spot:
+def _judged(pairs: dict[PairKey, Counts], measure: Measure) -> dict[Endpoint, list[bool]]:
+    """For each endpoint, of each of its pairs with a figure, whether it fails."""
+    found: dict[Endpoint, list[bool]] = defaultdict(list)
+    for pair, counts in pairs.items():
+        value = measure.of(counts)
+        if value is not None:
+            for end in {*pair}:
+                found[end].append(value > measure.threshold)
+    return found
+
+
+def _spot(name: str, angle: float, radius: float, blamed: bool, judged: list[bool]) -> Spot:
     x, y = _at(angle, radius)
     degrees = math.degrees(angle)
     label = name if len(name) <= _LABEL_LENGTH else f"…{name[1 - _LABEL_LENGTH :]}"
-    if math.cos(angle) < 0:
-        return Spot(name, label, x, y, degrees + 180, "end", blamed)
-    return Spot(name, label, x, y, degrees, "start", blamed)
+    turn, anchor = (degrees + 180, "end") if math.cos(angle) < 0 else (degrees, "start")
+    return Spot(name, label, x, y, turn, anchor, blamed, len(judged), sum(judged))
 
 
 def _group(
-    name: str, angles: tuple[float, float], radius: float, around: float, blamed: bool
+    name: str,
+    angles: tuple[float, float],
+    radius: float,
+    around: float,
+    blamed: bool,
+    spots: tuple[Spot, ...],
 ) -> Group:
     beside, spread = radius + 16, 0.06
     first, last = angles[0] - spread, angles[1] + spread
@@ -134,7 +156,7 @@ def _group(
     x, y = _at((first + last) / 2, around)
     across = x / around
     anchor = "middle" if abs(across) < 0.3 else "start" if across > 0 else "end"
-    return Group(name, arc, x, y, anchor, blamed)
+    return Group(name, arc, x, y, anchor, blamed, spots)
 
 
 def _chosen(incident: ReportedIncident, pairs: dict[PairKey, Counts]) -> set[Endpoint]:
@@ -180,80 +202,3 @@ def _chord(first: float, second: float, radius: float) -> str:
     bend = 0.25
     control = f"{bend * (x1 + x2) / 2:.1f},{bend * (y1 + y2) / 2:.1f}"
     return f"M{x1:.1f},{y1:.1f} Q{control} {x2:.1f},{y2:.1f}"
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """What the report is about, over time.
-
-    Attributes:
-        explained, others: points of the lines, in SVG syntax.
-        bands: each phase's name, left edge and width.
-        marks: when the incident opened and was resolved: label and x.
-        grid: values as text, and their y.
-        times: clock times, and their x.
-    """
-
-    explained: str
-    others: str
-    bands: tuple[tuple[str, float, float], ...]
-    marks: tuple[tuple[str, float], ...]
-    grid: tuple[tuple[str, float], ...]
-    times: tuple[tuple[str, float], ...]
-    width: int = _CHART_WIDTH
-    height: int = _CHART_HEIGHT
-    left: int = _LEFT
-    bottom: int = _CHART_HEIGHT - _BOTTOM
-
-
-def draw_timeline(incident: ReportedIncident) -> Timeline | None:
-    """The chart; None if no flows are stored any more."""
-    if not incident.timeline:
-        return None
-    steps = sorted(incident.timeline)
-    start, end = steps[0], max(steps[-1], steps[0] + 1)
-    measure = incident.measure
-    highest = max(
-        [measure.threshold * 2]
-        + [measure.of(counts) or 0.0 for both in incident.timeline.values() for counts in both]
-    )
-    top = _rounded_up(highest)
-
-    def x(ns: float) -> float:
-        share = (min(max(ns, start), end) - start) / (end - start)
-        return _LEFT + share * (_CHART_WIDTH - _LEFT - _RIGHT)
-
-    def y(value: float) -> float:
-        return _CHART_HEIGHT - _BOTTOM - value / top * (_CHART_HEIGHT - _TOP - _BOTTOM)
-
-    def line(which: int) -> str:
-        points = ((at, measure.of(incident.timeline[at][which])) for at in steps)
-        return " ".join(f"{x(at):.1f},{y(v):.1f}" for at, v in points if v is not None)
-
-    bands = [
-        (name, x(first), x(last) - x(first)) for name, (first, last) in incident.phases.items()
-    ]
-    marks = [("opened", x(from_rfc3339(incident.verdicts[0].opened_at)))]
-    if incident.resolved is not None:
-        marks.append(("resolved", x(from_rfc3339(incident.resolved.window.end))))
-    return Timeline(
-        explained=line(0) if incident.cause else "",
-        others=line(1),
-        bands=tuple(bands),
-        marks=tuple(marks),
-        grid=tuple((measure.shown(top * part / 4), y(top * part / 4)) for part in range(5)),
-        times=tuple(
-            (_clock(start + (end - start) * part / 4), x(start + (end - start) * part / 4))
-            for part in range(5)
-        ),
-    )
-
-
-def _rounded_up(value: float) -> float:
-    """To one of 1, 2, 4, 6, 8 times a power of ten: quarters of it are short as text."""
-    power = 10.0 ** math.floor(math.log10(value)) if value > 0 else 1.0
-    return next(times * power for times in (1, 2, 4, 6, 8, 10) if times * power >= value)
-
-
-def _clock(ns: float) -> str:
-    return datetime.fromtimestamp(ns / 1e9, UTC).strftime("%H:%M:%S")
