@@ -13,11 +13,13 @@ it. Pods on their node's network share its address, which then has an entry for 
 
 import dataclasses
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import ip_address
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
@@ -121,6 +123,8 @@ _READ = pa.ipc.IpcReadOptions(use_threads=False)
 MAX_UNPACKED_BYTES = 64 << 20
 """A message that would take more memory is malformed; those of the enricher take less than 1 MB."""
 
+_Mask = npt.NDArray[np.bool_]
+
 _LARGEST_COUNT = 1 << 48
 """No flow sends 256 TiB in an interval; beyond that, sums would not stay exact."""
 
@@ -214,9 +218,13 @@ def _used(column: pa.DictionaryArray) -> pa.DictionaryArray:
     )
 
 
-def decode(body: bytes) -> pa.RecordBatch:
+def decode(body: bytes, left_out: dict[str, int] | None = None) -> pa.RecordBatch:
     """The batch in `body`, with every column of `ARROW_SCHEMA`, checked thoroughly enough that it
-    cannot mislead a reader.
+    cannot mislead a reader. A row with a value that cannot be is left out.
+
+    Args:
+        body: of a message.
+        left_out: gets how many rows are left out, by the first column that cannot be.
 
     Raises:
         MalformedMessage: if it is not one batch of `ARROW_SCHEMA`.
@@ -237,18 +245,50 @@ def decode(body: bytes) -> pa.RecordBatch:
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
     batch = completed(batch)
-    for name, column in zip(batch.schema.names, batch.columns, strict=True):
-        _check_column(name, column)
-    return batch
+    impossible = {
+        name: rows
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        if (rows := _impossible(name, column)) is not None
+    }
+    return _without(batch, impossible, left_out) if impossible else batch
 
 
-def _check_column(name: str, column: pa.Array) -> None:
-    if column.null_count or (name not in _NUMBERS and column.dictionary.null_count):
-        raise MalformedMessage(f"column {name} has nulls")
-    if name in ADDRESSES and not all(map(_is_address, column.dictionary.to_pylist())):
-        raise MalformedMessage(f"column {name} has a value that is not an address")
-    if name in _LARGE and (pa.compute.max(column).as_py() or 0) > _LARGEST_COUNT:
-        raise MalformedMessage(f"column {name} has a number above {_LARGEST_COUNT}")
-    allowed = _ALLOWED.get(name)
-    if allowed and not set(column.dictionary.to_pylist()) <= allowed:
-        raise MalformedMessage(f"column {name} has a value other than {sorted(allowed)}")
+def _impossible(name: str, column: pa.Array) -> _Mask | None:
+    """Which rows have a value that a column cannot have; None if it has none anywhere."""
+    if name in _NUMBERS:
+        if name in _LARGE and (pa.compute.max(column).as_py() or 0) > _LARGEST_COUNT:
+            return _mask(
+                pa.compute.greater(column, pa.scalar(_LARGEST_COUNT, column.type)).fill_null(True)
+            )
+        return _mask(column.is_null()) if column.null_count else None
+    texts = column.dictionary.to_pylist()
+    if name in ADDRESSES:
+        possible = [text is not None and _is_address(text) for text in texts]
+    elif allowed := _ALLOWED.get(name):
+        possible = [text in allowed for text in texts]
+    else:
+        possible = [text is not None for text in texts]
+    if all(possible) and not column.null_count:
+        return None
+    entries = np.array([*possible, False])  # the last is for rows without an entry
+    rows: _Mask = ~entries[column.indices.fill_null(len(texts)).to_numpy()]
+    return rows
+
+
+def _mask(rows: pa.Array) -> _Mask:
+    found: _Mask = rows.to_numpy(zero_copy_only=False)
+    return found
+
+
+def _without(
+    batch: pa.RecordBatch, impossible: Mapping[str, _Mask], left_out: dict[str, int] | None
+) -> pa.RecordBatch:
+    """The batch without rows that cannot be, and without what no other row refers to."""
+    gone = np.zeros(batch.num_rows, np.bool_)
+    for name, rows in impossible.items():
+        count = int(np.count_nonzero(rows & ~gone))
+        if left_out is not None and count:
+            left_out[name] = count
+        gone |= rows
+    kept = batch.filter(pa.array(~gone))
+    return piece_of(kept, 0, kept.num_rows)

@@ -2,6 +2,7 @@
 
 `terminal`          untrusted text, made safe for a terminal.
 `logs`              JSON lines on stderr; repeated faults are logged once a minute.
+`left_out`          rows that cannot be true, counted by node and field.
 `settings`          environment variables, parsed once into a frozen dataclass.
 `ports`             the port of each service.
 `service_settings`  the settings that services share.

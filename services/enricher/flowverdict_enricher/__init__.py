@@ -14,7 +14,6 @@
 `reports`     until when each node has reported.
 `enrich`      raw records and a directory to an enriched batch.
 `clocks`      dates the intervals of nodes whose clocks are wrong.
-`left_out`    counts the records that cannot be true.
 `inventory`   names from a file.
 `kubernetes`  lists and watches a cluster's API; `cluster` turns its `objects` into names.
 `objects`     the objects of that API, with the fields that are read.

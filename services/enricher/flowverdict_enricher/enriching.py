@@ -19,12 +19,12 @@ from flowverdict_enricher.connections import Connections, Resolved
 from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import Learnt, enrich
 from flowverdict_enricher.host_pods import Hosted
-from flowverdict_enricher.left_out import LeftOut
 from flowverdict_enricher.local_hops import LocalHops
 from flowverdict_enricher.records import Records
 from flowverdict_enricher.reports import Reports
 from flowverdict_runtime.consumer import consume_each
 from flowverdict_runtime.context import Context
+from flowverdict_runtime.left_out import LeftOut
 from flowverdict_runtime.streams import TooLarge, publish_until_stored
 
 __all__ = ["Enriching"]

@@ -20,6 +20,7 @@ from flowverdict_exporter.series import PairSeries
 from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import InOrder, after_acknowledged, pull_from_sequence
+from flowverdict_runtime.left_out import LeftOut
 from flowverdict_runtime.retry import TRANSIENT_ERRORS
 from flowverdict_runtime.streams import ensure_streams
 from flowverdict_runtime.unfinished import Unfinished
@@ -65,6 +66,7 @@ class Totals:
         self.position = Position(0, "")
         self.owner = uuid.uuid4().hex
         self.restored = asyncio.Event()
+        self._left_out = LeftOut()
         self._shown_from = 0
         for each in (nodes, lookups):
             each.is_shown = lambda: self.is_complete
@@ -115,7 +117,9 @@ class Totals:
             return
         self.position = Position(sequence + 1, self.position.stream_created)
         header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
-        batch = enriched.decode(message.data)
+        impossible: dict[str, int] = {}
+        batch = enriched.decode(message.data, impossible)
+        self._left_out.add(header.node, impossible)
         self.series.add(batch)
         self.nodes.add(header)
         self.lookups.add(batch)

@@ -116,3 +116,19 @@ async def test_incidents_and_nodes_are_on_the_page_and_a_malformed_verdict_is_sk
     assert page['flowverdict_messages_malformed_total{stream="RCA_VERDICTS"}'] >= 1
     await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict(status="resolved")))
     await eventually(lambda: active not in scrape())
+
+
+async def test_a_row_that_cannot_be_is_left_out_and_counted_and_the_others_go_on(
+    start: Callable[[], Process], nats_client: Client
+) -> None:
+    start()
+    jetstream = nats_client.jetstream()
+    await ensure_streams(jetstream)
+    good = flow_row("pod-a", "pod-b", retransmitted_segments=3)
+    batch = enriched_batch(good, good | {"dst_ip": "10.0.0.256"}, good | {"bytes_sent": 1 << 63})
+    headers = header(1_000_000, 1).encode(enriched.SCHEMA)
+    await jetstream.publish(SUBJECT_ENRICHED, enriched.encode(batch), headers=headers)
+    await eventually(lambda: retransmissions() == 3)
+    left_out = {k: v for k, v in scrape().items() if k.startswith("flowverdict_rows_left_out_")}
+    assert sum(v for k, v in left_out.items() if 'field="dst_ip"' in k and "_total" in k) == 1
+    assert sum(v for k, v in left_out.items() if 'field="bytes_sent"' in k and "_total" in k) == 1

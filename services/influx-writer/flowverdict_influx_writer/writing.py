@@ -20,6 +20,7 @@ from flowverdict_influx_writer.slots import Slots
 from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.kept_state import InOrder, after_acknowledged, pull_from_sequence
+from flowverdict_runtime.left_out import LeftOut
 from flowverdict_runtime.stored_messages import stored_ns
 from flowverdict_runtime.streams import ensure_streams
 from flowverdict_runtime.unfinished import Unfinished
@@ -59,6 +60,7 @@ class Writing:
         self._store = store
         self._slots = slots
         self._in_order = InOrder(unfinished)
+        self._left_out = LeftOut()
         self._last_read = time.monotonic()
         self._most_in_hand = most_in_hand
         self._held: deque[Msg] = deque()
@@ -116,7 +118,9 @@ class Writing:
 
     def _add(self, message: Msg) -> None:
         header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
-        batch = enriched.decode(message.data)
+        impossible: dict[str, int] = {}
+        batch = enriched.decode(message.data, impossible)
+        self._left_out.add(header.node, impossible)
         self._slots.add(message.metadata.sequence.stream, stored_ns(message), header, batch)
         _ROWS.inc(batch.num_rows)
 

@@ -28,6 +28,7 @@ from flowverdict_rca.window_judge import WindowJudge
 from flowverdict_runtime.consumer import check_delivers, consume
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import InOrder, pull_from_sequence
+from flowverdict_runtime.left_out import LeftOut
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
@@ -103,6 +104,7 @@ class Judging:
         self._learning: asyncio.Task[None] | None = None
         self._held: list[tuple[int, Msg]] = []
         self._in_order = InOrder(kept.unfinished)
+        self._left_out = LeftOut()
 
     @classmethod
     async def open(
@@ -172,7 +174,9 @@ class Judging:
     def _add(self, message: Msg) -> None:
         header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
         header.check_not_ahead(stored_ns(message))
-        batch = enriched.decode(message.data)
+        impossible: dict[str, int] = {}
+        batch = enriched.decode(message.data, impossible)
+        self._left_out.add(header.node, impossible)
         self._panes.add(header, batch, message.metadata.sequence.stream, stored_ns(message))
         _ROWS.inc(batch.num_rows)
 

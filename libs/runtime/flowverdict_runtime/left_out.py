@@ -1,4 +1,4 @@
-"""Counts the records of raw messages that cannot be true, by node and field."""
+"""Counts the rows of messages that cannot be true, by node and field."""
 
 import logging
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ __all__ = ["LeftOut"]
 log = logging.getLogger(__name__)
 
 _LEFT_OUT = Counter(
-    "flowverdict_enricher_records_left_out_total",
-    "Records of raw messages that were left out because the number in a field cannot be.",
+    "flowverdict_rows_left_out_total",
+    "Rows of messages that were left out because the value of a field cannot be.",
     ["node", "field"],
 )
 _MOST_NODES = 1000
@@ -35,8 +35,8 @@ class LeftOut:
             self._throttle.warn(
                 log,
                 f"{node} {field}",
-                "left out records in which %s cannot be true",
+                "left out rows in which %s cannot be true",
                 field,
                 node=node,
-                records=count,
+                rows=count,
             )
