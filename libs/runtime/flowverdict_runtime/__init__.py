@@ -17,6 +17,7 @@
 `stream_faults`     what is wrong with a stream that somebody else set up, in words.
 `streams`           JetStream's streams: create them, publish until stored.
 `nats_connection`   connect to NATS and stay connected.
+`stream_size`       how much of a stream NATS keeps, as metrics.
 `consumer`          a durable consumer: fetch, handle, acknowledge.
 `one_shot`          NATS for a command that connects once and exits.
 `stored_messages`   the messages currently in a stream.

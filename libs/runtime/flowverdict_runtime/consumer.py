@@ -20,6 +20,7 @@ from flowverdict_contracts import MalformedMessage
 from flowverdict_runtime.context import Context
 from flowverdict_runtime.logs import Throttle
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, Unavailable, retry
+from flowverdict_runtime.stream_size import note_size
 from flowverdict_runtime.streams import TooLarge, ensure_streams
 
 __all__ = [
@@ -78,7 +79,7 @@ _MAX_UNFINISHED = 20
 _BATCH = 64
 _ACK_WAIT_SECONDS = 30.0
 _IDLE_CHECK = 5
-_LAG_SECONDS = 5.0
+_REPORT_SECONDS = 5.0
 _throttle = Throttle()
 
 
@@ -189,7 +190,10 @@ D = TypeVar("D", bound=Delivery)
 
 
 async def consume(
-    context: Context, stream: str, subscribe: Callable[[D | None], Awaitable[D]]
+    jetstream: JetStreamContext,
+    context: Context,
+    stream: str,
+    subscribe: Callable[[D | None], Awaitable[D]],
 ) -> None:
     """Consume every message of `stream` until the service stops.
 
@@ -200,7 +204,7 @@ async def consume(
     MALFORMED.labels(stream)  # start the series at 0, so that its first increase is visible
     current = await retry(context, part, functools.partial(subscribe, None))
     idle, newest = 0, time.time()
-    async with _lag_reported(stream, lambda: current, lambda: newest):
+    async with _state_reported(jetstream, stream, lambda: current, lambda: newest):
         while current is not None and not context.stopping.is_set():
             try:
                 if idle >= _IDLE_CHECK:
@@ -227,10 +231,13 @@ async def consume(
 
 
 @contextlib.asynccontextmanager
-async def _lag_reported(
-    stream: str, current: Callable[[], Delivery | None], newest: Callable[[], float]
+async def _state_reported(
+    jetstream: JetStreamContext,
+    stream: str,
+    current: Callable[[], Delivery | None],
+    newest: Callable[[], float],
 ) -> AsyncIterator[None]:
-    """Keep the lag metrics up to date, even while the consumer is stuck.
+    """Keep the metrics of lag and size up to date, even while the consumer is stuck.
 
     `newest` is when the last message that was read had been stored.
     """
@@ -244,7 +251,8 @@ async def _lag_reported(
                     pending = info.num_pending or 0
                     PENDING.labels(stream).set(pending)
                     LAG.labels(stream).set(max(0, time.time() - newest()) if pending else 0)
-            await asyncio.sleep(_LAG_SECONDS)
+                    note_size(await jetstream.stream_info(stream))
+            await asyncio.sleep(_REPORT_SECONDS)
 
     watching = asyncio.create_task(watch())
     try:
@@ -354,4 +362,4 @@ async def consume_each(
         seen = SeenSequences(floor.stream_seq if floor else 0)
         return _EachAcknowledged(pull, handle, seen, created)
 
-    await consume(context, stream, subscribe)
+    await consume(jetstream, context, stream, subscribe)

@@ -19,6 +19,7 @@ from flowverdict_runtime.context import Context
 from flowverdict_runtime.retry import TRANSIENT_ERRORS, Unavailable, retry
 from flowverdict_runtime.stored_messages import StoredMessage, stored_messages
 from flowverdict_runtime.stream_faults import faults_of
+from flowverdict_runtime.stream_size import note_size
 
 __all__ = ["follow"]
 
@@ -94,6 +95,7 @@ class _Following:
             return
         for fault in faults_of(info.config, STREAMS[self._stream]):
             raise Unavailable(fault)
+        note_size(info)
         last = info.state.last_seq
         if self._next > last + 1 or self._created not in (None, info.created):
             log.warning("%s is a new stream: reading it from the start", self._stream)

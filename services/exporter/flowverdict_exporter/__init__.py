@@ -3,7 +3,8 @@
 `server`   the service.
 `adding`   adds up every message once, also over `kill -9`.
 `kept`     what it keeps in NATS: the totals, and up to which message they go.
-`series`   sums by pair of addresses.
+`series`   what is summed by pair of addresses and what by sender, and the page.
+`sums`     sums of some metrics by pair, within a budget.
 `family`   one metric: how rows become its sums, and how those are written out.
 `incidents` open incidents as metrics.
 `lookups`  DNS lookups by pod and name.

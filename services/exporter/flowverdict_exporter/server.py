@@ -54,7 +54,7 @@ async def run(settings: ExporterSettings, context: Context) -> None:
                 return incidents.next_sequence
 
             await asyncio.gather(
-                consume(context, FLOWS_ENRICHED, subscribe),
+                consume(jetstream, context, FLOWS_ENRICHED, subscribe),
                 follow(jetstream, context, RCA_VERDICTS, next_verdict, add_verdict),
             )
 

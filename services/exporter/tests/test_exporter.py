@@ -132,3 +132,20 @@ async def test_a_row_that_cannot_be_is_left_out_and_counted_and_the_others_go_on
     left_out = {k: v for k, v in scrape().items() if k.startswith("flowverdict_rows_left_out_")}
     assert sum(v for k, v in left_out.items() if 'field="dst_ip"' in k and "_total" in k) == 1
     assert sum(v for k, v in left_out.items() if 'field="bytes_sent"' in k and "_total" in k) == 1
+
+
+async def test_how_much_of_its_stream_nats_keeps_is_on_the_page(
+    start: Callable[[], Process], nats_client: Client
+) -> None:
+    start()
+    await publish(nats_client, 1, 3)
+    state = (await nats_client.jetstream().stream_info(FLOWS_ENRICHED)).state
+
+    def kept() -> bool:
+        page, stream = scrape(), f'{{stream="{FLOWS_ENRICHED}"}}'
+        sizes = [
+            page.get(f"flowverdict_stream_{name}{stream}") for name in ("messages", "stored_bytes")
+        ]
+        return sizes == [3, state.bytes] and page[f"flowverdict_stream_limit_bytes{stream}"] > 1e8
+
+    await eventually(kept)

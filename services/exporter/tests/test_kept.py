@@ -164,11 +164,12 @@ async def exporter(url: str) -> AsyncIterator[Totals]:
     """One that ends as suddenly as if it was killed: it does nothing when it is cancelled."""
     shown, context = totals(), Context()
     client = await nats.connect(url)
+    jetstream = client.jetstream()
 
     async def subscribe(before: Adding | None) -> Adding:
-        return await Adding.open(client.jetstream(), context, shown, before)
+        return await Adding.open(jetstream, context, shown, before)
 
-    running = asyncio.create_task(consume(context, FLOWS_ENRICHED, subscribe))
+    running = asyncio.create_task(consume(jetstream, context, FLOWS_ENRICHED, subscribe))
     try:
         yield shown
     finally:

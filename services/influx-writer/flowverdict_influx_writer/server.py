@@ -45,7 +45,7 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
                 return True
 
             await asyncio.gather(
-                consume(context, FLOWS_ENRICHED, subscribe),
+                consume(jetstream, context, FLOWS_ENRICHED, subscribe),
                 follow(jetstream, context, RCA_VERDICTS, written.next_sequence, write_verdict),
                 watch_store(settings, context),
             )

@@ -269,7 +269,7 @@ async def run(settings: RcaSettings, context: Context) -> None:
 
         async with lease(jetstream, context) as held:
             if held:
-                await consume(context, FLOWS_ENRICHED, subscribe)
+                await consume(jetstream, context, FLOWS_ENRICHED, subscribe)
 
 
 async def check(settings: RcaSettings) -> int:

@@ -100,6 +100,21 @@ PIPELINE = Board(
                     empty="nothing was lost",
                 ),
                 Panel(
+                    title="Streams",
+                    kind="timeseries",
+                    description="How full each NATS stream is. When one is full, it keeps less than the"
+                    " hour that services may be away.",
+                    queries=(
+                        Query(
+                            f"max by (stream) (flowverdict_stream_stored_bytes{{{CLUSTER}}}"
+                            f" / (flowverdict_stream_limit_bytes{{{CLUSTER}}} > 0))",
+                            "{{stream}}",
+                        ),
+                    ),
+                    unit="percentunit",
+                    empty="no service reads a stream",
+                ),
+                Panel(
                     title="Series over budget",
                     kind="timeseries",
                     description="Pairs per message that were summed into `other`, by metric. Verdicts"

@@ -5,5 +5,6 @@
 `measure`     what the pictures show of each pair.
 `page`        what goes into the template.
 `next_steps`  commands to paste, and who suffers.
-`picture`     the map of nodes and pods, and the timeline.
+`map`         nodes and pods, and the flows between them.
+`timeline`    the chart over time.
 """
