@@ -31,7 +31,7 @@ from flowverdict_lab.servers import server_program
 
 __all__ = ["measure"]
 
-_PAIRS = (1000, 3000, 10_000)
+_PAIRS = (1000, 3000, 8000)
 _UNLIMITED = 10_000_000
 _SCRAPES = 150
 """A chunk has up to 120 samples; those before are in files."""

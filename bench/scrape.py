@@ -21,7 +21,7 @@ __all__ = ["measure", "pair_rows"]
 
 _SERIES = 100_000
 _BUDGET = 25_000
-"""Series that a metric may have by default."""
+"""Series that a metric may have."""
 _ROUNDS = 5
 
 

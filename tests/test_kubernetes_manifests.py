@@ -16,6 +16,9 @@ import yaml
 
 from conftest import load_program
 from flowverdict_contracts import subjects
+from flowverdict_contracts.signals import METRICS
+from flowverdict_exporter.family import Family
+from flowverdict_exporter.settings import ExporterSettings
 from flowverdict_runtime.settings import load
 from tests.test_compose import SETTINGS
 
@@ -504,6 +507,23 @@ def test_the_influx_writer_knows_how_large_the_volume_of_influxdb_is() -> None:
                 int(told["FLOWVERDICT_INFLUX_VOLUME_BYTES"]) == int(size.removesuffix("Gi")) << 30
             )
     assert writers, "in the last overlay at least"
+
+
+@pytest.mark.parametrize("overlay", ["default", "production"])
+def test_what_the_exporters_budget_admits_fits_in_the_memory_of_prometheus(overlay: str) -> None:
+    """At the bytes a series that `script/bench prometheus` measured, with a quarter to spare."""
+    (exporter,) = containers(find(overlay, "Deployment", "exporter")["spec"]["template"])
+    told = {each["name"]: each.get("value") for each in exporter["env"]}
+    given = told.get("FLOWVERDICT_SERIES_BUDGET")
+    budget = int(given) if given else load(ExporterSettings, {}).series_budget
+    by_pair = [Family(signals) for signals in METRICS.values()]
+    by_sender = [Family(s, shows_buckets=True) for s in METRICS.values() if s[0].sender_metric]
+    shown = sum(budget // each.series * each.series for each in (*by_pair, *by_sender))
+    rules = yaml.safe_load((ROOT / "deploy/prometheus/rules/flows.yaml").read_text())
+    recorded = sum("record" in rule for group in rules["groups"] for rule in group["rules"])
+    (prometheus,) = containers(find(overlay, "StatefulSet", "prometheus")["spec"]["template"])
+    limit = int(prometheus["resources"]["limits"]["memory"].removesuffix("Gi")) << 30
+    assert (shown + recorded * budget) * 6900 < 0.75 * limit
 
 
 def test_the_overlay_for_kube_prometheus_stack_is_what_its_generator_writes() -> None:

@@ -340,6 +340,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
         schema: name and version of this document's schema.
         id: unique; also the message id, so a verdict is stored once.
         incident_id: the same from `opened` to `resolved`.
+        cluster: which cluster this is about, if the RCA worker was told (FLOWVERDICT_CLUSTER).
         opened_at: end of the window in which the incident was found.
         summary: one sentence that a person can act on.
         enough_evidence: False if flows fail but no cause stands out; `causes` is then empty.
@@ -359,6 +360,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
     schema: Literal["rca.verdicts/8"] = "rca.verdicts/8"
     id: VerdictId
     incident_id: IncidentId
+    cluster: str = ""
     status: VerdictStatus
     opened_at: str
     window: TimeWindow

@@ -13,7 +13,7 @@ class ExporterSettings(CommonSettings):
     """What the exporter reads from its environment."""
 
     series_budget: int = setting(
-        integer(1, 10_000_000), "25000", "series per metric; pairs beyond it are summed as other"
+        integer(1, 10_000_000), "6000", "series per metric; pairs beyond it are summed as other"
     )
     expire_seconds: float = setting(
         number(60, 1e7), "3600", "a pair without a flow for this long is dropped"

@@ -24,16 +24,24 @@ _TOO_LARGE = Counter(
 
 
 class Publishing:
-    """Publishes verdicts until they are stored."""
+    """Publishes verdicts until they are stored.
 
-    def __init__(self, jetstream: JetStreamContext, context: Context) -> None:
+    Args:
+        jetstream: where to.
+        context: of the service.
+        cluster: which cluster they are about; empty if that is not known.
+    """
+
+    def __init__(self, jetstream: JetStreamContext, context: Context, cluster: str) -> None:
         self._jetstream = jetstream
         self._context = context
+        self._cluster = cluster
 
     async def publish(self, published: list[Verdict]) -> bool:
         """Publish and log verdicts; False if the service is stopping and NATS did not store one."""
         for verdict in published:
-            if not await self._store(verdict):
+            named = msgspec.structs.replace(verdict, cluster=self._cluster)
+            if not await self._store(named):
                 return False
             _VERDICTS.labels(verdict.status).inc()
             level = logging.DEBUG if verdict.status == "ongoing" else logging.INFO

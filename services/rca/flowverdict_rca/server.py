@@ -93,7 +93,7 @@ class Judging:
         self.unfinished = kept.unfinished
         self._jetstream = jetstream
         self._context = context
-        self._publishing = Publishing(jetstream, context)
+        self._publishing = Publishing(jetstream, context, settings.cluster)
         self.store = kept.store
         self._stream_created = state.stream_created
         self._judge = WindowJudge(settings, state.incidents)

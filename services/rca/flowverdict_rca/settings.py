@@ -16,6 +16,9 @@ LEARNED_DETECTORS = ("dbscan", "classifier", "forecast")
 class RcaSettings(CommonSettings):
     """What the RCA worker reads from its environment."""
 
+    cluster: str = setting(
+        optional_text, "", "this cluster's name, for those who watch several: it is in each verdict"
+    )
     fail_ratio: float = setting(
         number(0.0001, 1), "0.05", "a flow fails above this retransmission ratio"
     )

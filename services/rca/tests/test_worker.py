@@ -28,7 +28,11 @@ class Worker:
     """A worker that can be killed and started again."""
 
     def __init__(self, server: NatsServer, folder: Path) -> None:
-        self._environ = {"FLOWVERDICT_NATS_URL": server.url, "FLOWVERDICT_LISTEN": "127.0.0.1:0"}
+        self._environ = {
+            "FLOWVERDICT_NATS_URL": server.url,
+            "FLOWVERDICT_LISTEN": "127.0.0.1:0",
+            "FLOWVERDICT_CLUSTER": "eu-1",
+        }
         self.log = folder / "rca.log"
         self.start()
 
@@ -89,6 +93,7 @@ async def test_an_incident_is_opened_goes_on_and_is_resolved(
     assert {each.status for each in found[1:-1]} == {"ongoing"}
     assert {each.causes[0].name for each in found} == {"default/pod-c"}
     assert len({each.incident_id for each in found}) == 1
+    assert {each.cluster for each in found} == {"eu-1"}
 
 
 async def test_a_worker_killed_again_and_again_publishes_what_it_would_have(
