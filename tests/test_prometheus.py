@@ -173,13 +173,18 @@ async def test_the_seeds_queries_return_the_labs_pairs_and_its_analysis_blames_t
     await eventually(blamed, 60)
 
 
-def asked(board: Board, expression: str) -> str:
-    """A panel's query as Grafana sends it: everything chosen, or pod-a where it is one pod."""
-    one_pod = {"$namespace": "default", "$pod": "pod-a"} if board.uid == "flowverdict-pod" else {}
-    values = {"$__rate_interval": "30s", "$cluster": ".*", "$namespace": ".*", "$pod": ".*"}
-    for name, value in {**values, "$workload": ".*", **one_pod}.items():
+def asked(board: Board, expression: str, incident: str = "") -> str:
+    """A panel's query as Grafana sends it: everything chosen, or pod-a where it is one thing."""
+    values = {"$__rate_interval": "30s", "$__range": "5m", "$objective": "0.001", "$cluster": ".*"}
+    values |= {"$pod": ".*", "$workload": ".*", "$namespace": ".*", "$node": "worker0"}
+    if board.uid in ("flowverdict-pod", "flowverdict-workload"):
+        values["$namespace"] = "default"
+    if board.uid == "flowverdict-pod":
+        values["$pod"] = "pod-a"
+    for name, value in {**values, "$incident": incident}.items():
         expression = expression.replace(name, value)
-    return expression
+    # One collector counts for all nodes of the lab, which are on one kernel.
+    return expression.replace('",node="worker0"', '",node="lab"')
 
 
 async def test_while_a_pod_is_broken_no_query_of_any_panel_is_empty(
@@ -189,20 +194,22 @@ async def test_while_a_pod_is_broken_no_query_of_any_panel_is_empty(
     _, pod_b, pod_c, pod_d = network.cluster.pods
     serve(network, pod_d, pod_d.ipv4)
     refused = f"import socket; [socket.socket().connect_ex(('{pod_c.ipv4}', 1)) for _ in range(5)]"
+    (opened,) = await eventually(lambda: query(url, "flowverdict_incident_active"), 60)
+    incident = opened["metric"]["incident_id"]
     queries = {
-        (board.title, panel.title, query.ref): asked(board, query.expr)
+        (board.title, panel.title, each.ref): asked(board, each.expr, incident)
         for board in BOARDS
         for panel in board.panels
         if panel.store == "prometheus"
-        for query in panel.queries
+        for each in panel.queries
     }
-    assert len(queries) > 60
+    assert len(queries) > 100
 
     # What falls back to nothing would hide a metric that is not there.
     metrics = {
         name
         for promql in queries.values()
-        if " or vector(0)" in promql
+        if " or 0 * count(" in promql
         for name in re.findall(r"(?:flowverdict|tcp)_\w+|pair:[\w:]+", promql)
     }
     queries |= {("metric", name, ""): f"count({name})" for name in metrics}

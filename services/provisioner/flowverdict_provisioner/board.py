@@ -3,7 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Board", "Choice", "Column", "Link", "Panel", "Query", "Row", "Threshold", "Variable"]
+__all__ = [
+    "Board",
+    "Choice",
+    "Column",
+    "Link",
+    "Panel",
+    "Query",
+    "Row",
+    "State",
+    "Threshold",
+    "Variable",
+]
 
 Kind = Literal["stat", "timeseries", "table", "matrix", "heatmap", "nodegraph", "state-timeline"]
 Store = Literal["prometheus", "influxdb"]
@@ -27,8 +38,20 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
+class State:
+    """What a value of a state timeline is called, and its color."""
+
+    value: int
+    name: str
+    color: str
+
+
+@dataclass(frozen=True, slots=True)
 class Link:
-    """The target of a click: a dashboard's uid, and variables from the value's labels."""
+    """The target of a click: a dashboard's uid, and variables from the value's labels.
+
+    Labels can also be part of the uid. A dashboard ignores variables that it does not have.
+    """
 
     title: str
     uid: str
@@ -59,6 +82,7 @@ class Panel:
         unit: one of Grafana's units (`percentunit`, `s`, `Bps` …).
         empty: text shown if there is no data, saying what that means.
         red_above_fail_ratio: values above the RCA worker's current threshold are red.
+        states: of a state timeline.
         columns: of a table, in order; all others are hidden.
         width, height: in grid columns (of 24) and in rows of 30 pixels.
     """
@@ -71,6 +95,7 @@ class Panel:
     empty: str = "no data"
     thresholds: tuple[Threshold, ...] = ()
     red_above_fail_ratio: bool = False
+    states: tuple[State, ...] = ()
     columns: tuple[Column, ...] = ()
     rows_by: str = ""
     columns_by: str = ""
@@ -130,6 +155,11 @@ class Board:
     stores: tuple[Store, ...] = ("prometheus",)
     since: str = "now-1h"
     refresh: str = "15s"
+
+    @property
+    def is_of_one_pod(self) -> bool:
+        """Whether its variables `namespace` and `pod` are those of a single pod."""
+        return any(each.name == "pod" and not each.several for each in self.variables)
 
     @property
     def panels(self) -> tuple[Panel, ...]:

@@ -82,7 +82,8 @@ def _steps(
     yield "folder", "Flowverdict", folder
     for board in BOARDS:
         where = FOLDER_UID if has_folder else ""
-        yield "dashboard", board.title, partial(grafana.dashboard, build(board, opened_with), where)
+        model = build(board, opened_with, settings.pod_links)
+        yield "dashboard", board.title, partial(grafana.dashboard, model, where)
     paused = "alertmanager" in opened_with
     for rule in alert_rules(paused, opened_with["prometheus"][0]):
         yield "alert rule", rule["title"], partial(grafana.alert_rule, rule)

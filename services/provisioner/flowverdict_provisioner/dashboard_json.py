@@ -1,7 +1,7 @@
 """Converts declared dashboards to Grafana's JSON, with grafana-foundation-sdk."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grafana_foundation_sdk.builders import (
@@ -23,6 +23,7 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 from flowverdict_provisioner.board import Board, Choice, Link, Panel, Query, Store, Variable
 from flowverdict_provisioner.panel_kinds import FAIL_RATIO_REF, dashboard_url, drawn
 from flowverdict_provisioner.promql import CLUSTER, FAIL_RATIO, WITH_SUMMARY
+from flowverdict_provisioner.settings import PodLink
 
 __all__ = ["TAG", "build"]
 
@@ -56,11 +57,15 @@ class _Flux(Dataquery):
         return self
 
 
-def build(board: Board, sources: Mapping[str, tuple[str, str]] | None = None) -> dict[str, Any]:
+def build(
+    board: Board,
+    sources: Mapping[str, tuple[str, str]] | None = None,
+    pod_links: Sequence[PodLink] = (),
+) -> dict[str, Any]:
     """The dashboard's JSON model, as Grafana's API and its file provisioning accept it.
 
     `sources` has the uid and name of the data source to preselect for each kind; without it,
-    Grafana's default of that kind is selected.
+    Grafana's default of that kind is selected. `pod_links` are added to a dashboard of one pod.
     """
     built = (
         dashboard.Dashboard(board.title)
@@ -79,6 +84,9 @@ def build(board: Board, sources: Mapping[str, tuple[str, str]] | None = None) ->
             .keep_time(True)
         )
     )
+    for each in pod_links if board.is_of_one_pod else ():
+        link = dashboard.DashboardLink(each.title).type(models.DashboardLinkType.LINK)
+        built = built.link(link.url(each.url).keep_time(True).target_blank(True))
     for store in board.stores:
         built = built.with_variable(_source_variable(store, (sources or {}).get(store)))
     for variable in board.variables:
@@ -92,8 +100,8 @@ def build(board: Board, sources: Mapping[str, tuple[str, str]] | None = None) ->
         for panel in row.panels:
             built = built.with_panel(_panel(panel))
     model: dict[str, Any] = json.loads(JSONEncoder(sort_keys=True).encode(built.build()))
-    for number, each in enumerate(model["panels"], 1):
-        each["id"] = number
+    for number, panel in enumerate(model["panels"], 1):
+        panel["id"] = number
     return model
 
 

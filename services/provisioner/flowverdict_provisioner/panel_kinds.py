@@ -112,6 +112,14 @@ def _heatmap(panel: Panel, built: Any) -> Any:
     return built.calculate(False).y_axis(heatmap.YAxisConfig().unit(panel.unit))
 
 
+def _state_timeline(panel: Panel, built: Any) -> Any:
+    results = {
+        str(each.value): models.ValueMappingResult(text=each.name, color=each.color, index=at)
+        for at, each in enumerate(panel.states)
+    }
+    return built.mappings([models.ValueMap(options=results)]).merge_values(True)
+
+
 _KINDS: dict[str, Callable[[Panel, Any], Any]] = {
     "stat": _stat,
     "timeseries": _timeseries,
@@ -119,6 +127,7 @@ _KINDS: dict[str, Callable[[Panel, Any], Any]] = {
     "matrix": _matrix,
     "nodegraph": _node_graph,
     "heatmap": _heatmap,
+    "state-timeline": _state_timeline,
 }
 
 

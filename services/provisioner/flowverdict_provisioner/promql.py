@@ -5,20 +5,24 @@ from flowverdict_flows.ratios import RETRANSMISSION_RATIO, Ratio
 from flowverdict_provisioner.board import Link, Panel, Query, Threshold, Variable
 
 __all__ = [
+    "CAUSE_LINK",
     "CLUSTER",
     "CLUSTER_VARIABLE",
     "FAIL_RATIO",
     "FLOWS_FROM",
     "FLOW_VARIABLES",
+    "NONE_IF_JUDGED",
     "OPEN_INCIDENTS",
     "PAIR_RATIO",
     "RED_ABOVE_ZERO",
     "WITH_SUMMARY",
     "counter",
+    "pairwise_ratio",
     "quantile",
     "rate",
     "ratio",
     "to_pod",
+    "with_board",
 ]
 
 CLUSTER = 'cluster=~"$cluster"'
@@ -53,6 +57,24 @@ WITH_SUMMARY = (
 )
 """Appended to an expression over incidents: adds their summaries, even if exporters disagree."""
 
+NONE_IF_JUDGED = (
+    f"0 * count(time() - flowverdict_rca_watermark_timestamp_seconds{{{CLUSTER}}} < 120)"
+)
+"""0 if windows are being judged, else nothing: then nobody knows."""
+
+CAUSE_LINK = Link(
+    "Its dashboard",
+    "flowverdict-${__data.fields.board}",
+    {
+        "namespace": "${__data.fields.cause_namespace}",
+        "pod": "${__data.fields.cause_name}",
+        "node": "${__data.fields.cause_name}",
+        "workload": "${__data.fields.cause_name}",
+        "incident": "${__data.fields.incident_id}",
+    },
+)
+"""From a table with the labels of an incident and of `with_board`."""
+
 RED_ABOVE_ZERO = (Threshold(0, "green"), Threshold(1, "red"))
 
 OPEN_INCIDENTS = Panel(
@@ -61,10 +83,12 @@ OPEN_INCIDENTS = Panel(
     description="Incidents that have a verdict and are not resolved.",
     queries=(
         Query(
-            f"count(count by (incident_id) (flowverdict_incident_active{{{CLUSTER}}})) or vector(0)"
+            f"count(count by (incident_id) (flowverdict_incident_active{{{CLUSTER}}}))"
+            f" or {NONE_IF_JUDGED}"
         ),
     ),
     unit="none",
+    empty="nothing is being judged",
     thresholds=RED_ABOVE_ZERO,
     link=Link("Verdicts", "flowverdict-verdicts"),
     width=6,
@@ -72,10 +96,10 @@ OPEN_INCIDENTS = Panel(
 )
 
 
-def rate(metric: str, selector: str, by: str = "") -> str:
+def rate(metric: str, selector: str, by: str = "", over: str = "$__rate_interval") -> str:
     """Sum of a counter's per-second rates."""
     grouping = f" by ({by})" if by else ""
-    return f"sum{grouping} (rate({metric}{{{selector}}}[$__rate_interval]))"
+    return f"sum{grouping} (rate({metric}{{{selector}}}[{over}]))"
 
 
 def counter(field: str) -> tuple[str, str]:
@@ -85,15 +109,35 @@ def counter(field: str) -> tuple[str, str]:
     return f"{signal.metric}_total", labels
 
 
-def ratio(selector: str, by: str = "", of: Ratio = RETRANSMISSION_RATIO) -> str:
+def ratio(
+    selector: str,
+    by: str = "",
+    of: Ratio = RETRANSMISSION_RATIO,
+    over: str = "$__rate_interval",
+) -> str:
     """A ratio of sums of rates, as `flowverdict_flows.ratios` defines it."""
 
     def total(fields: tuple[str, ...]) -> str:
         counters = (counter(field) for field in fields)
-        return " + ".join(rate(metric, f"{selector}{labels}", by) for metric, labels in counters)
+        return " + ".join(
+            rate(metric, f"{selector}{labels}", by, over) for metric, labels in counters
+        )
 
     quotient = f"({total(of.numerator)}) / (({total(of.denominator)}) > 0)"
     return quotient if of.at_most is None else f"clamp_max({quotient}, {of.at_most:g})"
+
+
+def pairwise_ratio(selector: str, by: str) -> str:
+    """The retransmission ratio of what is selected, of those that send a segment per second."""
+    retransmitted = f"pair:tcp_retransmitted_data_segments:rate2m{{{selector}}}"
+    sent = f"pair:tcp_data_segments_sent:rate2m{{{selector}}}"
+    return f"clamp_max(sum by ({by}) ({retransmitted}) / (sum by ({by}) ({sent}) > 1), 1)"
+
+
+def with_board(incidents: str) -> str:
+    """Adds a label `board`: the end of the uid of the dashboard for an incident's cause."""
+    any_cause = f'label_replace({incidents}, "board", "incident", "", "")'
+    return f'label_replace({any_cause}, "board", "$1", "cause_kind", "(pod|node|workload)")'
 
 
 def quantile(share: float, histogram: str, selector: str, by: str = "") -> str:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from flowverdict_runtime.settings import (
+    Parser,
     http_url,
     number,
     optional_http_url,
@@ -11,7 +12,29 @@ from flowverdict_runtime.settings import (
     text,
 )
 
-__all__ = ["ProvisionerSettings"]
+__all__ = ["PodLink", "ProvisionerSettings"]
+
+
+@dataclass(frozen=True, slots=True)
+class PodLink:
+    """A link on the dashboard of a pod, such as to its logs; `url` may have its variables."""
+
+    title: str
+    url: str
+
+
+def _parse_pod_links(value: str) -> tuple[PodLink, ...]:
+    links = []
+    for each in value.split():
+        title, _, url = each.partition("=")
+        http_url.parse(url)
+        if not title:
+            raise ValueError
+        links.append(PodLink(title, url))
+    return tuple(links)
+
+
+_pod_links = Parser("TITLE=URL, several separated by spaces", _parse_pod_links)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +49,11 @@ class ProvisionerSettings:
     )
     grafana_wait_seconds: float = setting(
         number(0, 86400), "300", "how long to wait for Grafana to answer"
+    )
+    pod_links: tuple[PodLink, ...] = setting(
+        _pod_links,
+        "",
+        "links on the pod's dashboard, to its logs or traces; ${namespace} and ${pod} stand for it",
     )
     prometheus_url: str = setting(
         http_url, "http://127.0.0.1:9090", "Prometheus, as Grafana reaches it"

@@ -13,6 +13,7 @@ from flowverdict_contracts.signals import PAIR_LABELS, SIGNALS
 from flowverdict_provisioner.board import Board, Panel
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.dashboard_json import build
+from flowverdict_provisioner.promql import CAUSE_LINK, with_board
 
 MODELS = {board.uid: build(board) for board in BOARDS}
 every_board = pytest.mark.parametrize("board", BOARDS, ids=lambda board: str(board.title))
@@ -87,7 +88,7 @@ def test_a_query_uses_no_variable_that_the_dashboard_does_not_have(board: Board)
     names = {each["name"] for each in MODELS[board.uid]["templating"]["list"]}
     for panel in board.panels:
         for query in panel.queries:
-            used = set(re.findall(r"\$(\w+)", query.expr)) - {"1", "__rate_interval"}
+            used = set(re.findall(r"\$(\w+)", query.expr)) - {"1", "__rate_interval", "__range"}
             assert used <= names, (panel.title, used - names)
 
 
@@ -98,6 +99,36 @@ def test_links_lead_to_dashboards_and_variables_that_exist() -> None:
     for uid, query in links:
         names = {each["name"] for each in MODELS[uid]["templating"]["list"]}
         assert set(re.findall(r"var-(\w+)=", query)) <= names
+
+
+def test_the_link_of_a_verdict_leads_to_the_dashboard_of_its_kind_of_cause() -> None:
+    """`board` is the end of a dashboard's uid, and each has the variable that says which it is."""
+    uid = CAUSE_LINK.uid.replace("${__data.fields.board}", "")
+    kinds = re.search(r'"cause_kind", "\((.*)\)"', with_board("x"))
+    assert kinds
+    for kind in (*kinds[1].split("|"), "incident"):
+        names = {each["name"] for each in MODELS[f"{uid}{kind}"]["templating"]["list"]}
+        assert kind in names
+        assert kind in CAUSE_LINK.variables
+    for board, panel in panels():
+        if any(column.link is CAUSE_LINK for column in panel.columns):
+            shown = {column.name for column in panel.columns}
+            assert shown >= {"board", "incident_id", "cause_namespace", "cause_name"}, board.title
+
+
+def test_a_state_timeline_names_and_colours_what_it_shows() -> None:
+    (incidents,) = [each for _, each in panels() if each.kind == "state-timeline"]
+    (model,) = [e for e in drawn("flowverdict-verdicts") if e["type"] == "state-timeline"]
+    (mapping,) = model["fieldConfig"]["defaults"]["mappings"]
+    assert {value: (each["text"], each["color"]) for value, each in mapping["options"].items()} == {
+        str(state.value): (state.name, state.color) for state in incidents.states
+    }
+
+
+def test_nothing_counts_as_zero_when_nobody_knows() -> None:
+    for board, panel in panels():
+        for query in panel.queries:
+            assert "vector(0)" not in query.expr, (board.title, panel.title)
 
 
 def test_dashboards_are_linked_with_each_other_and_show_verdicts_on_their_graphs() -> None:
@@ -124,7 +155,7 @@ def test_flux_asks_only_for_fields_and_tags_that_are_written() -> None:
         written |= {signal.field} if signal.kind == "counter" else reading
     for board, panel in panels():
         for choice in board.choices:
-            assert set(choice.values.values()) <= set(PAIR_LABELS)
+            assert "influxdb" not in board.stores or {*choice.values.values()} <= {*PAIR_LABELS}
         for query in panel.queries:
             if panel.store != "influxdb":
                 continue

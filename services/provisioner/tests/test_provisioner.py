@@ -63,6 +63,22 @@ def test_everything_is_there_after_one_run_and_a_second_changes_nothing(
     assert "created" not in said
 
 
+def test_the_dashboard_of_a_pod_links_to_its_logs_where_the_setting_says(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs = "https://logs.example.org/explore?q=${namespace}/${pod}"
+    monkeypatch.setenv("FLOWVERDICT_POD_LINKS", f"Logs={logs} Traces=https://traces.example.org")
+    assert provision(monkeypatch) == 0
+    for uid, stored in grafana.dashboards.items():
+        links = {each["title"]: each["url"] for each in stored["dashboard"]["links"][1:]}
+        expected = {"Logs": logs, "Traces": "https://traces.example.org"}
+        assert links == (expected if uid == "flowverdict-pod" else {})
+    for wrong in ("Logs", "Logs=javascript:alert(1)", "=https://logs.example.org"):
+        monkeypatch.setenv("FLOWVERDICT_POD_LINKS", wrong)
+        assert provision(monkeypatch) == 2
+        assert "FLOWVERDICT_POD_LINKS" in capsys.readouterr().err
+
+
 def test_diff_says_what_would_be_done_and_does_nothing(
     grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,12 +1,15 @@
 """The dashboards, one per file."""
 
 from flowverdict_provisioner.boards.history import HISTORY
+from flowverdict_provisioner.boards.incident import INCIDENT
 from flowverdict_provisioner.boards.network_health import NETWORK_HEALTH
+from flowverdict_provisioner.boards.node import NODE
 from flowverdict_provisioner.boards.pipeline import PIPELINE
 from flowverdict_provisioner.boards.pod import POD
 from flowverdict_provisioner.boards.verdicts import VERDICTS
+from flowverdict_provisioner.boards.workload import WORKLOAD
 
 __all__ = ["BOARDS"]
 
-BOARDS = (VERDICTS, NETWORK_HEALTH, POD, PIPELINE, HISTORY)
+BOARDS = (VERDICTS, INCIDENT, NETWORK_HEALTH, WORKLOAD, POD, NODE, PIPELINE, HISTORY)
 """All of them, in the order in which they are listed."""

@@ -2,7 +2,7 @@
 
 from flowverdict_contracts.signals import METRICS, Signal
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO
-from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row
+from flowverdict_provisioner.board import Board, Choice, Column, Link, Panel, Query, Row, Threshold
 from flowverdict_provisioner.promql import (
     FAIL_RATIO,
     FLOW_VARIABLES,
@@ -94,6 +94,13 @@ NETWORK_HEALTH = Board(
     title="Network health",
     description="Is TCP healthy in this cluster, and if not, where? Selects by sending pod.",
     variables=FLOW_VARIABLES,
+    choices=(
+        Choice(
+            "objective",
+            "At most retransmitted",
+            {"0.1%": "0.001", "0.5%": "0.005", "1%": "0.01", "2%": "0.02"},
+        ),
+    ),
     rows=(
         Row(
             "Now",
@@ -117,11 +124,13 @@ NETWORK_HEALTH = Board(
                     description="Pairs of addresses with a retransmission ratio above the threshold.",
                     queries=(
                         Query(
-                            f"count({PAIR_RATIO}{{{FLOWS_FROM}}} > on () group_left () {FAIL_RATIO}) or vector(0)"
+                            f"count({PAIR_RATIO}{{{FLOWS_FROM}}} > on () group_left () {FAIL_RATIO})"
+                            f" or 0 * count({PAIR_RATIO}{{{FLOWS_FROM}}})"
                         ),
                     ),
                     unit="none",
                     thresholds=RED_ABOVE_ZERO,
+                    empty="none sends enough for a ratio (one segment per second)",
                     width=6,
                     height=4,
                 ),
@@ -140,6 +149,25 @@ NETWORK_HEALTH = Board(
         Row(
             "Retransmissions",
             (
+                Panel(
+                    title="Burn rate",
+                    kind="timeseries",
+                    description="How many times faster than the objective allows segments are"
+                    " retransmitted. Above 1 for long, the objective is missed; above 14 for an"
+                    " hour, a month's budget is gone in two days.",
+                    queries=tuple(
+                        Query(f"({ratio(FLOWS_FROM, over=over)}) / $objective", f"over {over}", ref)
+                        for over, ref in (("5m", "A"), ("1h", "B"), ("6h", "C"))
+                    ),
+                    unit="none",
+                    thresholds=(
+                        Threshold(0, "green"),
+                        Threshold(1, "yellow"),
+                        Threshold(14, "red"),
+                    ),
+                    empty="these pods send no data",
+                    width=24,
+                ),
                 Panel(
                     title="Retransmission ratio by pod",
                     kind="timeseries",

@@ -9,6 +9,10 @@ _JOBS = f'job=~".*flowverdict.*",{CLUSTER}'
 _RATE = "[$__rate_interval]"
 
 
+_NONE_IF_UP = f" or 0 * count(up{{{_JOBS}}} == 1)"
+"""0 if any service is up, else nothing: then nobody knows."""
+
+
 def _rates(*metrics: tuple[str, str], or_none: str = "") -> tuple[Query, ...]:
     return tuple(
         Query(f"sum(rate({metric}{{{CLUSTER}}}{_RATE})){or_none}", legend, chr(ord("A") + number))
@@ -18,7 +22,7 @@ def _rates(*metrics: tuple[str, str], or_none: str = "") -> tuple[Query, ...]:
 
 def _losses(*metrics: tuple[str, str]) -> tuple[Query, ...]:
     """Rates of counters that have no series until their first increment."""
-    return _rates(*metrics, or_none=" or vector(0)")
+    return _rates(*metrics, or_none=_NONE_IF_UP)
 
 
 PIPELINE = Board(

@@ -2,25 +2,20 @@
 
 from dataclasses import replace
 
-from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row, Threshold
+from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row, State, Threshold
 from flowverdict_provisioner.promql import (
+    CAUSE_LINK,
     CLUSTER,
     CLUSTER_VARIABLE,
+    NONE_IF_JUDGED,
     OPEN_INCIDENTS,
     RED_ABOVE_ZERO,
     WITH_SUMMARY,
+    with_board,
 )
 
 __all__ = ["VERDICTS"]
 
-_POD = Link(
-    "This pod",
-    "flowverdict-pod",
-    {
-        "namespace": "${__data.fields.cause_namespace}",
-        "pod": "${__data.fields.cause_name}",
-    },
-)
 _NAMED = "incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction"
 
 
@@ -30,6 +25,23 @@ def _by_cause(metric: str) -> str:
         f"max by (incident_id) ({metric}) * on (incident_id) group_right () "
         f"max by (incident_id, cause_kind, cause_namespace, cause_name) (flowverdict_incident_active{{{CLUSTER}}})"
     )
+
+
+_INCIDENT = Link(
+    "This incident", "flowverdict-incident", {"incident": "${__data.fields.incident_id}"}
+)
+_CAUSES = (
+    "* on (incident_id) group_right () max by"
+    " (incident_id, cause_kind, cause_namespace, cause_name, cause_node)"
+    f" (max_over_time(flowverdict_incident_active{{{CLUSTER}}}[$__range]))"
+)
+
+
+def _past(metric: str, each: str = "{}") -> str:
+    """The most that a metric of each incident was in the time range."""
+    series = each.format(f"flowverdict_incident_{metric}{{{CLUSTER}}}")
+    step = ":15s" if each != "{}" else ""
+    return f"max by (incident_id) (max_over_time({series}[$__range{step}]))"
 
 
 def _rule(measure: str) -> str:
@@ -53,9 +65,12 @@ VERDICTS = Board(
                     kind="stat",
                     description="Directed pairs of endpoints that failed in the last window.",
                     queries=(
-                        Query(f"max(flowverdict_incident_failing_flows{{{CLUSTER}}}) or vector(0)"),
+                        Query(
+                            f"max(flowverdict_incident_failing_flows{{{CLUSTER}}}) or {NONE_IF_JUDGED}"
+                        ),
                     ),
                     unit="none",
+                    empty="nothing is being judged",
                     thresholds=RED_ABOVE_ZERO,
                     width=4,
                     height=5,
@@ -67,17 +82,21 @@ VERDICTS = Board(
                     " cause means that flows fail but no cause stands out.",
                     queries=(
                         Query(
-                            f"max by ({_NAMED}) (flowverdict_incident_active{{{CLUSTER}}}) {WITH_SUMMARY}"
+                            with_board(
+                                f"max by ({_NAMED}) (flowverdict_incident_active{{{CLUSTER}}})"
+                                f" {WITH_SUMMARY}"
+                            )
                         ),
                     ),
                     columns=(
                         Column("summary", "Verdict"),
                         Column("cause_kind", "Kind"),
                         Column("cause_namespace", "Namespace"),
-                        Column("cause_name", "Cause", link=_POD),
+                        Column("cause_name", "Cause", link=CAUSE_LINK),
                         Column("cause_node", "Node"),
                         Column("direction", "Direction"),
-                        Column("incident_id", "Incident"),
+                        Column("board", "Dashboard", link=CAUSE_LINK),
+                        Column("incident_id", "Incident", link=_INCIDENT),
                     ),
                     unit="none",
                     empty="no incident is open",
@@ -92,14 +111,23 @@ VERDICTS = Board(
                 Panel(
                     title="Incidents",
                     kind="state-timeline",
-                    description="When each incident was open, by cause.",
+                    description="When each incident was open, by cause, and whether it is worth"
+                    " waking somebody.",
                     queries=(
                         Query(
-                            f"max by (cause_kind, cause_namespace, cause_name) (flowverdict_incident_active{{{CLUSTER}}})",
+                            _by_cause(
+                                f"(1 + flowverdict_incident_critical{{{CLUSTER}}})"
+                                f" * (1 - flowverdict_incident_stale{{{CLUSTER}}})"
+                            ),
                             "{{cause_kind}} {{cause_namespace}} {{cause_name}}",
                         ),
                     ),
                     unit="none",
+                    states=(
+                        State(0, "stale", "purple"),
+                        State(1, "warning", "yellow"),
+                        State(2, "critical", "red"),
+                    ),
                     empty="no incident was open in this time range",
                 ),
                 Panel(
@@ -116,6 +144,45 @@ VERDICTS = Board(
                     unit="percentunit",
                     maximum=1,
                     empty="no incident was open in this time range",
+                ),
+            ),
+        ),
+        Row(
+            "Past incidents",
+            (
+                Panel(
+                    title="In this time range",
+                    kind="table",
+                    description="Every incident that was open in the time range, for as long as"
+                    " Prometheus keeps its data.",
+                    queries=tuple(
+                        Query(with_board(f"({number}) {_CAUSES}"), ref=ref)
+                        for ref, number in (
+                            ("A", f"1000 * {_past('opened_timestamp_seconds')}"),
+                            (
+                                "B",
+                                f"{_past('active', 'timestamp({})')}"
+                                f" - {_past('opened_timestamp_seconds')}",
+                            ),
+                            ("C", _past("score")),
+                            ("D", _past("failing_flows")),
+                        )
+                    ),
+                    columns=(
+                        Column("Value #A", "Opened", "dateTimeAsIso"),
+                        Column("Value #B", "Open for", "s"),
+                        Column("cause_kind", "Kind"),
+                        Column("cause_namespace", "Namespace"),
+                        Column("cause_name", "Cause", link=CAUSE_LINK),
+                        Column("cause_node", "Node"),
+                        Column("Value #C", "Score", "percentunit"),
+                        Column("Value #D", "Failing flows", "none"),
+                        Column("board", "Dashboard", link=CAUSE_LINK),
+                        Column("incident_id", "Incident", link=_INCIDENT),
+                    ),
+                    unit="none",
+                    empty="no incident was open in this time range",
+                    width=24,
                 ),
             ),
         ),

@@ -1,0 +1,210 @@
+"""*Node*: one node's flows, and every node's beside each other."""
+
+from flowverdict_provisioner.board import (
+    Board,
+    Column,
+    Link,
+    Panel,
+    Query,
+    Row,
+    Threshold,
+    Variable,
+)
+from flowverdict_provisioner.promql import (
+    CLUSTER,
+    CLUSTER_VARIABLE,
+    pairwise_ratio,
+    quantile,
+    rate,
+    ratio,
+    to_pod,
+)
+
+__all__ = ["NODE"]
+
+_ANY = "tcp_data_segments_sent_total"
+_FROM = f'{CLUSTER},src_node="$node"'
+_TO = f'{CLUSTER},dst_node="$node"'
+_OTHERS_FROM = f'{_FROM},dst_node!="$node"'
+_OTHERS_TO = f'{_TO},src_node!="$node"'
+_WITHIN = f'{_FROM},dst_node="$node"'
+_THIS_NODE = f'{CLUSTER},node="$node"'
+_BOTH_NAMED = f'{CLUSTER},src_node!="",dst_node!=""'
+
+
+def _to_node(field: str) -> Link:
+    return Link("This node", "flowverdict-node", {"node": f"${{__data.fields.{field}}}"})
+
+
+def _ratio_panel(title: str, description: str, selector: str, empty: str) -> Panel:
+    return Panel(
+        title=title,
+        kind="stat",
+        description=description,
+        queries=(Query(ratio(selector)),),
+        unit="percentunit",
+        red_above_fail_ratio=True,
+        empty=empty,
+        width=6,
+        height=4,
+    )
+
+
+NODE = Board(
+    uid="flowverdict-node",
+    title="Node",
+    description="One node: is its path to the other nodes at fault, or one pod on it?",
+    variables=(
+        CLUSTER_VARIABLE,
+        Variable("node", "src_node", _ANY, f'{CLUSTER},src_node!=""', several=False),
+    ),
+    since="now-3h",
+    rows=(
+        Row(
+            "Now",
+            (
+                _ratio_panel(
+                    "To other nodes",
+                    "Retransmission ratio of what this node sends elsewhere.",
+                    _OTHERS_FROM,
+                    "this node sends no data elsewhere",
+                ),
+                _ratio_panel(
+                    "From other nodes",
+                    "Retransmission ratio of what others send to this node.",
+                    _OTHERS_TO,
+                    "nobody elsewhere sends data to this node",
+                ),
+                _ratio_panel(
+                    "Within the node",
+                    "Retransmission ratio between pods on this node. If this is high, too, the"
+                    " node's own links are not to blame.",
+                    _WITHIN,
+                    "no two pods on this node exchange data",
+                ),
+                Panel(
+                    title="Age of its last interval",
+                    kind="stat",
+                    description="How long ago its collector last reported.",
+                    queries=(
+                        Query(
+                            "time() - max(flowverdict_node_last_interval_timestamp_seconds"
+                            f"{{{_THIS_NODE}}})"
+                        ),
+                    ),
+                    unit="s",
+                    thresholds=(
+                        Threshold(0, "green"),
+                        Threshold(30, "yellow"),
+                        Threshold(60, "red"),
+                    ),
+                    empty="this node has never reported: is a collector running?",
+                    width=6,
+                    height=4,
+                ),
+            ),
+        ),
+        Row(
+            "Which path, which pod",
+            (
+                Panel(
+                    title="Node × node",
+                    kind="matrix",
+                    description="Retransmission ratio from the node of the row to the node of the"
+                    " column. A red row and column point to a node, one red cell to a path.",
+                    queries=(Query(pairwise_ratio(_BOTH_NAMED, "src_node, dst_node")),),
+                    rows_by="src_node",
+                    columns_by="dst_node",
+                    unit="percentunit",
+                    red_above_fail_ratio=True,
+                    empty="no two nodes exchange enough for a ratio (one segment per second)",
+                    height=10,
+                ),
+                Panel(
+                    title="Pods on this node",
+                    kind="table",
+                    description="Retransmission ratio of what each sends. If one of many is bad,"
+                    " suspect that pod; if all are, suspect the node.",
+                    queries=(Query(pairwise_ratio(_FROM, "src_namespace, src_pod")),),
+                    columns=(
+                        Column("src_namespace", "Namespace"),
+                        Column("src_pod", "Pod", link=to_pod("src")),
+                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
+                    ),
+                    unit="percentunit",
+                    empty="no pod on this node sends enough for a ratio (one segment per second)",
+                    width=6,
+                    height=10,
+                ),
+                Panel(
+                    title="To each node",
+                    kind="table",
+                    description="Retransmission ratio of what this node sends to each.",
+                    queries=(Query(pairwise_ratio(_FROM, "dst_node")),),
+                    columns=(
+                        Column("dst_node", "Node", link=_to_node("dst_node")),
+                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
+                    ),
+                    unit="percentunit",
+                    empty="this node sends no other enough for a ratio (one segment per second)",
+                    width=6,
+                    height=10,
+                ),
+            ),
+        ),
+        Row(
+            "History",
+            (
+                Panel(
+                    title="Retransmission ratio",
+                    kind="timeseries",
+                    description="By direction. If only what crosses the node's edge is retransmitted,"
+                    " suspect its interface, its cable, or its tunnel.",
+                    queries=(
+                        Query(ratio(_OTHERS_FROM), "to other nodes", "A"),
+                        Query(ratio(_OTHERS_TO), "from other nodes", "B"),
+                        Query(ratio(_WITHIN), "within the node", "C"),
+                    ),
+                    unit="percentunit",
+                    red_above_fail_ratio=True,
+                    empty="this node sends no data",
+                ),
+                Panel(
+                    title="RTT",
+                    kind="timeseries",
+                    description="Smoothed round-trip time of what its pods send.",
+                    queries=(
+                        Query(quantile(0.5, "tcp_sender_rtt_seconds", _FROM), "median", "A"),
+                        Query(
+                            quantile(0.95, "tcp_sender_rtt_seconds", _FROM), "95th percentile", "B"
+                        ),
+                    ),
+                    unit="s",
+                    empty="no flow of this node has an RTT yet",
+                ),
+                Panel(
+                    title="Packets dropped by kernels",
+                    kind="timeseries",
+                    description="Packets that this node's pods sent, by reason.",
+                    queries=(
+                        Query(rate("tcp_dropped_packets_total", _FROM, "reason"), "{{reason}}"),
+                    ),
+                    unit="pps",
+                    stacked=True,
+                    empty="this node sends no data",
+                ),
+                Panel(
+                    title="Throughput",
+                    kind="timeseries",
+                    description="TCP payload; the sent bytes include retransmissions.",
+                    queries=(
+                        Query(rate("tcp_sent_bytes_total", _FROM), "sent", "A"),
+                        Query(rate("tcp_received_bytes_total", _FROM), "received", "B"),
+                    ),
+                    unit="Bps",
+                    empty="this node sends no data",
+                ),
+            ),
+        ),
+    ),
+)
