@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import io
 import json
+import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping
@@ -24,12 +25,26 @@ _EMPTY = "application/vnd.oci.empty.v1+json"
 _ARTIFACT = "application/vnd.flowverdict.manifests.v1"
 
 
+def _files() -> list[Path]:
+    """The manifests: what Git has of them, or all of them where this is no checkout."""
+    argv = ["git", "-C", str(_DEPLOY), "ls-files", "-z", *_FOLDERS]
+    listed = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if listed.returncode == 0 and listed.stdout:
+        found = [_DEPLOY / name for name in listed.stdout.split("\0")[:-1]]
+    else:
+        found = [each for name in _FOLDERS for each in (_DEPLOY / name).rglob("*")]
+    return sorted(
+        each
+        for each in found
+        if each.is_file() and not each.is_symlink() and "__pycache__" not in each.parts
+    )
+
+
 def _archive() -> bytes:
-    """The manifests under `deploy/`, with no trace of who packed them and when."""
+    """The manifests, with no trace of who packed them and when."""
     to = io.BytesIO()
-    files = (each for name in _FOLDERS for each in (_DEPLOY / name).rglob("*") if each.is_file())
     with tarfile.open(fileobj=to, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-        for file in sorted(each for each in files if "__pycache__" not in each.parts):
+        for file in _files():
             data = file.read_bytes()
             info = tarfile.TarInfo(str(file.relative_to(_DEPLOY.parent)))
             info.size, info.mode = len(data), 0o644

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import tarfile
@@ -14,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 OVERLAYS = sorted(path.name for path in (ROOT / "deploy/k8s/overlays").iterdir())
 
 
-def written(folder: Path) -> str:
+def written(folder: Path, root: Path = ROOT) -> str:
     """What it says: the tag and digest."""
-    argv = [str(ROOT / "script/artifact"), str(folder), "--tag", "0.1.0"]
+    argv = [str(root / "script/artifact"), str(folder), "--tag", "0.1.0"]
     return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
 
@@ -58,10 +59,30 @@ def test_it_renders_as_the_manifests_do(unpacked: Path, path: str) -> None:
     assert rendered(unpacked) == rendered(ROOT)
 
 
-def test_the_same_manifests_have_the_same_digest(tmp_path: Path) -> None:
-    first, second = written(tmp_path / "first"), written(tmp_path / "second")
+def copied(to: Path) -> Path:
+    for name in ("deploy", "script"):
+        shutil.copytree(ROOT / name, to / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return to
+
+
+def test_the_same_manifests_have_the_same_digest_wherever_and_whenever(tmp_path: Path) -> None:
+    copy = copied(tmp_path / "copy")
+    for file in (copy / "deploy").rglob("*.yaml"):
+        os.utime(file, (1, 1))
+        file.chmod(0o600)
+    first, second = written(tmp_path / "first"), written(tmp_path / "second", copy)
     assert first.split()[-1] == second.split()[-1]
     assert first.split()[-1].startswith("sha256:")
+
+
+def test_only_what_is_committed_is_packed(tmp_path: Path) -> None:
+    copy = copied(tmp_path / "copy")
+    for argv in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", "-C", str(copy), *argv], check=True)
+    before = written(tmp_path / "before", copy)
+    (copy / "deploy/k8s/base/password.env").write_text("secret")
+    (copy / "deploy/k8s/base/hostname").symlink_to("/etc/hostname")
+    assert written(tmp_path / "after", copy).split()[-1] == before.split()[-1]
 
 
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:

@@ -97,6 +97,20 @@ def selects(selector: Object, found: dict[str, str]) -> bool:
     return all(found.get(key) == value for key, value in selector.get("matchLabels", {}).items())
 
 
+def test_the_documented_patch_changes_the_port_of_the_api_server_for_all(tmp_path: Path) -> None:
+    page = (ROOT / "docs/install.md").read_text()
+    section = page.split("### An API server on another port")[1]
+    documented = section.split("```yaml\n")[1].split("```")[0]
+    shutil.copytree(ROOT / "deploy", tmp_path / "flowverdict/deploy")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/kustomization.yaml").write_text(documented)
+    argv = ["kubectl", "kustomize", str(tmp_path / "mine")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "6443" not in done.stdout
+    assert "port: 7443" in done.stdout
+
+
 def test_apply_without_an_overlay_is_the_default_one() -> None:
     argv = ["kubectl", "kustomize", str(KUBERNETES)]
     done = subprocess.run(argv, capture_output=True, text=True, check=True)

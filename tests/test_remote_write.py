@@ -1,6 +1,7 @@
 """Series that leave a cluster's Prometheus carry its name, on a real one and a receiver."""
 
 import json
+import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -60,19 +61,27 @@ async def test_what_is_sent_has_the_clusters_name_and_not_each_pairs_counters(
     tmp_path: Path,
 ) -> None:
     ports = free_port(), free_port()
+    page = tmp_path / "metrics"
+    page.write_text("tcp_retransmissions_total 7\nflowverdict_incident_active 1\n")
+    serving = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", "-d", str(tmp_path)]
+    exporter = start_process([*serving, str(exporter_port := free_port())], tmp_path / "exporter")
     config = yaml.safe_load(WITH_REMOTE_WRITE.read_text())
     (remote,) = config["remote_write"]
     (tmp_path / "password").write_text("secret")
     remote["basic_auth"]["password_file"] = str(tmp_path / "password")
     remote["url"] = f"http://127.0.0.1:{ports[0]}/api/v1/write"
     (own,) = [e for e in config["scrape_configs"] if e["job_name"] == "flowverdict-prometheus"]
-    own |= {"scrape_interval": "1s", "static_configs": [{"targets": [f"127.0.0.1:{ports[1]}"]}]}
+    targets = [f"127.0.0.1:{port}" for port in (ports[1], exporter_port)]
+    own |= {"scrape_interval": "1s", "static_configs": [{"targets": targets}]}
+    own |= {"fallback_scrape_protocol": "PrometheusText0.0.4"}
     config |= {"rule_files": [], "alerting": {}, "scrape_configs": [own]}
     with (
         running(tmp_path / "hub", ports[0], {}, "--web.enable-remote-write-receiver") as hub,
         running(tmp_path / "cluster", ports[1], config, cluster="eu-1") as cluster,
     ):
-        (up,) = await eventually(lambda: asked(hub, 'up{cluster="eu-1"}'))
-        assert up["metric"]["job"] == "flowverdict-prometheus"
-        await eventually(lambda: asked(cluster, "go_goroutines"))
-        assert asked(hub, "go_goroutines") == []
+        sent = 'flowverdict_incident_active{cluster="eu-1"}'
+        (active,) = await eventually(lambda: asked(hub, sent))
+        assert active["metric"]["job"] == "flowverdict-prometheus"
+        await eventually(lambda: asked(cluster, "tcp_retransmissions_total"))
+        assert asked(hub, "tcp_retransmissions_total") == []
+        stop_process(exporter)

@@ -221,6 +221,16 @@ class Installation:
                     return each
         raise AssertionError(f"no process of {pod['metadata']['name']}")
 
+    def pages(self) -> list[tuple[str, str]]:
+        """The alerts that people get: each one's name, and its labels as text."""
+        active = "/api/v2/alerts?active=true&inhibited=false&silenced=false"
+        found = json.loads(self.page("alertmanager", 9093, active))
+        return [
+            (each["labels"]["alertname"], json.dumps(each["labels"], sort_keys=True))
+            for each in found
+            if each["labels"].get("severity") not in ("info", "none")
+        ]
+
     def page(self, service: str, port: int, path: str = "/metrics") -> str:
         """What a service answers, read on its node, which no network policy shuts out."""
         (pod,) = self.pods(NAMESPACE, f"app.kubernetes.io/name={service}")

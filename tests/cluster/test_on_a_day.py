@@ -190,6 +190,22 @@ async def test_one_broken_backend_of_a_service_is_that_pod_alone(
 
 
 @pytest.mark.day
+async def test_one_broken_backend_is_at_most_one_page(installation: Installation) -> None:
+    """What Alertmanager would send to people, for as long as it takes every rule to fire."""
+    await quiet(installation)
+    pod = installation.pods("shop", "app=api")[0]
+    before = set(installation.pages())
+    seen: set[tuple[str, str]] = set()
+    with installation.pod_loss(pod, 30, "to", "from"):
+        deadline = time.monotonic() + 300
+        while time.monotonic() < deadline:
+            seen |= set(installation.pages()) - before
+            await asyncio.sleep(5)
+    print(seen)
+    assert [name for name, _ in seen] == ["FlowverdictVerdict"]
+
+
+@pytest.mark.day
 async def test_a_service_without_ready_endpoints_is_a_warning_about_that(
     installation: Installation,
 ) -> None:

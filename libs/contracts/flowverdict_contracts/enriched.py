@@ -212,19 +212,20 @@ def piece_of(table: pa.RecordBatch, first: int, end: int) -> pa.RecordBatch:
 
 def _used(column: pa.DictionaryArray) -> pa.DictionaryArray:
     """The same without the entries of its dictionary that no row has."""
-    used, rows = np.unique(column.indices.to_numpy(), return_inverse=True)
+    used, rows = np.unique(column.indices.fill_null(0).to_numpy(), return_inverse=True)
+    missing = column.indices.is_null().to_numpy(zero_copy_only=False)
     return pa.DictionaryArray.from_arrays(
-        pa.array(rows.astype(np.int32)), column.dictionary.take(pa.array(used))
+        pa.array(rows.astype(np.int32), mask=missing), column.dictionary.take(pa.array(used))
     )
 
 
 def decode(body: bytes, left_out: dict[str, int] | None = None) -> pa.RecordBatch:
     """The batch in `body`, with every column of `ARROW_SCHEMA`, checked thoroughly enough that it
-    cannot mislead a reader. A row with a value that cannot be is left out.
+    cannot mislead a reader. A row with an impossible value is left out.
 
     Args:
         body: of a message.
-        left_out: gets how many rows are left out, by the first column that cannot be.
+        left_out: gets how many rows are left out, by the first column with one.
 
     Raises:
         MalformedMessage: if it is not one batch of `ARROW_SCHEMA`.
@@ -244,13 +245,24 @@ def decode(body: bytes, left_out: dict[str, int] | None = None) -> pa.RecordBatc
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
-    batch = completed(batch)
+    batch = _compact(completed(batch))
     impossible = {
         name: rows
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
         if (rows := _impossible(name, column)) is not None
     }
     return _without(batch, impossible, left_out) if impossible else batch
+
+
+def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The batch with no dictionary of more entries than it has rows."""
+    columns = [
+        _used(column)
+        if name not in _NUMBERS and len(column.dictionary) > batch.num_rows
+        else column
+        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def _impossible(name: str, column: pa.Array) -> _Mask | None:

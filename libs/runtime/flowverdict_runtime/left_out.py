@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 _LEFT_OUT = Counter(
     "flowverdict_rows_left_out_total",
-    "Rows of messages that were left out because the value of a field cannot be.",
+    "Rows of messages that were left out because a field has an impossible value.",
     ["node", "field"],
 )
 _MOST_NODES = 1000

@@ -17,7 +17,7 @@ _LIMIT = Gauge(
 _MESSAGES = Gauge("flowverdict_stream_messages", "Messages that a stream keeps.", ["stream"])
 _LAST = Gauge(
     "flowverdict_stream_last_sequence",
-    "Number of a stream's last message; messages by its rate is how long they are kept.",
+    "Number of a stream's last message; messages divided by its rate is how long they are kept.",
     ["stream"],
 )
 

@@ -72,12 +72,15 @@ class PairSeries:
         label that it did not have is empty.
 
         Raises:
-            ValueError: if another version kept it, whose labels or columns were others.
+            ValueError: if another version kept it, whose labels or columns were others; then
+                nothing has changed.
         """
         with self._lock:
-            self._by_pair.restore(kept)
+            restoring = [self._by_pair.checked(kept)]
             if kept.by_sender is not None:
-                self._by_sender.restore(kept.by_sender)
+                restoring.append(self._by_sender.checked(kept.by_sender))
+            for go_on in restoring:
+                go_on()
 
     def text(self, openmetrics: bool) -> str:
         """The metrics in Prometheus' text format, or in OpenMetrics without its last line."""
@@ -96,7 +99,7 @@ def _own_metrics(pairs: int, overflows: Sequence[tuple[str, int]], openmetrics: 
         "# HELP flowverdict_exporter_pairs Address pairs that currently have series.",
         "# TYPE flowverdict_exporter_pairs gauge",
         f"flowverdict_exporter_pairs {pairs}",
-        f"# HELP {named} Pairs summed as other because the budget was used up.",
+        f"# HELP {named} Pairs and senders summed as other because the budget was used up.",
         f"# TYPE {named} counter",
         *(f'{counter}_total{{metric="{metric}"}} {count}' for metric, count in overflows),
     ]

@@ -38,10 +38,10 @@ class _FamilySums:
     def add(self, numbers: Numbers, added: _Floats) -> None:
         inside = (numbers != NO_PAIR) & (numbers <= self.pairs)
         self.sums.add(numbers[inside], added[inside])
-        beyond = int(np.count_nonzero(~inside))
-        if beyond:
-            self.sums.values[NO_PAIR] += added[~inside].sum(axis=0)
-            self.overflows += beyond
+        beyond = ~inside & added.any(axis=1) if self.family.sparse else ~inside
+        if beyond.any():
+            self.sums.values[NO_PAIR] += added[beyond].sum(axis=0)
+            self.overflows += int(np.count_nonzero(beyond))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Sums:
         budget: series of each; pairs beyond it are summed as `other`.
         expire_seconds: a pair without a flow for this long is dropped.
         make_pairs: what numbers the pairs, given how many have room in some metric, and how many
-            in all.
+            in all that are not sparse.
         labels: of a pair.
     """
 
@@ -100,7 +100,9 @@ class Sums:
             for family in families
         ]
         room = max(each.pairs for each in self._families)
-        self._pairs = make_pairs(room, min(each.pairs for each in self._families))
+        self._pairs = make_pairs(
+            room, min(each.pairs for each in self._families if not each.family.sparse)
+        )
         self._touched = np.zeros(room + 1)
         self._labels = {NO_PAIR: label_text(dict.fromkeys(labels, OVER_BUDGET))}
         self._next_expiry_check = 0.0
@@ -141,13 +143,12 @@ class Sums:
             labels=END_LABELS,
         )
 
-    def restore(self, kept: KeptSums) -> None:
-        """Go on from there. A metric that the version which kept it did not have begins at zero, a
-        label that it did not have is empty.
+    def checked(self, kept: KeptSums) -> Callable[[], None]:
+        """What goes on from there. A metric that the version which kept it did not have begins at
+        zero, a label that it did not have is empty.
 
         Raises:
-            ValueError: if another version kept it, whose labels or columns were others; then
-                nothing has changed.
+            ValueError: if another version kept it, whose labels or columns were others.
         """
         ages = np.frombuffer(kept.ages)
         found = dict(zip(kept.metrics, zip(kept.sums, kept.overflows, strict=True), strict=True))
@@ -164,15 +165,24 @@ class Sums:
         labelled = (dict(zip(names, end, strict=True)) for end in kept.ends)
         ends = [tuple(each.get(name, "") for name in END_LABELS) for each in labelled]
         sources, targets = (np.frombuffer(e, np.int64) for e in (kept.sources, kept.targets))
-        numbers = self._pairs.restore(ends, sources, targets)
-        self._touched[numbers] = time.monotonic() - ages
-        for each, values, overflows in restored:
-            if not len(values):
-                continue
-            each.sums.values[NO_PAIR] = values[0]
-            each.overflows = overflows
-            inside = (numbers != NO_PAIR) & (numbers <= each.pairs)
-            each.sums.add(numbers[inside], values[1:][inside])
+        if not len(sources) == len(targets) == len(ages):
+            raise ValueError("there are other pairs than ages")
+        both = np.concatenate([sources, targets])
+        if both.size and not 0 <= both.min() <= both.max() < len(ends):
+            raise ValueError("a pair has an end that is not there")
+
+        def go_on() -> None:
+            numbers = self._pairs.restore(ends, sources, targets)
+            self._touched[numbers] = time.monotonic() - ages
+            for each, values, overflows in restored:
+                if not len(values):
+                    continue
+                each.sums.values[NO_PAIR] = values[0]
+                each.overflows = overflows
+                inside = (numbers != NO_PAIR) & (numbers <= each.pairs)
+                each.sums.add(numbers[inside], values[1:][inside])
+
+        return go_on
 
     def _drop_expired(self, now: float) -> None:
         if now < self._next_expiry_check:

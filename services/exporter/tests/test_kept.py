@@ -99,13 +99,46 @@ def test_the_sums_of_an_earlier_version_go_on_without_what_it_did_not_have() -> 
     assert other.position == Position(5, "now")
 
 
-@pytest.mark.parametrize("wrong", [{"ends": [("10.0.0.1", "a")]}, {"ages": b"\0" * 800}])
+@pytest.mark.parametrize("histograms", [False, True])
+def test_totals_go_on_when_histograms_by_pair_are_switched(histograms: bool) -> None:
+    row = flow_row("pod-a", "pod-e", rtt_us=700)
+    one = PairSeries(BUDGET, 3600, histograms=histograms)
+    one.add(enriched_batch(row))
+    other = PairSeries(BUDGET, 3600, histograms=not histograms)
+    other.restore(one.kept())
+    other.add(enriched_batch(row))
+    page = other.text(openmetrics=False)
+    for metric in ("tcp_rtt_seconds", "tcp_sender_rtt_seconds"):
+        assert re.search(rf"^{metric}_count{{.*}} 2$", page, re.MULTILINE), metric
+    assert ("tcp_rtt_seconds_bucket{" in page) is not histograms
+
+
+def test_if_the_sums_by_sender_cannot_be_restored_neither_are_those_by_pair() -> None:
+    one, other = totals(), totals()
+    one.series.add(enriched_batch(flow_row("pod-a", "pod-e", retransmitted_segments=3)))
+    kept = one.series.kept()
+    assert kept.by_sender is not None
+    wrong = replace(kept.by_sender, sums=[each[:-8] for each in kept.by_sender.sums])
+    with pytest.raises(ValueError, match="other columns"):
+        other.series.restore(replace(kept, by_sender=wrong))
+    assert other.series.text(openmetrics=False) == totals().series.text(openmetrics=False)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"ends": [("10.0.0.1", "a")]},
+        {"ages": b"\0" * 800},
+        {"sources": (99).to_bytes(8, "little")},
+        {"targets": b""},
+    ],
+)
 def test_sums_of_other_labels_or_columns_are_refused_before_any_is_taken(
     wrong: dict[str, Any],
 ) -> None:
     one, other = totals(), totals()
     one.series.add(enriched_batch(flow_row("pod-a", "pod-e", retransmitted_segments=3)))
-    with pytest.raises(ValueError, match="other"):
+    with pytest.raises(ValueError, match=r"other|not there"):
         other.series.restore(replace(one.series.kept(), **wrong))
     assert other.series.text(openmetrics=False) == totals().series.text(openmetrics=False)
 

@@ -67,8 +67,20 @@ def test_beyond_the_budget_pairs_are_summed_as_other_and_the_overflow_is_counted
     assert value(series, "flowverdict_exporter_pairs") == 2
 
 
+def test_a_rare_metric_that_no_pair_has_is_not_over_its_budget() -> None:
+    series = PairSeries(20, 60)
+    rows = [flow_row(f"pod-{number}", "pod-x") for number in range(10)]
+    series.add(enriched_batch(*rows))
+    metric = "tcp_dropped_packets_by_kernel_reason"
+    overflow = "flowverdict_exporter_series_overflow_total"
+    assert value(series, overflow, metric=metric) == 0
+    series.add(enriched_batch(*(row | {"drop_reason_tcp_csum": 2} for row in rows)))
+    assert value(series, overflow, metric=metric) == 9
+    assert value(series, f"{metric}_total", src_pod="other", reason="TCP_CSUM") == 18
+
+
 def test_a_flood_from_addresses_without_a_name_takes_no_series_from_pods() -> None:
-    series = PairSeries(25_000, 60)
+    series = PairSeries(6000, 60)
     quiet = len(series.text(openmetrics=False))
     for first in range(0, 40_000, 1000):
         rows = []
