@@ -262,8 +262,11 @@ MEASURE = """
 const style = getComputedStyle(document.body), root = document.documentElement;
 const regions = [...document.querySelectorAll('.scroll')];
 regions.forEach(each => each.focus());
+const box = name => [...document.querySelectorAll(name)]
+  .map(each => each.getBoundingClientRect()).find(each => each.height > 0);
 const shown = each => each && each.getBoundingClientRect().height > 0;
 parent.document.body.dataset.measured = JSON.stringify({
+  beside: box('.map') ? box('.timeline').left - box('.map').right : null,
   cut: regions.filter(each => each.scrollWidth > each.clientWidth + 1).length,
   blamed: [...document.querySelectorAll('.blamed')].filter(shown).map(each => each.textContent),
   timelines: [...document.querySelectorAll('.timeline')].filter(shown).length,
@@ -339,6 +342,7 @@ async def test_a_browser_shows_it_on_a_desk_and_a_phone_in_light_and_dark(
         assert any("default/pod-a" in each for each in found["blamed"])
         assert found["timelines"] == 1
         assert contrast(found["background"], found["ink"]) > 7
+    assert seen[1200, False]["beside"] >= 0, "a desk's width is used"
     assert seen[1200, False]["background"] != seen[1200, True]["background"]
 
 
