@@ -190,6 +190,7 @@ async def test_one_broken_backend_of_a_service_is_that_pod_alone(
 
 
 @pytest.mark.day
+@pytest.mark.timeout(900)
 async def test_one_broken_backend_is_at_most_one_page(installation: Installation) -> None:
     """What Alertmanager would send to people, for as long as it takes every rule to fire."""
     await quiet(installation)
