@@ -55,14 +55,20 @@ async def publish_verdicts(client: Client, *them: Verdict) -> None:
 
 
 async def publish_flows(
-    client: Client, bad_from: int, bad_until: int, *, lost: int = 20, rtt_us: int = 400
+    client: Client,
+    bad_from: int,
+    bad_until: int,
+    *,
+    lost: int = 20,
+    rtt_us: int = 400,
+    pods: dict[str, str] = PODS,
 ) -> None:
     """A minute of flows; of what pod-a sends or is sent, some are lost or slow in between."""
     jetstream = client.jetstream()
     for second in range(-50, 40):
         rows = []
-        for src, src_node in PODS.items():
-            for dst, dst_node in PODS.items():
+        for src, src_node in pods.items():
+            for dst, dst_node in pods.items():
                 bad = bad_from <= second < bad_until and "pod-a" in (src, dst)
                 again = lost if bad else 0
                 if src != dst:
@@ -344,6 +350,21 @@ async def test_a_browser_shows_it_on_a_desk_and_a_phone_in_light_and_dark(
         assert contrast(found["background"], found["ink"]) > 7
     assert seen[1200, False]["beside"] >= 0, "a desk's width is used"
     assert seen[1200, False]["background"] != seen[1200, True]["background"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium comes from Debian's package")
+async def test_on_a_phone_many_pods_with_long_names_are_not_cut_either(
+    nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    names = [f"recommendation-service-7d9f8b6c5d-x{number}kq" for number in range(9)]
+    pods = {**PODS, **dict.fromkeys(names, "ip-10-0-117-23.eu-central-1.compute.internal")}
+    await publish_verdicts(nats_client, verdict_at("opened", 10))
+    await publish_flows(nats_client, 2, 13, pods=pods)
+    page = await page_of(nats_server, tmp_path)
+    found = await asyncio.to_thread(in_browser, page, tmp_path, 360, False)
+    assert found["overflow"] <= 0
+    assert found["cut"] == 0
+    assert "need a wider screen" in words(page)
 
 
 async def test_the_report_ends_with_commands_for_the_cause_and_who_is_affected(
