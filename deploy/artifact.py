@@ -53,11 +53,11 @@ def _archive() -> bytes:
 
 
 class _Layout:
-    """A folder in the layout."""
+    """A folder in the layout. One that is there already gets what is added beside what it has."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        (folder / "blobs/sha256").mkdir(parents=True)
+        (folder / "blobs/sha256").mkdir(parents=True, exist_ok=True)
         (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
 
     def add(self, media_type: str, data: bytes) -> dict[str, Any]:
@@ -83,12 +83,14 @@ def main() -> int:
         description="Write the manifests as an OCI image layout, for Flux and Argo CD.",
         epilog="To push it: crane push DIR REGISTRY/flowverdict/manifests:TAG.",
     )
-    parser.add_argument("folder", type=Path, metavar="DIR", help="a folder that does not exist yet")
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help="where to: a new folder, or an earlier artifact"
+    )
     parser.add_argument("--tag", default="latest", help="default: latest")
     arguments = parser.parse_args()
     folder: Path = arguments.folder
-    if folder.exists():
-        print(f"script/artifact: {folder} already exists", file=sys.stderr)
+    if folder.exists() and not (folder / "oci-layout").is_file():
+        print(f"script/artifact: {folder} is there and is not an artifact", file=sys.stderr)
         return 1
     layout = _Layout(folder)
     manifest = {

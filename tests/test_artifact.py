@@ -85,9 +85,15 @@ def test_only_what_is_committed_is_packed(tmp_path: Path) -> None:
     assert written(tmp_path / "after", copy).split()[-1] == before.split()[-1]
 
 
-def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
+def test_a_second_run_over_the_first_gives_the_same(tmp_path: Path) -> None:
+    first = written(tmp_path / "layout")
+    assert written(tmp_path / "layout") == first
+    assert manifest_of(tmp_path / "layout")["layers"]
+
+
+def test_what_is_no_artifact_is_left_alone(tmp_path: Path) -> None:
     argv = [str(ROOT / "script/artifact"), str(tmp_path)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "already exists" in done.stderr
+    assert "is not an artifact" in done.stderr
     assert list(tmp_path.iterdir()) == []
