@@ -2,7 +2,8 @@
 
 A histogram has a series for each bucket, so how readings are distributed is shown by sender; by
 pair, only if that is asked for. Pairs with an address that has no name take half of the smallest
-budget; beyond that, all of a pod's that are sent one way are one, with `other` for the address.
+budget of a metric that is not rare; beyond that, all of a pod's that are sent one way are one, with
+`other` for the address.
 """
 
 import threading

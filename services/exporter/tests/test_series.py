@@ -98,6 +98,7 @@ def test_a_flood_from_addresses_without_a_name_takes_no_series_from_pods() -> No
     assert value(series, "tcp_resets_sent_total", **shared) == 20_000
     assert 0 < value(series, "tcp_opens_total", **shared) < 20_000
     assert len(series.text(openmetrics=False)) < quiet + 10_000_000
+    assert 600 <= value(series, "flowverdict_exporter_pairs") <= 603
 
 
 def test_a_pair_without_flows_expires(monkeypatch: pytest.MonkeyPatch) -> None:
