@@ -149,7 +149,7 @@ async def test_verdict_report_rules_and_every_panel_give_the_same_numbers(
         (flow,) = verdict.failing_flows
         check_verdict(verdict, flow)
         await check_report(pipeline, tmp_path)
-        await check_promql(prometheus)
+        await check_promql(prometheus, verdict.incident_id)
     await client.close()
 
 
@@ -169,7 +169,7 @@ async def check_report(pipeline: Pipeline, folder: Path) -> None:
     assert "retransmission ratio above\n    5.5%" in page
 
 
-async def check_promql(url: str) -> None:
+async def check_promql(url: str, incident: str) -> None:
     def values(promql: str) -> list[float]:
         found = [float(each["value"][1]) for each in query(url, promql)]
         # A pair of addresses that has no other end of this name has no value of its own.
@@ -185,16 +185,22 @@ async def check_promql(url: str) -> None:
             if panel.store != "prometheus" or panel.unit != "percentunit":
                 continue
             for each in panel.queries:
-                promql = asked(board, each.expr)
+                promql = asked(board, each.expr, incident, "w0")
                 if "tcp_syn_retransmissions_total" in promql:
                     panels[promql] = CONNECT
                 elif "retransmi" in promql and "0 *" not in promql:
                     panels[promql] = DATA
-    # What is sent to pod-a, which is nothing, has no ratio.
-    panels = {each: ratio for each, ratio in panels.items() if 'dst_pod="pod-a"}' not in each}
-    assert len(panels) >= 7
+    # What is sent to pod-a and its node, which is nothing, has no ratio.
+    to_them = ('dst_pod="pod-a"}', 'dst_node="w0"')
+    panels = {
+        each: ratio for each, ratio in panels.items() if not any(to in each for to in to_them)
+    }
+    assert len(panels) >= 14
     for promql, ratio in {**rules, **panels}.items():
-        found = await eventually(lambda promql=promql: values(promql), 60)
+        try:
+            found = await eventually(lambda promql=promql: values(promql), 60)
+        except AssertionError:
+            raise AssertionError(f"empty: {promql}") from None
         assert found == pytest.approx([ratio] * len(found)), promql
     assert values(asked(BOARDS[0], FAIL_RATIO)) == [float(THRESHOLD)]
     above = "pair:tcp_retransmission_ratio:rate2m > on (cluster) group_left () "

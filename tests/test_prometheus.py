@@ -173,10 +173,10 @@ async def test_the_seeds_queries_return_the_labs_pairs_and_its_analysis_blames_t
     await eventually(blamed, 60)
 
 
-def asked(board: Board, expression: str, incident: str = "") -> str:
+def asked(board: Board, expression: str, incident: str = "", node: str = "worker0") -> str:
     """A panel's query as Grafana sends it: everything chosen, or pod-a where it is one thing."""
     values = {"$__rate_interval": "30s", "$__range": "5m", "$objective": "0.001", "$cluster": ".*"}
-    values |= {"$pod": ".*", "$workload": ".*", "$namespace": ".*", "$node": "worker0"}
+    values |= {"$pod": ".*", "$workload": ".*", "$namespace": ".*", "$node": node}
     if board.uid in ("flowverdict-pod", "flowverdict-workload"):
         values["$namespace"] = "default"
     if board.uid == "flowverdict-pod":
