@@ -2,13 +2,13 @@
 
 from flowverdict_contracts.signals import END_LABELS
 from flowverdict_provisioner.board import Board, Column, Panel, Query, Row, Variable
+from flowverdict_provisioner.flow_panels import FLOW_COLUMNS
 from flowverdict_provisioner.promql import (
     CAUSE_LINK,
     CLUSTER,
     CLUSTER_VARIABLE,
     PAIR_RATIO,
     WITH_SUMMARY,
-    to_pod,
     with_board,
 )
 
@@ -91,16 +91,7 @@ INCIDENT = Board(
                     description="Retransmission ratio of each, now. Of failed connects and latency,"
                     " see the verdict itself.",
                     queries=(Query(f"topk(100, {_explained()})"),),
-                    columns=(
-                        Column("src_namespace", "From namespace"),
-                        Column("src_pod", "From pod", link=to_pod("src")),
-                        Column("src_node", "From node"),
-                        Column("dst_namespace", "To namespace"),
-                        Column("dst_pod", "To pod", link=to_pod("dst")),
-                        Column("dst_ip", "To address"),
-                        Column("dst_node", "To node"),
-                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
-                    ),
+                    columns=FLOW_COLUMNS,
                     unit="percentunit",
                     empty="it is over, or none of its flows sends enough for a ratio",
                     width=24,

@@ -2,7 +2,8 @@
 
 from flowverdict_contracts.signals import METRICS, Signal
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO
-from flowverdict_provisioner.board import Board, Choice, Column, Link, Panel, Query, Row, Threshold
+from flowverdict_provisioner.board import Board, Choice, Link, Panel, Query, Row, Threshold
+from flowverdict_provisioner.flow_panels import FLOW_COLUMNS
 from flowverdict_provisioner.promql import (
     FAIL_RATIO,
     FLOW_VARIABLES,
@@ -14,7 +15,6 @@ from flowverdict_provisioner.promql import (
     quantile,
     rate,
     ratio,
-    to_pod,
 )
 
 __all__ = ["NETWORK_HEALTH"]
@@ -201,16 +201,7 @@ NETWORK_HEALTH = Board(
                     kind="table",
                     description="The pairs with the highest retransmission ratio.",
                     queries=(Query(f"topk(20, {PAIR_RATIO}{{{FLOWS_FROM}}})"),),
-                    columns=(
-                        Column("src_namespace", "From namespace"),
-                        Column("src_pod", "From pod", link=to_pod("src")),
-                        Column("src_node", "From node"),
-                        Column("dst_namespace", "To namespace"),
-                        Column("dst_pod", "To pod", link=to_pod("dst")),
-                        Column("dst_ip", "To address"),
-                        Column("dst_node", "To node"),
-                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
-                    ),
+                    columns=FLOW_COLUMNS,
                     unit="percentunit",
                     empty="no pair sends enough for a ratio (one segment per second)",
                     width=24,

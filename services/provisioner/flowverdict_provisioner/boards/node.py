@@ -10,11 +10,11 @@ from flowverdict_provisioner.board import (
     Threshold,
     Variable,
 )
+from flowverdict_provisioner.flow_panels import RATIO_COLUMN, ratio_now, rtt, throughput
 from flowverdict_provisioner.promql import (
     CLUSTER,
     CLUSTER_VARIABLE,
     pairwise_ratio,
-    quantile,
     rate,
     ratio,
     to_pod,
@@ -36,20 +36,6 @@ def _to_node(field: str) -> Link:
     return Link("This node", "flowverdict-node", {"node": f"${{__data.fields.{field}}}"})
 
 
-def _ratio_panel(title: str, description: str, selector: str, empty: str) -> Panel:
-    return Panel(
-        title=title,
-        kind="stat",
-        description=description,
-        queries=(Query(ratio(selector)),),
-        unit="percentunit",
-        red_above_fail_ratio=True,
-        empty=empty,
-        width=6,
-        height=4,
-    )
-
-
 NODE = Board(
     uid="flowverdict-node",
     title="Node",
@@ -63,19 +49,19 @@ NODE = Board(
         Row(
             "Now",
             (
-                _ratio_panel(
+                ratio_now(
                     "To other nodes",
                     "Retransmission ratio of what this node sends elsewhere.",
                     _OTHERS_FROM,
                     "this node sends no data elsewhere",
                 ),
-                _ratio_panel(
+                ratio_now(
                     "From other nodes",
                     "Retransmission ratio of what others send to this node.",
                     _OTHERS_TO,
                     "nobody elsewhere sends data to this node",
                 ),
-                _ratio_panel(
+                ratio_now(
                     "Within the node",
                     "Retransmission ratio between pods on this node. If this is high, too, the"
                     " node's own links are not to blame.",
@@ -129,7 +115,7 @@ NODE = Board(
                     columns=(
                         Column("src_namespace", "Namespace"),
                         Column("src_pod", "Pod", link=to_pod("src")),
-                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
+                        RATIO_COLUMN,
                     ),
                     unit="percentunit",
                     empty="no pod on this node sends enough for a ratio (one segment per second)",
@@ -143,7 +129,7 @@ NODE = Board(
                     queries=(Query(pairwise_ratio(_FROM, "dst_node")),),
                     columns=(
                         Column("dst_node", "Node", link=_to_node("dst_node")),
-                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
+                        RATIO_COLUMN,
                     ),
                     unit="percentunit",
                     empty="this node sends no other enough for a ratio (one segment per second)",
@@ -169,18 +155,10 @@ NODE = Board(
                     red_above_fail_ratio=True,
                     empty="this node sends no data",
                 ),
-                Panel(
-                    title="RTT",
-                    kind="timeseries",
-                    description="Smoothed round-trip time of what its pods send.",
-                    queries=(
-                        Query(quantile(0.5, "tcp_sender_rtt_seconds", _FROM), "median", "A"),
-                        Query(
-                            quantile(0.95, "tcp_sender_rtt_seconds", _FROM), "95th percentile", "B"
-                        ),
-                    ),
-                    unit="s",
-                    empty="no flow of this node has an RTT yet",
+                rtt(
+                    "Smoothed round-trip time of what its pods send.",
+                    _FROM,
+                    "no flow of this node has an RTT yet",
                 ),
                 Panel(
                     title="Packets dropped by kernels",
@@ -193,17 +171,7 @@ NODE = Board(
                     stacked=True,
                     empty="this node sends no data",
                 ),
-                Panel(
-                    title="Throughput",
-                    kind="timeseries",
-                    description="TCP payload; the sent bytes include retransmissions.",
-                    queries=(
-                        Query(rate("tcp_sent_bytes_total", _FROM), "sent", "A"),
-                        Query(rate("tcp_received_bytes_total", _FROM), "received", "B"),
-                    ),
-                    unit="Bps",
-                    empty="this node sends no data",
-                ),
+                throughput(_FROM, "this node sends no data"),
             ),
         ),
     ),

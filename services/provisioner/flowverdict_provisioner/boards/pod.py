@@ -1,6 +1,7 @@
 """*Pod*: one pod's peers and history, and who talks to whom around it."""
 
 from flowverdict_provisioner.board import Board, Column, Panel, Query, Row, Variable
+from flowverdict_provisioner.flow_panels import RATIO_COLUMN, ratio_now, throughput
 from flowverdict_provisioner.promql import (
     CLUSTER,
     CLUSTER_VARIABLE,
@@ -86,27 +87,17 @@ POD = Board(
         Row(
             "Now",
             (
-                Panel(
-                    title="Retransmitted by this pod",
-                    kind="stat",
-                    description="Retransmission ratio of what this pod sends.",
-                    queries=(Query(ratio(_FROM)),),
-                    unit="percentunit",
-                    red_above_fail_ratio=True,
-                    empty="this pod sends no data",
-                    width=6,
-                    height=4,
+                ratio_now(
+                    "Retransmitted by this pod",
+                    "Retransmission ratio of what this pod sends.",
+                    _FROM,
+                    "this pod sends no data",
                 ),
-                Panel(
-                    title="Retransmitted to this pod",
-                    kind="stat",
-                    description="Retransmission ratio of what others send to this pod.",
-                    queries=(Query(ratio(_TO)),),
-                    unit="percentunit",
-                    red_above_fail_ratio=True,
-                    empty="no pod sends data to this one",
-                    width=6,
-                    height=4,
+                ratio_now(
+                    "Retransmitted to this pod",
+                    "Retransmission ratio of what others send to this pod.",
+                    _TO,
+                    "no pod sends data to this one",
                 ),
                 Panel(
                     title="Peers",
@@ -154,7 +145,7 @@ POD = Board(
                         Column("dst_pod", "Pod", link=to_pod("dst")),
                         Column("dst_ip", "Address"),
                         Column("dst_node", "Node"),
-                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
+                        RATIO_COLUMN,
                     ),
                     unit="percentunit",
                     empty="this pod sends less than one data segment per second to each peer",
@@ -191,17 +182,7 @@ POD = Board(
                     unit="s",
                     empty="no flow has an RTT yet",
                 ),
-                Panel(
-                    title="Throughput",
-                    kind="timeseries",
-                    description="TCP payload; the sent bytes include retransmissions.",
-                    queries=(
-                        Query(rate("tcp_sent_bytes_total", _FROM), "sent", "A"),
-                        Query(rate("tcp_received_bytes_total", _FROM), "received", "B"),
-                    ),
-                    unit="Bps",
-                    empty="this pod sends no data",
-                ),
+                throughput(_FROM, "this pod sends no data"),
                 Panel(
                     title="Connections",
                     kind="timeseries",

@@ -1,11 +1,11 @@
 """*Workload*: the pods of one workload, or of all in a namespace, and whom they call."""
 
 from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row, Variable
+from flowverdict_provisioner.flow_panels import RATIO_COLUMN, rtt, throughput
 from flowverdict_provisioner.promql import (
     CLUSTER,
     CLUSTER_VARIABLE,
     pairwise_ratio,
-    quantile,
     rate,
     ratio,
     to_pod,
@@ -49,7 +49,7 @@ WORKLOAD = Board(
                     columns=(
                         Column("src_pod", "Pod", link=to_pod("src")),
                         Column("src_node", "Node"),
-                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
+                        RATIO_COLUMN,
                     ),
                     unit="percentunit",
                     empty="none sends enough for a ratio (one segment per second)",
@@ -62,7 +62,7 @@ WORKLOAD = Board(
                     columns=(
                         Column("dst_namespace", "Namespace"),
                         Column("dst_workload", "Workload", link=_THAT),
-                        Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True),
+                        RATIO_COLUMN,
                     ),
                     unit="percentunit",
                     empty="none sends enough for a ratio (one segment per second)",
@@ -84,18 +84,10 @@ WORKLOAD = Board(
                     red_above_fail_ratio=True,
                     empty="these pods send no data",
                 ),
-                Panel(
-                    title="RTT",
-                    kind="timeseries",
-                    description="Smoothed round-trip time of what these pods send.",
-                    queries=(
-                        Query(quantile(0.5, "tcp_sender_rtt_seconds", _FROM), "median", "A"),
-                        Query(
-                            quantile(0.95, "tcp_sender_rtt_seconds", _FROM), "95th percentile", "B"
-                        ),
-                    ),
-                    unit="s",
-                    empty="no flow has an RTT yet, or these pods are over the series budget",
+                rtt(
+                    "Smoothed round-trip time of what these pods send.",
+                    _FROM,
+                    "no flow has an RTT yet, or these pods are over the series budget",
                 ),
                 Panel(
                     title="Connections",
@@ -110,17 +102,7 @@ WORKLOAD = Board(
                     unit="cps",
                     empty="these pods open no connections",
                 ),
-                Panel(
-                    title="Throughput",
-                    kind="timeseries",
-                    description="TCP payload; the sent bytes include retransmissions.",
-                    queries=(
-                        Query(rate("tcp_sent_bytes_total", _FROM), "sent", "A"),
-                        Query(rate("tcp_received_bytes_total", _FROM), "received", "B"),
-                    ),
-                    unit="Bps",
-                    empty="these pods send no data",
-                ),
+                throughput(_FROM, "these pods send no data"),
             ),
         ),
     ),
