@@ -80,7 +80,15 @@ Condition = Literal[
 ]
 Severity = Literal["critical", "warning"]
 Basis = Literal[
-    "failures", "losses", "drops", "resets", "half_open", "zero_windows", "latency", "answers"
+    "failures",
+    "losses",
+    "drops",
+    "resets",
+    "half_open",
+    "zero_windows",
+    "latency",
+    "jitter",
+    "answers",
 ]
 
 MOST_NAMED = 20
@@ -223,6 +231,8 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
         connect_retransmission_ratio: `(retransmitted_syns + retransmitted_synacks) / (opens +
             failed_opens)`; null if no attempt ended.
         rtt_us: smoothed RTT in microseconds, 0 if unknown.
+        rtt_variation_us: how much round trips vary, in microseconds: their smoothed mean deviation
+            (RFC 6298), 0 if unknown.
         answer_us: how long `dst` took to answer `src` on average, in microseconds, 0 if that is not
             known; the round trip is part of it.
         segments_sent: by `src` in the whole window, retransmissions and pure ACKs included.
@@ -254,6 +264,7 @@ class FailingFlow(_Record, frozen=True, kw_only=True):
     dns_failures: Count
     dns_unanswered: Count
     rtt_us: Count
+    rtt_variation_us: Count = 0
     answer_us: Count = 0
     resets_received: Count = 0
     segments_sent: Count
@@ -343,12 +354,15 @@ class Verdict(_Record, frozen=True, kw_only=True):
         cluster: which cluster this is about, if the RCA worker was told (FLOWVERDICT_CLUSTER).
         opened_at: end of the window in which the incident was found.
         summary: one sentence that a person can act on.
-        enough_evidence: False if flows fail but no cause stands out; `causes` is then empty.
+        enough_evidence: False if flows fail but no cause stands out, or the cause is withheld;
+            `causes` is then empty.
         causes: best first. The first is the verdict, the others fit less well.
+        undecided_between: if the cause is withheld, the pods and nodes that fit equally well.
+        nodes_needed: the silent nodes whose flows may tell them apart; empty if it is not withheld.
         basis: what was judged: flows that fail, in a window of seconds; or in a longer one losses,
             most of them too low to make a flow fail, packets that kernels drop, connections that
-            are reset, requests that never complete, how often receivers have no room, round trips,
-            or how long servers take to answer.
+            are reset, requests that never complete, how often receivers have no room, how long
+            round trips take, how much they vary, or how long servers take to answer.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
             below the threshold, or latency, for example.
@@ -367,6 +381,8 @@ class Verdict(_Record, frozen=True, kw_only=True):
     summary: str
     enough_evidence: bool
     causes: tuple[Cause, ...]
+    undecided_between: tuple[Component, ...] = ()
+    nodes_needed: tuple[str, ...] = ()
     rules: tuple[Rule, ...]
     basis: Basis = "failures"
     conditions: tuple[Condition, ...]
@@ -411,6 +427,8 @@ def most_telling(verdicts: Iterable[Verdict]) -> Verdict | None:
         flows = verdict.failing_flows
         if "HIGH_LATENCY" in verdict.conditions:
             return verdict.flows.failing, float(sum(flow.rtt_us for flow in flows))
+        if verdict.basis == "jitter":
+            return verdict.flows.failing, float(sum(flow.rtt_variation_us for flow in flows))
         if "SLOW_ANSWERS" in verdict.conditions:
             return verdict.flows.failing, float(sum(flow.answer_us for flow in flows))
         ratios = (

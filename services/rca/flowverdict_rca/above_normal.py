@@ -1,5 +1,6 @@
-"""What is higher than it normally is, found over long windows: round trips, the times of answers,
-how often packets are dropped, connections reset or not completed, or receivers without room.
+"""What is higher than it normally is, found over long windows: round trips and how much they vary,
+the times of answers, how often packets are dropped, connections reset or not completed, or
+receivers without room.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from flowverdict_rca.measured import (
     half_open,
     resets,
     round_trips,
+    variations,
     zero_windows,
 )
 from flowverdict_rca.ranking import findings
@@ -28,6 +30,7 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
 from flowverdict_rca.window import Window
 from flowverdict_rca.window_table import pairs_of, table_of
+from flowverdict_rca.withheld import or_withheld
 
 __all__ = ["MEASURED", "AboveNormal"]
 
@@ -62,6 +65,8 @@ _KINDS: dict[Basis, _Kind] = {
     "half_open": _Kind(half_open, 100, "sending"),
     "zero_windows": _Kind(zero_windows, 5, "receiving"),
     "latency": _Kind(round_trips, 5_000),
+    # Some acknowledgements are delayed by 40 ms: they raise the mean deviation twice as much.
+    "jitter": _Kind(variations, 10_000),
     "answers": _Kind(answers, 5_000, "receiving"),
 }
 
@@ -125,9 +130,10 @@ class AboveNormal:
         failing = status == PairStatus.FAIL
         median = float(np.median(usual[failing])) if failing.any() else 0.0
         decisions = Decisions.of_all_panes(window, status, self._settings)
+        found = findings(decisions, known_causes_of(suspects, status))
         return Judgement(
             decisions,
-            tuple(findings(decisions, known_causes_of(suspects, status))),
+            tuple(or_withheld(each, window) for each in found),
             np.zeros(0, np.int64),
             self._settings,
             self._basis,

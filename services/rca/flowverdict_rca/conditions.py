@@ -26,6 +26,7 @@ Masks = Mapping[Condition, Mask]
 _OF_BASIS: dict[Basis, Condition] = {
     "losses": "HIGH_RETRANSMISSION_RATIO",
     "latency": "HIGH_LATENCY",
+    "jitter": "HIGH_JITTER",
     "answers": "SLOW_ANSWERS",
     "resets": "RESET",
     "half_open": "HALF_OPEN",

@@ -84,6 +84,7 @@ class Decisions:
                 window.endpoints[window.dst[at]],
                 dict(zip(COUNTS, self.evidence[at].tolist(), strict=True)),
                 int(window.rtt_us[at]),
+                int(window.rtt_variation_us[at]),
                 window.failed_names.get(at, {}),
             )
 

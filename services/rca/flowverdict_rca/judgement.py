@@ -13,6 +13,7 @@ from flowverdict_contracts.verdicts import (
     MOST_NAMED,
     Basis,
     Cause,
+    Component,
     Condition,
     Coverage,
     FailingFlow,
@@ -36,6 +37,7 @@ from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.transactions import rules_of
 from flowverdict_rca.window import Pair, Window
+from flowverdict_rca.withheld import or_withheld
 
 __all__ = ["Judgement", "judge", "verdict"]
 
@@ -49,6 +51,7 @@ _SUFFIX: dict[Basis, str] = {
     "half_open": "-requests",
     "zero_windows": "-receivers",
     "latency": "-latency",
+    "jitter": "-jitter",
     "answers": "-answers",
 }
 
@@ -96,7 +99,8 @@ def judge(window: Window, settings: RcaSettings, limits: Floats | None = None) -
     known = tuple(known_causes(decisions, alone))
     decisions, aftermath = without_aftermath(decisions, known, alone)
     known += tuple(behind_failures(decisions, known))
-    return Judgement(decisions, tuple(findings(decisions, known)), aftermath, settings)
+    found = tuple(or_withheld(each, window) for each in findings(decisions, known))
+    return Judgement(decisions, found, aftermath, settings)
 
 
 def verdict(
@@ -121,8 +125,11 @@ def verdict(
     pairs = list(decisions.pairs(explained))
     passages = window.passages(explained)
     passage = whole(passages)
+    between, needed = _withheld(judgement, explained) if not causes else ((), ())
     if status == "resolved":
         text = measured_summary.resolved(causes, judgement.basis)
+    elif not causes and needed:
+        text = summary.withheld(flows, len(explained), between, needed)
     elif not causes:
         text = summary.undetermined(flows, window.coverage.nodes_silent)
     elif judgement.basis == "failures":
@@ -142,6 +149,8 @@ def verdict(
         summary=text + (in_words(reports) if status != "resolved" else ""),
         enough_evidence=bool(causes),
         causes=causes,
+        undecided_between=between[:MOST_NAMED],
+        nodes_needed=needed[:MOST_NAMED],
         rules=rules_of(decisions, conditions, judgement.settings.miner),
         basis=judgement.basis,
         conditions=_conditions(
@@ -159,6 +168,15 @@ def verdict(
         kernel_log=reports,
         coverage=_bounded(window.coverage),
     )
+
+
+def _withheld(
+    judgement: Judgement, explained: Numbers
+) -> tuple[tuple[Component, ...], tuple[str, ...]]:
+    for each in judgement.findings:
+        if each.needed and np.array_equal(each.explained, explained):
+            return each.between, each.needed
+    return (), ()
 
 
 def _behind_failures(
@@ -189,6 +207,9 @@ def _above_normal(cause: Cause, judgement: Judgement, explained: Numbers, passag
     if judgement.basis == "latency":
         unsteady = explained[np.isin(explained, judgement.unsteady)]
         return measured_summary.slow(cause, rtt_us, usual, window.rtt_variation_us[unsteady])
+    if judgement.basis == "jitter":
+        vary_us = window.rtt_variation_us[explained]
+        return measured_summary.varies(cause, rtt_us, vary_us, usual)
     if judgement.basis == "answers":
         return measured_summary.answers_slowly(cause, evidence, rtt_us, usual)
     if judgement.basis == "zero_windows":
@@ -264,6 +285,7 @@ def _failing_flow(pair: Pair, passage: Passage) -> FailingFlow:
         retransmission_ratio=_rounded(RETRANSMISSION_RATIO, pair),
         connect_retransmission_ratio=_rounded(CONNECT_RETRANSMISSION_RATIO, pair),
         rtt_us=pair.rtt_us,
+        rtt_variation_us=pair.rtt_variation_us,
         answer_us=pair.answer_us,
         segments_sent=passage.sent,
         segments_arrived=passage.arrived,

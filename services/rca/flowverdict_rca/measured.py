@@ -1,5 +1,6 @@
-"""What was measured of the pairs of a window: round trips, how long servers take to answer, and how
-often receivers had no room, connections were reset or never completed, and packets were dropped.
+"""What was measured of the pairs of a window: round trips and how much they vary, how long servers
+take to answer, and how often receivers had no room, connections were reset or never completed, and
+packets were dropped.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,16 @@ from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.window import DROPS_BEFORE_RECEIPT, Window, lost_segments, total
 from flowverdict_rca.window_table import settled
 
-__all__ = ["Measured", "answers", "drops", "half_open", "resets", "round_trips", "zero_windows"]
+__all__ = [
+    "Measured",
+    "answers",
+    "drops",
+    "half_open",
+    "resets",
+    "round_trips",
+    "variations",
+    "zero_windows",
+]
 
 _LEAST_SAMPLES = 3
 _LEAST_SEGMENTS = 100
@@ -45,6 +55,12 @@ def round_trips(window: Window) -> Measured:
     """Smoothed round trips, as the kernel has them."""
     enough = _between_known_places(window) & (window.rtt_samples >= _LEAST_SAMPLES)
     return Measured(window.rtt_us, window.rtt_variation_us, window.rtt_samples, enough)
+
+
+def variations(window: Window) -> Measured:
+    """How much round trips vary: their smoothed mean deviation, as the kernel has it."""
+    times, vary_us = round_trips(window), window.rtt_variation_us
+    return Measured(vary_us, np.zeros_like(vary_us), times.samples, times.enough)
 
 
 def answers(window: Window) -> Measured:

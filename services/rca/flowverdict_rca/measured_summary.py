@@ -26,6 +26,7 @@ __all__ = [
     "resets",
     "resolved",
     "slow",
+    "varies",
 ]
 
 _CHECK_SLOW = {
@@ -60,6 +61,7 @@ _RESOLVED: dict[Basis, str] = {
     "resets": "connections of {} are no longer reset.",
     "half_open": "connection requests to {} complete again.",
     "zero_windows": "{} has recovered: it reads what it is sent.",
+    "jitter": "the round trips of {} vary no more than usual.",
     "latency": "no slow round trips are measured at {} any more.",
     "answers": "{} has recovered: it answers as fast as usual.",
 }
@@ -72,19 +74,30 @@ def slow(cause: Cause, rtt_us: Numbers, usual_us: float, variation_us: Numbers) 
     `rtt_us` are those of the pairs that show it, `usual_us` what they usually take, and
     `variation_us` how much those vary that vary more than usual.
     """
-    median = float(np.median(rtt_us)) if len(rtt_us) else 0.0
     parts = [
         f"{placed(cause)} is slow: the round trips of {len(rtt_us)} flows"
-        f"{DIRECTION[cause.direction]} take {milliseconds(median)}, usually"
+        f"{DIRECTION[cause.direction]} take {milliseconds(_median(rtt_us))}, usually"
         f" {milliseconds(usual_us)}."
     ]
     if len(variation_us):
-        parts.append(
-            f"They also vary more than usual, by {milliseconds(float(np.median(variation_us)))}."
-        )
+        parts.append(f"They also vary more than usual, by {milliseconds(_median(variation_us))}.")
     parts += alternatives(cause)
     parts.append(_CHECK_SLOW[cause.kind])
     return " ".join(parts)
+
+
+def varies(cause: Cause, rtt_us: Numbers, vary_us: Numbers, usual_us: float) -> str:
+    """What makes round trips vary more than usual, though they do not take longer.
+
+    `rtt_us` are those of the pairs that show it, `vary_us` how much those vary, `usual_us` how much
+    they usually do.
+    """
+    parts = [
+        f"{placed(cause)} has high jitter: the round trips of {_several(len(rtt_us), 'flow')}"
+        f"{DIRECTION[cause.direction]} vary by {milliseconds(_median(vary_us))}, usually by"
+        f" {milliseconds(usual_us)}, and take {milliseconds(_median(rtt_us))}."
+    ]
+    return " ".join([*parts, *alternatives(cause), _CHECK_SLOW[cause.kind]])
 
 
 def answers_slowly(cause: Cause, evidence: Numbers, rtt_us: Numbers, usual_us: float) -> str:
@@ -100,8 +113,8 @@ def answers_slowly(cause: Cause, evidence: Numbers, rtt_us: Numbers, usual_us: f
     callers = "caller" if len(us) == 1 else "callers"
     parts = [
         f"{placed(cause)} answers late: its answers to {len(us)} {callers} take"
-        f" {milliseconds(float(np.median(us)))}, usually {milliseconds(usual_us)}, though round"
-        f" trips take {milliseconds(float(np.median(rtt_us)))}."
+        f" {milliseconds(_median(us))}, usually {milliseconds(usual_us)}, though round"
+        f" trips take {milliseconds(_median(rtt_us))}."
     ]
     parts += alternatives(cause)
     if full := sum(counts["zero_windows_received"]):
@@ -201,6 +214,10 @@ def _usually(of_thousand: float) -> str:
 def _several(count: int, thing: str) -> str:
     plural = f"{thing}es" if thing.endswith("s") else f"{thing}s"
     return f"{count} {thing if count == 1 else plural}"
+
+
+def _median(values: Numbers | Sequence[float]) -> float:
+    return float(np.median(values)) if len(values) else 0.0
 
 
 def milliseconds(microseconds: float) -> str:

@@ -46,14 +46,18 @@ class Finding:
     """A cause that stands out, followed by those that fit less well.
 
     Attributes:
-        causes: best first.
+        causes: best first; empty if the finding is withheld.
         explained: positions of the failing pairs of the first cause.
         contradicting: positions of the OK pairs of the first cause.
+        between: if it is withheld, what may be at fault, and `needed` are the silent nodes that may
+            have counted what tells.
     """
 
     causes: tuple[Cause, ...]
     explained: Numbers
     contradicting: Numbers
+    between: tuple[Component, ...] = ()
+    needed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

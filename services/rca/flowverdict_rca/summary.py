@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from flowverdict_contracts.verdicts import Cause, FlowCounts
+from flowverdict_contracts.verdicts import Cause, Component, FlowCounts
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.decisions import passes_only_small
@@ -21,6 +21,7 @@ __all__ = [
     "percent",
     "placed",
     "undetermined",
+    "withheld",
 ]
 
 CHECK_LOSS = {
@@ -247,21 +248,33 @@ def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: Rc
     return " ".join(advice)
 
 
+def withheld(
+    flows: FlowCounts, explained: int, between: Sequence[Component], needed: Sequence[str]
+) -> str:
+    """What only nodes that are silent can tell apart."""
+    suspects = capital(", ".join(map(str, between)))
+    silent = ("node", "it is") if len(needed) == 1 else ("nodes", "they are")
+    return (
+        f"{flows.failing} of {flows.failing + flows.ok} flows fail."
+        f" {suspects} or what connects them is behind {explained} of those. Which of"
+        f" these, {silent[0]} {_shown(needed)} can tell, but {silent[1]} silent."
+    )
+
+
 def undetermined(flows: FlowCounts, unheard: Sequence[str]) -> str:
     """Flows fail, but no cause stands out; perhaps since some nodes are not heard."""
-    shown = ", ".join(unheard[:_SHOWN_NAMES])
-    more = len(unheard) - _SHOWN_NAMES
-    missing = (
-        f" Nodes that are not heard may tell: {shown}{f' and {more} more' if more > 0 else ''}."
-        if unheard
-        else ""
-    )
+    missing = f" Nodes that are not heard may tell: {_shown(unheard)}." if unheard else ""
     return (
         f"{flows.failing} of {flows.failing + flows.ok} flows fail, but there is not enough"
         " evidence to name a cause: no pod, node or link is involved in most of the failing flows"
         " and in few of the others. If nearly all fail, check what they share."
         f"{missing}"
     )
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def percent(ratio: float) -> str:

@@ -146,7 +146,7 @@ class Pair:
 
     Attributes:
         counts: by `COUNTS`, over the panes that decided its status.
-        rtt_us: smoothed RTT, 0 if unknown.
+        rtt_us, rtt_variation_us: smoothed RTT and how much it varies, 0 if unknown.
         failed_names: names that could not be looked up, and how often.
     """
 
@@ -154,6 +154,7 @@ class Pair:
     dst: Endpoint
     counts: dict[str, int]
     rtt_us: int
+    rtt_variation_us: int
     failed_names: Mapping[str, int]
 
     @property

@@ -84,7 +84,7 @@ class Cluster:
     def blamed(self) -> Iterator[tuple[str, ...]]:
         """For each window, the causes that it found."""
         for each in self.judgements:
-            yield tuple(str(finding.causes[0]) for finding in each.findings)
+            yield tuple(str(finding.causes[0]) for finding in each.findings if finding.causes)
 
 
 N1 = [
@@ -231,6 +231,31 @@ def test_which_way_a_pod_fails_is_unknown_while_nobody_is_heard_that_counts_the_
     incidents = Incidents(SETTINGS)
     verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
     assert "Which way it fails is unknown" in verdicts[-1].summary
+
+
+def test_what_a_silent_node_could_tell_apart_is_withheld_until_it_is_heard() -> None:
+    inside = [flow("a@n1", "b@n1"), flow("b@n1", "a@n1")]
+    works = [flow("a@n1", f"{pod}@n2") for pod in "dfgh"]
+    fails = [flow("p@n1", "q@n2", True)]  # neither of them is seen with anybody else
+    for told, cause in (
+        (flow("q@n2", "d@n2", True), "pod default/q"),
+        (flow("q@n2", "d@n2"), "link default/p -> default/q"),
+    ):
+        n3 = [flow("e@n3", f"{pod}@n2") for pod in "dfgh"]
+        cluster = Cluster()
+        cluster.passes(20, n1=[*inside, *works], n2=N2, n3=n3)
+        cluster.passes(40, n1=[*inside, *works, *fails], n3=n3)
+        assert not any(cluster.blamed())
+        incidents = Incidents(SETTINGS)
+        verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+        withheld = verdicts[-1]
+        assert (withheld.causes, withheld.enough_evidence) == ((), False)
+        assert withheld.nodes_needed == ("n2",)
+        between = {str(each) for each in withheld.undecided_between}
+        assert between >= {"pod default/p", "pod default/q"}
+        assert withheld.summary.endswith("Which of these, node n2 can tell, but it is silent.")
+        cluster.passes(300, n1=[*inside, *works, *fails], n2=[*N2, told], n3=n3)
+        assert cause in list(cluster.blamed())[-1][0]
 
 
 def test_a_failing_pod_on_a_silent_node_is_not_the_node_while_its_other_flows_work() -> None:

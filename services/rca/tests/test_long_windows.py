@@ -360,6 +360,48 @@ def test_round_trips_that_also_vary_more_than_they_did_are_jitter() -> None:
     assert "They also vary more than usual, by 40 ms." in mesh.verdicts[0].summary
 
 
+def test_round_trips_that_vary_more_but_take_no_longer_are_jitter_of_their_own() -> None:
+    mesh = Mesh()
+    mesh.rtt_us = lambda src, dst: 30_000
+    mesh.passes(150)
+    mesh.rtt_variation_us = lambda src, dst: 20_000 if "pod-b" in (src, dst) else 100
+    mesh.passes(120)
+    assert mesh.said() == [("opened", "pod default/pod-b")]
+    opened = mesh.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("jitter", ("HIGH_JITTER",))
+    assert opened.severity == "warning"
+    assert (
+        " has high jitter: the round trips of 16 flows vary by 20 ms, usually by 0.1 ms, and take 3"
+        in opened.summary
+    )
+    assert {flow.rtt_variation_us for flow in opened.failing_flows} == {20_000}
+    mesh.rtt_variation_us = lambda src, dst: 100
+    mesh.passes(120)
+    assert mesh.said()[1:] == [("resolved", "pod default/pod-b")]
+    assert mesh.verdicts[-1].summary == (
+        "The round trips of pod default/pod-b vary no more than usual."
+    )
+
+
+def test_a_node_whose_round_trips_vary_is_named_and_not_its_pods() -> None:
+    mesh = Mesh()
+    mesh.rtt_us = lambda src, dst: 30_000
+    mesh.passes(150)
+    mesh.rtt_variation_us = lambda src, dst: (
+        20_000 if (PODS[src] == "worker1") != (PODS[dst] == "worker1") else 100
+    )
+    mesh.passes(120)
+    assert mesh.said() == [("opened", "node worker1")]
+
+
+def test_some_acknowledgements_that_are_delayed_are_no_jitter() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_variation_us = lambda src, dst: 8_000 if "pod-b" in (src, dst) else 100
+    mesh.passes(120)
+    assert mesh.verdicts == []
+
+
 def test_round_trips_that_have_always_been_long_are_normal() -> None:
     mesh = Mesh()
     mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst), 40_000)

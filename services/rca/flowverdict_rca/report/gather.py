@@ -161,8 +161,8 @@ class _Sums:
     def add(self, middle_ns: int, batch: pa.RecordBatch) -> None:
         """Add the rows of an interval whose middle is `middle_ns`."""
         rows = self._pairs.group(batch)
-        rtt_us = rows.largest("rtt_us")
-        added = np.column_stack([rows.table(COUNTED), rtt_us, rtt_us > 0])
+        rtt_us, vary_us = rows.largest("rtt_us"), rows.largest("rtt_variation_us")
+        added = np.column_stack([rows.table(COUNTED), rtt_us, vary_us, rtt_us > 0])
         for phase, (start, end) in self._incident.phases.items():
             if start <= middle_ns < end:
                 self._phases[phase].add(rows.numbers, added)

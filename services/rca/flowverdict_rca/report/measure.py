@@ -21,8 +21,10 @@ COUNTED = (
     "segments_sent",
     *DROPS_BEFORE_RECEIPT,
 )
-FIELDS = (*COUNTED, "rtt_us", "rtt_samples")
-"""What is summed for each pair: counts, the RTT of each interval, and how many had one."""
+FIELDS = (*COUNTED, "rtt_us", "rtt_variation_us", "rtt_samples")
+"""What is summed for each pair: counts, the RTT of each interval and how much it varied, and how
+many intervals had one.
+"""
 
 Counts = Mapping[str, int]
 """Sums by `FIELDS`."""
@@ -52,6 +54,10 @@ class Measure:
 
 def _mean_rtt_us(counts: Counts) -> float | None:
     return counts["rtt_us"] / counts["rtt_samples"] if counts["rtt_samples"] else None
+
+
+def _mean_variation_us(counts: Counts) -> float | None:
+    return counts["rtt_variation_us"] / counts["rtt_samples"] if counts["rtt_samples"] else None
 
 
 def _mean_answer_us(counts: Counts) -> float | None:
@@ -107,6 +113,11 @@ def measure_of(verdict: Verdict) -> Measure:
     if "HIGH_LATENCY" in verdict.conditions:
         shown_us = [each.rtt_us for each in flows]
         return _times("Round-trip time", "round trips", _mean_rtt_us, shown_us)
+    if verdict.basis == "jitter":
+        shown_us = [each.rtt_variation_us for each in flows]
+        return _times(
+            "Variation of the round-trip time", "a variation", _mean_variation_us, shown_us
+        )
     if "SLOW_ANSWERS" in verdict.conditions:
         shown_us = [each.answer_us for each in flows]
         return _times("Time to answer", "answers", _mean_answer_us, shown_us)
