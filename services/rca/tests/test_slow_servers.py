@@ -1,0 +1,280 @@
+"""Late answers, full receivers, resets, drops and floods, found in long windows."""
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from conftest import flow_row
+from flowverdict_rca.normal import Normal
+from tests.mesh import Shop, at, nothing
+
+
+def test_a_server_whose_answers_are_late_is_named_and_not_the_links_to_it() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us["pod-e"] = 300_000
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.severity) == ("answers", "warning")
+    assert opened.conditions == ("SLOW_ANSWERS",)
+    assert opened.causes[0].direction == "receiving"
+    assert "answers late: its answers to 3 callers take 3" in opened.summary
+    assert {flow.dst for flow in opened.failing_flows} == {"default/pod-e"}
+    assert min(flow.answer_us for flow in opened.failing_flows) > 200_000
+    shop.answer_us.clear()
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+    assert shop.verdicts[-1].summary.endswith("it answers as fast as usual.")
+
+
+def test_who_waits_for_a_slow_server_is_not_to_blame() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us[Shop.DATABASE] = 200_000
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-f")]
+
+
+def test_what_is_slow_on_the_way_is_no_servers_fault() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.way_us = lambda src, dst: 300_000 * ("pod-e" in (src, dst))
+    shop.serves(120)
+    assert [each.basis for each in shop.verdicts[:1]] == ["latency"]
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    assert "SLOW_ANSWERS" not in {name for each in shop.verdicts for name in each.conditions}
+
+
+def test_answers_that_wait_for_what_is_sent_again_are_the_losses_fault() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us["pod-e"] = 30_000
+    shop.serves(120, at("pod-e", 0.02))
+    assert {each.basis for each in shop.verdicts} == {"losses"}
+
+
+def test_a_full_receiver_is_told_from_a_slow_one() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.full = "pod-e"
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("zero_windows", ("ZERO_WINDOW",))
+    assert " reads too slowly: 3 senders found its receive buffers full " in opened.summary
+    shop.full = ""
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+
+
+def test_a_receiver_that_reads_and_answers_late_is_one_incident() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us["pod-e"], shop.full = 300_000, "pod-e"
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    assert shop.verdicts[0].conditions == ("ZERO_WINDOW",), "that explains the rest"
+
+
+def resets(src: str, dst: str, *, by: str = "", share: float = 0.0) -> dict[str, int]:
+    """Of ten connections a second, those that one end resets."""
+    return {
+        "segments_sent": 200,
+        "opens": 10,
+        "resets_received": int(10 * share) if dst == by else 0,
+    }
+
+
+def test_a_pod_that_resets_connections_is_named_and_not_who_calls_it() -> None:
+    shop = Shop()
+    shop.also = resets
+    shop.serves(150)
+    shop.also = partial(resets, by="pod-e", share=0.5)
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("resets", ("RESET",))
+    assert opened.causes[0].direction == "receiving"
+    assert opened.summary.startswith(
+        "Pod default/pod-e on node worker1 resets connections: 600 with 4 peers, while 1200 were"
+        " opened; usually none of them are."
+    )
+    assert {flow.resets_received for flow in opened.failing_flows} == {150}
+    shop.also = resets
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+    assert shop.verdicts[-1].summary == ("Connections of pod default/pod-e are no longer reset.")
+
+
+def test_a_program_that_has_always_closed_with_resets_is_normal() -> None:
+    shop = Shop()
+    shop.also = partial(resets, by="pod-e", share=0.9)
+    shop.serves(300)
+    assert shop.verdicts == []
+
+
+def test_a_few_resets_in_a_large_pool_of_connections_are_none() -> None:
+    shop = Shop()
+    many = {"segments_sent": 9000, "data_segments_sent": 5000, "retransmitted_data_segments": 0}
+    shop.also = lambda src, dst: many
+    shop.serves(150)
+    shop.also = lambda src, dst: many | {"resets_received": int(dst == "pod-e")}
+    shop.serves(120)
+    assert shop.verdicts == []
+
+
+def test_connections_that_are_refused_are_not_reset() -> None:
+    shop = Shop()
+    shop.also = resets
+    shop.serves(150)
+    shop.also = lambda src, dst: {
+        "segments_sent": 200, "opens": 10, "failed_opens": 4, "refused_opens": 4,
+        "resets_received": 4 if dst == "pod-e" else 0,
+    }  # fmt: skip
+    shop.serves(120)
+    assert "resets" not in {each.basis for each in shop.verdicts}
+
+
+def test_a_pod_that_is_flooded_with_connection_requests_is_told() -> None:
+    def flood(seconds: int) -> None:
+        shop.others = [
+            flow_row("pod-e@worker1", "x@", data_segments_sent=0, retransmitted_synacks=2)
+            | {"role": "server", "src_ip": "10.0.0.1", "dst_ip": f"45.0.0.{number}"}
+            | {"dst_kind": "external", "dst_pod": "", "dst_namespace": "", "dst_node": ""}
+            for number in range(50)
+        ]
+        shop.serves(seconds)
+        shop.others = []
+
+    shop = Shop()
+    shop.also = resets
+    shop.serves(150)
+    flood(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.severity) == ("half_open", "warning")
+    assert opened.conditions == ("HALF_OPEN",)
+    assert opened.summary.startswith(
+        "Pod default/pod-e on node worker1 is sent connection requests that never complete: it"
+        " repeated its answer 3000 times, to 50 addresses; usually never."
+    )
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+    assert shop.verdicts[-1].summary == ("Connection requests to pod default/pod-e complete again.")
+
+
+def drops(src: str, dst: str, *, of: str = "") -> dict[str, int]:
+    dropped = 4 if src == of else 0
+    return {"segments_sent": 200, "drops_netfilter": dropped, "drop_reason_netfilter_drop": dropped}
+
+
+def test_packets_that_a_kernel_drops_without_a_loss_are_said_with_node_and_reason() -> None:
+    shop = Shop()
+    shop.also = drops
+    shop.serves(150)
+    shop.also = partial(drops, of="pod-e")
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("drops", ("PACKET_DROPS",))
+    assert opened.summary.startswith(
+        "Packets of pod default/pod-e are dropped: 480 of 24000 in 4 flows that it sends, usually"
+        " none; 480 by the kernel of node n1. The kernel's reason is NETFILTER_DROP."
+    )
+    shop.also = drops
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
+
+
+def test_packets_that_arrive_though_a_kernel_dropped_a_copy_are_not_dropped() -> None:
+    shop = Shop()
+    shop.also = lambda src, dst: drops(src, dst) | {"segments_received": 200}
+    shop.serves(150)
+    shop.also = lambda src, dst: drops(src, dst, of="pod-e") | {"segments_received": 200}
+    shop.serves(120)
+    assert shop.verdicts == []
+
+
+def test_drops_that_are_losses_are_one_incident() -> None:
+    shop = Shop()
+    shop.also = drops
+    shop.serves(150)
+    shop.also = partial(drops, of="pod-e")
+    shop.serves(120, lambda src, dst: 0.02 if src == "pod-e" else nothing(src, dst))
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    assert {each.basis for each in shop.verdicts} == {"losses"}
+
+
+def test_a_receiver_that_has_always_had_no_room_is_normal() -> None:
+    shop = Shop()
+    shop.full = "pod-e"
+    shop.serves(300)
+    assert shop.verdicts == []
+
+
+def test_answers_that_have_always_been_late_are_normal() -> None:
+    shop = Shop()
+    shop.answer_us["pod-e"] = 300_000
+    shop.serves(300)
+    assert shop.verdicts == []
+
+
+def test_fewer_events_of_a_broker_are_no_late_answers() -> None:
+    """What subscribes acknowledges each event, and then waits for the next one."""
+
+    def events(gap_ms: int) -> list[dict[str, Any]]:
+        count = 1000 // gap_ms
+        subscribers = [f"subscriber-{number}@worker{number % 3}" for number in range(6)]
+        waiting = {"answers": count, "answers_us": 1000 * gap_ms * count, "rtt_us": 400}
+        return [flow_row(each, "broker@worker1", **waiting) for each in subscribers]
+
+    shop = Shop()
+    for gap_ms, seconds in ((100, 150), (500, 180)):
+        shop.others = events(gap_ms)
+        shop.serves(seconds)
+    assert shop.verdicts == []
+
+
+def test_a_window_that_closes_now_and_then_is_no_full_receiver() -> None:
+    random = np.random.default_rng(3)
+    shop = Shop()
+    shop.also = lambda src, dst: {
+        "data_segments_sent": 4, "zero_windows_received": int(random.random() < 0.01),
+    }  # fmt: skip
+    shop.serves(600)
+    assert shop.verdicts == []
+
+
+def test_a_job_that_resets_its_connections_once_an_hour_stays_normal() -> None:
+    shop = Shop()
+    idle = {"segments_sent": 5, "data_segments_sent": 1, "retransmitted_data_segments": 0}
+    for _ in range(2):
+        shop.also = lambda src, dst: idle
+        shop.serves(1200)
+        shop.also = lambda src, dst: resets(src, dst, by="pod-e", share=1.0)
+        shop.serves(150)
+    assert shop.verdicts == []
+
+
+def test_what_one_caller_alone_asks_for_may_take_longer() -> None:
+    shop = Shop()
+    shop.SERVERS = ("pod-b", "pod-e")
+    shop.CALLERS = ("pod-a",)
+    shop.serves(150)
+    shop.answer_us["pod-e"] = 300_000
+    shop.serves(120)
+    assert shop.verdicts == []
+
+
+def test_late_answers_stay_known_over_a_restart() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.answer_us["pod-e"] = 300_000
+    shop.serves(90)
+    normal = shop.judge.learn(shop.tables())
+    shop.restart()
+    shop.judge.expect(Normal.decode(normal.encode(1 << 18)))
+    shop.serves(90)
+    assert shop.said() == [("opened", "pod default/pod-e")]
