@@ -8,6 +8,7 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.rest import ApiException
 
 from conftest import load_program
+from tests.influxdb_backup import back_up, restore
 from tests.real_influxdb import ADMIN_TOKEN, PASSWORD, PROGRAM, InfluxDB
 from tests.skips import needs_influxdb
 from tests.stand_ins.kubernetes import KubernetesStandIn
@@ -39,6 +40,24 @@ def tokens(folder: Path) -> dict[str, str]:
 def write(influxdb: InfluxDB, token: str, bucket: str = "flowverdict") -> None:
     with influxdb.client(token) as client, client.write_api(SYNCHRONOUS) as api:
         api.write(bucket, record="m f=1i")
+
+
+def test_a_backup_has_data_and_tokens_of_another_influxdb(
+    influxdb: InfluxDB, tmp_path: Path
+) -> None:
+    influxdb.set_up(tmp_path)
+    before = tokens(tmp_path)
+    write(influxdb, before["write"])
+    back_up(influxdb.url, ADMIN_TOKEN, tmp_path / "backup")
+    (tmp_path / "new").mkdir()
+    with InfluxDB(tmp_path / "new") as new:
+        new.set_up(tmp_path / "new")
+        assert tokens(tmp_path / "new") != before
+        restore(new.url, ADMIN_TOKEN, tmp_path / "backup")
+        assert new.set_up(tmp_path / "new").returncode == 0
+        assert tokens(tmp_path / "new") == before
+        write(new, before["write"])
+        assert len(new.query(FROM_BUCKET, before["read"])) == 2
 
 
 def test_each_token_can_do_one_thing_with_one_bucket(influxdb: InfluxDB, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -132,31 +133,42 @@ class Installation:
             found.append(f"{each['kind']} {claim.get('namespace', '')} {name}")
         return found
 
+    @contextlib.contextmanager
+    def forwarded(self, service: str, port: int) -> Iterator[int]:
+        """A port of this machine that leads to a service's."""
+        local = free_port()
+        argv = ["kubectl", "-n", NAMESPACE, "port-forward", f"service/{service}", f"{local}:{port}"]
+        if self.cluster:  # whatever happens to the API server
+            (pod,) = self.pods(NAMESPACE, f"app.kubernetes.io/name={service}")
+            argv = [sys.executable, "-m", "flowverdict_lab.kubernetes.relay", str(local)]
+            argv += [str(self.node_of(pod).pid), pod["status"]["podIP"], str(port)]
+        relay = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+        try:
+            _await_listener(local)
+            yield local
+        finally:
+            relay.kill()
+            relay.wait()
+
+    def password(self, key: str) -> str:
+        """A password of Flowverdict's own; empty if there is none."""
+        secret = self.get("secret", "-n", NAMESPACE, "flowverdict-credentials")
+        return base64.b64decode(secret.get("data", {}).get(key, "")).decode()
+
     @contextlib.asynccontextmanager
     async def jetstream(self) -> AsyncIterator[Any]:
         """A connection as the user who may read."""
-        port = free_port()
-        argv = ["kubectl", "-n", NAMESPACE, "port-forward", "service/nats", f"{port}:4222"]
-        if self.cluster:  # whatever happens to the API server
-            (pod,) = self.pods(NAMESPACE, "app.kubernetes.io/name=nats")
-            argv = [sys.executable, "-m", "flowverdict_lab.kubernetes.relay", str(port)]
-            argv += [str(self.node_of(pod).pid), pod["status"]["podIP"], "4222"]
-        relay = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
-        try:
-            secret = self.get("secret", "-n", NAMESPACE, "flowverdict-credentials")["data"]
+        with self.forwarded("nats", 4222) as port:
             client = await nats.connect(
                 f"nats://127.0.0.1:{port}",
                 user="reader",
-                password=base64.b64decode(secret["nats-reader"]).decode(),
+                password=self.password("nats-reader"),
                 max_reconnect_attempts=100,
                 reconnect_time_wait=0.1,
                 error_cb=_quiet,
             )
             yield client.jetstream()
             await client.close()
-        finally:
-            relay.kill()
-            relay.wait()
 
     async def incidents(self, since: float) -> list[Incident]:
         """Those of which a verdict was published since that time."""
@@ -268,6 +280,18 @@ def lossy(process: int, device: str, percent: int, *hooks: str) -> Iterator[None
 def in_network(process: int, *argv: str, text: str | None = None) -> str:
     """The output of a command in the network namespace of a process."""
     return run("nsenter", f"--net=/proc/{process}/ns/net", "--", *argv, text=text)
+
+
+def _await_listener(port: int) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        except OSError:
+            assert time.monotonic() < deadline, port
+            time.sleep(0.05)
+        else:
+            return
 
 
 async def _quiet(_: Exception) -> None:
