@@ -12,7 +12,7 @@ __all__ = ["Continuity", "KnownRun"]
 _PATIENCE_SECONDS = 60.0
 """A message may be late: NATS delivers it again half a minute after its reader was killed."""
 _RUNS_KEPT = 20_000
-_GAPS_KEPT = 64
+_GAPS_KEPT = 1000
 
 
 @dataclass(slots=True)
@@ -79,7 +79,8 @@ class Continuity:
 
     A message is lost if it has not come a minute after a later one of its run did: a stream has
     evicted it, a store was lost, or a service could not read it. Of a node that is new here nothing
-    is missed before its first message; a later run of a node begins at one.
+    is missed before its first message; a run that begins later begins at one. What a run lacks that
+    has ended is found lost when its node speaks again.
     """
 
     def __init__(self, runs: Iterable[KnownRun] = ()) -> None:
@@ -92,7 +93,12 @@ class Continuity:
             )
             for each in runs
         )
-        self._nodes: OrderedDict[str, None] = OrderedDict((node, None) for node, _ in self._runs)
+        # Since when each node is heard, by its own clock.
+        self._nodes: OrderedDict[str, int] = OrderedDict((node, 0) for node, _ in self._runs)
+        self._with_gaps: dict[str, set[str]] = {}
+        for (node, run_id), run in self._runs.items():
+            if run.gaps:
+                self._with_gaps.setdefault(node, set()).add(run_id)
 
     def runs(self) -> list[KnownRun]:
         """What is known of each run, the longest silent first."""
@@ -108,23 +114,45 @@ class Continuity:
         ]
 
     def add(self, header: IntervalHeader, now: float | None = None) -> int:
-        """Take note of a message; returns how many others of its run are now known to be lost.
+        """Take note of a message; returns how many others of its node are now known to be lost.
 
         Args:
             header: the message's.
             now: on a monotonic clock, in seconds.
         """
         now = time.monotonic() if now is None else now
-        key = (header.node, header.run_id)
+        node, key = header.node, (header.node, header.run_id)
         run = self._runs.get(key)
+        heard_since = self._nodes.setdefault(node, header.start_ns)
         if run is None:
-            run = _Run(0 if header.node in self._nodes else header.sequence - 1)
-            self._runs[key] = run
-        self._nodes[header.node] = None
+            length = header.end_ns - header.start_ns
+            began_before = header.start_ns - (header.sequence - 1) * length < heard_since
+            run = self._runs[key] = _Run(header.sequence - 1 if began_before else 0)
         self._runs.move_to_end(key)
-        self._nodes.move_to_end(header.node)
-        for kept in (self._runs, self._nodes):
-            if len(kept) > _RUNS_KEPT:
-                kept.popitem(last=False)
+        self._nodes.move_to_end(node)
         run.take(header.sequence, now)
-        return run.give_up(now)
+        if run.gaps:
+            self._with_gaps.setdefault(node, set()).add(header.run_id)
+        lost = self._give_up(node, now) if node in self._with_gaps else 0
+        self._forget()
+        return lost
+
+    def _give_up(self, node: str, now: float) -> int:
+        """How many messages have been missing too long in any run of a node."""
+        lost = 0
+        for run_id in tuple(self._with_gaps[node]):
+            run = self._runs.get((node, run_id))
+            lost += run.give_up(now) if run else 0
+            if run is None or not run.gaps:
+                self._with_gaps[node].discard(run_id)
+        if not self._with_gaps[node]:
+            del self._with_gaps[node]
+        return lost
+
+    def _forget(self) -> None:
+        while len(self._runs) > _RUNS_KEPT:
+            (node, run_id), _ = self._runs.popitem(last=False)
+            self._with_gaps.get(node, set()).discard(run_id)
+        while len(self._nodes) > _RUNS_KEPT:
+            node, _ = self._nodes.popitem(last=False)
+            self._with_gaps.pop(node, None)

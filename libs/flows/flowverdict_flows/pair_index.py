@@ -83,6 +83,13 @@ class PairRows:
         """How many rows of each pair have a reading of `field`, that is, one other than 0."""
         return np.bincount(self.pair_of_row[self.values(field) > 0], minlength=len(self.numbers))
 
+    def having(self, column: str, text: str) -> Numbers:
+        """How many rows of each pair have this text in a column of texts."""
+        texts = self.batch.column(column)
+        is_it = np.array([each == text for each in texts.dictionary.to_pylist()], np.bool_)
+        rows = is_it[texts.indices.to_numpy()[self.rows]]
+        return np.bincount(self.pair_of_row[rows], minlength=len(self.numbers))
+
     def largest(self, field: str) -> Numbers:
         """The largest value of a field by pair."""
         found = np.zeros(len(self.numbers), np.int64)

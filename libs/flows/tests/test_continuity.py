@@ -9,8 +9,8 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_flows.continuity import Continuity
 
 
-def message(sequence: int, run_id: str = "a", node: str = "n1") -> IntervalHeader:
-    return IntervalHeader(node, run_id, sequence, 0, 1)
+def message(sequence: int, run_id: str = "a", node: str = "n1", start: int = 0) -> IntervalHeader:
+    return IntervalHeader(node, run_id, sequence, start, start + 1)
 
 
 @given(lost=st.sets(st.integers(2, 300)), first=st.integers(1, 1 << 40), order=st.randoms())
@@ -42,8 +42,35 @@ def test_a_message_that_comes_within_a_minute_is_not_lost() -> None:
 def test_a_later_run_of_a_node_begins_at_one() -> None:
     continuity = Continuity()
     continuity.add(message(500), 0.0)
-    continuity.add(message(101, run_id="b"), 1.0)
-    assert continuity.add(message(102, run_id="b"), 61.0) == 100
+    continuity.add(message(101, run_id="b", start=150), 1.0)
+    assert continuity.add(message(102, run_id="b", start=151), 61.0) == 100
+
+
+def test_a_second_collector_of_a_node_that_ran_before_the_first_was_heard_misses_nothing() -> None:
+    continuity = Continuity()
+    for second in range(200):
+        assert continuity.add(message(500 + second, start=second), float(second)) == 0
+        other = message(9000 + second, run_id="b", start=second)
+        assert continuity.add(other, float(second)) == 0
+
+
+def test_what_a_run_lacks_that_has_ended_is_lost_once_its_node_speaks_again() -> None:
+    continuity = Continuity()
+    for each in (1, 2, 5):
+        assert continuity.add(message(each, start=each), float(each)) == 0
+    after = [
+        continuity.add(message(each, run_id="b", start=10 + each), 10.0 + each)
+        for each in range(1, 100)
+    ]
+    assert sum(after) == 2
+    assert Continuity(continuity.runs()).add(message(100, run_id="b", start=110)) == 0
+
+
+def test_what_is_missing_is_waited_for_even_if_every_second_message_is() -> None:
+    continuity = Continuity()
+    assert sum(continuity.add(message(each), each / 100) for each in range(1, 400, 2)) == 0
+    assert sum(continuity.add(message(each), 30 + each / 100) for each in range(2, 400, 2)) == 0
+    assert continuity.add(message(400), 100.0) == 0
 
 
 def test_a_sequence_that_cannot_be_is_one_gap() -> None:

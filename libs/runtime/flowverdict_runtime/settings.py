@@ -214,16 +214,23 @@ def unknown_settings(
     return sentences
 
 
+_NO_SCHEME = re.compile(r"(?<![^\s'\"])[^\s'\"/]+:\S*@")
+
+
 def redact(text_with_urls: str) -> str:
     """A text with URLs, without any user name and password in them.
 
-    Whatever precedes the last @ can be part of one, also what would not be by RFC 3986.
+    Whatever precedes the last @ can be part of one, also what would not be by RFC 3986, or if the
+    scheme is missing.
     """
-    return ",".join(re.sub(r"//\S*@", "//", each) for each in text_with_urls.split(","))
+    return ",".join(
+        _NO_SCHEME.sub("", re.sub(r"//\S*@", "//", each)) for each in text_with_urls.split(",")
+    )
 
 
 def _without_password(value: str) -> str:
-    return re.sub(r"//.*@", "//…@", value)[:200]
+    begin = "//" if "//" in value else ""
+    return re.sub(rf"{begin}.*@", f"{begin}…@", value, count=1)[:200]
 
 
 def _from_file(name: str, environ: Mapping[str, str]) -> str:

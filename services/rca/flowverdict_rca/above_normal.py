@@ -26,6 +26,7 @@ from flowverdict_rca.measured import (
     zero_windows,
 )
 from flowverdict_rca.ranking import findings
+from flowverdict_rca.servers_at_fault import as_servers
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
 from flowverdict_rca.window import Window
@@ -154,7 +155,9 @@ class AboveNormal:
             other = "src_" if self._kind.way == "receiving" else "dst_"
             table[table.columns[table.columns.str.startswith(other)]] = None
         found = localise(table, total="samples", bad="high")
-        suspects = suspects_of(found.causes, window, self._kind.way)
+        suspects = as_servers(
+            suspects_of(found.causes, window, self._kind.way), window, judged, high
+        )
         # A connection has a round trip at either end: one alone is how it is used.
         return [each for each in suspects if (each.covers & high).sum() > 1]
 

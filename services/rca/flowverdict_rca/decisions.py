@@ -1,7 +1,7 @@
 """Whether each pair of a window is OK or FAIL."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -21,6 +21,7 @@ __all__ = [
     "PairStatus",
     "cannot_connect",
     "cannot_look_up",
+    "comparable",
     "decide",
     "passes_only_small",
     "retransmits",
@@ -175,6 +176,30 @@ def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
     status[(status == PairStatus.OK) & would_not_show] = PairStatus.UNDECIDED
     status[(status == PairStatus.FAIL) & _leaving(window)] = PairStatus.UNDECIDED
     return Decisions(window, status, evidence, limits, _half_open(window, settings))
+
+
+def comparable(decisions: Decisions, settings: RcaSettings) -> Decisions:
+    """The decisions, with pairs undecided that cannot be compared with those that fail.
+
+    If nothing but connection attempts fails, only callers tell something; if nothing but lookups
+    does, only those whose lookups are answered. If there are none, everyone does.
+    """
+    window, fails = decisions.window, decisions.status == PairStatus.FAIL
+    evidence = decisions.evidence[fails]
+    loses = retransmits(evidence, decisions.limits[fails], settings).any()
+    connects, looks_up = cannot_connect(evidence, settings), cannot_look_up(evidence, settings)
+    if loses or not fails.any():
+        return decisions
+    if connects.all() and not looks_up.any():
+        tells = window.calls >= 0
+    elif looks_up.all() and not connects.any():
+        tells = total(window.counts, "dns_answers") > 0
+    else:
+        return decisions
+    if not (tells & (decisions.status == PairStatus.OK)).any():
+        return decisions
+    status = np.where(fails | tells, decisions.status, PairStatus.UNDECIDED)
+    return replace(decisions, status=status)
 
 
 def _segments_that_show(status: Numbers, evidence: Numbers, retransmitting: Mask) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine.localise import localise
 from flowverdict_rca.known import KnownCause
+from flowverdict_rca.servers_at_fault import as_servers
 from flowverdict_rca.suspects import known_causes_of, suspects_of
 from flowverdict_rca.window_table import answered_by, settled, table_of
 
@@ -40,7 +41,7 @@ def behind_failures(decisions: Decisions, known: Iterable[KnownCause]) -> Iterat
     suspects = [
         # Callers of a service do not know which of its pods answers them.
         replace(each, covers=each.covers | (fails & answered_by([each.component], window)))
-        for each in suspects_of(found.causes, window)
+        for each in as_servers(suspects_of(found.causes, window), window, chosen, fails)
         if (each.covers & fails).sum() >= _LEAST_PAIRS
     ]
     status = np.where(chosen, decisions.status, PairStatus.UNDECIDED)

@@ -28,7 +28,7 @@ from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
 from flowverdict_rca import measured_summary, summary
 from flowverdict_rca.conditions import conditions_of_pairs
-from flowverdict_rca.decisions import Decisions, Floats, PairStatus, decide, retransmits
+from flowverdict_rca.decisions import Decisions, Floats, PairStatus, comparable, decide, retransmits
 from flowverdict_rca.failures import behind_failures
 from flowverdict_rca.kernel_logs import conditions_of, in_words, reports_about
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath
@@ -98,8 +98,9 @@ def judge(window: Window, settings: RcaSettings, limits: Floats | None = None) -
     alone = heard_alone(decisions)
     known = tuple(known_causes(decisions, alone))
     decisions, aftermath = without_aftermath(decisions, known, alone)
-    known += tuple(behind_failures(decisions, known))
-    found = tuple(or_withheld(each, window) for each in findings(decisions, known))
+    compared = comparable(decisions, settings)
+    known += tuple(behind_failures(compared, known))
+    found = tuple(or_withheld(each, window) for each in findings(compared, known))
     return Judgement(decisions, found, aftermath, settings)
 
 

@@ -29,4 +29,5 @@ def count_late(header: IntervalHeader, rows: int, watermark_ns: int) -> None:
         _nodes.add(header.node)
     node = header.node if header.node in _nodes else "other"
     _ROWS.labels(node).inc(rows)
-    _LATENESS.labels(node).set(max(0, watermark_ns - header.end_ns) / 1e9)
+    if rows:
+        _LATENESS.labels(node).set(max(0, watermark_ns - header.end_ns) / 1e9)

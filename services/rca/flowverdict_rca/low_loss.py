@@ -13,6 +13,7 @@ from flowverdict_rca.engine import localise as engine
 from flowverdict_rca.engine.baseline import Baseline
 from flowverdict_rca.judgement import Judgement
 from flowverdict_rca.ranking import findings
+from flowverdict_rca.servers_at_fault import as_servers
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import known_causes_of, suspects_of
 from flowverdict_rca.window import Window, lost_segments, total
@@ -55,7 +56,7 @@ class LowLoss:
         lost = np.minimum(lost_segments(window.panes), sent)
         suspects = [
             each
-            for each in suspects_of(found.causes, window)
+            for each in as_servers(suspects_of(found.causes, window), window, chosen, chosen)
             if each.rate >= _LEAST_RATE and _is_evident(lost[:, each.covers])
         ]
         sent, lost = sent.sum(axis=0), lost.sum(axis=0)

@@ -22,7 +22,8 @@ class Pane:
     Attributes:
         first_sequence: position in the stream of the first message that is in it.
         sums: of `COUNTS`, of the RTT and its variation as each interval had them, of the intervals
-            that had one, and of the length of those in which a connection had an answer.
+            that had one, of the length of those in which a connection had an answer, and of the
+            rows about connections that the sender had opened, less those that it had accepted.
         numbers: the pairs in it, ascending.
         addresses: of each endpoint in it.
         conditions: of each endpoint, as reported last; `unsettled` has those of endpoints for which
@@ -38,7 +39,7 @@ class Pane:
     """
 
     first_sequence: int
-    sums: PairSums[np.int64] = field(default_factory=lambda: PairSums(len(COUNTS) + 4, np.int64))
+    sums: PairSums[np.int64] = field(default_factory=lambda: PairSums(len(COUNTS) + 5, np.int64))
     numbers: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
     addresses: dict[Endpoint, set[str]] = field(default_factory=dict)
     conditions: dict[Endpoint, str] = field(default_factory=dict)

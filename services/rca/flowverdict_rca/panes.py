@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import MOST_NAMED, Coverage, NodeLosses
-from flowverdict_flows.continuity import Continuity
+from flowverdict_flows.continuity import Continuity, KnownRun
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs, Numbers
 from flowverdict_rca.answered import add_answered_attempts
@@ -40,6 +40,7 @@ _FOR_LONG_NS = 30 * _SECOND
 _SPARE_PAIRS = 1000
 _THIRDS = 3
 _MOST = 1 << 53
+_MOST_RUNS = 2000
 
 
 class Panes:
@@ -83,6 +84,10 @@ class Panes:
         self._too_late = set(too_late)
         self._last_sequence = seen_until
 
+    def follow(self, runs: Iterable[KnownRun]) -> None:
+        """Go on from what had come of each collector's run before a restart."""
+        self._continuity = Continuity(runs)
+
     def add(
         self, header: IntervalHeader, batch: pa.RecordBatch, sequence: int, stored_ns: int = 0
     ) -> None:
@@ -107,7 +112,8 @@ class Panes:
         variation_us = rows.largest("rtt_variation_us")
         interval_us = (header.end_ns - header.start_ns) // 1000
         answering_us = rows.samples("answers") * interval_us
-        readings = [rtt_us, variation_us, rtt_us > 0, answering_us]
+        calls = rows.having("role", "client") - rows.having("role", "server")
+        readings = [rtt_us, variation_us, rtt_us > 0, answering_us, calls]
         counts = np.column_stack([rows.table(COUNTS), *readings])
         names, reasons = failed_names(rows), drop_reasons(rows)
         for pane in panes:
@@ -224,6 +230,11 @@ class Panes:
         return self._nodes.gaps(self.watermark_ns)
 
     @property
+    def runs(self) -> tuple[KnownRun, ...]:
+        """To be given to the next worker: those heard last."""
+        return tuple(self._continuity.runs()[-_MOST_RUNS:])
+
+    @property
     def last_sequence(self) -> int:
         """Last stream sequence read."""
         return self._last_sequence
@@ -282,7 +293,8 @@ class Panes:
     def _window_of(self, panes: Sequence[Pane], start_ns: int, end_ns: int, facts: Facts) -> Window:
         numbers = np.unique(np.concatenate([pane.numbers for pane in panes]))
         counts = np.stack([pane.counts(numbers) for pane in panes])
-        rtt_us, variation_us, samples, answering_us = counts[:, :, len(COUNTS) :].sum(axis=0).T
+        readings = counts[:, :, len(COUNTS) :].sum(axis=0).T
+        rtt_us, variation_us, samples, answering_us, calls = readings
         endpoints, src, dst = self._pairs.ends(numbers)
         add_answered_attempts(counts, endpoints, src, dst, facts.backends)
         reporting = set().union(*(pane.nodes for pane in panes))
@@ -299,6 +311,7 @@ class Panes:
             rtt_variation_us=variation_us // np.maximum(samples, 1),
             rtt_samples=samples,
             answering_us=answering_us,
+            calls=calls,
             addresses={
                 each: frozenset().union(*(pane.addresses.get(each, ()) for pane in panes))
                 for each in endpoints

@@ -4,11 +4,13 @@ import base64
 import http.client
 import json
 import math
+import queue
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO
@@ -49,13 +51,8 @@ def fetch(url: str, out: Path, minutes: float, headers: Mapping[str, str] | None
         f"{address}?{urllib.parse.urlencode(query)}", headers={**own, **(headers or {})}
     )
     try:
-        with _OPENER.open(request, timeout=_PATIENCE_SECONDS) as response:
-            answer = json.loads(_body(response, address))
+        answer = json.loads(_within_time(lambda: _asked(request, address), address))
         series = [dict(each) for each in answer["data"]["result"]]
-    except urllib.error.HTTPError as error:
-        raise OfflineError(
-            f"{address} returned {error.code}: {error.read(500).decode(errors='replace')}"
-        ) from None
     except (OSError, http.client.HTTPException) as error:
         raise OfflineError(f"{address} cannot be reached: {redact(str(error))}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -67,6 +64,40 @@ def fetch(url: str, out: Path, minutes: float, headers: Mapping[str, str] | None
     except OSError as error:
         raise OfflineError(f"{out} cannot be written: {error.strerror}") from None
     return len(series)
+
+
+def _asked(request: urllib.request.Request, address: str) -> bytes:
+    try:
+        with _OPENER.open(request, timeout=_PATIENCE_SECONDS) as response:
+            return _body(response, address)
+    except urllib.error.HTTPError as error:
+        with error:
+            said = error.read(500).decode(errors="replace")
+        raise OfflineError(f"{address} returned {error.code}: {said}") from None
+
+
+def _within_time(ask: Callable[[], bytes], address: str) -> bytes:
+    """What `ask` returns or raises, unless that takes too long: a server can send a byte at a time,
+    and each is waited for anew.
+    """
+    done: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            done.put(ask())
+        except Exception as error:  # noqa: BLE001 # raised again below
+            done.put(error)
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        found = done.get(timeout=_PATIENCE_SECONDS)
+    except queue.Empty:
+        raise OfflineError(
+            f"{address} takes more than {_PATIENCE_SECONDS:.0f} s: ask for fewer --minutes"
+        ) from None
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 class _SameServer(urllib.request.HTTPRedirectHandler):
@@ -109,17 +140,13 @@ _OPENER = _opener()
 
 
 def _body(response: http.client.HTTPResponse, address: str) -> bytes:
-    """The whole answer, within bounds of size and time."""
-    deadline, body = time.monotonic() + _PATIENCE_SECONDS, bytearray()
+    """The whole answer, if it is not too large."""
+    body = bytearray()
     while piece := response.read1(1 << 16):
         body += piece
         if len(body) > _MOST_BYTES:
             raise OfflineError(
                 f"{address} returned more than {_MOST_BYTES >> 20} MiB: ask for fewer --minutes"
-            )
-        if time.monotonic() > deadline:
-            raise OfflineError(
-                f"{address} takes more than {_PATIENCE_SECONDS:.0f} s: ask for fewer --minutes"
             )
     return bytes(body)
 

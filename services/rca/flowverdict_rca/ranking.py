@@ -6,7 +6,7 @@ in the same way, so that two simultaneous faults give two findings.
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -135,8 +135,8 @@ def _is_enough(suspect: _Suspect, decisions: Decisions) -> bool:
     """Whether it explains more than a single failing pair, or one that is more than a mishap."""
     if len(suspect.failing) > 1:
         return True
-    evidence = decisions.evidence[suspect.failing]
-    return bool(total_of(evidence, *_SIGNS).sum() >= _ENOUGH_SIGNS)
+    counts = decisions.window.counts[suspect.failing]
+    return bool(total_of(counts, *_SIGNS).sum() >= _ENOUGH_SIGNS)
 
 
 def _other_way(named: Component, window: Window) -> Mask:
@@ -204,15 +204,19 @@ def _suspect(roles: Roles, group: Sequence[int], score: float, failing: Mask, ok
         directions.setdefault(component, []).append(direction)
     pairs = roles.pairs_of(group[0])
     return _Suspect(
-        _ordered(list(directions)), directions, score, pairs[failing[pairs]], pairs[ok[pairs]]
+        _ordered(directions), directions, score, pairs[failing[pairs]], pairs[ok[pairs]]
     )
 
 
-def _ordered(components: list[Component]) -> tuple[Component, ...]:
+def _ordered(directions: Mapping[Component, Sequence[Direction]]) -> tuple[Component, ...]:
     """The components, the one to name first. If two endpoints have identical flows, the link
-    between them is as far as the evidence goes, and naming one of the two would be a guess.
+    between them is as far as the evidence goes, and naming one of the two would be a guess. Of two
+    groups of pods, it is the one that is called.
     """
-    components.sort(key=_rank_of)
+    components = sorted(directions, key=_rank_of)
+    groups = [each for each in components if each.kind in ("service", "workload")]
+    if len(components) == len(groups):
+        components.sort(key=lambda each: "receiving" not in directions[each])
     for kinds, link in (
         (("pod", "service", "external", "unknown"), "link"),
         (("node",), "node_link"),

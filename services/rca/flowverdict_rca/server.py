@@ -101,6 +101,7 @@ class Judging:
             settings, state.watermark_ns, state.seen_until, state.too_late,
             heard=state.heard, gaps=state.gaps,
         )  # fmt: skip
+        self._panes.follow(state.runs)
         self._learning: asyncio.Task[None] | None = None
         self._held: list[tuple[int, Msg]] = []
         self._in_order = InOrder(kept.unfinished)
@@ -130,10 +131,12 @@ class Judging:
             state = State(1, 0, (), 0, (), created)
         elif state.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
-            state = State(1, 0, (), state.watermark_ns, state.incidents, created)
+            state = State(1, 0, (), state.watermark_ns, state.incidents, created, runs=state.runs)
         elif state.resume_from > last + 1:
             log.warning("NATS has lost the last messages of FLOWS_ENRICHED")
-            state = State(last + 1, last, (), state.watermark_ns, state.incidents, created)
+            state = State(
+                last + 1, last, (), state.watermark_ns, state.incidents, created, runs=state.runs
+            )
         elif state.seen_until > last:
             state = msgspec.structs.replace(state, seen_until=last)
         await store.announce(settings.fail_ratio)
@@ -202,6 +205,7 @@ class Judging:
             stream_created=self._stream_created,
             heard=self._panes.heard,
             gaps=self._panes.gaps,
+            runs=self._panes.runs,
         )
         if not await retry(self._context, "state", lambda: self._save(state), give_up_seconds=5):
             return
@@ -223,8 +227,9 @@ class Judging:
         try:
             await self.store.save(state)
         except MaxPayloadError:
-            # After a restart, nodes that are silent now are found silent anew.
-            await self.store.save(msgspec.structs.replace(state, heard={}, gaps={}))
+            # After a restart, nodes that are silent now are found silent anew, and what was lost
+            # meanwhile is not known.
+            await self.store.save(msgspec.structs.replace(state, heard={}, gaps={}, runs=()))
         return True
 
     def _learn(self) -> None:

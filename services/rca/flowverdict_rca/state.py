@@ -5,6 +5,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import KeyNotFoundError
 
 from flowverdict_contracts.subjects import FAIL_RATIO_KEY, RCA_STATE_BUCKET
+from flowverdict_flows.continuity import KnownRun
 from flowverdict_rca.incident import Incident
 from flowverdict_rca.normal import Normal
 from flowverdict_runtime.kept_state import KeptEntry
@@ -29,6 +30,7 @@ class State(msgspec.Struct, frozen=True):
         stream_created: which FLOWS_ENRICHED the sequences belong to.
         heard: for each node, the end of its last interval.
         gaps: for each node, start and end of its last interval that was longer than a pane.
+        runs: what has come of each collector's run.
     """
 
     resume_from: int
@@ -39,6 +41,7 @@ class State(msgspec.Struct, frozen=True):
     stream_created: str
     heard: dict[str, int] = {}
     gaps: dict[str, tuple[int, int]] = {}
+    runs: tuple[KnownRun, ...] = ()
 
 
 class StateStore:

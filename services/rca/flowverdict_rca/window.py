@@ -69,6 +69,8 @@ class Window:
         rtt_samples: for each pair, how many intervals had one.
         answering_us: for each pair, the length of the intervals in which a connection had an
             answer, added up over its connections.
+        calls: for each pair, how many rows were about connections that its sender has opened, less
+            those about connections that it has accepted.
         dropped: for some pairs, by position, the packets that nodes' kernels dropped, by node.
         drop_reasons: likewise, by the kernels' reasons.
         failed_names: for some pairs, by position, the names that could not be looked up, and how
@@ -88,6 +90,7 @@ class Window:
     rtt_variation_us: Numbers
     rtt_samples: Numbers
     answering_us: Numbers
+    calls: Numbers
     addresses: dict[Endpoint, frozenset[str]]
     coverage: Coverage
     facts: Facts = Facts()  # immutable

@@ -1,6 +1,8 @@
 """`localise` and `learn` on tables of which the fault is known."""
 
 from collections.abc import Callable
+from functools import partial
+from itertools import permutations, product
 from typing import Any
 
 import numpy as np
@@ -409,3 +411,59 @@ def test_a_row_that_sent_nothing_in_a_window_with_a_loss_is_no_obstacle() -> Non
     for each in past:
         each.loc[::5, ["segments", "retransmits"]] = 0
     assert named(table, learn(past)) == [{"pod": "pod-d"}]
+
+
+def mesh_table(seed: int, rate: Callable[[int, int], float]) -> pd.DataFrame:
+    """Twelve pods on four nodes that all send each other 2,000 segments."""
+    random = np.random.default_rng(seed)
+    return pd.DataFrame(
+        {
+            "src_pod": f"p{src}", "dst_pod": f"p{dst}",
+            "src_node": f"n{src // 3}", "dst_node": f"n{dst // 3}",
+            "segments": 2000, "retransmits": random.binomial(2000, rate(src, dst)),
+        }
+        for src, dst in permutations(range(12), 2)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("more", [0.001, 0.003, 0.01])
+def test_what_has_always_lost_more_and_is_mended_makes_nothing_else_look_bad(more: float) -> None:
+    baseline = learn([mesh_table(s, lambda a, b: 2e-4 + more * (3 in (a, b))) for s in range(12)])
+    for seed in range(100, 110):
+        assert not localise(mesh_table(seed, lambda a, b: 2e-4), baseline).causes
+        worse = mesh_table(seed, lambda a, b: 2e-4 + 0.01 * (9 in (a, b)))
+        assert [each.where for each in localise(worse, baseline).causes] == [{"pod": "p9"}]
+        busy = mesh_table(seed, lambda a, b: 6e-4 + 3 * more * (3 in (a, b)))
+        assert not localise(busy, baseline).causes
+
+
+def test_where_everything_loses_much_without_a_past_nothing_is_called_healthy() -> None:
+    assert localise(mesh_table(1, lambda a, b: 0.1)).outcome == "not enough evidence"
+    assert localise(mesh_table(1, lambda a, b: 2e-4)).outcome == "healthy"
+
+
+def test_windows_in_which_nothing_was_sent_teach_nothing() -> None:
+    windows = [mesh_table(seed, lambda a, b: 2e-4) for seed in range(5)]
+    assert learn([*windows, pd.DataFrame(), windows[0].iloc[:0]]) == learn(windows)
+    assert learn(windows[0]) == learn([windows[0]])
+
+
+def test_any_table_has_a_past_and_three_dimensions_together_can_be_at_fault() -> None:
+    names = ("isp", "city", "pop")
+
+    def table(seed: int, rate: Callable[[str, str, int], float]) -> pd.DataFrame:
+        random = np.random.default_rng(seed)
+        places = product("ABCD", "abcdefgh", range(5))
+        rows = [(*each, 2000, random.binomial(2000, rate(*each))) for each in places]
+        return pd.DataFrame(rows, columns=[*names, "requests", "errors"])
+
+    usual = [table(s, lambda isp, city, pop: 0.004 + 0.02 * (pop == 4)) for s in range(8)]
+    baseline = learn(usual, dimensions=names, total="requests", bad="errors")
+    ask = partial(localise, dimensions=names, total="requests", bad="errors")
+    assert not ask(usual[0], baseline).causes
+    broken = table(9, lambda *at: 0.004 + 0.02 * (at[2] == 4) + 0.3 * (at == ("B", "c", 2)))
+    assert [each.where for each in ask(broken, baseline).causes] == [
+        {"isp": "B", "city": "c", "pop": 2}
+    ]
+    with pytest.raises(ValueError, match="name the dimensions"):
+        learn(usual, total="requests", bad="errors")

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import socketserver
 import subprocess
 import sys
 import threading
@@ -310,13 +311,35 @@ def test_an_answer_without_end_is_not_kept(tmp_path: Path, monkeypatch: pytest.M
         prometheus.fetch(url, tmp_path / "x", 10)
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"HTTP/1.1 200 OK\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: ",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"HTTP/1.1 503 No\r\n\r\n",
+    ],
+)
 def test_an_answer_that_trickles_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    clock = itertools.count(step=100)
-    monkeypatch.setattr("flowverdict_rca.prometheus.time.monotonic", lambda: next(clock))
-    with answering(b"x") as url, pytest.raises(OfflineError, match="fewer --minutes"):
-        prometheus.fetch(url, tmp_path / "x", 10)
+    monkeypatch.setattr(prometheus, "_PATIENCE_SECONDS", 0.5)
+    done = threading.Event()
+
+    class Trickling(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.sendall(begun)
+                while not done.wait(0.05):
+                    self.request.sendall(b"0")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Trickling) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(OfflineError, match="fewer --minutes"):
+            prometheus.fetch(url, tmp_path / "x", 10)
+        done.set()
+        server.shutdown()
 
 
 @pytest.mark.parametrize(

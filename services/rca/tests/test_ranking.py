@@ -222,3 +222,13 @@ def test_a_nodes_own_address_may_stand_for_the_pods_on_its_network(pod: str) -> 
     assert (found.causes[0].kind, found.causes[0].name) == expected
     candidates = () if pod else ("kube-system/etcd", "kube-system/proxy")
     assert found.causes[0].candidates == candidates
+
+
+def test_forty_refused_connects_between_two_pods_are_the_link_though_each_pane_has_few() -> None:
+    refused = {"data_segments_sent": 0, "failed_opens": 8, "refused_opens": 8}
+    rows = [
+        flow_row(f"{src}@n1", f"{dst}@n2", **(refused if (src, dst) == ("a", "d") else {}))
+        for src, dst in permutations("abcdef", 2)
+    ]
+    found = list(judge(window_of(*[rows] * 5, settings=SETTINGS), SETTINGS).findings)
+    assert named(found) == [("link", "default/a -> default/d")]

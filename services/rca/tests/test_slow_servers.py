@@ -1,13 +1,16 @@
 """Late answers, full receivers, resets, drops and floods, found in long windows."""
 
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from itertools import product
+from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 
 from conftest import flow_row
 from flowverdict_rca.normal import Normal
-from tests.mesh import Shop, at, nothing
+from tests.mesh import Mesh, Shop, at, nothing
 
 
 def test_a_server_whose_answers_are_late_is_named_and_not_the_links_to_it() -> None:
@@ -106,6 +109,56 @@ def test_a_pod_that_resets_connections_is_named_and_not_who_calls_it() -> None:
     shop.serves(120)
     assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
     assert shop.verdicts[-1].summary == ("Connections of pod default/pod-e are no longer reset.")
+
+
+class ThreeTiers(Mesh):
+    """Who loads calls the web, which calls a database; each is a service of several pods."""
+
+    TIERS: ClassVar = {"load": range(6), "web": range(1, 5), "db": range(4, 7)}
+
+    def serves(self, seconds: int, **of: dict[str, int]) -> None:
+        """Time passes; connections to these tiers also count this."""
+        self.passes_rows(seconds, lambda: [*self._rows(of)])
+
+    def _rows(self, of: dict[str, dict[str, int]]) -> Iterator[dict[str, Any]]:
+        for caller, server in (("load", "web"), ("web", "db")):
+            for one, other in product(self._pods(caller), self._pods(server)):
+                for src, dst, role in ((one, other, "client"), (other, one, "server")):
+                    call = {"opens": 10} | of.get(server, {}) if role == "client" else {}
+                    row = flow_row(src, dst, data_segments_sent=150, segments_sent=200, rtt_us=400)
+                    yield row | call | {"role": role} | self._names(src, dst)
+
+    def _pods(self, tier: str) -> list[str]:
+        return [f"{tier}-{at}@worker{at % 3}" for at in range(len(self.TIERS[tier]))]
+
+    def _names(self, src: str, dst: str) -> dict[str, str]:
+        names: dict[str, str] = {}
+        for end, pod in (("src", src), ("dst", dst)):
+            tier, _, rest = pod.partition("-")
+            address = f"10.1.{list(self.TIERS).index(tier)}.{rest[0]}"
+            names |= {f"{end}_{name}": tier for name in ("workload", "service")}
+            names |= {f"{end}_workload_kind": "Deployment", f"{end}_ip": address}
+        return names
+
+
+@pytest.mark.parametrize("broken", ["web", "db"])
+def test_a_service_all_of_whose_pods_reset_is_named_and_not_who_calls_it(broken: str) -> None:
+    shop = ThreeTiers()
+    shop.serves(150)
+    shop.serves(120, **{broken: {"resets_received": 5}})
+    assert shop.said() == [("opened", f"service default/{broken}")]
+    assert shop.verdicts[0].basis == "resets"
+
+
+@pytest.mark.parametrize("broken", ["web", "db"])
+def test_a_service_all_of_whose_pods_refuse_is_named_and_not_who_calls_it(broken: str) -> None:
+    refused = {"opens": 0, "failed_opens": 12, "refused_opens": 12, "data_segments_sent": 0}
+    shop = ThreeTiers()
+    shop.serves(60)
+    shop.serves(20, **{broken: refused})
+    (named,) = {cause for _, cause in shop.said()}
+    assert named in (f"service default/{broken}", f"workload default/{broken}")
+    assert {each.incident_id for each in shop.verdicts} == {shop.verdicts[0].incident_id}
 
 
 def test_a_program_that_has_always_closed_with_resets_is_normal() -> None:

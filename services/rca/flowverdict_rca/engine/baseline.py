@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from flowverdict_rca.engine.components import Components, components_of
-from flowverdict_rca.engine.rows import Floats, Rows, rows_of_all
+from flowverdict_rca.engine.rows import FLAT, Floats, Numbers, Rows, distinct_names, rows_of_all
 from flowverdict_rca.engine.search import Explanation, explain
 from flowverdict_rca.engine.shrinkage import posterior_means
 
@@ -24,6 +25,9 @@ __all__ = ["Baseline", "dispersion_of", "learn"]
 
 _PRICE_OF_HABIT = 2.0
 _PRICE_OF_FAULT = 7.0
+_STEADY = 8.0
+"""Bad counts that it takes to outweigh that nothing has changed everywhere."""
+
 _MOST_PAIRS = 200_000
 _MOST_WINDOWS = 100
 _ENDS = ("src_pod", "dst_pod")
@@ -96,26 +100,60 @@ class Baseline(msgspec.Struct, frozen=True):
         places = self.places if kept else {}
         return msgspec.structs.replace(self, pairs=dict(kept), places=places)
 
-    def expected(self, rows: Rows) -> Floats:
-        """The bad counts of each row, if all is normal."""
+    def expected(self, rows: Rows, dimensions: Sequence[str] | None = None) -> Floats:
+        """The bad counts of each row, if all is normal.
+
+        What has always lost more may have been mended: if the counts say so, it is expected to lose
+        as little as the others.
+        """
         columns = rows.columns.copy()
         if self.places and all(end in columns for end in _ENDS):
             known = _recognised(rows, self)
             for end in _ENDS:
                 columns[end] = columns[end].map(lambda pod: known.get(pod, pod))
-        rates = np.full(len(rows.total), self.rate)
-        components = components_of(Rows(columns, rows.total, rows.bad))
-        for habit in self.habits:
-            found = components.find(habit.where)
-            if found is not None:
-                row, share = components.rows(found)
-                rates[row] += habit.rate * share
+        components = components_of(Rows(columns, rows.total, rows.bad), dimensions)
+        found = ((components.find(each.where), each.rate) for each in self.habits)
+        habits = [(components.rows(at), rate) for at, rate in found if at is not None]
+        factors = np.ones(len(rows.total))
         if self.pairs and all(end in columns for end in _ENDS):
-            rates *= [
+            factors *= [
                 self.pairs.get(_pair(src, dst), 1.0)
                 for src, dst in zip(columns["src_pod"], columns["dst_pod"], strict=True)
             ]
-        return rates * rows.total
+        return self._not_mended(rows, habits, factors)
+
+    def _not_mended(
+        self, rows: Rows, habits: Sequence[tuple[tuple[Numbers, Floats], float]], factors: Floats
+    ) -> Floats:
+        """The bad counts of each row, without what the counts say is over."""
+        rates = np.full(len(rows.total), self.rate)
+        for (row, share), rate in habits:
+            rates[row] += rate * share
+        special = (rates > self.rate) | (factors > 1)
+        usual = (rates * factors * rows.total)[~special].sum()
+        # If less is lost everywhere, that is not what was mended.
+        change = min(1.0, (rows.bad[~special].sum() + _STEADY) / (usual + _STEADY))
+
+        def is_over(less: Floats, more: Floats, bad: Floats) -> npt.NDArray[np.bool_]:
+            """Whether fewer counts are so much likelier than more, for each group of rows.
+
+            A row with far more than either tells nothing: something else has happened to it.
+            """
+            gain = bad * np.log(less / more) + change * (more - less)
+            gain[bad > more + 4 * np.sqrt(more * self.dispersion)] = 0
+            found: npt.NDArray[np.bool_] = gain.sum(axis=-1) > _PRICE_OF_FAULT * self.dispersion
+            return found
+
+        for (row, share), rate in sorted(habits, key=lambda each: -each[1]):
+            without = np.maximum(rates[row] - rate * share, self.rate / 10)
+            sent = factors[row] * rows.total[row]
+            if is_over(without * sent, rates[row] * sent, rows.bad[row]):
+                rates[row] = without
+        counts = rates * rows.total
+        over = is_over(
+            counts[:, None], (counts * np.maximum(factors, 1))[:, None], rows.bad[:, None]
+        )
+        return counts * np.where(over, 1.0, factors)
 
 
 def _pair(src: object, dst: object) -> str:
@@ -176,23 +214,36 @@ def _places(columns: pd.DataFrame) -> dict[Any, tuple[str, str]]:
     return found
 
 
-def learn(windows: Iterable[Any], *, total: str = "segments", bad: str = "retransmits") -> Baseline:
+def learn(
+    windows: Iterable[Any],
+    *,
+    dimensions: Sequence[str] | None = None,
+    total: str = "segments",
+    bad: str = "retransmits",
+) -> Baseline:
     """What is normal.
 
     What stands out in one window against the others is a fault of that time, and is left out.
 
     Args:
         windows: tables like those of `localise`, of times without an open incident; the last 100
-            count.
+            count, but for those in which nothing was sent. A single table is one window.
+        dimensions: as of `localise`, which must be asked with the same.
         total, bad: columns with the counts.
 
     Raises:
-        ValueError: if a column is missing, or a count is negative or not finite.
+        ValueError: if a column is missing, if none describes a flow, or if a count is negative or
+            not finite.
     """
-    everything, tables = rows_of_all([*windows][-_MOST_WINDOWS:], total, bad)
-    if not everything.total.sum():
+    several = [windows] if isinstance(windows, pd.DataFrame) else [*windows]
+    names = distinct_names(dimensions)
+    everything, tables = rows_of_all(several[-_MOST_WINDOWS:], total, bad, names)
+    tables = [each for each in tables if each[0].any()]
+    if not tables:
         return Baseline(rate=0.0)
-    components = components_of(everything)
+    if names is None and not set(everything.columns) - set(FLAT):
+        raise ValueError("no table has a column about a flow's ends; name the dimensions")
+    components = components_of(everything, names)
     if len(tables) > 2:
         normal = _normal(_without_the_worst(everything, tables), components, tables)
         tables = [

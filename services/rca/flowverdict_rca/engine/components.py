@@ -23,7 +23,7 @@ __all__ = ["Components", "Where", "components_of"]
 Where = dict[str, Any]
 
 _DIRECTED = (("src_pod",), ("dst_pod",), ("src_pod", "dst_pod"), ("src_node", "dst_node"))
-_MOST_COMBINED = 2
+_MOST_COMBINED = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +233,7 @@ def components_of(rows: Rows, dimensions: Sequence[str] | None = None) -> Compon
 
     Args:
         rows: with the columns that describe a flow.
-        dimensions: take these columns and their combinations of two instead of a flow's ends.
+        dimensions: take these columns and combinations of up to three instead of a flow's ends.
     """
     columns: dict[Any, _Column] = {name: _column(rows.columns[name]) for name in rows.columns}
     found: list[tuple[tuple[str, ...], _Column]] = []

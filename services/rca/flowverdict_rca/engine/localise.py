@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flowverdict_rca.engine.baseline import Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
-from flowverdict_rca.engine.rows import LABEL, Floats, Rows, rows_of
+from flowverdict_rca.engine.rows import LABEL, Floats, Rows, distinct_names, rows_of
 from flowverdict_rca.engine.search import ECHO, Explanation, explain, price_of
 
 __all__ = ["Cause", "Verdict", "localise"]
@@ -61,7 +61,7 @@ class Verdict:
     Attributes:
         causes: best first; empty if none stands out.
         outcome: "faulty" with causes. Without, "healthy" if a pod that lost one more segment in a
-            hundred would have been seen, else "not enough evidence".
+            hundred would have been seen, and all together do not, else "not enough evidence".
         factor: by how much all bad counts differ from what was expected; 1 without a baseline.
     """
 
@@ -84,16 +84,16 @@ def localise(
         window: one row per flow or pair, as a DataFrame or anything that pandas makes one from. A
             column may hold lists of possible values: the pods behind a service address.
         baseline: what is normal, from `learn`; without one, everything is expected to be alike.
-        dimensions: columns of any table, to be localised by single values and combinations of two;
-            without them, `src_pod`, `dst_pod`, `src_node`, `dst_node` and, where there are any,
-            workload, service and zone at either end, and the labels in `src_label:KEY` and
+        dimensions: columns of any table, to be localised by single values and combinations of up to
+            three; without them, `src_pod`, `dst_pod`, `src_node`, `dst_node` and, where there are
+            any, workload, service and zone at either end, and the labels in `src_label:KEY` and
             `dst_label:KEY`.
         total, bad: columns with the counts: what was sent, and how much of it went wrong.
 
     Raises:
         ValueError: if a column is missing, or a count is negative or not finite.
     """
-    names = None if dimensions is None else list(dict.fromkeys(dimensions))
+    names = distinct_names(dimensions)
     rows = rows_of(window, total, bad, names)
     components = components_of(rows, names)
     if not rows.total.sum() or not len(components):
@@ -106,7 +106,7 @@ def localise(
     else:
         # What is expected is itself only known from so many windows.
         dispersion = baseline.dispersion * (1 + 1 / max(baseline.windows, 1))
-        expected = baseline.expected(rows)
+        expected = baseline.expected(rows, names)
     # The more counts differ from what is expected, the less does the latter say about the factor.
     rise = max(1.0, rows.bad.sum() / max(expected.sum(), 1e-12))
     steadiness = _STEADINESS / rise if baseline is not None else 1.0
@@ -121,7 +121,8 @@ def localise(
     outcome: Literal["faulty", "healthy", "not enough evidence"] = "faulty"
     if not causes:
         # If everything got worse alike, that is not health, but nothing stands out either.
-        risen = found.fit.mean.sum() - expected.sum() > _SHOWN_LOSS * rows.total.sum()
+        usual = expected.sum() if baseline is not None else 0.0
+        risen = found.fit.mean.sum() - usual > _SHOWN_LOSS * rows.total.sum()
         could_see = _could_see(rows, components, found, dispersion)
         outcome = "healthy" if could_see and not risen else "not enough evidence"
     factor = found.fit.factor if baseline is not None else 1.0

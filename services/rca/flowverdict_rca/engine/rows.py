@@ -7,8 +7,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pyarrow as pa
 
-__all__ = ["ENDED", "FLAT", "LABEL", "Floats", "Numbers", "Rows", "rows_of", "rows_of_all"]
+__all__ = [
+    "ENDED",
+    "FLAT",
+    "LABEL",
+    "Floats",
+    "Numbers",
+    "Rows",
+    "distinct_names",
+    "rows_of",
+    "rows_of_all",
+]
 
 Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -40,12 +51,19 @@ class Rows:
     bad: Floats
 
 
+def distinct_names(dimensions: Iterable[str] | None) -> list[str] | None:
+    """The columns by which a table is localised, each once; None for a flow's ends."""
+    return None if dimensions is None else list(dict.fromkeys(dimensions))
+
+
 def _is_list(value: object) -> bool:
     return isinstance(value, list | tuple | set | frozenset | np.ndarray)
 
 
 def _hashable(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """The column with lists as sorted tuples, those of one value as that value."""
+    if isinstance(column.dtype, pd.ArrowDtype) and _holds_lists(column.dtype.pyarrow_dtype):
+        column = column.astype(object)
     if column.dtype != object:
         return column
     listed = column.map(_is_list)
@@ -54,8 +72,12 @@ def _hashable(column: "pd.Series[Any]") -> "pd.Series[Any]":
     return column.where(~listed, column[listed].map(_one_or_several))
 
 
+def _holds_lists(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+
+
 def _one_or_several(values: Any) -> Any:
-    distinct = sorted({each for each in values if not pd.isna(each)}, key=str)
+    distinct = sorted({each for each in values if not (pd.isna(each) or each == "")}, key=str)
     if len(distinct) > 1:
         return tuple(distinct)
     return distinct[0] if distinct else None
@@ -99,7 +121,7 @@ def rows_of_all(
         if missing:
             raise ValueError(f"the table has no column {', '.join(missing)}")
     columns = pd.concat([frame.reindex(columns=wanted) for frame in filled], ignore_index=True)
-    columns = pd.DataFrame({name: _hashable(columns[name]) for name in wanted})
+    columns = pd.DataFrame({name: _hashable(columns[name]) for name in wanted}, columns.index)
     first, row = _distinct(columns)
     counts, begin = [], 0
     for frame in frames:
