@@ -33,6 +33,8 @@
 `above_normal` judges what is above normal; `measured` what is measured of pairs.
 `measured_summary` the sentence about it.
 `suspects`   what the engine's causes are in the window.
+`servers_at_fault` the same as people name them: who is called rather than who calls.
+`withheld`   findings that nodes which are not heard could change.
 `normal`     what is normal, as kept over a restart.
 `incidents`  turns judgements over time into verdicts: opened, ongoing, resolved.
 `incident`   what is remembered of each; `matching` which one it is that a window shows.

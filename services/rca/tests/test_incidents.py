@@ -363,3 +363,21 @@ def test_a_path_that_failed_both_ways_is_blamed_so_while_one_way_recovers_before
     assert {str(each.causes[0]) for each in verdicts} == {"the link between nodes n1 <-> n2"}
     assert len({each.incident_id for each in verdicts}) == 1
     assert verdicts[-1].status == "resolved"
+
+
+def test_a_node_whose_lookups_fail_is_named_and_not_the_server_that_answers_others() -> None:
+    pods = [f"app-{number}@n{number % 6}" for number in range(24)]
+
+    def lookup(pod: str, server: str) -> dict[str, Any]:
+        answered = not pod.endswith("n3")
+        counts = {"dns_answers": 20 * answered, "dns_unanswered": 20 * (not answered)}
+        return flow_row(pod, server, data_segments_sent=0, **counts)
+
+    rows = [flow_row(*each) for each in permutations(pods, 2)]
+    rows += [lookup(pod, server) for pod in pods for server in ("dns-0@n1", "dns-1@n2")]
+    address = {name: f"10.1.0.{at + 1}" for at, name in enumerate({row["src_pod"] for row in rows})}
+    address |= {"dns-0": "10.1.1.1", "dns-1": "10.1.1.2"}
+    for row in rows:
+        row |= {f"{end}_ip": address[row[f"{end}_pod"]] for end in ("src", "dst")}
+    (cause, *_) = verdict_on(rows).causes
+    assert (str(cause), cause.precision) == ("node n3", 1.0)
