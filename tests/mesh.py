@@ -1,6 +1,6 @@
 """Pods that talk to each other, and what is said about them: for tests of long windows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import permutations
 from typing import Any
 
@@ -126,7 +126,7 @@ class Shop(Mesh):
         self.answer_us: dict[str, float] = {}
         self.full = ""
         self.way_us: Callable[[str, str], float] = lambda src, dst: 0
-        self.also: Callable[[str, str], dict[str, int]] = lambda src, dst: {}
+        self.also: Callable[[str, str], Mapping[str, Any]] = lambda src, dst: {}
 
     def serves(self, seconds: int, loss: Loss = nothing) -> None:
         calls = [(src, dst) for src in self.CALLERS for dst in self.SERVERS]

@@ -83,6 +83,7 @@ Basis = Literal[
     "failures",
     "losses",
     "drops",
+    "connects",
     "resets",
     "half_open",
     "zero_windows",
@@ -360,9 +361,10 @@ class Verdict(_Record, frozen=True, kw_only=True):
         undecided_between: if the cause is withheld, the pods and nodes that fit equally well.
         nodes_needed: the silent nodes whose flows may tell them apart; empty if it is not withheld.
         basis: what was judged: flows that fail, in a window of seconds; or in a longer one losses,
-            most of them too low to make a flow fail, packets that kernels drop, connections that
-            are reset, requests that never complete, how often receivers have no room, how long
-            round trips take, how much they vary, or how long servers take to answer.
+            most of them too low to make a flow fail, packets that kernels drop, connection attempts
+            that fail, most of them too few to make a flow fail, connections that are reset,
+            requests that never complete, how often receivers have no room, how long round trips
+            take, how much they vary, or how long servers take to answer.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
             below the threshold, or latency, for example.

@@ -1,5 +1,5 @@
 """What is higher than it normally is, found over long windows: round trips and how much they vary,
-the times of answers, how often packets are dropped, connections reset or not completed, or
+the times of answers, how often packets are dropped, connections refused, reset or not completed, or
 receivers without room.
 """
 
@@ -19,6 +19,7 @@ from flowverdict_rca.measured import (
     Measured,
     answers,
     drops,
+    failed_connects,
     half_open,
     resets,
     round_trips,
@@ -37,6 +38,7 @@ __all__ = ["MEASURED", "AboveNormal"]
 
 _READINGS = ("values", "variations")
 _LEAST_WINDOWS = 4
+_WARM_UP_WINDOWS = 2
 _FACTOR = 2.0
 _FADING = 0.97
 _FORGOTTEN_AFTER = 240
@@ -62,6 +64,7 @@ class _Kind:
 
 _KINDS: dict[Basis, _Kind] = {
     "drops": _Kind(drops, 5),
+    "connects": _Kind(failed_connects, 100),
     "resets": _Kind(resets, 100),
     "half_open": _Kind(half_open, 100, "sending"),
     "zero_windows": _Kind(zero_windows, 5, "receiving"),
@@ -84,9 +87,9 @@ class AboveNormal:
         basis: one of `MEASURED`.
 
     Attributes:
-        normal: by pair, indexed by the words for its ends: `values`, the highest of a window, and
-            `variations`, the largest, both of which fade; `windows`, how many had one; `age`, how
-            many windows ago the last one was.
+        normal: by pair, indexed by the words for its ends, and by the workloads and nodes of pairs:
+            `values`, the highest of a window, and `variations`, the largest, both of which fade;
+            `windows`, how many had one; `age`, how many windows ago the last one was.
     """
 
     def __init__(self, settings: RcaSettings, basis: Basis) -> None:
@@ -111,7 +114,7 @@ class AboveNormal:
 
     def judge(self, window: Window) -> Judgement:
         """What is behind values of more than twice what is normal, and a margin."""
-        known, now = self.normal.reindex(window.names_of_pairs), self._measured(window)
+        known, now = self._known(window), self._measured(window)
         is_known = (known["windows"] >= _LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
         judged = now.enough & is_known
@@ -141,6 +144,18 @@ class AboveNormal:
             median,
             np.flatnonzero(unsteady),
         )
+
+    def _known(self, window: Window) -> pd.DataFrame:
+        """What is normal for each pair. One that is new is like those before it between the same
+        workloads on the same nodes, but for its first windows, in which pods warm up.
+        """
+        own = self.normal.reindex(window.names_of_pairs)
+        of_places = self.normal.reindex(window.places_of_pairs)
+        windows = own["windows"].to_numpy()
+        is_new = (windows >= _WARM_UP_WINDOWS) & (windows < _LEAST_WINDOWS)
+        is_new &= (of_places["windows"] >= _LEAST_WINDOWS).to_numpy()
+        own[is_new] = of_places[is_new].to_numpy()
+        return own
 
     def _measured(self, window: Window) -> Measured:
         if self._last is None or self._last[0] is not window:
@@ -184,9 +199,17 @@ class AboveNormal:
             chosen &= ~self._waiting[1]
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
-        names = window.names_of_pairs[chosen]
         readings = {name: getattr(now, name)[chosen] for name in _READINGS}
-        seen = pd.DataFrame(readings, names, dtype=np.float64).groupby(level=0).max()
+        names = window.names_of_pairs[chosen]
+        # A pod that is new tells nothing about those before it in its place.
+        is_known, has_known_place = (
+            (self.normal["windows"].reindex(each) >= _LEAST_WINDOWS).to_numpy()
+            for each in (names, window.places_of_pairs[chosen])
+        )
+        places = np.where(has_known_place & ~is_known, "", window.places_of_pairs[chosen])
+        both = [pd.DataFrame(readings, each, dtype=np.float64) for each in (names, places)]
+        seen = pd.concat(both).groupby(level=0).max()
+        seen = seen[seen.index != ""]
         normal = self.normal.reindex(self.normal.index.union(seen.index))
         normal["age"] = normal["age"].fillna(0) + 1
         before = normal.loc[seen.index]

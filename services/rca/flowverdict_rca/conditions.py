@@ -28,6 +28,7 @@ _OF_BASIS: dict[Basis, Condition] = {
     "latency": "HIGH_LATENCY",
     "jitter": "HIGH_JITTER",
     "answers": "SLOW_ANSWERS",
+    "connects": "CONNECT_FAILURE",
     "resets": "RESET",
     "half_open": "HALF_OPEN",
 }

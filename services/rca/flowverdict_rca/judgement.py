@@ -47,6 +47,7 @@ _SUFFIX: dict[Basis, str] = {
     "failures": "",
     "losses": "-losses",
     "drops": "-drops",
+    "connects": "-connects",
     "resets": "-resets",
     "half_open": "-requests",
     "zero_windows": "-receivers",
@@ -215,6 +216,8 @@ def _above_normal(cause: Cause, judgement: Judgement, explained: Numbers, passag
         return measured_summary.answers_slowly(cause, evidence, rtt_us, usual)
     if judgement.basis == "zero_windows":
         return measured_summary.reads_slowly(cause, evidence)
+    if judgement.basis == "connects":
+        return measured_summary.failed_connects(cause, evidence, usual)
     if judgement.basis == "resets":
         return measured_summary.resets(cause, evidence, usual)
     if judgement.basis == "half_open":

@@ -16,6 +16,7 @@ __all__ = [
     "Measured",
     "answers",
     "drops",
+    "failed_connects",
     "half_open",
     "resets",
     "round_trips",
@@ -93,6 +94,16 @@ def drops(window: Window) -> Measured:
     missing = total(counts, "segments_sent") - total(counts, "segments_received")[at]
     dropped = np.where(is_seen, np.clip(missing, 0, dropped), dropped)
     return _per_thousand(window, dropped, "segments_sent")
+
+
+def failed_connects(window: Window) -> Measured:
+    """How many connection attempts of each caller failed, per 1,000; a few are none."""
+    failed = total(window.counts, "failed_opens")
+    attempts = failed + total(window.counts, "opens")
+    often = 1000 * failed // np.maximum(attempts, 1)
+    often[failed < _LEAST_EVENTS] = 0
+    enough = settled(window) & (attempts >= _LEAST_EVENTS) & (window.calls >= 0)
+    return Measured(often, np.zeros_like(often), np.maximum(attempts, _LEAST_SAMPLES), enough)
 
 
 def resets(window: Window) -> Measured:

@@ -20,6 +20,7 @@ from flowverdict_rca.window import COUNTS, DROPS_BEFORE_RECEIPT
 __all__ = [
     "answers_slowly",
     "drops",
+    "failed_connects",
     "half_open",
     "milliseconds",
     "reads_slowly",
@@ -52,12 +53,14 @@ _CHECK_ANSWERS = {
     "unknown": "Nothing in the cluster has this address: find out what does.",
 }
 _CHECK_RESETS = "Check what closes them: restarts, limits, idle timeouts, proxies between the two."
+_CHECK_ATTEMPTS = "Check whether each of its pods runs and listens, its backlog and its limits."
 _CHECK_REQUESTS = (
     "Check who sends them, as a flood or a scan, and whether its answers leave the cluster."
 )
 _RECOVERED = "{} has recovered: its flows are no longer failing."
 _RESOLVED: dict[Basis, str] = {
     "drops": "packets of {} are no longer dropped.",
+    "connects": "attempts to connect to {} fail no more often than usual.",
     "resets": "connections of {} are no longer reset.",
     "half_open": "connection requests to {} complete again.",
     "zero_windows": "{} has recovered: it reads what it is sent.",
@@ -165,6 +168,25 @@ def drops(
     if reason != "OTHER" and 2 * count >= dropped:
         parts.append(f"The kernel's reason is {reason}.")
     return " ".join([*parts, *alternatives(cause), CHECK_LOSS[cause.kind]])
+
+
+def failed_connects(cause: Cause, evidence: Numbers, usual: float) -> str:
+    """Whose connection attempts fail in part.
+
+    `evidence` has a row of `COUNTS` for each pair that shows it; `usual` are the attempts that
+    normally fail, of 1,000.
+    """
+    counts = dict(zip(COUNTS, evidence.sum(axis=0).tolist(), strict=True))
+    failed = counts["failed_opens"]
+    kinds = {"refused": "were refused", "timed_out": "timed out", "unreachable": "found no route"}
+    some = [f"{count} {kind}" for name, kind in kinds.items() if (count := counts[f"{name}_opens"])]
+    parts = [
+        f"{placed(cause)} has failing connection attempts: {failed} of {failed + counts['opens']}"
+        f" in {_several(len(evidence), 'flow')}{DIRECTION[cause.direction]}, usually"
+        f" {_usually(usual)}."
+    ]
+    parts += [f"{' and '.join(some)}."] if some else []
+    return " ".join([*parts, *alternatives(cause), _CHECK_ATTEMPTS])
 
 
 def resets(cause: Cause, evidence: Numbers, usual: float) -> str:

@@ -112,6 +112,14 @@ class Window:
         return names
 
     @cached_property
+    def places_of_pairs(self) -> npt.NDArray[np.object_]:
+        """The workloads and nodes of each pair, in words; empty if an end is no workload's pod."""
+        ends = np.array([_place_of(each) for each in self.endpoints], object)
+        src, dst = ends[self.src], ends[self.dst]
+        places: npt.NDArray[np.object_] = np.where((src != "") & (dst != ""), src + " " + dst, "")
+        return places
+
+    @cached_property
     def other_ways(self) -> tuple[Numbers, npt.NDArray[np.bool_]]:
         """For each pair the position of the one the other way, and whether there is one."""
         return PairPositions(self.src, self.dst).find(self.dst, self.src)
@@ -169,6 +177,10 @@ class Pair:
     def drops(self) -> int:
         """How many of its packets a node's kernel dropped."""
         return sum(self.counts[name] for name in DROPS)
+
+
+def _place_of(end: Endpoint) -> str:
+    return f"{end.namespace}/{end.workload} on {end.node}" if end.workload else ""
 
 
 def total(table: Numbers, *names: str) -> Numbers:

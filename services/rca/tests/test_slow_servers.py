@@ -10,7 +10,7 @@ import pytest
 
 from conftest import flow_row
 from flowverdict_rca.normal import Normal
-from tests.mesh import Mesh, Shop, at, nothing
+from tests.mesh import PODS, Mesh, Shop, at, nothing
 
 
 def test_a_server_whose_answers_are_late_is_named_and_not_the_links_to_it() -> None:
@@ -30,6 +30,25 @@ def test_a_server_whose_answers_are_late_is_named_and_not_the_links_to_it() -> N
     shop.serves(120)
     assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
     assert shop.verdicts[-1].summary.endswith("it answers as fast as usual.")
+
+
+def test_a_pod_that_a_rollout_put_in_the_place_of_another_is_judged_by_what_was_normal() -> None:
+    def workloads(src: str, dst: str) -> dict[str, str]:
+        names = {"src": src, "dst": dst}
+        return {
+            f"{end}_workload": "front" if pod in Shop.CALLERS else f"back-{PODS[pod]}"
+            for end, pod in names.items()
+        }
+
+    shop = Shop()
+    shop.also = workloads
+    shop.serves(150)
+    shop.SERVERS = ("pod-b", "pod-x", "pod-h")  # instead of pod-e, on its node
+    shop.answer_us["pod-x"] = 300_000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PODS, "pod-x", PODS["pod-e"])
+        shop.serves(300)
+    assert shop.said() == [("opened", "pod default/pod-x")]
 
 
 def test_who_waits_for_a_slow_server_is_not_to_blame() -> None:
@@ -109,6 +128,31 @@ def test_a_pod_that_resets_connections_is_named_and_not_who_calls_it() -> None:
     shop.serves(120)
     assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
     assert shop.verdicts[-1].summary == ("Connections of pod default/pod-e are no longer reset.")
+
+
+@pytest.mark.parametrize("refused", [4, 9])
+def test_a_server_that_refuses_less_than_half_of_the_attempts_is_named(refused: int) -> None:
+    def calls(src: str, dst: str, *, fails: int = 0) -> dict[str, int]:
+        failed = fails if dst == "pod-e" and src in Shop.CALLERS else 0
+        return {"opens": 20 - failed, "failed_opens": failed, "refused_opens": failed}
+
+    shop = Shop()
+    shop.also = calls
+    shop.serves(150)
+    shop.also = partial(calls, fails=refused)
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+    opened = shop.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("connects", ("CONNECT_FAILURE",))
+    assert (opened.causes[0].direction, opened.severity) == ("receiving", "warning")
+    count = refused * 30 * 3
+    assert opened.summary.startswith(
+        f"Pod default/pod-e on node worker1 has failing connection attempts: {count} of 1800 in 3"
+        f" flows sent to it, usually none. {count} were refused."
+    )
+    shop.also = calls
+    shop.serves(120)
+    assert shop.said()[1:] == [("resolved", "pod default/pod-e")]
 
 
 class ThreeTiers(Mesh):

@@ -13,11 +13,13 @@ from flowverdict_rca.window import DROPS_BEFORE_RECEIPT
 __all__ = ["COUNTED", "FIELDS", "Counts", "Measure", "measure_of"]
 
 _CONNECTIONS = ("opens", "resets_received")
+_ATTEMPTS = ("opens", "failed_opens")
 COUNTED = (
     *RETRANSMISSION_RATIO.fields,
     "answers",
     "answers_us",
     *_CONNECTIONS,
+    "failed_opens",
     "segments_sent",
     *DROPS_BEFORE_RECEIPT,
 )
@@ -83,6 +85,11 @@ def _reset_share(counts: Counts) -> float | None:
     return reset / max(opens, reset) if reset or opens else None
 
 
+def _failed_share(counts: Counts) -> float | None:
+    opens, failed = (counts[name] for name in _ATTEMPTS)
+    return failed / (opens + failed) if opens or failed else None
+
+
 def _dropped(counts: Counts) -> int:
     return sum(counts[name] for name in DROPS_BEFORE_RECEIPT)
 
@@ -127,6 +134,13 @@ def measure_of(verdict: Verdict) -> Measure:
         return _share(
             "Share of connections reset", _reset_share, lambda _, counts: said.format(**counts),
             median(shares or [0]) / 2,
+        )  # fmt: skip
+    if verdict.basis == "connects":
+        shares = [each.failed_opens / max(each.opens + each.failed_opens, 1) for each in flows]
+        said = "{failed_opens} connection attempts failed, {opens} succeeded"
+        return _share(
+            "Share of connection attempts that fail", _failed_share,
+            lambda _, counts: said.format(**counts), median(shares or [0]) / 2,
         )  # fmt: skip
     if verdict.basis == "drops":
         shares = [sum(each.dropped_by_node.values()) / max(each.segments_sent, 1) for each in flows]
