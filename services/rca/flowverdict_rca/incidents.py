@@ -105,12 +105,18 @@ class Incidents:
     def _resolved(
         self, missing: Sequence[Incident], judgement: Judgement, now: list[Incident]
     ) -> Iterator[Verdict]:
-        """The verdicts on incidents that a window does not show; `now` gets those that go on."""
+        """The verdicts on incidents that a window does not show; `now` gets those that go on.
+
+        A window of a gap, in which nobody reports, tells nothing about those that are open.
+        """
         aftermath = list(judgement.decisions.pairs(judgement.aftermath))
         backends = judgement.window.facts.backends
         for incident in missing:
             clear = incident.clear + 1
-            if incident.state != "pending" and is_among(incident, aftermath, backends):
+            tells = judgement.window.coverage.nodes_reporting
+            if incident.state != "pending" and (
+                not tells or is_among(incident, aftermath, backends)
+            ):
                 now.append(incident)
             elif clear < self._windows_to_resolve(incident, judgement):
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))

@@ -210,6 +210,37 @@ def test_while_nats_could_not_be_reached_by_any_node_what_fails_is_judged_at_onc
     assert {each for each in cluster.blamed() if each} == {("pod default/f",)}
 
 
+def test_an_incident_goes_on_through_a_gap_of_all_nodes() -> None:
+    pods = [f"{name}@n{at // 2 + 1}" for at, name in enumerate("abcdef")]
+
+    def rows(node: str, seconds: int = 1) -> list[Row]:
+        return [
+            flow_row(
+                *ends,
+                data_segments_sent=100 * seconds,
+                bytes_acked=1000,
+                retransmitted_segments=20 * seconds * ("a@n1" in ends),
+            )
+            for ends in permutations(pods, 2)
+            if ends[0].endswith(node)
+        ]
+
+    nodes = ("n1", "n2", "n3")
+    cluster = Cluster()
+    cluster.passes(40, **{node: rows(node) for node in nodes})
+    began = cluster.second
+    cluster.second += 19  # NATS is away
+    for node in nodes:
+        cluster.report(node, rows(node, 20), since=began)
+    cluster.second += 1
+    cluster.passes(40, **{node: rows(node) for node in nodes})
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    assert {(each.incident_id, each.status) for each in verdicts[1:]} == {
+        (verdicts[0].incident_id, "ongoing")
+    }
+
+
 def test_a_silent_collector_alone_is_no_fault_of_its_node() -> None:
     cluster = Cluster()
     cluster.passes(20, n1=N1, n2=N2, n3=N3)
