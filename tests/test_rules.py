@@ -21,6 +21,7 @@ from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_lab.servers import server_program
 from flowverdict_provisioner.boards import BOARDS
+from flowverdict_provisioner.promql import NONE_IF_JUDGED, none_if_up
 
 DEPLOY = Path("deploy")
 RULES = sorted((DEPLOY / "prometheus/rules").glob("*.yaml"))
@@ -192,3 +193,36 @@ async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_o
     assert [len(group["alerts"]) for group in verdicts] == [1]
     notified = {group["labels"]["alertname"] for group in groups}
     assert not notified & {"FlowverdictExplains", "TcpRetransmissionRatioZScore"}
+
+
+ROWS = "flowverdict_exporter_rows_total"
+WATERMARK = "flowverdict_rca_watermark_timestamp_seconds"
+UP = [f'up{{job="flowverdict-{each}"}}' for each in ("enricher", "exporter", "rca")]
+
+
+@pytest.mark.parametrize(
+    ("query", "series", "knows"),
+    [
+        (NONE_IF_JUDGED, [f"{WATERMARK}{{}}", f"{ROWS}{{}}"], True),
+        (NONE_IF_JUDGED, [f"{WATERMARK}{{}}"], False),
+        (NONE_IF_JUDGED, [f"{ROWS}{{}}"], False),
+        (
+            NONE_IF_JUDGED,
+            [f'{WATERMARK}{{cluster="a"}}', *(f'{ROWS}{{cluster="{each}"}}' for each in "ab")],
+            False,
+        ),
+        (none_if_up(("enricher", "exporter", "rca")), UP, True),
+        (none_if_up(("enricher", "exporter", "rca")), UP[1:], False),
+        (none_if_up(("exporter",)), ['up{job="flowverdict-nats"}'], False),
+    ],
+)
+def test_a_board_shows_zero_only_where_somebody_would_know(
+    tmp_path: Path, query: str, series: list[str], knows: bool
+) -> None:
+    asked: dict[str, Any] = {"expr": query.replace("$cluster", ".*"), "eval_time": "10m"}
+    asked |= {"exp_samples": [{"labels": "{}", "value": 0}] if knows else []}
+    values = {name: "1x100" if name.startswith("up") else "0+15x100" for name in series}
+    told = [{"series": name, "values": value} for name, value in values.items()]
+    test = {"interval": "15s", "input_series": told, "promql_expr_test": [asked]}
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump({"rule_files": [], "tests": [test]}))
+    run(PROMTOOL, "test", "rules", str(tmp_path / "test.yaml"))

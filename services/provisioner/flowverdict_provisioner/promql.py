@@ -1,5 +1,7 @@
 """PromQL shared by several dashboards: selectors, rates, ratios, quantiles."""
 
+from collections.abc import Iterable
+
 from flowverdict_contracts.signals import SIGNALS
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO, Ratio
 from flowverdict_provisioner.board import Link, Panel, Query, Threshold, Variable
@@ -17,6 +19,7 @@ __all__ = [
     "RED_ABOVE_ZERO",
     "WITH_SUMMARY",
     "counter",
+    "none_if_up",
     "pairwise_ratio",
     "quantile",
     "rate",
@@ -58,9 +61,20 @@ WITH_SUMMARY = (
 """Appended to an expression over incidents: adds their summaries, even if exporters disagree."""
 
 NONE_IF_JUDGED = (
-    f"0 * count(time() - flowverdict_rca_watermark_timestamp_seconds{{{CLUSTER}}} < 120)"
+    "0 * (count(count by (cluster)"
+    f" (time() - flowverdict_rca_watermark_timestamp_seconds{{{CLUSTER}}} < 120))"
+    f" == count(count by (cluster) (flowverdict_exporter_rows_total{{{CLUSTER}}})))"
 )
-"""0 if windows are being judged, else nothing: then nobody knows."""
+"""0 if windows are being judged wherever an exporter tells of incidents, else nothing: then nobody
+knows.
+"""
+
+
+def none_if_up(services: Iterable[str]) -> str:
+    """0 if all of these services are up, else nothing."""
+    jobs = (f'job=~".*{each}.*",{CLUSTER}' for each in services)
+    return "0 * " + " * ".join(f"count(up{{{each}}} == 1)" for each in jobs)
+
 
 CAUSE_LINK = Link(
     "Its dashboard",

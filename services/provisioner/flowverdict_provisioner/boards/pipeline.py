@@ -1,7 +1,9 @@
 """*Pipeline*: does Flowverdict keep up, does it lose anything, and what does it cost?"""
 
+from dataclasses import replace
+
 from flowverdict_provisioner.board import Board, Panel, Query, Row, Threshold
-from flowverdict_provisioner.promql import CLUSTER, CLUSTER_VARIABLE
+from flowverdict_provisioner.promql import CLUSTER, CLUSTER_VARIABLE, none_if_up
 
 __all__ = ["PIPELINE"]
 
@@ -9,20 +11,25 @@ _JOBS = f'job=~".*flowverdict.*",{CLUSTER}'
 _RATE = "[$__rate_interval]"
 
 
-_NONE_IF_UP = f" or 0 * count(up{{{_JOBS}}} == 1)"
-"""0 if any service is up, else nothing: then nobody knows."""
-
-
-def _rates(*metrics: tuple[str, str], or_none: str = "") -> tuple[Query, ...]:
+def _rates(*metrics: tuple[str, str]) -> tuple[Query, ...]:
     return tuple(
-        Query(f"sum(rate({metric}{{{CLUSTER}}}{_RATE})){or_none}", legend, chr(ord("A") + number))
+        Query(f"sum(rate({metric}{{{CLUSTER}}}{_RATE}))", legend, chr(ord("A") + number))
         for number, (metric, legend) in enumerate(metrics)
     )
 
 
-def _losses(*metrics: tuple[str, str]) -> tuple[Query, ...]:
-    """Rates of counters that have no series until their first increment."""
-    return _rates(*metrics, or_none=_NONE_IF_UP)
+def _losses(*metrics: tuple[str, str, tuple[str, ...]]) -> tuple[Query, ...]:
+    """Rates of counters that have no series until their first increment: 0 if all services that
+    have them are up, else nothing, since then nobody knows.
+    """
+    counted = _rates(*((metric, legend) for metric, legend, _ in metrics))
+    return tuple(
+        replace(query, expr=f"{query.expr} or {none_if_up(services)}")
+        for query, (_, _, services) in zip(counted, metrics, strict=True)
+    )
+
+
+_ALL = ("enricher", "exporter", "rca")
 
 
 PIPELINE = Board(
@@ -69,8 +76,8 @@ PIPELINE = Board(
                     kind="timeseries",
                     description="Points written per second, and points rejected permanently.",
                     queries=_losses(
-                        ("flowverdict_influx_points_total", "written"),
-                        ("flowverdict_influx_points_refused_total", "rejected"),
+                        ("flowverdict_influx_points_total", "written", ("influx-writer",)),
+                        ("flowverdict_influx_points_refused_total", "rejected", ("influx-writer",)),
                     ),
                     unit="cps",
                     empty="no influx-writer is running",
@@ -87,18 +94,35 @@ PIPELINE = Board(
                     description="All of these should be zero. Lost in the kernel: more flows than the maps"
                     " hold. Malformed: from another version, or another publisher on the subject.",
                     queries=_losses(
-                        ("flowverdict_lost_flow_updates_total", "flow updates lost in the kernel"),
-                        ("flowverdict_lost_sockets_total", "sockets lost in the kernel"),
-                        ("flowverdict_lost_messages_total", "messages lost on the way"),
-                        ("flowverdict_rca_late_rows_total", "rows that came too late to be judged"),
+                        (
+                            "flowverdict_lost_flow_updates_total",
+                            "flow updates lost in the kernel",
+                            ("exporter",),
+                        ),
+                        (
+                            "flowverdict_lost_sockets_total",
+                            "sockets lost in the kernel",
+                            ("exporter",),
+                        ),
+                        (
+                            "flowverdict_lost_messages_total",
+                            "messages lost on the way",
+                            ("exporter",),
+                        ),
+                        (
+                            "flowverdict_rca_late_rows_total",
+                            "rows that came too late to be judged",
+                            ("rca",),
+                        ),
                         (
                             "flowverdict_uncounted_seconds_total",
                             "seconds in which nothing was counted",
+                            ("exporter",),
                         ),
-                        ("flowverdict_messages_malformed_total", "malformed messages"),
-                        ("flowverdict_messages_failed_total", "failed deliveries"),
-                        ("flowverdict_rca_windows_failed_total", "failed windows"),
-                        ("flowverdict_retries_total", "retries"),
+                        ("flowverdict_messages_malformed_total", "malformed messages", _ALL),
+                        ("flowverdict_messages_failed_total", "failed deliveries", _ALL),
+                        ("flowverdict_rca_windows_failed_total", "failed windows", ("rca",)),
+                        ("flowverdict_retries_total", "retries", _ALL),
                     ),
                     unit="cps",
                     empty="nothing was lost",
