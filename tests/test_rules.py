@@ -108,6 +108,7 @@ def test_every_kind_of_explanation_has_an_inhibition_of_its_own() -> None:
     equal = {
         rule["source_matchers"][1].removeprefix("by = "): set(rule["equal"])
         for rule in config["inhibit_rules"]
+        if "FlowverdictExplains" in rule["source_matchers"][0]
     }
     names = {
         "pod": "shop/cart", "workload": "shop/cart", "node": "w1", "external": "192.0.2.7",
@@ -140,6 +141,56 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
     stop_process(process)
 
 
+def called(url: str, body: object = None) -> Any:
+    """What a request returns; None if nobody answers yet."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return json.loads(answer.read() or b"true")
+    except OSError:
+        return None
+
+
+async def posted(alertmanager: str, alerts: list[dict[str, str]]) -> None:
+    ends = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
+    body = [{"labels": labels, "endsAt": ends} for labels in alerts]
+    await eventually(lambda: called(f"{alertmanager}/api/v2/alerts", body))
+
+
+@pytest.mark.parametrize(
+    ("source", "follow"),
+    [
+        ({"alertname": "FlowverdictJudgingLate"}, ["FlowverdictNodeSilent"]),
+        (
+            {"alertname": "FlowverdictServiceDown", "job": "flowverdict-nats"},
+            ["FlowverdictNodeSilent", "FlowverdictJudgingLate", "FlowverdictConsumerLag"],
+        ),
+        (
+            {"alertname": "FlowverdictServiceDown", "job": "flowverdict-rca"},
+            ["FlowverdictJudgingLate", "FlowverdictServiceAbsent"],
+        ),
+    ],
+)
+async def test_what_follows_from_something_of_ours_that_is_down_is_held_back_in_that_cluster(
+    alertmanager: str, source: dict[str, str], follow: list[str]
+) -> None:
+    names = [{"alertname": each, "service": "rca"} for each in follow]
+    alerts = [each | {"cluster": cluster} for each in names for cluster in ("eu-1", "us-1")]
+    await posted(alertmanager, [source | {"cluster": "eu-1"}, *alerts])
+
+    def suppressed() -> set[tuple[str, str]]:
+        return {
+            (each["labels"]["alertname"], each["labels"]["cluster"])
+            for each in called(f"{alertmanager}/api/v2/alerts") or ()
+            if each["status"]["state"] == "suppressed"
+        }
+
+    only_here = {(each, "eu-1") for each in follow}
+    await eventually(lambda: suppressed() >= only_here)
+    assert suppressed() - only_here <= {("FlowverdictNodeSilent", "us-1")}, "by that cluster's own"
+
+
 async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_others(
     alertmanager: str,
 ) -> None:
@@ -157,23 +208,10 @@ async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_o
     alerts.append({"alertname": "TcpRetransmissionRatioZScore", "severity": "info"})
     alerts.append({"alertname": "FlowverdictVerdict", "incident_id": "c1", "cause_name": "cart"})
 
-    def call(path: str, body: object = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            alertmanager + path, data, {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(request, timeout=5) as answer:
-                return json.loads(answer.read() or b"true")
-        except OSError:
-            return None
-
-    ends = (datetime.now(UTC) + timedelta(minutes=5)).isoformat()
-    posted = [{"labels": labels, "endsAt": ends} for labels in alerts]
-    await eventually(lambda: call("/api/v2/alerts", posted))
+    await posted(alertmanager, alerts)
 
     def by_state(state: str) -> set[tuple[str, str, str]]:
-        found = call("/api/v2/alerts") or ()
+        found = called(f"{alertmanager}/api/v2/alerts") or ()
         return {
             tuple(each["labels"].get(name, "") for name in ("alertname", "src_pod", "dst_pod"))
             for each in found
@@ -188,7 +226,7 @@ async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_o
     told |= {("TcpRetransmissionRatioZScore", "", "")}
     await eventually(lambda: by_state("active") == told)
 
-    groups = call("/api/v2/alerts/groups?receiver=operators")
+    groups = called(f"{alertmanager}/api/v2/alerts/groups?receiver=operators")
     verdicts = [g for g in groups if g["labels"].get("alertname") == "FlowverdictVerdict"]
     assert [len(group["alerts"]) for group in verdicts] == [1]
     notified = {group["labels"]["alertname"] for group in groups}
