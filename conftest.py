@@ -15,6 +15,7 @@ from collections.abc import (
     Awaitable,
     Callable,
     Coroutine,
+    Iterable,
     Iterator,
     Mapping,
     Sequence,
@@ -289,6 +290,22 @@ def window_of(
     )
     all_panes.add(after, enriched_batch(), 99)
     return list(all_panes.windows())[-1]
+
+
+def restarted(
+    panes: Panes,
+    settings: RcaSettings,
+    messages: Iterable[tuple[int, IntervalHeader, pa.RecordBatch]],
+) -> Panes:
+    """Those of the worker after this one, which reads again what it must of the messages."""
+    found = Panes(
+        settings, panes.watermark_ns, panes.last_sequence, panes.too_late,
+        heard=panes.heard, gaps=panes.gaps,
+    )  # fmt: skip
+    for sequence, header, batch in messages:
+        if sequence >= panes.resume_from:
+            found.add(header, batch, sequence)
+    return found
 
 
 def a_cause(

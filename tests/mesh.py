@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from conftest import SECOND, enriched_batch, flow_row
+from conftest import SECOND, enriched_batch, flow_row, restarted
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Verdict, decode, encode
 from flowverdict_rca.panes import Panes
@@ -84,14 +84,8 @@ class Mesh:
 
     def restart(self) -> None:
         """The worker is killed, and the next one reads again what it must."""
-        panes, self.judge = self.panes, WindowJudge(SETTINGS, self.judge.known)
-        self.panes = Panes(
-            SETTINGS, panes.watermark_ns, panes.last_sequence, panes.too_late,
-            heard=panes.heard, gaps=panes.gaps,
-        )  # fmt: skip
-        for number, header, batch in self._messages:
-            if number >= panes.resume_from:
-                self.panes.add(header, batch, number)
+        self.judge = WindowJudge(SETTINGS, self.judge.known)
+        self.panes = restarted(self.panes, SETTINGS, self._messages)
 
     def row(self, src: str, dst: str, rate: float) -> dict[str, Any]:
         lost = int(self._random.binomial(SEGMENTS, rate))

@@ -91,12 +91,12 @@ async def test_a_clusters_verdicts_reach_the_hub_under_its_name_and_nothing_else
         assert {each.subject for each in heard} == {"cluster-a.rca.verdicts"}
         assert verdicts.decode(heard[0].data) == a_verdict()
         await reader.publish("_INBOX.injected", b"")
-        forged = heard.copy()
+        before = heard.copy()
         await reader.publish("cluster-a.rca.verdicts", b"forged")
         await reader.flush()
         await people.flush()
         assert not leaked
-        assert heard == forged
+        assert heard == before
         await reader.close()
     finally:
         await stack.aclose()

@@ -80,10 +80,9 @@ async def test_what_nats_stored_is_lost_and_everything_goes_on(installation: Ins
 def nats_cli(installation: Installation, argv: list[str]) -> str:
     """What `nats` prints, as the administrator of verdicts."""
     with installation.forwarded("nats", 4222) as port:
-        who = (
-            f"NATS_USER=verdicts-admin NATS_PASSWORD={installation.password('nats-verdicts-admin')}"
-        )
-        environ = [*who.split(), f"NATS_URL=nats://127.0.0.1:{port}"]
+        password = installation.password("nats-verdicts-admin")
+        environ = ["NATS_USER=verdicts-admin", f"NATS_PASSWORD={password}"]
+        environ += [f"NATS_URL=nats://127.0.0.1:{port}"]
         return run("env", *environ, str(cache() / "tools" / NATS.path), *argv[1:])
 
 

@@ -32,7 +32,7 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
 from flowverdict_rca.window import Window
 from flowverdict_rca.window_table import pairs_of, table_of
-from flowverdict_rca.withheld import or_withheld
+from flowverdict_rca.withheld import unless_withheld
 
 __all__ = ["MEASURED", "AboveNormal"]
 
@@ -137,7 +137,7 @@ class AboveNormal:
         found = findings(decisions, known_causes_of(suspects, status))
         return Judgement(
             decisions,
-            tuple(or_withheld(each, window) for each in found),
+            unless_withheld(found, window),
             np.zeros(0, np.int64),
             self._settings,
             self._basis,
@@ -200,13 +200,13 @@ class AboveNormal:
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
         readings = {name: getattr(now, name)[chosen] for name in _READINGS}
-        names = window.names_of_pairs[chosen]
+        names, places = window.names_of_pairs[chosen], window.places_of_pairs[chosen]
         # A pod that is new tells nothing about those before it in its place.
         is_known, has_known_place = (
             (self.normal["windows"].reindex(each) >= _LEAST_WINDOWS).to_numpy()
-            for each in (names, window.places_of_pairs[chosen])
+            for each in (names, places)
         )
-        places = np.where(has_known_place & ~is_known, "", window.places_of_pairs[chosen])
+        places = np.where(has_known_place & ~is_known, "", places)
         both = [pd.DataFrame(readings, each, dtype=np.float64) for each in (names, places)]
         seen = pd.concat(both).groupby(level=0).max()
         seen = seen[seen.index != ""]

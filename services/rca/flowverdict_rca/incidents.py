@@ -111,12 +111,10 @@ class Incidents:
         """
         aftermath = list(judgement.decisions.pairs(judgement.aftermath))
         backends = judgement.window.facts.backends
+        is_gap = not judgement.window.coverage.nodes_reporting
         for incident in missing:
             clear = incident.clear + 1
-            tells = judgement.window.coverage.nodes_reporting
-            if incident.state != "pending" and (
-                not tells or is_among(incident, aftermath, backends)
-            ):
+            if incident.state != "pending" and (is_gap or is_among(incident, aftermath, backends)):
                 now.append(incident)
             elif clear < self._windows_to_resolve(incident, judgement):
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))

@@ -37,7 +37,7 @@ from flowverdict_rca.ranking import Finding, findings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.transactions import rules_of
 from flowverdict_rca.window import Pair, Window
-from flowverdict_rca.withheld import or_withheld
+from flowverdict_rca.withheld import unless_withheld
 
 __all__ = ["Judgement", "judge", "verdict"]
 
@@ -101,7 +101,7 @@ def judge(window: Window, settings: RcaSettings, limits: Floats | None = None) -
     decisions, aftermath = without_aftermath(decisions, known, alone)
     compared = comparable(decisions, settings)
     known += tuple(behind_failures(compared, known))
-    found = tuple(or_withheld(each, window) for each in findings(compared, known))
+    found = unless_withheld(findings(compared, known), window)
     return Judgement(decisions, found, aftermath, settings)
 
 

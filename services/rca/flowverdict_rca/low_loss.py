@@ -18,7 +18,7 @@ from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import known_causes_of, suspects_of
 from flowverdict_rca.window import Window, lost_segments, total
 from flowverdict_rca.window_table import answered_by, pairs_of, settled, table_of
-from flowverdict_rca.withheld import or_withheld
+from flowverdict_rca.withheld import unless_withheld
 
 __all__ = ["LowLoss"]
 
@@ -74,11 +74,8 @@ class LowLoss:
             gain = lost * np.log1p(rates / max(usual, 1e-6)) - rates * sent
             status[(rates > 0) & (gain > 0)] = PairStatus.FAIL
         decisions = Decisions.of_all_panes(window, status, self._settings)
-        causes = findings(decisions, known_causes_of(suspects, status))
-        unless_withheld = tuple(or_withheld(each, window) for each in causes)
-        return Judgement(
-            decisions, unless_withheld, np.zeros(0, np.int64), self._settings, "losses", usual
-        )
+        causes = unless_withheld(findings(decisions, known_causes_of(suspects, status)), window)
+        return Judgement(decisions, causes, np.zeros(0, np.int64), self._settings, "losses", usual)
 
     def remember(self, window: Window, blamed: Iterable[Component]) -> None:
         """Remember a window but for the pairs of what is blamed: those are not normal."""

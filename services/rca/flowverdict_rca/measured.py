@@ -3,7 +3,7 @@ take to answer, and how often receivers had no room, connections were reset or n
 packets were dropped.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,8 +60,8 @@ def round_trips(window: Window) -> Measured:
 
 def variations(window: Window) -> Measured:
     """How much round trips vary: their smoothed mean deviation, as the kernel has it."""
-    times, vary_us = round_trips(window), window.rtt_variation_us
-    return Measured(vary_us, np.zeros_like(vary_us), times.samples, times.enough)
+    vary_us = window.rtt_variation_us
+    return replace(round_trips(window), values=vary_us, variations=np.zeros_like(vary_us))
 
 
 def answers(window: Window) -> Measured:
@@ -100,8 +100,7 @@ def failed_connects(window: Window) -> Measured:
     """How many connection attempts of each caller failed, per 1,000; a few are none."""
     failed = total(window.counts, "failed_opens")
     attempts = failed + total(window.counts, "opens")
-    often = 1000 * failed // np.maximum(attempts, 1)
-    often[failed < _LEAST_EVENTS] = 0
+    often = _often(failed, attempts)
     enough = settled(window) & (attempts >= _LEAST_EVENTS) & (window.calls >= 0)
     return Measured(often, np.zeros_like(often), np.maximum(attempts, _LEAST_SAMPLES), enough)
 
@@ -141,10 +140,16 @@ def half_open(window: Window) -> Measured:
 
 def _per_thousand(window: Window, counted: Numbers, of: str) -> Measured:
     sent = total(window.counts, of)
-    often = 1000 * counted // np.maximum(sent, 1)
-    often[counted < _LEAST_EVENTS] = 0
+    often = _often(counted, sent)
     enough = _between_known_places(window) & (sent >= _LEAST_SEGMENTS)
     return Measured(often, np.zeros_like(often), sent, enough)
+
+
+def _often(counted: Numbers, of: Numbers) -> Numbers:
+    """Per 1,000; a few are none."""
+    often = 1000 * counted // np.maximum(of, 1)
+    often[counted < _LEAST_EVENTS] = 0
+    return often
 
 
 def _loses(window: Window) -> Mask:

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from conftest import SECOND, enriched_batch, flow_row
+from conftest import SECOND, enriched_batch, flow_row, restarted
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_rca.decisions import PairStatus
 from flowverdict_rca.incidents import Incidents
@@ -51,7 +52,7 @@ class Cluster:
         self.second = T
         self.sequence = 0
         self.judgements: list[Judgement] = []
-        self.messages: list[tuple[int, IntervalHeader, list[Row]]] = []
+        self.messages: list[tuple[int, IntervalHeader, pa.RecordBatch]] = []
 
     def report(self, node: str, rows: list[Row], since: int | None = None) -> None:
         """What `node` counted in this second, or in all seconds since."""
@@ -59,8 +60,8 @@ class Cluster:
         start = self.second if since is None else since
         times = start * SECOND, (self.second + 1) * SECOND
         header = IntervalHeader(node, "run", self.sequence, *times)
-        self.messages.append((self.sequence, header, rows))
-        self.panes.add(header, enriched_batch(*rows), self.sequence)
+        self.messages.append((self.sequence, header, enriched_batch(*rows)))
+        self.panes.add(header, self.messages[-1][-1], self.sequence)
 
     def passes(self, seconds: int, **rows_of: list[Row]) -> None:
         """Time passes while these nodes report these rows each second."""
@@ -72,14 +73,7 @@ class Cluster:
 
     def restart(self) -> None:
         """The worker is killed, and the next one reads again what it must."""
-        panes = self.panes
-        self.panes = Panes(
-            SETTINGS, panes.watermark_ns, panes.last_sequence, panes.too_late,
-            heard=panes.heard, gaps=panes.gaps,
-        )  # fmt: skip
-        for sequence, header, rows in self.messages:
-            if sequence >= panes.resume_from:
-                self.panes.add(header, enriched_batch(*rows), sequence)
+        self.panes = restarted(self.panes, SETTINGS, self.messages)
 
     def blamed(self) -> Iterator[tuple[str, ...]]:
         """For each window, the causes that it found."""

@@ -21,11 +21,11 @@ from flowverdict_rca.engine.rows import FLAT, Floats, Numbers, Rows, distinct_na
 from flowverdict_rca.engine.search import Explanation, explain
 from flowverdict_rca.engine.shrinkage import posterior_means
 
-__all__ = ["Baseline", "dispersion_of", "learn"]
+__all__ = ["STEADINESS", "Baseline", "dispersion_of", "learn"]
 
 _PRICE_OF_HABIT = 2.0
 _PRICE_OF_FAULT = 7.0
-_STEADY = 8.0
+STEADINESS = 8.0
 """Bad counts that it takes to outweigh that nothing has changed everywhere."""
 
 _MOST_PAIRS = 200_000
@@ -132,7 +132,7 @@ class Baseline(msgspec.Struct, frozen=True):
         special = (rates > self.rate) | (factors > 1)
         usual = (rates * factors * rows.total)[~special].sum()
         # If less is lost everywhere, that is not what was mended.
-        change = min(1.0, (rows.bad[~special].sum() + _STEADY) / (usual + _STEADY))
+        change = min(1.0, (rows.bad[~special].sum() + STEADINESS) / (usual + STEADINESS))
 
         def is_over(less: Floats, more: Floats, bad: Floats) -> npt.NDArray[np.bool_]:
             """Whether fewer counts are so much likelier than more, for each group of rows.

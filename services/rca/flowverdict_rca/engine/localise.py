@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from flowverdict_rca.engine.baseline import Baseline, dispersion_of
+from flowverdict_rca.engine.baseline import STEADINESS, Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
 from flowverdict_rca.engine.rows import LABEL, Floats, Rows, distinct_names, rows_of
 from flowverdict_rca.engine.search import ECHO, Explanation, explain, price_of
@@ -19,7 +19,6 @@ PRICE = 6.5
 window in 200 gets a cause.
 """
 
-_STEADINESS = 8.0
 _SHOWN_LOSS = 0.01
 
 # Of components with the very same rows, the first is named.
@@ -109,7 +108,7 @@ def localise(
         expected = baseline.expected(rows, names)
     # The more counts differ from what is expected, the less does the latter say about the factor.
     rise = max(1.0, rows.bad.sum() / max(expected.sum(), 1e-12))
-    steadiness = _STEADINESS / rise if baseline is not None else 1.0
+    steadiness = STEADINESS / rise if baseline is not None else 1.0
     found = explain(rows, components, expected, dispersion, PRICE, steadiness)
     if baseline is None:
         # Once the faults are known, what is left shows how much chance varies.

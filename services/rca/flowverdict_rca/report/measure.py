@@ -13,7 +13,6 @@ from flowverdict_rca.window import DROPS_BEFORE_RECEIPT
 __all__ = ["COUNTED", "FIELDS", "Counts", "Measure", "measure_of"]
 
 _CONNECTIONS = ("opens", "resets_received")
-_ATTEMPTS = ("opens", "failed_opens")
 COUNTED = (
     *RETRANSMISSION_RATIO.fields,
     "answers",
@@ -54,16 +53,8 @@ class Measure:
     threshold: float
 
 
-def _mean_rtt_us(counts: Counts) -> float | None:
-    return counts["rtt_us"] / counts["rtt_samples"] if counts["rtt_samples"] else None
-
-
-def _mean_variation_us(counts: Counts) -> float | None:
-    return counts["rtt_variation_us"] / counts["rtt_samples"] if counts["rtt_samples"] else None
-
-
-def _mean_answer_us(counts: Counts) -> float | None:
-    return counts["answers_us"] / counts["answers"] if counts["answers"] else None
+def _mean(total: str, samples: str) -> Callable[[Counts], float | None]:
+    return lambda counts: counts[total] / counts[samples] if counts[samples] else None
 
 
 def _times(
@@ -86,7 +77,7 @@ def _reset_share(counts: Counts) -> float | None:
 
 
 def _failed_share(counts: Counts) -> float | None:
-    opens, failed = (counts[name] for name in _ATTEMPTS)
+    opens, failed = counts["opens"], counts["failed_opens"]
     return failed / (opens + failed) if opens or failed else None
 
 
@@ -119,15 +110,18 @@ def measure_of(verdict: Verdict) -> Measure:
     flows = verdict.failing_flows
     if "HIGH_LATENCY" in verdict.conditions:
         shown_us = [each.rtt_us for each in flows]
-        return _times("Round-trip time", "round trips", _mean_rtt_us, shown_us)
+        return _times("Round-trip time", "round trips", _mean("rtt_us", "rtt_samples"), shown_us)
     if verdict.basis == "jitter":
         shown_us = [each.rtt_variation_us for each in flows]
         return _times(
-            "Variation of the round-trip time", "a variation", _mean_variation_us, shown_us
+            "Variation of the round-trip time",
+            "a variation",
+            _mean("rtt_variation_us", "rtt_samples"),
+            shown_us,
         )
     if "SLOW_ANSWERS" in verdict.conditions:
         shown_us = [each.answer_us for each in flows]
-        return _times("Time to answer", "answers", _mean_answer_us, shown_us)
+        return _times("Time to answer", "answers", _mean("answers_us", "answers"), shown_us)
     if verdict.basis == "resets":
         shares = [each.resets_received / max(each.opens, each.resets_received, 1) for each in flows]
         said = "{resets_received} connections reset, {opens} opened"
