@@ -1,12 +1,9 @@
 """The child process of `loader`: compiles and attaches the programs, or finds them pinned.
 
 What an earlier collector pinned goes on counting meanwhile. If it is the same version, there is
-nothing to compile. Another version with the same maps takes over with all that is in them: all of
-it is attached before it counts, then one write to the map `control` switches from the old programs
-to the new ones, so that no event falls between them.
+nothing to compile. Another version is attached before it counts, and then takes over.
 """
 
-import contextlib
 import ctypes
 import importlib
 import json
@@ -17,15 +14,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flowverdict_collector import takeover
 from flowverdict_collector.btf import NoKernelTypes
 from flowverdict_collector.hooks import Hook
-from flowverdict_collector.kernel import (
-    copy_entries,
-    describe,
-    read_value,
-    run_program,
-    write_value,
-)
+from flowverdict_collector.kernel import run_program, write_value
 from flowverdict_collector.loader import Loaded, LoadError
 from flowverdict_collector.pins import Pins
 from flowverdict_collector.refusals import why_refused
@@ -42,17 +34,6 @@ from flowverdict_collector.source import (
 from flowverdict_runtime.ebpf import missing_capabilities
 
 _DEBIAN_PACKAGES = "/usr/lib/python3/dist-packages"
-
-
-class _Control(ctypes.Structure):
-    """The value of the map `control` (maps.bpf.h)."""
-
-    _fields_ = (
-        ("active_program", ctypes.c_uint64),
-        ("started", ctypes.c_uint64),
-        ("node_network", ctypes.c_uint64),
-        ("started_ns", ctypes.c_uint64),
-    )
 
 
 def _bcc() -> Any:
@@ -95,17 +76,6 @@ def _load(bpf_class: Any, program: Any, function: str) -> int:
     return descriptor
 
 
-def _control(maps: Mapping[str, int]) -> Any:
-    return read_value(maps["control"], ctypes.c_uint32(0), _Control)
-
-
-def _activate(maps: Mapping[str, int], program: int) -> None:
-    """From now on this version counts, and no other with these maps."""
-    control = _control(maps)
-    control.active_program = program
-    write_value(maps["control"], ctypes.c_uint32(0), control)
-
-
 def _load_here(folder: str, options: Options) -> tuple[dict[str, Any], list[int]]:
     lacking = missing_capabilities()
     if lacking:
@@ -114,13 +84,14 @@ def _load_here(folder: str, options: Options) -> tuple[dict[str, Any], list[int]
         raise LoadError(why)
     source = find_source(options)
     node = Pins(Path(folder)) if folder else None
-    pins, maps = _current_set(node, source) if node else (None, {})
-    if pins and maps and _control(maps).active_program == source.number:
+    pins, maps = takeover.current_set(node, source) if node else (None, {})
+    if pins and maps and takeover.counting_version(pins) == source.version:
         loaded = _found(pins, maps, source)
     else:
         loaded = _start(source, maps, pins, node)
     if node:
-        _detach_others(node, pins, source.version)
+        takeover.detach_others(node, pins, source.version)
+    takeover.move_sockets(loaded.maps)
     if source.own_process_namespace:
         for slot, inode in ((OF_NODE, 0), (OWN, source.own_process_namespace)):
             write_value(loaded.maps[PROCESS_MAP], ctypes.c_uint32(slot), ctypes.c_uint32(inode))
@@ -137,26 +108,6 @@ def _load_here(folder: str, options: Options) -> tuple[dict[str, Any], list[int]
     return answer, [*(each for kind in descriptors for each in kind.values()), *drain]
 
 
-def _current_set(node: Pins, source: Source) -> tuple[Pins, dict[str, int]]:
-    """The pinned maps that are of this layout and counted into, or a folder for new ones.
-
-    Maps into which nothing counts any longer, or not all of a version, are only still to be
-    published: to count into them again would count what others have counted meanwhile.
-    """
-    for each in node.sets():
-        if not each.folder.name.startswith(f"{source.layout}-"):
-            continue
-        maps = each.get_all("map-")
-        if set(maps) != set(source.maps) or not _control(maps).started:
-            each.remove_all()  # of a collector that was killed before it counted
-        elif _control(maps).active_program == source.number:
-            if each.names(f"link-{source.version}-") == each.names(f"program-{source.version}-"):
-                return each, maps
-        elif _control(maps).active_program:
-            return each, maps
-    return node.new_set(source.layout), {}
-
-
 def _found(pins: Pins, maps: dict[str, int], source: Source) -> Loaded:
     """What is pinned of this version."""
     attached = pins.get_all(f"link-{source.version}-")
@@ -170,11 +121,14 @@ def _found(pins: Pins, maps: dict[str, int], source: Source) -> Loaded:
     return Loaded(maps, attached, programs, missing, drain=drain)
 
 
-def _compiled(bcc: Any, source: Source, pinned: Mapping[str, int]) -> tuple[Any, dict[str, int]]:
+def _compiled(
+    bcc: Any, source: Source, pinned: Mapping[str, int], number: int
+) -> tuple[Any, dict[str, int]]:
     """BCC's object, of which nothing is loaded yet, and its maps: those pinned, or new ones."""
     os.environ["BCC_KERNEL_SOURCE"] = str(BPF)
+    flags = [*source.flags, f"-DPROGRAM_ID={number}ULL"]
     try:
-        program = bcc.BPF(text=source.text.encode(), cflags=source.flags)
+        program = bcc.BPF(text=source.text.encode(), cflags=flags)
     except Exception as error:  # noqa: BLE001 # BCC raises bare Exception
         raise LoadError(f"the kernel or the compiler rejected the programs: {error}") from None
     # The kernel looks up a program's maps by descriptor, when it loads the program.
@@ -196,7 +150,11 @@ def _start(
     if pins:  # an earlier copy of these programs; it is detached long before they are compiled
         pins.remove(f"link-{source.version}-*")
     bcc = _bcc()
-    program, maps = _compiled(bcc, source, pinned)
+    number = takeover.number_of(source.version, pins)
+    others = [each for each in node.sets() if each != pins] if node else []
+    program, maps = _compiled(bcc, source, pinned, number)
+    if not pinned:
+        takeover.go_on_from(others, maps)
     attached, missing = _attach(bcc.BPF, program, source.hooks)
     programs = {
         hook.tracepoint: program.funcs[hook.function.encode()].fd
@@ -207,60 +165,17 @@ def _start(
     unpinned = ""
     if pins:
         try:
-            _pin(pins, source.version, {} if pinned else maps, attached, programs, drain)
+            takeover.pin(pins, source.version, {} if pinned else maps, attached, programs, drain)
         except OSError as error:
             unpinned = f"the kernel refuses to pin programs: {error.strerror}"
     mark_start = _load(bcc.BPF, program, "mark_start")
-    for other in node.sets() if node else []:
-        if other != pins:
-            _end(other, maps)
-    _activate(maps, source.number)
-    if not pinned:
-        run_program(mark_start)
+    for other in others:
+        takeover.end(other, maps)
+    takeover.activate(maps["control"], number)
+    run_program(mark_start)
     if pins and unpinned:
         pins.remove_all()
     return Loaded(maps, attached, programs, missing, unpinned=unpinned, drain=drain)
-
-
-def _end(other: Pins, maps: Mapping[str, int]) -> None:
-    """Let nothing count into another set of maps any longer, and go on from its sockets' totals."""
-    ended = other.get_all("map-")
-    if not ended.keys() >= {"control", "sockets"} or not _control(ended).active_program:
-        return
-    _activate(ended, 0)
-    sizes = [describe(each["sockets"]) for each in (ended, maps)]
-    if all(sizes[0][name] == sizes[1][name] for name in ("key_size", "value_size")):
-        with contextlib.suppress(OSError):  # the new maps may be smaller
-            copy_entries(ended["sockets"], maps["sockets"])
-
-
-def _detach_others(node: Pins, current: Pins | None, version: str) -> None:
-    """Detach the versions that no longer count; what is in their maps is still to be published."""
-    for each in node.sets():
-        for kind in ("link", "program", "drain"):
-            for name in each.names(f"{kind}-"):
-                if each != current or not name.startswith(version):
-                    each.remove(f"{kind}-{name}")
-
-
-def _pin(
-    pins: Pins,
-    version: str,
-    maps: Mapping[str, int],
-    attached: Mapping[str, int],
-    programs: Mapping[str, int],
-    drain: int | None,
-) -> None:
-    # What is pinned last, the programs, makes a version complete.
-    if drain is not None:
-        pins.put(f"drain-{version}", drain)
-    for prefix, descriptors in (
-        ("map-", maps),
-        (f"link-{version}-", attached),
-        (f"program-{version}-", programs),
-    ):
-        for name, descriptor in descriptors.items():
-            pins.put(f"{prefix}{name}", descriptor)
 
 
 def _main() -> None:

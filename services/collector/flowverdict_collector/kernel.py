@@ -1,5 +1,6 @@
 """The kernel maps, as the service sees them: swap, read, discard, and what was lost."""
 
+import contextlib
 import ctypes
 import errno
 import time
@@ -13,14 +14,15 @@ from flowverdict_runtime.ebpf import bpf
 __all__ = [
     "FlowMaps",
     "Lost",
-    "copy_entries",
     "describe",
+    "move_entries",
     "read_value",
     "run_program",
     "write_value",
 ]
 
-_LOOKUP, _UPDATE, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH, _UPDATE_BATCH = 1, 2, 24, 25, 26
+_LOOKUP, _UPDATE, _DELETE, _LOOKUP_BATCH, _LOOKUP_AND_DELETE_BATCH = 1, 2, 3, 24, 25
+_NO_EXIST = 1
 _TEST_RUN = 10
 _BATCH = 512
 
@@ -112,26 +114,27 @@ def run_program(descriptor: int, argument: int = 0) -> int:
     return int(attributes.returned)
 
 
-def copy_entries(source: int, target: int) -> None:
-    """Copy what one hash map holds into another with the same sizes of key and value.
+def move_entries(source: int, target: int, cleared: int) -> None:
+    """Move what one hash map holds into another with the same sizes of key and value, unless that
+    has the key already, with zeros in the 64-bit word at offset `cleared` of each value. Programs
+    may do the same meanwhile.
 
     Raises:
         OSError: if the kernel refuses, or the target is too small.
     """
     sizes = describe(source)
-    for keys, values, count in _batches(
-        _LOOKUP_BATCH, source, sizes["key_size"], sizes["value_size"]
-    ):
-        if count:
-            bpf(
-                _UPDATE_BATCH,
-                _Batch(
-                    keys=ctypes.addressof(keys),
-                    values=ctypes.addressof(values),
-                    count=count,
-                    map=target,
-                ),
-            )
+    key_bytes, value_bytes = sizes["key_size"], sizes["value_size"]
+    value = ctypes.create_string_buffer(value_bytes)
+    for keys, _, count in _batches(_LOOKUP_BATCH, source, key_bytes, value_bytes):
+        for at in range(0, count * key_bytes, key_bytes):
+            key = ctypes.addressof(keys) + at
+            # As it is at this moment: it may be gone, or there already.
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                bpf(_LOOKUP, _Element(source, key, ctypes.addressof(value), 0))
+                ctypes.memset(ctypes.addressof(value) + cleared, 0, 8)
+                bpf(_UPDATE, _Element(target, key, ctypes.addressof(value), _NO_EXIST))
+            with contextlib.suppress(FileNotFoundError):
+                bpf(_DELETE, _Element(source, key, 0, 0))
 
 
 def _batches(

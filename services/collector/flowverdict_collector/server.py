@@ -174,7 +174,7 @@ async def _publish_ended_sets(
         if ended == current:
             continue
         maps = ended.get_all("map-")
-        if maps.keys() >= REQUIRED_MAPS:
+        if maps.keys() >= REQUIRED_MAPS | {"control"}:  # or else they were never counted into
             publisher = Publisher(node, maps, counted)
             if not await publisher.publish_all(jetstream, context):
                 return False

@@ -34,6 +34,7 @@ __all__ = [
     "Options",
     "Source",
     "find_source",
+    "identify",
 ]
 
 BPF = Path(__file__).parent / "bpf"
@@ -49,8 +50,8 @@ FIRST_PROCESS_NAMESPACE = 0xEFFFFFFC
 """The inode number of the kernel's first one (include/linux/proc_ns.h, PROC_PID_INIT_INO)."""
 
 _MAPS = (
-    "flows_even", "flows_odd", "active_flows", "sockets", "no_flow", "no_socket", "untracked",
-    "connecting", "lost", "control", "progress", "drop_offsets",
+    "flows_even", "flows_odd", "active_flows", "sockets", "sockets_before", "no_flow", "no_socket",
+    "untracked", "connecting", "lost", "control", "progress", "drop_offsets",
 )  # fmt: skip
 _LOOKUP_MAPS = ("lookups", "begun", "pending_lookups", "names", "names_needed_since")
 _DRAINED_MAP = "changed"
@@ -103,11 +104,6 @@ class Source:
     missing: dict[str, str]
 
     @property
-    def number(self) -> int:
-        """The version as the kernel's `control` map has it."""
-        return int(self.version, 16)
-
-    @property
     def maps(self) -> tuple[str, ...]:
         """The names of the maps."""
         of_namespaces = (OWNERS_MAP, PROCESS_MAP) if self.own_process_namespace else ()
@@ -125,7 +121,7 @@ class Source:
         return (*HOOKS, *of_reading, *of_namespaces, *of_lookups)
 
 
-def _identify(*parts: str) -> str:
+def identify(*parts: str) -> str:
     """15 hexadecimal digits, the same for the same parts only."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:15]
 
@@ -164,11 +160,11 @@ def find_source(options: Options) -> Source:
         "lookups.bpf.c": options.lookups,
     }
     others = "".join((BPF / name).read_text() for name, is_part in parts.items() if is_part)
-    version = _identify(maps, text, others, *flags, repr(sorted(reasons.items())))
+    version = identify(maps, text, others, *flags, repr(sorted(reasons.items())))
     return Source(
         text=maps + text + others,
-        flags=[*flags, f"-DPROGRAM_ID=0x{version}ULL"],
-        layout=_identify(maps, others, *of_layout),
+        flags=flags,
+        layout=identify(maps, others, *of_layout),
         version=version,
         drop_offsets=reasons,
         own_process_namespace=own if in_container else 0,

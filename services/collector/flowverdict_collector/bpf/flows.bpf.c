@@ -536,7 +536,7 @@ static __always_inline void leave_out_what_is_in_flight(void *sk, struct totals 
 	seen->data_segs_out -= segments;
 }
 
-/* Run once, when counting begins. */
+/* Run once by each version, when it begins to count. */
 int mark_start(struct bpf_raw_tracepoint_args *ctx)
 {
 	int slot = 0;
@@ -547,6 +547,8 @@ int mark_start(struct bpf_raw_tracepoint_args *ctx)
 #ifdef READ_OWNERS
 	here->node_network = find_node_network();
 #endif
+	if (here->started)
+		return 0; /* others counted before, without a break */
 	here->started = bpf_jiffies64();
 	here->started_ns = bpf_ktime_get_ns();
 	return 0;
@@ -642,11 +644,34 @@ static __always_inline int is_stale(void *sk, struct tracked_socket *tracked)
 	       one[3] != other[3] || one[4] != other[4];
 }
 
+/*
+ * What programs with other maps counted of a socket last, from now on in these maps. Hooks hold
+ * the socket's lock, so nobody has it half done.
+ */
+static __always_inline struct tracked_socket *take_over(u64 id)
+{
+	struct tracked_socket *before = sockets_before.lookup(&id), *tracked;
+
+	if (!before || sockets.insert(&id, before))
+		return 0;
+	sockets_before.delete(&id);
+	tracked = sockets.lookup(&id);
+	if (tracked)
+		tracked->sampled_at = 0; /* it was in the `changed` of those maps */
+	return tracked;
+}
+
+static __always_inline struct tracked_socket *find_tracked(u64 id)
+{
+	struct tracked_socket *tracked = sockets.lookup(&id);
+
+	return tracked ? tracked : take_over(id);
+}
+
 #ifdef SAMPLE_ONCE_A_TICK
 /*
  * Puts a socket into `changed`, unless it is there. If that is full, every segment is
- * sampled. Maps that go on from others have what those have in `sockets`, but nothing in
- * `changed`.
+ * sampled.
  */
 static __always_inline void remember_changed(u64 id, struct tracked_socket *tracked, u64 tick,
 					     u64 interval)
@@ -654,7 +679,7 @@ static __always_inline void remember_changed(u64 id, struct tracked_socket *trac
 	u64 before = *(volatile u64 *)&tracked->sampled_at;
 	struct changed_socket entry = {.id = id, .put_back_in = interval};
 
-	if (before && is_after_start(before)) {
+	if (before) {
 		/* Unless it was taken out at this moment. */
 		__sync_bool_compare_and_swap(&tracked->sampled_at, before, tick);
 		return;
@@ -715,7 +740,7 @@ static __always_inline void count_failed_open(void *sk, struct tracked_socket *t
 static __always_inline void half_closes(void *sk)
 {
 	u64 id = (u64)sk;
-	struct tracked_socket *tracked = sockets.lookup(&id);
+	struct tracked_socket *tracked = find_tracked(id);
 
 	if (tracked)
 		remember_changed(id, tracked, bpf_jiffies64(), 0);
@@ -765,7 +790,7 @@ int on_set_state(struct bpf_raw_tracepoint_args *ctx)
 	if (is_client)
 		took = connect_ends(sk);
 
-	tracked = sockets.lookup(&id);
+	tracked = find_tracked(id);
 	/* What has been open cannot open: that was an earlier use of the same ports. */
 	if (!tracked || seen_of(tracked)->opened || is_stale(sk, tracked))
 		tracked = track(sk, is_client ? ROLE_CLIENT : ROLE_SERVER,
@@ -855,6 +880,8 @@ int on_segment(struct bpf_raw_tracepoint_args *ctx)
 	if (!is_active())
 		return 0;
 	if (!tracked)
+		tracked = take_over(id);
+	if (!tracked)
 		tracked = track(sk, role_of(sk), was_skipped(sk) ? FROM_ZERO : FROM_NOW, 0);
 	if (!tracked)
 		return 0;
@@ -925,7 +952,7 @@ int on_read(struct bpf_raw_tracepoint_args *ctx)
 	READ(state, sk, SOCK_COMMON_STATE);
 	if (state == TCP_ESTABLISHED || !is_active())
 		return 0;
-	tracked = sockets.lookup(&id);
+	tracked = find_tracked(id);
 	if (tracked)
 		sample(sk, tracked, BY_HOOK, 0, 0);
 	return 0;
@@ -963,11 +990,12 @@ int on_retransmit(struct bpf_raw_tracepoint_args *ctx)
 	u8 state = 0;
 	u16 segments = 0;
 	u32 before, after;
-	struct tracked_socket *tracked = sockets.lookup(&id);
+	struct tracked_socket *tracked;
 	struct flow_record *record;
 
 	if (!is_active())
 		return 0;
+	tracked = find_tracked(id);
 	READ(state, sk, SOCK_COMMON_STATE);
 	READ(segments, skb, SK_BUFF_CB + TCP_SKB_CB_GSO_SEGS);
 	if (segments == 0)
@@ -1021,11 +1049,12 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 {
 	void *sk = (void *)ctx->args[0];
 	u64 id = (u64)sk;
-	struct tracked_socket *tracked = sockets.lookup(&id);
+	struct tracked_socket *tracked;
 	struct flow_record *record;
 
 	if (!is_active())
 		return 0;
+	tracked = find_tracked(id);
 	if (!tracked) {
 		untracked.delete(&id);
 		return 0;
@@ -1047,7 +1076,7 @@ int on_destroy(struct bpf_raw_tracepoint_args *ctx)
 static __always_inline int read_reset_key(void *sk, struct flow_key *key, u8 *role)
 {
 	u64 id = (u64)sk;
-	struct tracked_socket *tracked = sockets.lookup(&id);
+	struct tracked_socket *tracked = find_tracked(id);
 
 	if (tracked) {
 		__builtin_memcpy(key, &tracked->key, sizeof(*key));

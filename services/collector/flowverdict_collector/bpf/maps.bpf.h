@@ -79,6 +79,8 @@ BPF_TABLE("hash", struct flow_key, struct flow_record, flows_even, MAX_FLOWS);
 BPF_TABLE("hash", struct flow_key, struct flow_record, flows_odd, MAX_FLOWS);
 BPF_ARRAY_OF_MAPS(active_flows, "flows_even", 1);
 BPF_F_TABLE("hash", u64, struct tracked_socket, sockets, MAX_SOCKETS, SOCKETS_FLAGS);
+/* The `sockets` of the programs that counted before, with other maps, if there were any. */
+BPF_TABLE("hash", u64, struct tracked_socket, sockets_before, 1);
 /* All zero: entries are too large for a program's stack, so they are filled in where they are. */
 BPF_ARRAY(no_flow, struct flow_record, 1);
 BPF_ARRAY(no_socket, struct tracked_socket, 1);
