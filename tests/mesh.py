@@ -109,7 +109,9 @@ class Mesh:
 
 
 class Shop(Mesh):
-    """Callers that ask servers, which ask a database; how long each takes to answer."""
+    """Callers that ask servers, which ask a database; how long each takes to answer, and how many
+    answers a second the kernel sees of each pair.
+    """
 
     CALLERS: tuple[str, ...] = ("pod-a", "pod-d", "pod-g")
     SERVERS: tuple[str, ...] = ("pod-b", "pod-e", "pod-h")
@@ -118,6 +120,7 @@ class Shop(Mesh):
     def __init__(self) -> None:
         super().__init__()
         self.answer_us: dict[str, float] = {}
+        self.answers = 10.0
         self.full = ""
         self.way_us: Callable[[str, str], float] = lambda src, dst: 0
         self.also: Callable[[str, str], Mapping[str, Any]] = lambda src, dst: {}
@@ -140,7 +143,7 @@ class Shop(Mesh):
         us = self.answer_us.get(dst, 2_000) + self.rtt_us(src, dst)
         if dst in self.SERVERS:  # each answer waits for the database
             us += self.answer_us.get(self.DATABASE, 2_000)
-        count = int(self._random.integers(8, 12))
+        count = int(self._random.poisson(self.answers))
         total = int(us * count * self._random.uniform(0.9, 1.2))
         full = 5 * int(dst == self.full)
         return {"answers": count, "answers_us": total, "zero_windows_received": full}

@@ -194,7 +194,8 @@ class AboveNormal:
         are not normal.
         """
         now = self._measured(window)
-        chosen = now.enough.copy()
+        is_new = (self._known(window)["windows"].fillna(0) < _LEAST_WINDOWS).to_numpy()
+        chosen = now.enough | (now.some & is_new)
         if self._waiting is not None and self._waiting[0] is window:
             chosen &= ~self._waiting[1]
         for each in blamed:

@@ -43,19 +43,33 @@ class Measured:
             connections.
         variations: how much times vary, or what goes with them; 0 if that is not measured.
         samples: how many measurements there are.
-        enough: which pairs have enough of them, and lead from one known place to another.
+        valid: which pairs' tell anything: those lead from one known place to another.
     """
 
     values: Numbers
     variations: Numbers
     samples: Numbers
-    enough: Mask
+    valid: Mask
+
+    @property
+    def enough(self) -> Mask:
+        """Which pairs can be judged by them."""
+        found: Mask = self.valid & (self.samples >= _LEAST_SAMPLES)
+        return found
+
+    @property
+    def some(self) -> Mask:
+        """Which pairs have any: of answers that take less than a tick of the kernel's clock, only
+        few are seen.
+        """
+        found: Mask = self.valid & (self.samples > 0)
+        return found
 
 
 def round_trips(window: Window) -> Measured:
     """Smoothed round trips, as the kernel has them."""
-    enough = _between_known_places(window) & (window.rtt_samples >= _LEAST_SAMPLES)
-    return Measured(window.rtt_us, window.rtt_variation_us, window.rtt_samples, enough)
+    valid = _between_known_places(window)
+    return Measured(window.rtt_us, window.rtt_variation_us, window.rtt_samples, valid)
 
 
 def variations(window: Window) -> Measured:
@@ -72,9 +86,9 @@ def answers(window: Window) -> Measured:
     counts = window.counts
     samples = total(counts, "answers")
     us = total(counts, "answers_us") // np.maximum(samples, 1)
-    enough = _between_known_places(window) & (samples >= _LEAST_SAMPLES) & ~_loses(window)
+    valid = _between_known_places(window) & ~_loses(window)
     waiting = 1000 * total(counts, "answers_us") // np.maximum(window.answering_us, 1)
-    return Measured(np.maximum(us - window.rtt_us, 0), waiting, samples, enough)
+    return Measured(np.maximum(us - window.rtt_us, 0), waiting, samples, valid)
 
 
 def zero_windows(window: Window) -> Measured:
@@ -101,8 +115,8 @@ def failed_connects(window: Window) -> Measured:
     failed = total(window.counts, "failed_opens")
     attempts = failed + total(window.counts, "opens")
     often = _often(failed, attempts)
-    enough = settled(window) & (attempts >= _LEAST_EVENTS) & (window.calls >= 0)
-    return Measured(often, np.zeros_like(often), np.maximum(attempts, _LEAST_SAMPLES), enough)
+    valid = settled(window) & (attempts >= _LEAST_EVENTS) & (window.calls >= 0)
+    return Measured(often, np.zeros_like(often), np.maximum(attempts, _LEAST_SAMPLES), valid)
 
 
 def resets(window: Window) -> Measured:
@@ -120,9 +134,9 @@ def resets(window: Window) -> Measured:
     often[reset < few] = 0
     # Idle connections tell nothing, unless they are busy: those could have been reset.
     busy = total(counts, "data_segments_sent") >= _LEAST_SEGMENTS
-    enough = _between_known_places(window) & ((connections >= _LEAST_EVENTS) | busy)
+    valid = _between_known_places(window) & ((connections >= _LEAST_EVENTS) | busy)
     samples = np.maximum(connections, _LEAST_SAMPLES)
-    return Measured(often, np.zeros_like(often), samples, enough)
+    return Measured(often, np.zeros_like(often), samples, valid)
 
 
 def half_open(window: Window) -> Measured:
@@ -134,15 +148,15 @@ def half_open(window: Window) -> Measured:
     again = total(counts, "retransmitted_synacks") * never
     of_sender = np.bincount(window.src, again, len(window.endpoints)).astype(np.int64)
     often: Numbers = of_sender[window.src]
-    enough = _between_known_places(window) & (total(counts, "segments_sent") > 0)
-    return Measured(often, np.zeros_like(often), np.full_like(often, _LEAST_SAMPLES), enough)
+    valid = _between_known_places(window) & (total(counts, "segments_sent") > 0)
+    return Measured(often, np.zeros_like(often), np.full_like(often, _LEAST_SAMPLES), valid)
 
 
 def _per_thousand(window: Window, counted: Numbers, of: str) -> Measured:
     sent = total(window.counts, of)
     often = _often(counted, sent)
-    enough = _between_known_places(window) & (sent >= _LEAST_SEGMENTS)
-    return Measured(often, np.zeros_like(often), sent, enough)
+    valid = _between_known_places(window) & (sent >= _LEAST_SEGMENTS)
+    return Measured(often, np.zeros_like(often), sent, valid)
 
 
 def _often(counted: Numbers, of: Numbers) -> Numbers:

@@ -32,6 +32,15 @@ def test_a_server_whose_answers_are_late_is_named_and_not_the_links_to_it() -> N
     assert shop.verdicts[-1].summary.endswith("it answers as fast as usual.")
 
 
+def test_a_server_so_fast_that_hardly_an_answer_is_timed_is_named_once_it_is_slow() -> None:
+    shop = Shop()
+    shop.answers = 0.05  # 1.5 of a pair in a long window
+    shop.serves(300)
+    shop.answers, shop.answer_us["pod-e"] = 10.0, 300_000
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+
+
 def test_a_pod_that_a_rollout_put_in_the_place_of_another_is_judged_by_what_was_normal() -> None:
     def workloads(src: str, dst: str) -> dict[str, str]:
         names = {"src": src, "dst": dst}
