@@ -334,12 +334,14 @@ def a_verdict(
     status: str = "opened",
     causes: tuple[verdicts.Cause, ...] | None = None,
     second: int = 1_000_000,
+    cluster: str = "",
 ) -> verdicts.Verdict:
     """A verdict on the ten seconds that end at `second`."""
     causes = (a_cause(),) if causes is None else causes
     plain = {
         "id": f"{incident_id}/{second}",
         "incident_id": incident_id,
+        "cluster": cluster,
         "status": status,
         "opened_at": to_rfc3339(second * SECOND),
         "window": {

@@ -26,15 +26,16 @@ from flowverdict_contracts.verdicts import FailingFlow, Verdict
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RATIOS, RETRANSMISSION_RATIO
 from flowverdict_influx_writer.points import FlowPoints
 from flowverdict_lab.free_port import free_port
-from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
+from flowverdict_lab.pipeline import Pipeline
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.promql import FAIL_RATIO
 from flowverdict_runtime.stored_messages import stored_messages
 from flowverdict_tail.overview import Overview
 from flowverdict_tail.table import LiveFlows
 from tests.real_influxdb import InfluxDB, from_grafana
+from tests.real_prometheus import needs_prometheus, query, running
 from tests.skips import needs_influxdb
-from tests.test_prometheus import PROMETHEUS, asked, configure, needs_prometheus, query
+from tests.test_prometheus import asked, configure
 
 pytestmark = needs_prometheus
 
@@ -106,12 +107,8 @@ def pipeline(tmp_path: Path) -> Iterator[Pipeline]:
 
 @pytest.fixture
 def prometheus(pipeline: Pipeline, tmp_path: Path) -> Iterator[str]:
-    port = free_port()
-    argv = [str(PROMETHEUS), f"--config.file={configure(tmp_path, pipeline, free_port())}"]
-    argv += [f"--storage.tsdb.path={tmp_path}/tsdb", f"--web.listen-address=127.0.0.1:{port}"]
-    process = start_process(argv, tmp_path / "prometheus.log")
-    yield f"http://127.0.0.1:{port}"
-    stop_process(process)
+    with running(tmp_path, configure(tmp_path, pipeline, free_port())) as url:
+        yield url
 
 
 @contextlib.asynccontextmanager

@@ -5,8 +5,6 @@ import json
 import re
 import subprocess
 import sys
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,17 +18,14 @@ from flowverdict_lab.free_port import free_port
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import Network
 from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
-from flowverdict_lab.servers import server_program
 from flowverdict_provisioner.board import Board
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.dashboard_json import build
 from tests.dns_traffic import look_up, serve
+from tests.real_prometheus import get, needs_prometheus, query
+from tests.real_prometheus import running as running_prometheus
 from tests.stand_ins.influx import InfluxStandIn
 
-PROMETHEUS = server_program("prometheus")
-needs_prometheus = pytest.mark.skipif(
-    not PROMETHEUS.exists(), reason="Prometheus has not been built, which needs Go"
-)
 REASON = why_not_live()
 RCA = str(Path(sys.executable).with_name("flowverdict-rca"))
 
@@ -40,7 +35,7 @@ pytestmark = [
 ]
 
 
-def configure(folder: Path, pipeline: Pipeline, influx_writer_port: int) -> Path:
+def configure(folder: Path, pipeline: Pipeline, influx_writer_port: int) -> dict[str, Any]:
     """A configuration that scrapes every service, with the shipped rules evaluated each second."""
     rules = folder / "rules"
     rules.mkdir()
@@ -49,7 +44,7 @@ def configure(folder: Path, pipeline: Pipeline, influx_writer_port: int) -> Path
             re.sub(r"interval: \d+[sm]", "interval: 1s", file.read_text())
         )
     ports = {**pipeline.ports, "influx-writer": influx_writer_port}
-    config = {
+    return {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [f"{rules}/*.yaml"],
         "scrape_configs": [
@@ -60,9 +55,6 @@ def configure(folder: Path, pipeline: Pipeline, influx_writer_port: int) -> Path
             for service, port in ports.items()
         ],
     }
-    path = folder / "prometheus.yml"
-    path.write_text(json.dumps(config))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +65,7 @@ def prometheus(
     folder = tmp_path_factory.mktemp("prometheus")
     cluster = make_cluster(4, 2)
     (folder / "logs").mkdir()
-    influx, port, writer_port = InfluxStandIn(), free_port(), free_port()
+    influx, writer_port = InfluxStandIn(), free_port()
     with (
         Network(cluster, folder / "logs") as network,
         Pipeline(
@@ -96,27 +88,10 @@ def prometheus(
         log = folder / "logs" / "influx-writer.log"
         running.callback(stop_process, start_process(writer, log, environ))
         config = configure(folder, pipeline, writer_port)
-        argv = [str(PROMETHEUS), f"--config.file={config}", f"--storage.tsdb.path={folder}/tsdb"]
-        argv += [f"--web.listen-address=127.0.0.1:{port}"]
-        running.callback(stop_process, start_process(argv, folder / "logs" / "prometheus.log"))
+        url = running.enter_context(running_prometheus(folder, config))
         network.start_traffic(10)
         parse_fault("pod-loss", "pod-a", 20, cluster).inject(network)
-        yield network, pipeline, f"http://127.0.0.1:{port}"
-
-
-def get(url: str, path: str) -> Any:
-    """The data of an answer of Prometheus' API; empty if it does not answer."""
-    try:
-        with urllib.request.urlopen(url + path, timeout=5) as answer:
-            return json.load(answer)["data"]
-    except OSError:
-        return {}
-
-
-def query(url: str, promql: str) -> list[dict[str, Any]]:
-    asked_for = urllib.parse.urlencode({"query": promql})
-    found: list[dict[str, Any]] = get(url, f"/api/v1/query?{asked_for}").get("result", [])
-    return found
+        yield network, pipeline, url
 
 
 async def test_the_seeds_queries_return_the_labs_pairs_and_its_analysis_blames_the_pod(

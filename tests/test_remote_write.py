@@ -1,52 +1,18 @@
 """Series that leave a cluster's Prometheus carry its name, on a real one and a receiver."""
 
-import json
 import sys
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import pytest
 import yaml
 
 from conftest import eventually
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
-from flowverdict_lab.servers import server_program
+from tests.real_prometheus import needs_prometheus, query, running
 
 ROOT = Path(__file__).parents[1]
-PROMETHEUS = server_program("prometheus")
 SHIPPED = ROOT / "deploy/prometheus/kubernetes/prometheus.yml"
 WITH_REMOTE_WRITE = ROOT / "deploy/k8s/components/remote-write/prometheus.yml"
-
-
-@contextmanager
-def running(
-    folder: Path, port: int, config: dict[str, Any], *argv: str, cluster: str = ""
-) -> Iterator[str]:
-    """A Prometheus with this configuration; its URL."""
-    folder.mkdir()
-    (folder / "prometheus.yml").write_text(json.dumps(config))
-    command = [str(PROMETHEUS), f"--config.file={folder}/prometheus.yml", *argv]
-    command += [f"--storage.tsdb.path={folder}/data", f"--web.listen-address=127.0.0.1:{port}"]
-    process = start_process(command, folder / "log", {"FLOWVERDICT_CLUSTER": cluster})
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        stop_process(process)
-
-
-def asked(url: str, query: str) -> list[dict[str, Any]]:
-    try:
-        full = f"{url}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
-        with urllib.request.urlopen(full, timeout=5) as answer:
-            found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    except OSError:
-        return []
-    return found
 
 
 def test_remote_write_is_all_that_the_component_adds() -> None:
@@ -56,7 +22,7 @@ def test_remote_write_is_all_that_the_component_adds() -> None:
     assert remote["url"].startswith("https://")
 
 
-@pytest.mark.skipif(not PROMETHEUS.exists(), reason="Prometheus has not been built, which needs Go")
+@needs_prometheus
 async def test_what_is_sent_has_the_clusters_name_and_not_each_pairs_counters(
     tmp_path: Path,
 ) -> None:
@@ -76,12 +42,12 @@ async def test_what_is_sent_has_the_clusters_name_and_not_each_pairs_counters(
     own |= {"fallback_scrape_protocol": "PrometheusText0.0.4"}
     config |= {"rule_files": [], "alerting": {}, "scrape_configs": [own]}
     with (
-        running(tmp_path / "hub", ports[0], {}, "--web.enable-remote-write-receiver") as hub,
-        running(tmp_path / "cluster", ports[1], config, cluster="eu-1") as cluster,
+        running(tmp_path / "hub", {}, "--web.enable-remote-write-receiver", port=ports[0]) as hub,
+        running(tmp_path / "cluster", config, port=ports[1], cluster="eu-1") as cluster,
     ):
         sent = 'flowverdict_incident_active{cluster="eu-1"}'
-        (active,) = await eventually(lambda: asked(hub, sent))
+        (active,) = await eventually(lambda: query(hub, sent))
         assert active["metric"]["job"] == "flowverdict-prometheus"
-        await eventually(lambda: asked(cluster, "tcp_retransmissions_total"))
-        assert asked(hub, "tcp_retransmissions_total") == []
+        await eventually(lambda: query(cluster, "tcp_retransmissions_total"))
+        assert query(hub, "tcp_retransmissions_total") == []
         stop_process(exporter)

@@ -4,6 +4,7 @@
 `publisher`    publishes each message exactly once.
 `progress`     how far that has got, kept in the kernel beside the counts.
 `loader`       what runs in the kernel, loaded by a child process; `attach` is that process.
+`takeover`     which programs count when one version follows another, and into which maps.
 `privileges`   gives up what only that process needs.
 `pins`         what stays in the kernel while no collector runs.
 `removal`      whether Kubernetes is removing the collector, rather than replacing a pod.

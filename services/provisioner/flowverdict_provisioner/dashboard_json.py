@@ -151,9 +151,10 @@ def _choice(choice: Choice) -> dashboard.CustomVariable:
 
 def _verdict_annotation() -> dashboard.AnnotationQuery:
     opened = (
-        "1000 * max by (incident_id)"
+        "1000 * max by (cluster, incident_id)"
         f" (flowverdict_incident_opened_timestamp_seconds{{{CLUSTER}}})"
-        " * on (incident_id) group_right () max by (incident_id, cause_kind, cause_name)"
+        " * on (cluster, incident_id) group_right ()"
+        " max by (cluster, incident_id, cause_kind, cause_name)"
         f" (flowverdict_incident_active{{{CLUSTER}}}) {WITH_SUMMARY}"
     )
     return (

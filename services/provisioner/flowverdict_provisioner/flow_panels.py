@@ -3,11 +3,15 @@
 from flowverdict_provisioner.board import Column, Panel, Query
 from flowverdict_provisioner.promql import quantile, rate, ratio, to_pod
 
-__all__ = ["FLOW_COLUMNS", "RATIO_COLUMN", "ratio_now", "rtt", "throughput"]
+__all__ = ["CLUSTER_COLUMN", "FLOW_COLUMNS", "RATIO_COLUMN", "ratio_now", "rtt", "throughput"]
 
 RATIO_COLUMN = Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True)
 
+CLUSTER_COLUMN = Column("cluster", "Cluster")
+"""Not shown unless a cluster has a name."""
+
 FLOW_COLUMNS = (
+    CLUSTER_COLUMN,
     Column("src_namespace", "From namespace"),
     Column("src_pod", "From pod", link=to_pod("src")),
     Column("src_node", "From node"),

@@ -32,9 +32,13 @@ def drawn(panel: Panel, built: Any) -> Any:
 
 
 def dashboard_url(link: Link) -> str:
-    """The URL of a dashboard within Grafana that sets its variables and keeps the time range."""
+    """The URL of a dashboard within Grafana that sets its variables and keeps the time range.
+
+    What a table says of no cluster has none: the variable is then empty, and selects just that.
+    """
+    cluster = "" if "cluster" in link.variables else "&${cluster:queryparam}"
     pairs = "".join(f"&var-{name}={quote(v, safe='${}._')}" for name, v in link.variables.items())
-    return f"/d/{link.uid}?${{__url_time_range}}&${{cluster:queryparam}}{pairs}"
+    return f"/d/{link.uid}?${{__url_time_range}}{cluster}{pairs}"
 
 
 def _red_above_fail_ratio() -> models.DataTransformerConfig:

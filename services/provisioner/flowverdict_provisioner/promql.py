@@ -1,6 +1,7 @@
 """PromQL shared by several dashboards: selectors, rates, ratios, quantiles."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from flowverdict_contracts.signals import SIGNALS
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO, Ratio
@@ -14,6 +15,7 @@ __all__ = [
     "FLOWS_FROM",
     "FLOW_VARIABLES",
     "NONE_IF_JUDGED",
+    "ONE_CLUSTER_VARIABLE",
     "OPEN_INCIDENTS",
     "PAIR_RATIO",
     "RED_ABOVE_ZERO",
@@ -35,6 +37,8 @@ FLOWS_FROM = f'{CLUSTER},src_namespace=~"$namespace",src_workload=~"$workload",s
 _ANY = "tcp_data_segments_sent_total"
 
 CLUSTER_VARIABLE = Variable("cluster", "cluster", "flowverdict_exporter_pairs")
+ONE_CLUSTER_VARIABLE = replace(CLUSTER_VARIABLE, several=False)
+"""For what may be called the same in several clusters. Empty if no cluster has a name."""
 
 FLOW_VARIABLES = (
     CLUSTER_VARIABLE,
@@ -55,8 +59,8 @@ FAIL_RATIO = f"max(flowverdict_fail_ratio{{{CLUSTER}}})"
 """The current threshold, above which a flow is failing."""
 
 WITH_SUMMARY = (
-    "* on (incident_id) group_left (summary)"
-    " topk by (incident_id) (1, max by (incident_id, summary) (flowverdict_incident_info))"
+    "* on (cluster, incident_id) group_left (summary) topk by (cluster, incident_id)"
+    " (1, max by (cluster, incident_id, summary) (flowverdict_incident_info))"
 )
 """Appended to an expression over incidents: adds their summaries, even if exporters disagree."""
 
@@ -80,6 +84,7 @@ CAUSE_LINK = Link(
     "Its dashboard",
     "flowverdict-${__data.fields.board}",
     {
+        "cluster": "${__data.fields.cluster}",
         "namespace": "${__data.fields.cause_namespace}",
         "pod": "${__data.fields.cause_name}",
         "node": "${__data.fields.cause_name}",
@@ -97,7 +102,7 @@ OPEN_INCIDENTS = Panel(
     description="Incidents that have a verdict and are not resolved.",
     queries=(
         Query(
-            f"count(count by (incident_id) (flowverdict_incident_active{{{CLUSTER}}}))"
+            f"count(count by (cluster, incident_id) (flowverdict_incident_active{{{CLUSTER}}}))"
             f" or {NONE_IF_JUDGED}"
         ),
     ),
@@ -145,6 +150,7 @@ def pairwise_ratio(selector: str, by: str) -> str:
     """The retransmission ratio of what is selected, of those that send a segment per second."""
     retransmitted = f"pair:tcp_retransmitted_data_segments:rate2m{{{selector}}}"
     sent = f"pair:tcp_data_segments_sent:rate2m{{{selector}}}"
+    by = f"cluster, {by}"
     return f"clamp_max(sum by ({by}) ({retransmitted}) / (sum by ({by}) ({sent}) > 1), 1)"
 
 
@@ -167,6 +173,7 @@ def to_pod(end: str) -> Link:
         "This pod",
         "flowverdict-pod",
         {
+            "cluster": "${__data.fields.cluster}",
             "namespace": f"${{__data.fields.{end}_namespace}}",
             "pod": f"${{__data.fields.{end}_pod}}",
         },

@@ -155,9 +155,11 @@ class Incidents:
         """The incident as of this window."""
         end_ns, backends = judgement.window.end_ns, judgement.window.facts.backends
         if match is None:
-            identity = f"{end_ns} {key_of(found.causes)} {sorted(found.flows)}"
+            # What strikes several clusters at once, where all is called the same, is one in each.
+            cluster = self._settings.cluster
+            identity = (cluster, end_ns, key_of(found.causes), sorted(found.flows))
             match = Incident(
-                id=digest(identity),
+                id=digest(repr(identity)),
                 causes=found.causes,
                 flows=found.flows,
                 windows=0,

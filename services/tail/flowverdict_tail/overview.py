@@ -18,6 +18,7 @@ from flowverdict_contracts.verdicts import Verdict
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_runtime.terminal import printable
 from flowverdict_tail.live_pairs import WINDOW_SECONDS, LivePairs, PairTable, percent
+from flowverdict_tail.table import said_by
 
 __all__ = ["Overview"]
 
@@ -102,12 +103,10 @@ class Overview:
         for _, verdict in self._open.values():
             since = datetime.fromisoformat(verdict.opened_at).strftime("%H:%M:%S")
             score = f", score {verdict.causes[0].score:.2f}" if verdict.causes else ""
-            yield Text.assemble(
-                (f"since {since}{score}  ", "dim"), (printable(verdict.summary), "bold red")
-            )
+            yield Text.assemble((f"since {since}{score}  ", "dim"), (said_by(verdict), "bold red"))
         for verdict in self._resolved:
             until = datetime.fromisoformat(verdict.window.end).strftime("%H:%M:%S")
-            yield Text.assemble((f"until {until}  ", "dim"), (printable(verdict.summary), "green"))
+            yield Text.assemble((f"until {until}  ", "dim"), (said_by(verdict), "green"))
 
     def _worst(self, pairs: PairTable) -> RenderableType:
         known = pairs.column("data_segments_sent") + pairs.column("failed_opens") >= _FEW_SEGMENTS

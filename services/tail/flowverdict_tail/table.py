@@ -11,7 +11,7 @@ from flowverdict_contracts.verdicts import Verdict
 from flowverdict_runtime.terminal import printable
 from flowverdict_tail.live_pairs import WINDOW_SECONDS, LivePairs
 
-__all__ = ["LiveFlows", "LiveVerdicts"]
+__all__ = ["LiveFlows", "LiveVerdicts", "said_by"]
 
 _SHOWN_PAIRS, _SHOWN_VERDICTS = 20, 6
 _NOTHING = Text("nothing in the last few seconds; waiting …", style="dim")
@@ -44,6 +44,12 @@ class LiveFlows(LivePairs):
         return Group(table if len(pairs.numbers) else _NOTHING, footer)
 
 
+def said_by(verdict: Verdict) -> str:
+    """The summary of a verdict, after the name of its cluster if that has one."""
+    cluster = f"{verdict.cluster}: " if verdict.cluster else ""
+    return printable(f"{cluster}{verdict.summary}")
+
+
 class LiveVerdicts:
     """Collects verdicts and shows the last ones."""
 
@@ -66,6 +72,6 @@ class LiveVerdicts:
             table.add_row(
                 verdict.window.end,
                 Text(verdict.status, style=styles[verdict.status]),
-                Text(printable(verdict.summary)),
+                Text(said_by(verdict)),
             )
         return Group(table if self._last else _NOTHING, Text("Ctrl+C to quit", style="dim"))

@@ -122,9 +122,9 @@ def test_without_a_nats_it_repeats_the_error_until_it_is_stopped() -> None:
     process.stderr.close()
 
 
-def shown(overview: Overview) -> str:
+def shown(what: Overview | LiveVerdicts) -> str:
     console = Console(file=io.StringIO(), width=140)
-    console.print(overview.render())
+    console.print(what.render())
     text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
     return str(text)
 
@@ -160,6 +160,14 @@ def test_the_overview_shows_incidents_until_they_are_resolved() -> None:
     overview.add_verdict(a_verdict(status="resolved"))
     assert "No open incident" in shown(overview)
     assert "until" in shown(overview)
+
+
+def test_a_verdict_is_shown_with_the_cluster_that_it_is_about() -> None:
+    overview, table = Overview(), LiveVerdicts()
+    for shows in (overview.add_verdict, table.add):
+        shows(a_verdict(cluster="eu-1", causes=(a_cause("pod", "shop/cart"),)))
+    assert "eu-1: pod shop/cart is to blame" in shown(overview)
+    assert "eu-1: pod shop/cart is to blame" in shown(table)
 
 
 def test_a_node_that_falls_silent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,11 +2,11 @@
 
 from flowverdict_contracts.signals import END_LABELS
 from flowverdict_provisioner.board import Board, Column, Panel, Query, Row, Variable
-from flowverdict_provisioner.flow_panels import FLOW_COLUMNS
+from flowverdict_provisioner.flow_panels import CLUSTER_COLUMN, FLOW_COLUMNS
 from flowverdict_provisioner.promql import (
     CAUSE_LINK,
     CLUSTER,
-    CLUSTER_VARIABLE,
+    ONE_CLUSTER_VARIABLE,
     PAIR_RATIO,
     WITH_SUMMARY,
     with_board,
@@ -15,7 +15,9 @@ from flowverdict_provisioner.promql import (
 __all__ = ["INCIDENT"]
 
 _THIS = f'{CLUSTER},incident_id="$incident"'
-_ALL_OF_THEM = ", ".join(f"{end}_{name}" for name in END_LABELS[:6] for end in ("src", "dst"))
+_ALL_OF_THEM = "cluster, " + ", ".join(
+    f"{end}_{name}" for name in END_LABELS[:6] for end in ("src", "dst")
+)
 _EXPLAINED_BY = (
     ("src_ip", "dst_ip"), ("src_node", "dst_node"), ("src_ip",), ("dst_ip",),
     ("src_namespace", "src_pod"), ("dst_namespace", "dst_pod"),
@@ -32,7 +34,7 @@ def _explained() -> str:
     for labels in _EXPLAINED_BY:
         by = "+".join(name for name in labels if not name.endswith("namespace"))
         sets = f'flowverdict_incident_explains{{{_THIS},by="{by}"}}'
-        parts.append(f"({flows} and on ({', '.join(labels)}) {sets})")
+        parts.append(f"({flows} and on (cluster, {', '.join(labels)}) {sets})")
     return f"max by ({_ALL_OF_THEM}) ({' or '.join(parts)})"
 
 
@@ -45,7 +47,7 @@ INCIDENT = Board(
     title="Incident",
     description="One incident: what it explains, and how it went.",
     variables=(
-        CLUSTER_VARIABLE,
+        ONE_CLUSTER_VARIABLE,
         Variable("incident", "incident_id", "flowverdict_incident_active", CLUSTER, several=False),
     ),
     rows=(
@@ -59,13 +61,14 @@ INCIDENT = Board(
                     queries=(
                         Query(
                             with_board(
-                                "max by (incident_id, cause_kind, cause_namespace, cause_name,"
+                                "max by (cluster, incident_id, cause_kind, cause_namespace, cause_name,"
                                 " cause_node, direction)"
                                 f" (flowverdict_incident_active{{{_THIS}}}) {WITH_SUMMARY}"
                             )
                         ),
                     ),
                     columns=(
+                        CLUSTER_COLUMN,
                         Column("summary", "Verdict"),
                         Column("cause_kind", "Kind"),
                         Column("cause_namespace", "Namespace"),

@@ -36,6 +36,7 @@ _POD = Link(
     "This pod",
     "flowverdict-pod",
     {
+        "cluster": "${__field.labels.cluster}",
         "namespace": "${__field.labels.src_namespace}",
         "pod": "${__field.labels.src_pod}",
     },
@@ -74,15 +75,17 @@ def _signal_panel(signal: Signal) -> Panel:
 
 
 def _between_pods(metric: str) -> str:
-    """Sums by `from` and `to` (namespace/pod), over all addresses of a pod."""
-    flows = f'{metric}{{{FLOWS_FROM},src_pod!="",dst_pod!=""}}'
-    named = f'label_join({flows}, "from", "/", "src_namespace", "src_pod")'
-    named = f'label_join({named}, "to", "/", "dst_namespace", "dst_pod")'
+    """Sums by `from` and `to` (namespace/pod, after the cluster), over all addresses of a pod."""
+    named = f'{metric}{{{FLOWS_FROM},src_pod!="",dst_pod!=""}}'
+    for label, end in (("from", "src"), ("to", "dst")):
+        named = f'label_join({named}, "{label}", "/", "{end}_namespace", "{end}_pod")'
+        named = f'label_join({named}, "{label}", " ", "cluster", "{label}")'
+        named = f'label_replace({named}, "{label}", "$1", "{label}", " (.*)")'
     return f"sum by (from, to) ({named})"
 
 
 _METRIC, _LABELS = counter("retransmitted_synacks")
-_SYNACKS = rate(_METRIC, f"{FLOWS_FROM}{_LABELS}", "src_namespace, src_pod")
+_SYNACKS = rate(_METRIC, f"{FLOWS_FROM}{_LABELS}", "cluster, src_namespace, src_pod")
 
 _BETWEEN_PODS = (
     f"topk(400, clamp_max({_between_pods('pair:tcp_retransmitted_data_segments:rate2m')}"
@@ -175,8 +178,8 @@ NETWORK_HEALTH = Board(
                     " one cause: see Verdicts.",
                     queries=(
                         Query(
-                            f"topk(10, {ratio(FLOWS_FROM, 'src_namespace, src_pod')})",
-                            "{{src_namespace}}/{{src_pod}}",
+                            f"topk(10, {ratio(FLOWS_FROM, 'cluster, src_namespace, src_pod')})",
+                            "{{cluster}} {{src_namespace}}/{{src_pod}}",
                         ),
                     ),
                     unit="percentunit",
@@ -296,7 +299,7 @@ NETWORK_HEALTH = Board(
                     queries=(
                         Query(
                             f"topk(10, {ratio(FLOWS_FROM, 'src_namespace, src_pod', CONNECT_RETRANSMISSION_RATIO)})",
-                            "{{src_namespace}}/{{src_pod}}",
+                            "{{cluster}} {{src_namespace}}/{{src_pod}}",
                         ),
                     ),
                     unit="percentunit",
@@ -311,7 +314,7 @@ NETWORK_HEALTH = Board(
                     queries=(
                         Query(
                             f"topk(10, {_SYNACKS} > 0)",
-                            "{{src_namespace}}/{{src_pod}}",
+                            "{{cluster}} {{src_namespace}}/{{src_pod}}",
                         ),
                     ),
                     unit="pps",

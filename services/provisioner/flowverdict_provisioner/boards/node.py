@@ -13,7 +13,7 @@ from flowverdict_provisioner.board import (
 from flowverdict_provisioner.flow_panels import RATIO_COLUMN, ratio_now, rtt, throughput
 from flowverdict_provisioner.promql import (
     CLUSTER,
-    CLUSTER_VARIABLE,
+    ONE_CLUSTER_VARIABLE,
     pairwise_ratio,
     rate,
     ratio,
@@ -41,7 +41,7 @@ NODE = Board(
     title="Node",
     description="One node: is its path to the other nodes at fault, or one pod on it?",
     variables=(
-        CLUSTER_VARIABLE,
+        ONE_CLUSTER_VARIABLE,
         Variable("node", "src_node", _ANY, f'{CLUSTER},src_node!=""', several=False),
     ),
     since="now-3h",

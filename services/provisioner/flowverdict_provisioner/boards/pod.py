@@ -4,7 +4,7 @@ from flowverdict_provisioner.board import Board, Column, Panel, Query, Row, Vari
 from flowverdict_provisioner.flow_panels import RATIO_COLUMN, ratio_now, throughput
 from flowverdict_provisioner.promql import (
     CLUSTER,
-    CLUSTER_VARIABLE,
+    ONE_CLUSTER_VARIABLE,
     PAIR_RATIO,
     quantile,
     rate,
@@ -17,7 +17,7 @@ __all__ = ["POD"]
 _ANY = "tcp_data_segments_sent_total"
 _FROM = f'{CLUSTER},src_namespace="$namespace",src_pod="$pod"'
 _TO = f'{CLUSTER},dst_namespace="$namespace",dst_pod="$pod"'
-_PEER = "dst_namespace, dst_pod, dst_ip, dst_node"
+_PEER = "cluster, dst_namespace, dst_pod, dst_ip, dst_node"
 _FLOWS_FROM, _FLOWS_TO = f"{PAIR_RATIO}{{{_FROM}}}", f"{PAIR_RATIO}{{{_TO}}}"
 
 
@@ -72,7 +72,7 @@ POD = Board(
     title="Pod",
     description="One pod: the state of its flows, its peers, and its history.",
     variables=(
-        CLUSTER_VARIABLE,
+        ONE_CLUSTER_VARIABLE,
         Variable("namespace", "src_namespace", f"{_ANY}", f'{CLUSTER},src_pod!=""', several=False),
         Variable(
             "pod",

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row, State, Threshold
+from flowverdict_provisioner.flow_panels import CLUSTER_COLUMN
 from flowverdict_provisioner.promql import (
     CAUSE_LINK,
     CLUSTER,
@@ -16,23 +17,26 @@ from flowverdict_provisioner.promql import (
 
 __all__ = ["VERDICTS"]
 
-_NAMED = "incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction"
+_NAMED = "cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction"
 
 
 def _by_cause(metric: str) -> str:
     """A metric of each incident, labelled with its cause."""
     return (
-        f"max by (incident_id) ({metric}) * on (incident_id) group_right () "
-        f"max by (incident_id, cause_kind, cause_namespace, cause_name) (flowverdict_incident_active{{{CLUSTER}}})"
+        f"max by (cluster, incident_id) ({metric}) * on (cluster, incident_id) group_right () "
+        f"max by (cluster, incident_id, cause_kind, cause_namespace, cause_name) (flowverdict_incident_active{{{CLUSTER}}})"
     )
 
 
+_CAUSE = "{{cluster}} {{cause_kind}} {{cause_namespace}} {{cause_name}}"
 _INCIDENT = Link(
-    "This incident", "flowverdict-incident", {"incident": "${__data.fields.incident_id}"}
+    "This incident",
+    "flowverdict-incident",
+    {"cluster": "${__data.fields.cluster}", "incident": "${__data.fields.incident_id}"},
 )
 _CAUSES = (
-    "* on (incident_id) group_right () max by"
-    " (incident_id, cause_kind, cause_namespace, cause_name, cause_node)"
+    "* on (cluster, incident_id) group_right () max by"
+    " (cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node)"
     f" (max_over_time(flowverdict_incident_active{{{CLUSTER}}}[$__range]))"
 )
 
@@ -41,11 +45,11 @@ def _past(metric: str, each: str = "{}") -> str:
     """The most that a metric of each incident was in the time range."""
     series = each.format(f"flowverdict_incident_{metric}{{{CLUSTER}}}")
     step = ":15s" if each != "{}" else ""
-    return f"max by (incident_id) (max_over_time({series}[$__range{step}]))"
+    return f"max by (cluster, incident_id) (max_over_time({series}[$__range{step}]))"
 
 
 def _rule(measure: str) -> str:
-    return f"max by (incident_id, antecedents, consequents) (flowverdict_incident_rule_{measure}{{{CLUSTER}}})"
+    return f"max by (cluster, incident_id, antecedents, consequents) (flowverdict_incident_rule_{measure}{{{CLUSTER}}})"
 
 
 VERDICTS = Board(
@@ -89,6 +93,7 @@ VERDICTS = Board(
                         ),
                     ),
                     columns=(
+                        CLUSTER_COLUMN,
                         Column("summary", "Verdict"),
                         Column("cause_kind", "Kind"),
                         Column("cause_namespace", "Namespace"),
@@ -119,7 +124,7 @@ VERDICTS = Board(
                                 f"(1 + flowverdict_incident_critical{{{CLUSTER}}})"
                                 f" * (1 - flowverdict_incident_stale{{{CLUSTER}}})"
                             ),
-                            "{{cause_kind}} {{cause_namespace}} {{cause_name}}",
+                            _CAUSE,
                         ),
                     ),
                     unit="none",
@@ -138,7 +143,7 @@ VERDICTS = Board(
                     queries=(
                         Query(
                             _by_cause(f"flowverdict_incident_score{{{CLUSTER}}}"),
-                            "{{cause_kind}} {{cause_namespace}} {{cause_name}}",
+                            _CAUSE,
                         ),
                     ),
                     unit="percentunit",
@@ -169,6 +174,7 @@ VERDICTS = Board(
                         )
                     ),
                     columns=(
+                        CLUSTER_COLUMN,
                         Column("Value #A", "Opened", "dateTimeAsIso"),
                         Column("Value #B", "Open for", "s"),
                         Column("cause_kind", "Kind"),
@@ -201,6 +207,7 @@ VERDICTS = Board(
                         Query(_rule("lift"), ref="C"),
                     ),
                     columns=(
+                        CLUSTER_COLUMN,
                         Column("antecedents", "If"),
                         Column("consequents", "then"),
                         Column("Value #A", "Support", "percentunit"),
@@ -218,7 +225,7 @@ VERDICTS = Board(
                     queries=(
                         Query(
                             _by_cause(f"flowverdict_incident_explains_ratio{{{CLUSTER}}}"),
-                            "{{cause_kind}} {{cause_namespace}} {{cause_name}}",
+                            _CAUSE,
                         ),
                     ),
                     unit="percentunit",
@@ -236,9 +243,9 @@ VERDICTS = Board(
                     description="A silent node is not judged. This should be a second or two.",
                     queries=(
                         Query(
-                            "time() - max by (node)"
+                            "time() - max by (cluster, node)"
                             f" (flowverdict_node_last_interval_timestamp_seconds{{{CLUSTER}}})",
-                            "{{node}}",
+                            "{{cluster}} {{node}}",
                         ),
                     ),
                     unit="s",
@@ -257,9 +264,9 @@ VERDICTS = Board(
                     " should be zero.",
                     queries=(
                         Query(
-                            f"sum by (node) (rate(flowverdict_lost_flow_updates_total{{{CLUSTER}}}[$__rate_interval]))"
-                            f" + sum by (node) (rate(flowverdict_lost_sockets_total{{{CLUSTER}}}[$__rate_interval]))",
-                            "{{node}}",
+                            f"sum by (cluster, node) (rate(flowverdict_lost_flow_updates_total{{{CLUSTER}}}[$__rate_interval]))"
+                            f" + sum by (cluster, node) (rate(flowverdict_lost_sockets_total{{{CLUSTER}}}[$__rate_interval]))",
+                            "{{cluster}} {{node}}",
                         ),
                     ),
                     unit="cps",
@@ -272,8 +279,9 @@ VERDICTS = Board(
                     description="This should be below ten seconds.",
                     queries=(
                         Query(
-                            f"time() - max(flowverdict_rca_watermark_timestamp_seconds{{{CLUSTER}}} > 0)",
-                            "last window",
+                            "time() - max by (cluster)"
+                            f" (flowverdict_rca_watermark_timestamp_seconds{{{CLUSTER}}} > 0)",
+                            "{{cluster}} last window",
                         ),
                     ),
                     unit="s",

@@ -4,7 +4,7 @@ from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row
 from flowverdict_provisioner.flow_panels import RATIO_COLUMN, rtt, throughput
 from flowverdict_provisioner.promql import (
     CLUSTER,
-    CLUSTER_VARIABLE,
+    ONE_CLUSTER_VARIABLE,
     pairwise_ratio,
     rate,
     ratio,
@@ -31,7 +31,7 @@ WORKLOAD = Board(
     description="A workload, or all of a namespace: one bad pod, all of them, or one of those they"
     " call?",
     variables=(
-        CLUSTER_VARIABLE,
+        ONE_CLUSTER_VARIABLE,
         Variable("namespace", "src_namespace", _ANY, f'{CLUSTER},src_pod!=""', several=False),
         Variable("workload", "src_workload", _ANY, f'{CLUSTER},src_namespace="$namespace"'),
     ),
