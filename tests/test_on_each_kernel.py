@@ -18,13 +18,14 @@ from flowverdict_enricher.directory import Directory
 from flowverdict_enricher.enrich import enrich
 from flowverdict_enricher.inventory import Inventory
 from flowverdict_lab.cluster import Pod
-from flowverdict_lab.live_support import why_not_live
+from flowverdict_lab.live_support import bpf_file_system, why_not_live
 from flowverdict_lab.network import LabError, Network
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window_judge import WindowJudge
 from flowverdict_runtime.settings import load
 from tests.kernel_counts import equals_kernel, opens_equal_kernel
+from tests.test_restarts import Restarting
 
 REASON = why_not_live()
 live = pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}")
@@ -112,6 +113,29 @@ async def test_under_loss_every_count_is_the_kernels_and_the_lossy_pod_is_named(
     await eventually(lambda: equals_kernel(jetstream, network), 60)
     await eventually(lambda: opens_equal_kernel(jetstream, network), 60)
     assert heard.blamed() == {f"pod default/{pod.name}"}
+
+
+@live
+async def test_other_maps_take_over_while_packets_are_lost_and_no_count_is_missing(
+    network: Network, nats_server: NatsServer, nats_client: Client, tmp_path: Path
+) -> None:
+    said = "published what an earlier version counted"
+    with bpf_file_system(tmp_path / "bpf") as pins:
+        collector = Restarting(nats_server, tmp_path, pins, network)
+        await collector.is_ready()
+        network.start_traffic(REQUESTS_PER_SECOND)
+        with netem(network, network.cluster.pods[1], "loss", "20%"):
+            for flows in ("4096", "8192"):
+                before = network.tcp_total("RetransSegs")
+                await eventually(lambda n=before: network.tcp_total("RetransSegs") > n + 50, 60)
+                collector.kill()
+                collector.start(FLOWVERDICT_MAX_FLOWS=flows)
+                await eventually(lambda: said in collector.log, 60)
+        network.stop_traffic()
+        await eventually(lambda: network.tcp_total("CurrEstab") == 0, 60)
+        jetstream = nats_client.jetstream(timeout=10)
+        await eventually(lambda: equals_kernel(jetstream, network), 60)
+        collector.stop()
 
 
 @live

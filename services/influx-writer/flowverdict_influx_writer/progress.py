@@ -45,6 +45,7 @@ class Progress(msgspec.Struct, frozen=True):
             Those written last come last.
         next: the write that is under way; None if none is. Whoever goes on from here writes exactly
             that first: the same points once more.
+        lost: how many messages before `resume_from` NATS deleted before they were written, ever.
     """
 
     stream_created: str
@@ -52,6 +53,7 @@ class Progress(msgspec.Struct, frozen=True):
     seen_until: int = 0
     written: dict[str, int] = {}
     next: Planned | None = None
+    lost: int = 0
 
     def after(self, planned: Planned) -> "Progress":
         """What holds once that is written, without collectors that were written before the last
@@ -59,7 +61,13 @@ class Progress(msgspec.Struct, frozen=True):
         """
         others = [each for each in self.written.items() if each[0] not in planned.closing]
         written = dict([*others, *planned.closing.items()][-_MOST_COLLECTORS:])
-        return Progress(self.stream_created, planned.resume_from, planned.seen_until, written)
+        return msgspec.structs.replace(
+            self,
+            resume_from=planned.resume_from,
+            seen_until=planned.seen_until,
+            written=written,
+            next=None,
+        )
 
 
 class _Kept(msgspec.Struct, frozen=True):

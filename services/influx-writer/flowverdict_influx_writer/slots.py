@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import msgspec
 import pyarrow as pa
 
 from flowverdict_contracts.interval_header import IntervalHeader
@@ -64,6 +65,7 @@ class Slots:
         self._late: list[_Late] = []
         self._seen_until = progress.resume_from - 1
         self._newest_ns = 0
+        self._gaps: list[tuple[int, int]] = []
 
     def add(
         self, sequence: int, stored_ns: int, header: IntervalHeader, batch: pa.RecordBatch
@@ -86,6 +88,15 @@ class Slots:
         slot.rows.append(rows)
         if len(slot.rows) >= _SUMMED_AT_ONCE:
             slot.rows = [summed(slot.rows)]
+
+    def lose(self, first: int, end: int) -> None:
+        """The messages from `first` on, up to but without `end`, are deleted and will not come."""
+        self._gaps.append((first, end))
+
+    @property
+    def lost(self) -> int:
+        """How many messages that is, ever."""
+        return self.progress.lost + sum(end - first for first, end in self._gaps)
 
     def _pairs(self) -> int:
         held = [rows for each in self._open.values() for rows in each.rows]
@@ -127,9 +138,15 @@ class Slots:
             time_ns = late.start * _NS + (1 + milliseconds) * 1_000_000 + rest % 1_000_000
             yield self._points.lines(late.collector, time_ns, late.rows)
 
+    def after(self, planned: Planned) -> Progress:
+        """What holds once the points that lead to `planned` are stored."""
+        lost = sum(end - first for first, end in self._gaps if end <= planned.resume_from)
+        return msgspec.structs.replace(self.progress.after(planned), lost=self.progress.lost + lost)
+
     def wrote(self, planned: Planned) -> None:
         """The points that lead to `planned` are stored."""
-        self.progress = self.progress.after(planned)
+        self.progress = self.after(planned)
+        self._gaps = [each for each in self._gaps if each[1] > planned.resume_from]
         self._late.clear()
         self._open = {
             key: slot for key, slot in self._open.items() if not _closes(planned.closing, *key)

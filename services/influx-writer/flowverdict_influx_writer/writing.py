@@ -9,7 +9,7 @@ from collections import deque
 import msgspec
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from flowverdict_contracts import enriched
 from flowverdict_contracts.interval_header import IntervalHeader
@@ -35,6 +35,10 @@ _HOLD_SECONDS = 15.0
 _LINES_AT_ONCE = 5_000
 
 _ROWS = Counter("flowverdict_influx_rows_total", "Flow rows received.")
+_LOST = Gauge(
+    "flowverdict_influx_lost_messages",
+    "Enriched messages that NATS deleted before they were written, since the first start ever.",
+)
 
 
 class Writing:
@@ -64,6 +68,8 @@ class Writing:
         self._last_read = time.monotonic()
         self._most_in_hand = most_in_hand
         self._held: deque[Msg] = deque()
+        self._expected = slots.progress.resume_from
+        _LOST.set(slots.lost)
 
     @classmethod
     async def open(
@@ -86,12 +92,10 @@ class Writing:
             progress = Progress(created, start, start - 1)
         if progress.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
-            progress = Progress(created, written=progress.written)
+            progress = Progress(created, written=progress.written, lost=progress.lost)
         if progress.resume_from > last + 1:
             log.warning("NATS has lost the last messages of FLOWS_ENRICHED")
-            progress = Progress(created, last + 1, last, progress.written)
-        if progress.next and info.state.first_seq > progress.resume_from:
-            log.warning("NATS has deleted messages of FLOWS_ENRICHED that may not be written")
+            progress = Progress(created, last + 1, last, progress.written, lost=progress.lost)
         await store.save(progress)
         start, max_ack_pending = progress.resume_from, context.streams.max_ack_pending
         log.info("reading from sequence %d", start)
@@ -109,12 +113,23 @@ class Writing:
             if await self._in_order.handle(message, self._add):
                 message.data = b""  # kept only to be acknowledged
                 self._held.append(message)
+            self._note_deleted(message.metadata.sequence.stream)
             await asyncio.sleep(0)
         # Beyond what may be in hand, NATS delivers nothing.
         while len(self._held) > self._most_in_hand:
             await finish(self._held.popleft())
         if self._slots.progress.next is None and (planned := self._slots.due(_HOLD_SECONDS)):
             await self._write(planned)
+
+    def _note_deleted(self, sequence: int) -> None:
+        """NATS deletes the oldest messages of a stream that is full: the next one has a higher
+        number than expected.
+        """
+        expected, self._expected = self._expected, sequence + 1
+        if deleted := sequence - expected:
+            log.warning("NATS has deleted %d messages before they were written", deleted)
+            self._slots.lose(expected, sequence)
+            _LOST.set(self._slots.lost)
 
     def _add(self, message: Msg) -> None:
         header = IntervalHeader.decode(message.headers, enriched.SCHEMA)
@@ -158,7 +173,7 @@ class Writing:
                 chunk = []
         if not await self._database.store("".join(chunk), len(chunk)):
             return False
-        await self._keep(slots.progress.after(planned))
+        await self._keep(slots.after(planned))
         slots.wrote(planned)
         while self._held and self._held[0].metadata.sequence.stream < planned.resume_from:
             await finish(self._held.popleft())

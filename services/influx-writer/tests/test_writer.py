@@ -56,6 +56,10 @@ def rows() -> float:
     return REGISTRY.get_sample_value("flowverdict_influx_rows_total") or 0.0
 
 
+def lost() -> float:
+    return REGISTRY.get_sample_value("flowverdict_influx_lost_messages") or 0.0
+
+
 def refused(status: str) -> float:
     name, labels = "flowverdict_influx_points_refused_total", {"status": status}
     return REGISTRY.get_sample_value(name, labels) or 0.0
@@ -224,6 +228,27 @@ async def test_what_was_not_written_when_the_service_ended_is_written_by_the_nex
         await eventually(lambda: len(influx.points) == 7)
         await eventually(lambda: all_written(nats_client))
     assert segments(influx) == sum(range(8))
+
+
+async def test_what_nats_deleted_before_it_was_written_is_counted_also_after_a_restart(
+    nats_server: NatsServer, nats_client: Client, influx: InfluxStandIn
+) -> None:
+    settings, jetstream = settings_for(nats_server.url, influx.url), nats_client.jetstream()
+    async with writing(settings):
+        await publish(nats_client, 1, 2)
+        await eventually(lambda: len(influx.points) == 2)
+        assert lost() == 0
+        await eventually(lambda: all_written(nats_client))
+    await publish(nats_client, 3, 10)
+    await jetstream.purge_stream(FLOWS_ENRICHED, keep=3)  # as a stream does that is full
+    async with writing(settings):
+        await eventually(lambda: len(influx.points) == 5)
+        await eventually(lambda: all_written(nats_client))
+        assert lost() == 7
+    await publish(nats_client, 13, 1)
+    async with writing(settings):
+        await eventually(lambda: len(influx.points) == 6)
+        assert lost() == 7
 
 
 async def test_what_is_too_large_for_the_store_is_written_in_halves(
