@@ -1,8 +1,10 @@
 """What eBPF requires of a machine: the bpf(2) system call, capabilities, tracepoints."""
 
+import contextlib
 import ctypes
 import os
 import platform
+import resource
 from pathlib import Path
 
 __all__ = [
@@ -86,9 +88,15 @@ def bpf(command: int, attributes: ctypes.Structure) -> int:
 def smallest_map() -> int:
     """A new map of one number, to try something with; returns its descriptor.
 
+    Before Linux 5.11, maps and programs count as locked memory of whoever loads them, also those
+    that are pinned (getrlimit(2), RLIMIT_MEMLOCK). This process' limit is lifted, if it may do that.
+
     Raises:
         OSError: if the kernel refuses.
     """
+    with contextlib.suppress(ValueError, OSError):
+        unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, unlimited)
     return bpf(_MAP_CREATE, _MapCreate(_ARRAY, 4, 4, 1, 0))
 
 

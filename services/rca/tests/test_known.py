@@ -512,3 +512,64 @@ def test_one_broken_pod_of_a_service_is_blamed_alone_and_not_its_service_too() -
     all_well = Cluster()
     all_well.passes(20, n1=[*backends(""), *calls])
     assert {each for each in all_well.blamed() if each} == {("service default/api",)}
+
+
+def calls_of_a_service(unanswered: set[str], attempts: int = 12, by: str = "both") -> list[Row]:
+    """Each of five callers tries four pods behind an address alike; some never answer. Who is
+    behind it is known of a connection if both ends tell of it.
+    """
+    pods, rows = ("api-1@n1", "api-2@n2", "api-3@n1", "api-4@n2"), []
+    share = attempts // len(pods)
+    failed = share * len(unanswered)
+    for caller in "abcef":
+        front = f"front-{caller}@n1"
+        opens = 0 if by == "both" else attempts - failed
+        if failed or opens:
+            rows.append(to_service(front, "api", failed_opens=failed, timed_out_opens=failed,
+                                   retransmitted_syns=3 * failed, opens=opens))  # fmt: skip
+        for pod in pods:
+            if pod.partition("@")[0] not in unanswered:
+                if by == "both":
+                    call = flow(front, pod) | {"opens": share, "role": "client"}
+                    rows.append(call | {"dst_service": "api"})
+                answer = flow(pod, front) | {"opens": share, "role": "server"}
+                rows.append(backend(answer, "api"))
+            rows.append(backend(flow(pod, "db@n1"), "api"))
+    return rows
+
+
+@pytest.mark.parametrize("by", ["both", "pods"])
+@pytest.mark.parametrize(
+    ("unanswered", "named"),
+    [
+        ({"api-2"}, {"pod default/api-2"}),
+        ({"api-2", "api-3"}, {"pod default/api-2", "pod default/api-3"}),
+        ({"api-1", "api-2", "api-3", "api-4"}, {"service default/api"}),
+    ],
+)
+def test_pods_of_a_service_that_never_answer_while_others_do_are_named_and_not_the_service(
+    unanswered: set[str], named: set[str], by: str
+) -> None:
+    cluster = Cluster()
+    cluster.passes(10, n1=calls_of_a_service(set(), by=by))
+    cluster.passes(20, n1=calls_of_a_service(unanswered, by=by))
+    findings = [each for judgement in cluster.judgements for each in judgement.findings]
+    assert findings
+    assert {str(cause) for each in findings for cause in each.causes[: len(named)]} == named
+
+
+def test_a_pod_that_nobody_tries_while_some_callers_reach_nobody_is_not_to_blame() -> None:
+    """A policy stops the callers; the pod is far away, and calls are kept in the zone."""
+    stopped = {"front-e", "front-f"}
+    rows = [
+        row
+        for row in calls_of_a_service({"api-2"})
+        if row["dst_kind"] != "service" and not {row["src_pod"], row["dst_pod"]} & stopped
+    ]
+    rows += [
+        to_service(f"{each}@n1", "api", failed_opens=12, timed_out_opens=12) for each in stopped
+    ]
+    cluster = Cluster()
+    cluster.passes(20, n1=rows)
+    said = {each for window in cluster.blamed() for each in window}
+    assert "pod default/api-2" not in said
