@@ -331,6 +331,25 @@ def test_lists_of_one_are_that_one_and_numbers_are_names() -> None:
     assert named(rows, baseline) == []
 
 
+def test_two_of_the_pods_behind_an_address_are_named_whichever_was_chosen() -> None:
+    rng, backends = np.random.default_rng(18), [f"api-{number}" for number in range(4)]
+    for _ in range(10):
+        rows: list[dict[str, Any]] = []
+        for caller in range(6):
+            ends = {"src_pod": f"front-{caller}", "dst_pod": backends, "dst_service": "api"}
+            rows.append(ends | {"segments": 4000, "retransmits": rng.binomial(4000, 0.0102)})
+            for pod in backends:
+                ends = {"src_pod": pod, "dst_pod": f"front-{caller}", "src_service": "api"}
+                ratio = 0.0002 + 0.02 * (pod in ("api-0", "api-2"))
+                rows.append(ends | {"segments": 2000, "retransmits": rng.binomial(2000, ratio)})
+            for peer in range(6):
+                if peer != caller:
+                    ends = {"src_pod": f"front-{caller}", "dst_pod": f"front-{peer}"}
+                    lost = rng.binomial(2000, 0.0002)
+                    rows.append(ends | {"segments": 2000, "retransmits": lost})
+        assert {each["pod"] for each in named(rows)} == {"api-0", "api-2"}
+
+
 def test_of_thousands_of_links_it_is_the_very_one() -> None:
     table = pd.DataFrame(
         {

@@ -183,14 +183,25 @@ class _Search:
         return both if len(both) == len(found) else ()
 
     def _joined(self, faults: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """A pod that fails each way as one fault."""
+        """A pod that fails each way as one fault; all that fail one way as pods that fail both.
+
+        If it is not known which of several pods a row is about, one of them can take all of it.
+        """
+        one_way: dict[int, tuple[int, ...]] = {}
         for fault in faults:
-            if self.components.names(fault) != ("src_pod",):
+            names = self.components.names(fault)
+            if names not in (("src_pod",), ("dst_pod",)):
                 continue
-            both = self.components.find({"pod": self.components.where(fault)["src_pod"]})
-            ways = () if both is None else self.ways(both)
-            if both is not None and ways and set(ways) <= set(faults):
+            both = self.components.find({"pod": self.components.where(fault)[names[0]]})
+            if both is not None and (ways := self.ways(both)):
+                one_way[both] = ways
+        for both, ways in one_way.items():
+            if set(ways) <= set(faults):
                 yield (*(each for each in faults if each not in ways), both)
+        if len(one_way) > 1:
+            replaced = {way for ways in one_way.values() for way in ways}
+            rest = [each for each in faults if each not in replaced and each not in one_way]
+            yield (*rest, *one_way)
 
     def _both_ends(self, faults: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """The two ends of a path that fails both ways, also instead of what else covers them.
