@@ -89,8 +89,8 @@ def smallest_map() -> int:
     """A new map of one number, to try something with; returns its descriptor.
 
     Before Linux 5.11, maps and programs count as locked memory of whoever loads them, also those
-    that are pinned (getrlimit(2), RLIMIT_MEMLOCK). The limit of this process is lifted, if it may do
-    that.
+    that are pinned (getrlimit(2), RLIMIT_MEMLOCK). The limit of this process is lifted, if it may
+    do that.
 
     Raises:
         OSError: if the kernel refuses.
