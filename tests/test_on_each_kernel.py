@@ -120,8 +120,9 @@ async def test_other_maps_take_over_while_packets_are_lost_and_no_count_is_missi
     network: Network, nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
     said = "published what an earlier version counted"
-    with bpf_file_system(tmp_path / "bpf") as pins:
+    with bpf_file_system(tmp_path / "bpf") as pins, contextlib.ExitStack() as running:
         collector = Restarting(nats_server, tmp_path, pins, network)
+        running.callback(collector.stop)
         await collector.is_ready()
         network.start_traffic(REQUESTS_PER_SECOND)
         with netem(network, network.cluster.pods[1], "loss", "20%"):
@@ -135,7 +136,6 @@ async def test_other_maps_take_over_while_packets_are_lost_and_no_count_is_missi
         await eventually(lambda: network.tcp_total("CurrEstab") == 0, 60)
         jetstream = nats_client.jetstream(timeout=10)
         await eventually(lambda: equals_kernel(jetstream, network), 60)
-        collector.stop()
 
 
 @live
