@@ -179,6 +179,7 @@ def print_registered(module: str) -> None:
             ("incidents", "Incidents"),
             ("nodes", "Nodes"),
             ("lookups", "Lookups", 60),
+            ("services", "Services", 60),
         ):
             metrics = getattr(importlib.import_module(f"flowverdict_exporter.{part}"), name)
             REGISTRY.register(metrics(*arguments))

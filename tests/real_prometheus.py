@@ -1,9 +1,11 @@
 """A real Prometheus, in the version that the manifests name, and what it answers."""
 
 import json
+import subprocess
+import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,10 @@ from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_lab.servers import server_program
 
-__all__ = ["PROMTOOL", "get", "needs_prometheus", "query", "running"]
+__all__ = ["PROMTOOL", "Series", "get", "needs_prometheus", "query", "running", "store"]
+
+Series = tuple[str, Mapping[str, str], float]
+"""A metric, its labels, and its value."""
 
 _PROMETHEUS = server_program("prometheus")
 PROMTOOL = _PROMETHEUS.with_name("promtool")
@@ -39,6 +44,17 @@ def running(
         yield f"http://127.0.0.1:{port}"
     finally:
         stop_process(process)
+
+
+def store(folder: Path, series: Iterable[Series]) -> None:
+    """Give a Prometheus that is to run in `folder` ten minutes of these series until now."""
+    now, lines = int(time.time()), []
+    for metric, labels, value in series:
+        named = ",".join(f"{name}={json.dumps(text)}" for name, text in labels.items())
+        lines += [f"{metric}{{{named}}} {value} {now - before}" for before in range(600, -1, -15)]
+    (folder / "series").write_text("\n".join([*lines, "# EOF", ""]))
+    create = ["tsdb", "create-blocks-from", "openmetrics", f"{folder}/series", f"{folder}/tsdb"]
+    subprocess.run([PROMTOOL, *create], check=True, capture_output=True)
 
 
 def get(url: str, path: str) -> Any:

@@ -5,18 +5,22 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 
-from conftest import eventually
+from conftest import a_verdict, eventually
+from flowverdict_contracts import verdicts
+from flowverdict_contracts.subjects import SUBJECT_VERDICTS
 from flowverdict_lab.cluster import make_cluster
 from flowverdict_lab.faults import parse_fault
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.live_support import why_not_live
-from flowverdict_lab.network import Network
+from flowverdict_lab.network import HTTP_PORT, Network
 from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
 from flowverdict_provisioner.board import Board
 from flowverdict_provisioner.boards import BOARDS
@@ -28,6 +32,9 @@ from tests.stand_ins.influx import InfluxStandIn
 
 REASON = why_not_live()
 RCA = str(Path(sys.executable).with_name("flowverdict-rca"))
+CLUSTER = make_cluster(4, 2)
+_, POD_B, POD_C, _ = (pod.ipv4 for pod in CLUSTER.pods)
+SERVICE = "10.96.0.7"
 
 pytestmark = [
     pytest.mark.skipif(REASON is not None, reason=f"no live run: {REASON}"),
@@ -57,20 +64,43 @@ def configure(folder: Path, pipeline: Pipeline, influx_writer_port: int) -> dict
     }
 
 
+def with_service() -> str:
+    """The lab's inventory, and a service with pod-c behind it."""
+    service = {"namespace": "default", "name": "web", "addresses": [SERVICE], "pods": ["pod-c"]}
+    return json.dumps({**json.loads(CLUSTER.inventory()), "services": [service]})
+
+
+def translate_service(network: Network) -> None:
+    """Have what pod-b sends to the service go to pod-c, as a cluster's nodes do."""
+    rule = f"ip daddr {SERVICE} dnat to {POD_C}"
+    chain = f"chain output {{\ntype nat hook output priority -100\n{rule}\n}}"
+    network.inside("pod-b", ["nft", "-f", "-"], f"table ip services {{\n{chain}\n}}\n")
+
+
+def call_service(network: Network) -> None:
+    """Sixty requests from pod-b to the service, and a connect to a port that is closed there."""
+    calls = (
+        "import http.client, socket\n"
+        f"client = http.client.HTTPConnection('{SERVICE}', {HTTP_PORT})\n"
+        "for _ in range(60): client.request('GET', '/'); client.getresponse().read()\n"
+        f"socket.socket().connect_ex(('{SERVICE}', 1))"
+    )
+    network.inside("pod-b", [sys.executable, "-c", calls])
+
+
 @pytest.fixture(scope="module")
 def prometheus(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Network, Pipeline, str]]:
     """The lab with a broken pod-a, all services, and a Prometheus that scrapes them."""
     folder = tmp_path_factory.mktemp("prometheus")
-    cluster = make_cluster(4, 2)
     (folder / "logs").mkdir()
     influx, writer_port = InfluxStandIn(), free_port()
     with (
-        Network(cluster, folder / "logs") as network,
+        Network(CLUSTER, folder / "logs") as network,
         Pipeline(
             folder,
-            cluster.inventory(),
+            with_service(),
             namespaces=network.namespaces(),
             environ={"FLOWVERDICT_DNS": "on"},
         ) as pipeline,
@@ -90,7 +120,7 @@ def prometheus(
         config = configure(folder, pipeline, writer_port)
         url = running.enter_context(running_prometheus(folder, config))
         network.start_traffic(10)
-        parse_fault("pod-loss", "pod-a", 20, cluster).inject(network)
+        parse_fault("pod-loss", "pod-a", 20, CLUSTER).inject(network)
         yield network, pipeline, url
 
 
@@ -152,7 +182,8 @@ def asked(board: Board, expression: str, incident: str = "", node: str = "worker
     """A panel's query as Grafana sends it: everything chosen, or pod-a where it is one thing."""
     values = {"$__rate_interval": "30s", "$__range": "5m", "$objective": "0.001", "$cluster": ".*"}
     values |= {"$pod": ".*", "$workload": ".*", "$namespace": ".*", "$node": node}
-    if board.uid in ("flowverdict-pod", "flowverdict-workload"):
+    values |= {"$service": "web", "$source": POD_B, "$destination": POD_C}
+    if board.uid in ("flowverdict-pod", "flowverdict-workload", "flowverdict-service"):
         values["$namespace"] = "default"
     if board.uid == "flowverdict-pod":
         values["$pod"] = "pod-a"
@@ -165,12 +196,19 @@ def asked(board: Board, expression: str, incident: str = "", node: str = "worker
 async def test_while_a_pod_is_broken_no_query_of_any_panel_is_empty(
     prometheus: tuple[Network, Pipeline, str],
 ) -> None:
-    network, _, url = prometheus
+    network, pipeline, url = prometheus
     _, pod_b, pod_c, pod_d = network.cluster.pods
     serve(network, pod_d, pod_d.ipv4)
     refused = f"import socket; [socket.socket().connect_ex(('{pod_c.ipv4}', 1)) for _ in range(5)]"
     (opened,) = await eventually(lambda: query(url, "flowverdict_incident_active"), 60)
     incident = opened["metric"]["incident_id"]
+    now = int(time.time())
+    client = await nats.connect(pipeline.nats_url)
+    for status in ("opened", "resolved"):
+        verdict = a_verdict(incident_id="0", status=status, second=now)
+        await client.jetstream().publish(SUBJECT_VERDICTS, verdicts.encode(verdict))
+    await client.close()
+    translate_service(network)
     queries = {
         (board.title, panel.title, each.ref): asked(board, each.expr, incident)
         for board in BOARDS
@@ -191,6 +229,7 @@ async def test_while_a_pod_is_broken_no_query_of_any_panel_is_empty(
 
     def empty() -> list[tuple[str, str, str]]:
         network.inside("pod-b", [sys.executable, "-c", refused])
+        call_service(network)
         look_up(network, pod_b, pod_d.ipv4, [*["0"] * 20, "2", "3", "9"])  # few are unanswered
         return [key for key, promql in queries.items() if not query(url, promql)]
 

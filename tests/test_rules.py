@@ -16,7 +16,7 @@ import yaml
 
 from conftest import a_cause, eventually
 from flowverdict_contracts.signals import PAIR_LABELS
-from flowverdict_exporter.incidents import EXPLAINS_LABELS, explained
+from flowverdict_exporter.incident_labels import EXPLAINS_LABELS, explained
 from flowverdict_lab.free_port import free_port
 from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_lab.servers import server_program

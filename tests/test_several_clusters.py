@@ -2,10 +2,7 @@
 are called the same.
 """
 
-import json
-import subprocess
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +11,7 @@ from conftest import eventually
 from flowverdict_provisioner.board import Board
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.dashboard_json import build
-from tests.real_prometheus import PROMTOOL, needs_prometheus, query, running
+from tests.real_prometheus import Series, needs_prometheus, query, running, store
 
 INCIDENT = "0123456789abcdef"
 CAUSE = {
@@ -24,6 +21,7 @@ CAUSE = {
     "cause_name": "cart-0",
     "cause_node": "worker1",
     "direction": "both",
+    "cause_addresses": "",
 }
 FLOW = {
     f"{end}_{name}": value
@@ -42,8 +40,8 @@ CLUSTERS = {"eu-1": 1, "us-1": 3}
 """What each of them measures differs by this factor."""
 
 
-def series() -> Iterator[tuple[str, Mapping[str, str], float]]:
-    """What one cluster exports: metric, labels, value."""
+def series() -> Iterator[Series]:
+    """What one cluster exports."""
     for name in ("active", "critical"):
         yield f"flowverdict_incident_{name}", CAUSE if name == "active" else one("incident_id"), 1
     for name, value in {
@@ -54,6 +52,14 @@ def series() -> Iterator[tuple[str, Mapping[str, str], float]]:
         "opened_timestamp_seconds": 1_700_000_000.0,
     }.items():
         yield f"flowverdict_incident_{name}", one("incident_id"), value
+    yield "flowverdict_resolved_incident_timestamp_seconds", CAUSE, 1_700_000_900.0
+    for name, value in {"opened_timestamp_seconds": 1_700_000_000.0, "score": 0.3,
+                        "failing_flows": 5.0}.items():  # fmt: skip
+        yield f"flowverdict_resolved_incident_{name}", one("incident_id"), value
+    behind = {"service_namespace": "shop", "service_name": "web", "ip": FLOW["dst_ip"]}
+    yield "flowverdict_service_address_info", behind, 1
+    for name in ("opens", "failed_opens"):
+        yield f"pair:tcp_{name}:rate2m", FLOW, 2
     yield "flowverdict_incident_info", {**one("incident_id"), "summary": "It loses segments."}, 1
     explains = {"by": "src_pod", "src_namespace": "shop", "src_pod": "cart-0"}
     yield "flowverdict_incident_explains", {**one("incident_id"), **explains}, 1
@@ -70,23 +76,17 @@ def one(name: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus with ten minutes of both clusters, as remote write would have brought them."""
     folder = tmp_path_factory.mktemp("store")
-    now, lines = int(time.time()), []
-    for metric, labels, value in series():
-        for cluster, factor in CLUSTERS.items():
-            named = ",".join(
-                f"{name}={json.dumps(text)}"
-                for name, text in {**labels, "cluster": cluster}.items()
-            )
-            lines += [
-                f"{metric}{{{named}}} {value * factor} {now - before}"
-                for before in range(600, -1, -15)
-            ]
-    (folder / "series").write_text("\n".join([*lines, "# EOF", ""]))
-    create = ["tsdb", "create-blocks-from", "openmetrics", f"{folder}/series", f"{folder}/tsdb"]
-    subprocess.run([PROMTOOL, *create], check=True, capture_output=True)
+    store(
+        folder,
+        (
+            (metric, {**labels, "cluster": cluster}, value * factor)
+            for metric, labels, value in series()
+            for cluster, factor in CLUSTERS.items()
+        ),
+    )
     with running(folder, {}) as url:
         yield url
 
@@ -100,7 +100,10 @@ def rows(url: str, promql: str) -> Rows:
 
 
 def asked(board: Board, expression: str, cluster: str) -> str:
-    chosen = {"namespace": "shop", "pod": "cart-0", "workload": "cart", "node": "worker1"}
+    chosen = {
+        "namespace": "shop", "pod": "cart-0", "workload": "cart", "node": "worker1",
+        "service": "web", "source": FLOW["src_ip"], "destination": FLOW["dst_ip"],
+    }  # fmt: skip
     is_single = {each.name: not each.several for each in board.variables}
     values = {name: value if is_single.get(name) else ".*" for name, value in chosen.items()}
     values |= {"cluster": cluster, "incident": INCIDENT, "__range": "5m", "__rate_interval": "1m"}
@@ -110,8 +113,10 @@ def asked(board: Board, expression: str, cluster: str) -> str:
 
 
 @needs_prometheus
-async def test_what_is_called_the_same_in_two_clusters_is_two_rows_of_a_board(store: str) -> None:
-    await eventually(lambda: bool(query(store, "flowverdict_exporter_pairs")))
+async def test_what_is_called_the_same_in_two_clusters_is_two_rows_of_a_board(
+    prometheus: str,
+) -> None:
+    await eventually(lambda: bool(query(prometheus, "flowverdict_exporter_pairs")))
     seen = set()
     for board in BOARDS:
         shown = [
@@ -127,12 +132,13 @@ async def test_what_is_called_the_same_in_two_clusters_is_two_rows_of_a_board(st
             if "expr" in each
         ]
         for title, expression in shown:
-            each = {name: rows(store, asked(board, expression, name)) for name in CLUSTERS}
-            both = rows(store, asked(board, expression, ".*"))
+            each = {name: rows(prometheus, asked(board, expression, name)) for name in CLUSTERS}
+            both = rows(prometheus, asked(board, expression, ".*"))
             assert both == each["eu-1"] | each["us-1"], (board.title, title)
             seen |= {title} if both else set()
             assert len(both) == 2 * len(each["eu-1"]), (board.title, title)
-    assert seen >= {"Open now", "In this time range", "Incidents", "Cause", "Top pairs",
+    assert seen >= {"Open now", "Resolved", "Incidents", "Cause", "Top pairs", "Both ways",
+                    "Its pods", "Its callers",
                     "Flows that it explains", "Rules behind the open verdicts"}  # fmt: skip
 
 

@@ -7,6 +7,8 @@
 `sums`     sums of some metrics by pair, within a budget.
 `family`   one metric: how rows become its sums, and how those are written out.
 `incidents` open incidents as metrics.
+`past_incidents` those that are resolved; `incident_labels` their causes, and what they explain.
 `lookups`  DNS lookups by pod and name.
+`services` the addresses behind each service.
 `nodes`    each node: when it last reported, and what it lost.
 """

@@ -17,6 +17,7 @@ from flowverdict_exporter.kept import Kept, KeptStore, Position
 from flowverdict_exporter.lookups import Lookups
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
+from flowverdict_exporter.services import Services
 from flowverdict_runtime.consumer import check_delivers, finish
 from flowverdict_runtime.context import CannotRun, Context
 from flowverdict_runtime.kept_state import InOrder, after_acknowledged, pull_from_sequence
@@ -50,18 +51,25 @@ class Totals:
         series: the sums by pair.
         nodes: the sums by node.
         lookups: the sums by looked up name.
-        incidents: those that are open.
+        services: the addresses behind each service; not kept, since every flow tells them again.
+        incidents: open ones, and those of the last days.
         position: up to where the sums go.
         owner: tells this exporter from any other.
         restored: set once it is known what was kept.
     """
 
     def __init__(
-        self, series: PairSeries, nodes: Nodes, lookups: Lookups, incidents: Incidents
+        self,
+        series: PairSeries,
+        nodes: Nodes,
+        lookups: Lookups,
+        services: Services,
+        incidents: Incidents,
     ) -> None:
         self.series = series
         self.nodes = nodes
         self.lookups = lookups
+        self.services = services
         self.incidents = incidents
         self.position = Position(0, "")
         self.owner = uuid.uuid4().hex
@@ -91,7 +99,7 @@ class Totals:
             self.nodes.restore(kept.nodes)
             self.lookups.restore(kept.lookups)
             try:
-                self.incidents.restore(kept.incidents)
+                self.incidents.restore(kept.incidents, kept.past_incidents)
             except ValueError as error:  # their next verdicts will tell
                 log.warning("cannot go on from the open incidents that were kept: %s", error)
             self.incidents.next_sequence = kept.next_verdict
@@ -102,9 +110,9 @@ class Totals:
         """What has been added up, to go on from."""
         # The number first: a verdict that comes in between is read twice rather than never.
         next_verdict = self.incidents.next_sequence
-        open_now = self.incidents.kept()
+        open_now, past = self.incidents.kept()
         sums = (self.series.kept(), self.nodes.kept())
-        return Kept(*sums, open_now, next_verdict, self.lookups.kept())
+        return Kept(*sums, open_now, next_verdict, self.lookups.kept(), past)
 
     def add(self, message: Msg) -> None:
         """Add a message's rows, unless they have been.
@@ -123,6 +131,7 @@ class Totals:
         self.series.add(batch)
         self.nodes.add(header)
         self.lookups.add(batch)
+        self.services.add(batch)
         _ROWS.inc(batch.num_rows)
 
     def all_read(self) -> None:

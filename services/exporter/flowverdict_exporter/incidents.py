@@ -1,6 +1,6 @@
-"""Open incidents as metrics: the cause, its score, and which flows it explains."""
+"""Incidents as metrics: the cause, its score, and which flows it explains."""
 
-import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,10 +11,16 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from flowverdict_contracts import MalformedMessage
-from flowverdict_contracts.verdicts import Cause, ComponentEnd, Verdict, decode, encode
+from flowverdict_contracts.verdicts import Cause, Verdict, decode, encode
+from flowverdict_exporter.incident_labels import (
+    EXPLAINS_LABELS,
+    INCIDENT_LABELS,
+    explained,
+    labels_of,
+)
+from flowverdict_exporter.past_incidents import PastIncident, PastIncidents
 
-__all__ = ["EXPLAINS_LABELS", "FORGET_SECONDS", "INCIDENT_LABELS", "STALE_SECONDS", "Incidents",
-           "KeptIncident", "explained"]  # fmt: skip
+__all__ = ["FORGET_SECONDS", "STALE_SECONDS", "Incidents", "KeptIncident"]
 
 STALE_SECONDS = 120.0
 """An incident without a verdict for this long is stale: the RCA worker is gone."""
@@ -24,58 +30,8 @@ _OTHERS_SECONDS = 600.0
 """Or until the RCA worker has been there again for this long and has not mentioned it."""
 
 _MAX_OPEN = 1000
-_MAX_LINK_ADDRESSES = 8
 
-INCIDENT_LABELS = (
-    "incident_id",
-    "cause_kind",
-    "cause_namespace",
-    "cause_name",
-    "cause_node",
-    "direction",
-)
 RULE_LABELS = ("incident_id", "antecedents", "consequents")
-EXPLAINS_LABELS = (
-    "incident_id", "by", "src_ip", "src_namespace", "src_pod", "src_workload", "src_node",
-    "src_zone", "dst_ip", "dst_namespace", "dst_pod", "dst_workload", "dst_node", "dst_zone",
-)  # fmt: skip
-
-
-def _flow_labels(component_end: ComponentEnd, end: str) -> dict[str, str]:
-    """Labels of the flows that have a component at their `end` ("src", "dst")."""
-    kind, namespace, name = component_end.kind, component_end.namespace, component_end.name
-    if kind in ("node", "zone"):
-        return {f"{end}_{kind}": name}
-    if kind in ("pod", "workload"):
-        return {f"{end}_namespace": namespace, f"{end}_{kind}": name}
-    return {f"{end}_ip": name}
-
-
-def explained(cause: Cause) -> list[dict[str, str]]:
-    """Sets of labels; a flow that matches every label of one set is explained by `cause`.
-
-    Each also has a label `by`, the joined names of the others, which inhibits flow alerts.
-    """
-    ends = {"sending": ("src",), "receiving": ("dst",)}.get(cause.direction, ("src", "dst"))
-    if cause.kind == "node_link":
-        # A link has no direction, so both ways count as explained.
-        sets = [
-            _flow_labels(src, "src") | _flow_labels(dst, "dst")
-            for src, dst in itertools.permutations(cause.ends)
-        ]
-    elif cause.kind == "link":
-        # Its ends may be pods, services, nodes or addresses; their addresses are known in any case.
-        addresses = cause.addresses[:_MAX_LINK_ADDRESSES]
-        sets = [{"src_ip": a, "dst_ip": b} for a, b in itertools.permutations(addresses, 2)]
-    elif cause.kind in ("service", "label"):
-        sets = [{f"{end}_ip": address} for end in ends for address in cause.addresses]
-    else:
-        sets = [_flow_labels(cause.ends[0], end) for end in ends]
-    labelled = (
-        {"by": "+".join(n for n in labels if not n.endswith("namespace")), **labels}
-        for labels in sets
-    )
-    return [dict(pairs) for pairs in dict.fromkeys(tuple(each.items()) for each in labelled)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +39,7 @@ class _Open:
     verdict: Verdict
     summary: str
     received: float
+    most_failing: int
 
     @property
     def cause(self) -> Cause | None:
@@ -149,45 +106,56 @@ class KeptIncident:
         verdict: the last on it, as on NATS.
         summary: as it is shown.
         age_seconds: since it was received.
+        most_failing: the most flows that failed in one of its windows.
     """
 
     verdict: bytes
     summary: str
     age_seconds: float
+    most_failing: int = 0
 
 
 class Incidents(Collector):
-    """The currently open incidents; a collector for a `prometheus_client` registry.
+    """The open and the resolved incidents; a collector for a `prometheus_client` registry.
 
     Attributes:
-        next_sequence: number of the next verdict to read from its stream; 0 if that is not known.
+        next_sequence: number of the next verdict to read from its stream.
     """
 
     def __init__(self) -> None:
-        self.next_sequence = 0
+        self.next_sequence = 1
         self._open: dict[str, _Open] = {}
         self._last_window: dict[str, tuple[str, float]] = {}
-        self._heard = self._heard_since = -STALE_SECONDS
+        self._heard = self._heard_since = -math.inf
+        self._past = PastIncidents()
         self._lock = threading.Lock()
 
-    def kept(self) -> list[KeptIncident]:
-        """The open incidents, to go on from."""
+    def kept(self) -> tuple[list[KeptIncident], list[PastIncident]]:
+        """The open and the resolved incidents, to go on from."""
         now = time.monotonic()
         with self._lock:
-            return [
-                KeptIncident(encode(each.verdict), each.summary, now - each.received)
+            still_open = [
+                KeptIncident(
+                    encode(each.verdict), each.summary, now - each.received, each.most_failing
+                )
                 for each in self._open.values()
             ]
+            return still_open, self._past.kept()
 
-    def restore(self, kept: Iterable[KeptIncident]) -> None:
+    def restore(self, kept: Iterable[KeptIncident], past: Iterable[PastIncident]) -> None:
         """Go on from there, but for what has been heard since.
 
         Raises:
-            ValueError: if another version kept them.
+            ValueError: if another version kept the open ones; then only the others are restored.
         """
         now = time.monotonic()
+        with self._lock:
+            self._past.restore(past)
         try:
-            known = [_Open(decode(e.verdict), e.summary, now - e.age_seconds) for e in kept]
+            known = [
+                _Open(decode(e.verdict), e.summary, now - e.age_seconds, e.most_failing)
+                for e in kept
+            ]
         except MalformedMessage as error:
             raise ValueError(str(error)) from None
         with self._lock:
@@ -197,41 +165,48 @@ class Incidents(Collector):
                     self._open[name] = each
                     self._last_window[name] = each.verdict.window.end, each.received
 
-    def add(self, verdict: Verdict) -> None:
-        """Add a verdict; one older than the last is ignored."""
-        now = time.monotonic()
+    def add(self, verdict: Verdict, age_seconds: float = 0.0) -> None:
+        """Add a verdict that is `age_seconds` old; one from before the last is ignored."""
+        heard = time.monotonic() - age_seconds
         with self._lock:
-            if now - self._heard > STALE_SECONDS:
-                self._heard_since = now
-            self._heard = now
-            self._drop_stale(now)
+            if heard - self._heard > STALE_SECONDS:
+                self._heard_since = heard
+            self._heard = max(heard, self._heard)
+            oldest = self._oldest(heard)
+            self._open = {i: each for i, each in self._open.items() if each.received > oldest}
+            self._last_window = {
+                i: each for i, each in self._last_window.items() if each[1] > oldest
+            }
             last, _ = self._last_window.get(verdict.incident_id, ("", 0.0))
             if verdict.window.end < last:
                 return
-            self._last_window[verdict.incident_id] = (verdict.window.end, now)
+            self._last_window[verdict.incident_id] = (verdict.window.end, heard)
+            known = self._open.get(verdict.incident_id)
             if verdict.status == "resolved":
                 self._open.pop(verdict.incident_id, None)
+                self._past.add(verdict, known.most_failing if known is not None else None)
                 return
-            known = self._open.get(verdict.incident_id)
             if known is None and len(self._open) >= _MAX_OPEN:
                 return
             # The figures in a summary change; as a label, each change would be a new series.
             same = known is not None and _same_cause(known.verdict, verdict)
             summary = known.summary if known is not None and same else verdict.summary
-            self._open[verdict.incident_id] = _Open(verdict, summary, now)
+            before = known.most_failing if known is not None else 0
+            most_failing = max(before, verdict.flows.failing)
+            self._open[verdict.incident_id] = _Open(verdict, summary, heard, most_failing)
 
-    def _drop_stale(self, now: float) -> None:
-        oldest = now - FORGET_SECONDS
+    def _oldest(self, now: float) -> float:
+        """When an incident must have been heard of to be still taken for open at `now`."""
         if now - self._heard < STALE_SECONDS and now - self._heard_since > _OTHERS_SECONDS:
-            oldest = now - _OTHERS_SECONDS
-        self._open = {i: each for i, each in self._open.items() if each.received > oldest}
-        self._last_window = {i: each for i, each in self._last_window.items() if each[1] > oldest}
+            return now - _OTHERS_SECONDS
+        return now - FORGET_SECONDS
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, for a scrape."""
         with self._lock:
-            self._drop_stale(time.monotonic())
-            incidents = list(self._open.values())
+            oldest = self._oldest(time.monotonic())
+            incidents = [each for each in self._open.values() if each.received > oldest]
+            past = list(self._past.families())
         active = GaugeMetricFamily(
             "flowverdict_incident_active",
             "1 for each open incident, labelled with its cause; empty if none was identified.",
@@ -248,7 +223,7 @@ class Incidents(Collector):
             labels=["incident_id", "summary"],
         )
         for each in incidents:
-            active.add_metric(_labels(each), 1)
+            active.add_metric(labels_of(each.verdict), 1)
             info.add_metric([each.verdict.incident_id, each.summary], 1)
             for labels in explained(each.cause) if each.cause else ():
                 full = {"incident_id": each.verdict.incident_id, **labels}
@@ -275,21 +250,4 @@ class Incidents(Collector):
             for each in incidents:
                 family.add_metric([each.verdict.incident_id], number.of(each))
             yield family
-
-
-def _labels(incident: _Open) -> list[str]:
-    verdict, cause = incident.verdict, incident.cause
-    if cause is None:
-        return [verdict.incident_id, "", "", "", "", ""]
-    if len(cause.ends) == 1:
-        namespace, name = cause.ends[0].namespace, cause.ends[0].name
-    else:
-        namespace, name = "", cause.name
-    return [
-        verdict.incident_id,
-        cause.kind,
-        namespace,
-        name,
-        cause.node,
-        cause.direction,
-    ]
+        yield from past

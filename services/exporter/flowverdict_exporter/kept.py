@@ -14,6 +14,7 @@ from flowverdict_contracts.subjects import EXPORTER_STATE_BUCKET
 from flowverdict_exporter.incidents import KeptIncident
 from flowverdict_exporter.lookups import Asked, NameSums
 from flowverdict_exporter.nodes import KeptNodes
+from flowverdict_exporter.past_incidents import PastIncident
 from flowverdict_exporter.sums import KeptSums
 from flowverdict_runtime.context import CannotRun
 from flowverdict_runtime.kept_state import state_bucket
@@ -48,8 +49,9 @@ class Kept:
     sums: KeptSums
     nodes: KeptNodes
     incidents: list[KeptIncident]
-    next_verdict: int = 0
+    next_verdict: int = 1
     lookups: list[tuple[Asked, NameSums]] = field(default_factory=list)
+    past_incidents: list[PastIncident] = field(default_factory=list)
 
     def encode(self) -> bytes:
         """As bytes, compressed."""

@@ -1,6 +1,7 @@
 """The exporter: adds up every enriched message and tracks the open incidents."""
 
 import asyncio
+import time
 
 from prometheus_client import REGISTRY
 
@@ -11,6 +12,7 @@ from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.lookups import Lookups
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
+from flowverdict_exporter.services import Services
 from flowverdict_exporter.settings import ExporterSettings
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.context import Context
@@ -26,20 +28,22 @@ __all__ = ["SERVICE"]
 
 async def run(settings: ExporterSettings, context: Context) -> None:
     """Add up every enriched message until the service stops."""
-    incidents, nodes, lookups = Incidents(), Nodes(), Lookups(settings.expire_seconds)
+    incidents, nodes = Incidents(), Nodes()
+    lookups, services = Lookups(settings.expire_seconds), Services(settings.expire_seconds)
     series = PairSeries(
         settings.series_budget,
         settings.expire_seconds,
         histograms=settings.pair_histograms == "on",
     )
-    totals = Totals(series, nodes, lookups, incidents)
+    totals = Totals(series, nodes, lookups, services, incidents)
     context.health.more_metrics = totals.text
-    for each in (incidents, nodes, lookups):
+    for each in (incidents, nodes, lookups, services):
         REGISTRY.register(each)
 
     async def add_verdict(message: StoredMessage) -> bool:
         incidents.next_sequence = message.sequence + 1
-        incidents.add(verdicts.decode(message.data))
+        age_seconds = max(0.0, time.time() - message.stored_ns / 1e9)
+        incidents.add(verdicts.decode(message.data), age_seconds)
         return True
 
     async with connected(settings, "exporter", context, [FLOWS_ENRICHED]) as jetstream:

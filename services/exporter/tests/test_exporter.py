@@ -3,6 +3,7 @@
 import gzip
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -96,15 +97,13 @@ async def test_after_kill_9_it_goes_on_where_it_was(
 async def test_incidents_and_nodes_are_on_the_page_and_a_malformed_verdict_is_skipped(
     start: Callable[[], Process], nats_client: Client
 ) -> None:
-    start()
     jetstream = nats_client.jetstream()
-    await eventually(lambda: "flowverdict_exporter_pairs" in scrape())
     await publish(nats_client, 1, 1)
+    await jetstream.publish(SUBJECT_VERDICTS, b"{}")
+    await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+    start()
 
-    async def incident() -> list[str]:
-        # One from before it first looked is not read; rca publishes one for every window.
-        await jetstream.publish(SUBJECT_VERDICTS, b"{}")
-        await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict()))
+    def incident() -> list[str]:
         return [key for key in scrape() if key.startswith("flowverdict_incident_active{")]
 
     (active,) = await eventually(incident)
@@ -116,6 +115,26 @@ async def test_incidents_and_nodes_are_on_the_page_and_a_malformed_verdict_is_sk
     assert page['flowverdict_messages_malformed_total{stream="RCA_VERDICTS"}'] >= 1
     await jetstream.publish(SUBJECT_VERDICTS, verdicts.encode(a_verdict(status="resolved")))
     await eventually(lambda: active not in scrape())
+
+
+async def test_incidents_that_were_resolved_before_the_exporter_was_there_are_on_the_page(
+    start: Callable[[], Process], nats_client: Client
+) -> None:
+    now = int(time.time())
+    await publish(nats_client, 1, 1)
+    for status, second in (("opened", now - 60), ("resolved", now - 20)):
+        body = verdicts.encode(a_verdict(status=status, second=second))
+        await nats_client.jetstream().publish(SUBJECT_VERDICTS, body)
+    start()
+    resolved = "flowverdict_resolved_incident_timestamp_seconds{"
+
+    def past() -> list[tuple[str, float]]:
+        return [item for item in scrape().items() if item[0].startswith(resolved)]
+
+    ((labels, when),) = await eventually(past)
+    assert 'cause_name="pod-a"' in labels
+    assert when == now - 20
+    assert not [key for key in scrape() if key.startswith("flowverdict_incident_active{")]
 
 
 async def test_a_row_that_cannot_be_is_left_out_and_counted_and_the_others_go_on(

@@ -9,12 +9,8 @@ from prometheus_client.core import Sample
 
 from conftest import a_cause, a_verdict
 from flowverdict_contracts.verdicts import Rule
-from flowverdict_exporter.incidents import (
-    FORGET_SECONDS,
-    STALE_SECONDS,
-    Incidents,
-    explained,
-)
+from flowverdict_exporter.incident_labels import explained
+from flowverdict_exporter.incidents import FORGET_SECONDS, STALE_SECONDS, Incidents
 
 
 def samples(incidents: Incidents) -> dict[str, list[Sample]]:
@@ -91,6 +87,20 @@ def test_an_incident_that_a_worker_no_longer_knows_is_forgotten_once_it_has_been
     clock[0] += 20
     incidents.add(msgspec.structs.replace(a_verdict(), incident_id="0" * 12))
     assert len(samples(incidents)["flowverdict_incident_active"]) == 1
+
+
+def test_only_a_link_is_labelled_with_the_addresses_of_its_ends() -> None:
+    incidents = Incidents()
+    link = msgspec.structs.replace(
+        a_cause("link", "shop/cart <-> w1"), addresses=("10.244.0.2", "10.30.45.11")
+    )
+    incidents.add(a_verdict(causes=(link,)))
+    (active,) = samples(incidents)["flowverdict_incident_active"]
+    assert active.labels["cause_addresses"] == "10.244.0.2|10.30.45.11"
+    pod = msgspec.structs.replace(a_cause("pod", "shop/cart"), addresses=("10.244.0.2",))
+    incidents.add(a_verdict(causes=(pod,)))
+    (active,) = samples(incidents)["flowverdict_incident_active"]
+    assert active.labels["cause_addresses"] == ""
 
 
 def test_an_incident_without_a_cause_is_shown_without_one() -> None:

@@ -51,11 +51,16 @@ class Link:
     """The target of a click: a dashboard's uid, and variables from the value's labels.
 
     Labels can also be part of the uid. A dashboard ignores variables that it does not have.
+
+    Attributes:
+        hours_around: of a cell with a time, in milliseconds: how long the time range around it is
+            that the target opens with; 0 to keep the time range.
     """
 
     title: str
     uid: str
     variables: dict[str, str] = field(default_factory=dict)
+    hours_around: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +68,7 @@ class Column:
     """A table column: its title and unit; its cells link to `link`.
 
     `red_above_fail_ratio`: cells above the current threshold are red.
+    `highest_first`: the table's rows are in the order of this column.
     """
 
     name: str
@@ -70,6 +76,7 @@ class Column:
     unit: str = ""
     link: Link | None = None
     red_above_fail_ratio: bool = False
+    highest_first: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

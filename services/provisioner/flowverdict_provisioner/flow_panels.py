@@ -1,23 +1,36 @@
 """Panels and columns about flows that several dashboards have."""
 
-from flowverdict_provisioner.board import Column, Panel, Query
+from flowverdict_provisioner.board import Column, Link, Panel, Query
 from flowverdict_provisioner.promql import quantile, rate, ratio, to_pod
 
 __all__ = ["CLUSTER_COLUMN", "FLOW_COLUMNS", "RATIO_COLUMN", "ratio_now", "rtt", "throughput"]
 
-RATIO_COLUMN = Column("Value", "Ratio", "percentunit", red_above_fail_ratio=True)
+RATIO_COLUMN = Column(
+    "Value", "Ratio", "percentunit", red_above_fail_ratio=True, highest_first=True
+)
 
 CLUSTER_COLUMN = Column("cluster", "Cluster")
 """Not shown unless a cluster has a name."""
+
+_LINK = Link(
+    "This link",
+    "flowverdict-link",
+    {
+        "cluster": "${__data.fields.cluster}",
+        "source": "${__data.fields.src_ip}",
+        "destination": "${__data.fields.dst_ip}",
+    },
+)
 
 FLOW_COLUMNS = (
     CLUSTER_COLUMN,
     Column("src_namespace", "From namespace"),
     Column("src_pod", "From pod", link=to_pod("src")),
+    Column("src_ip", "From address", link=_LINK),
     Column("src_node", "From node"),
     Column("dst_namespace", "To namespace"),
     Column("dst_pod", "To pod", link=to_pod("dst")),
-    Column("dst_ip", "To address"),
+    Column("dst_ip", "To address", link=_LINK),
     Column("dst_node", "To node"),
     RATIO_COLUMN,
 )

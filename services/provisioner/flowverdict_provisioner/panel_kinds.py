@@ -10,6 +10,7 @@ from grafana_foundation_sdk.builders.common import (
     ReduceDataOptions,
     StackingConfig,
     TableFooterOptions,
+    TableSortByFieldState,
     VizLegendOptions,
     VizTooltipOptions,
 )
@@ -32,13 +33,15 @@ def drawn(panel: Panel, built: Any) -> Any:
 
 
 def dashboard_url(link: Link) -> str:
-    """The URL of a dashboard within Grafana that sets its variables and keeps the time range.
+    """The URL of a dashboard within Grafana that sets its variables and the time range.
 
-    What a table says of no cluster has none: the variable is then empty, and selects just that.
+    What a table says of no cluster has none: the variable is then empty, and selects just that. For
+    `time`, see "Control the time range using a URL" in Grafana's documentation.
     """
+    when = f"time=${{__value.raw}}&time.window={link.hours_around * 3_600_000}"
     cluster = "" if "cluster" in link.variables else "&${cluster:queryparam}"
     pairs = "".join(f"&var-{name}={quote(v, safe='${}._')}" for name, v in link.variables.items())
-    return f"/d/{link.uid}?${{__url_time_range}}{cluster}{pairs}"
+    return f"/d/{link.uid}?{when if link.hours_around else '${__url_time_range}'}{cluster}{pairs}"
 
 
 def _red_above_fail_ratio() -> models.DataTransformerConfig:
@@ -76,7 +79,13 @@ def _timeseries(panel: Panel, built: Any) -> Any:
 
 
 def _table(panel: Panel, built: Any) -> Any:
-    built = built.footer(TableFooterOptions().show(False))
+    built = built.footer(TableFooterOptions().show(False)).sort_by(
+        [
+            TableSortByFieldState().display_name(column.title).desc(True)
+            for column in panel.columns
+            if column.highest_first
+        ]
+    )
     names = [column.name for column in panel.columns]
     if len(panel.queries) > 1:
         built = built.with_transformation(_transformation("merge", {}))

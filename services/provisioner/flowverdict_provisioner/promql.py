@@ -89,6 +89,9 @@ CAUSE_LINK = Link(
         "pod": "${__data.fields.cause_name}",
         "node": "${__data.fields.cause_name}",
         "workload": "${__data.fields.cause_name}",
+        "service": "${__data.fields.cause_name}",
+        "source": "${__data.fields.cause_addresses}",
+        "destination": "${__data.fields.cause_addresses}",
         "incident": "${__data.fields.incident_id}",
     },
 )
@@ -157,7 +160,8 @@ def pairwise_ratio(selector: str, by: str) -> str:
 def with_board(incidents: str) -> str:
     """Adds a label `board`: the end of the uid of the dashboard for an incident's cause."""
     any_cause = f'label_replace({incidents}, "board", "incident", "", "")'
-    return f'label_replace({any_cause}, "board", "$1", "cause_kind", "(pod|node|workload)")'
+    kinds = "(pod|node|workload|service|link)"
+    return f'label_replace({any_cause}, "board", "$1", "cause_kind", "{kinds}")'
 
 
 def quantile(share: float, histogram: str, selector: str, by: str = "") -> str:

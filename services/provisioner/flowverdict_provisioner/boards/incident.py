@@ -15,6 +15,7 @@ from flowverdict_provisioner.promql import (
 __all__ = ["INCIDENT"]
 
 _THIS = f'{CLUSTER},incident_id="$incident"'
+_OPEN_OR_RESOLVED = '__name__=~"flowverdict_(incident_active|resolved_incident_timestamp_seconds)"'
 _ALL_OF_THEM = "cluster, " + ", ".join(
     f"{end}_{name}" for name in END_LABELS[:6] for end in ("src", "dst")
 )
@@ -38,6 +39,16 @@ def _explained() -> str:
     return f"max by ({_ALL_OF_THEM}) ({' or '.join(parts)})"
 
 
+def _cause() -> str:
+    """The cause of the incident, with its summary as long as it is open."""
+    now, over = (
+        "max by (cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction,"
+        f" cause_addresses) (flowverdict_{metric}{{{_THIS}}})"
+        for metric in ("incident_active", "resolved_incident_timestamp_seconds")
+    )
+    return f"({now} {WITH_SUMMARY} or on (cluster, incident_id) {over})"
+
+
 def _number(metric: str) -> str:
     return f"max(flowverdict_incident_{metric}{{{_THIS}}})"
 
@@ -48,7 +59,7 @@ INCIDENT = Board(
     description="One incident: what it explains, and how it went.",
     variables=(
         ONE_CLUSTER_VARIABLE,
-        Variable("incident", "incident_id", "flowverdict_incident_active", CLUSTER, several=False),
+        Variable("incident", "incident_id", "", f"{_OPEN_OR_RESOLVED},{CLUSTER}", several=False),
     ),
     rows=(
         Row(
@@ -57,16 +68,9 @@ INCIDENT = Board(
                 Panel(
                     title="Cause",
                     kind="table",
-                    description="What is to blame, in the first verdict's words.",
-                    queries=(
-                        Query(
-                            with_board(
-                                "max by (cluster, incident_id, cause_kind, cause_namespace, cause_name,"
-                                " cause_node, direction)"
-                                f" (flowverdict_incident_active{{{_THIS}}}) {WITH_SUMMARY}"
-                            )
-                        ),
-                    ),
+                    description="What is to blame, in the first verdict's words; once it is over,"
+                    " without them.",
+                    queries=(Query(with_board(_cause())),),
                     columns=(
                         CLUSTER_COLUMN,
                         Column("summary", "Verdict"),
@@ -75,11 +79,12 @@ INCIDENT = Board(
                         Column("cause_name", "Cause", link=CAUSE_LINK),
                         Column("cause_node", "Node"),
                         Column("direction", "Direction"),
+                        Column("cause_addresses", "Addresses"),
                         Column("board", "Dashboard", link=CAUSE_LINK),
                         Column("incident_id", "Incident"),
                     ),
                     unit="none",
-                    empty="it is over: choose a time range that ends while it was open",
+                    empty="it was resolved more than thirty days ago, or there were 500 after it",
                     width=24,
                     height=4,
                 ),

@@ -17,7 +17,10 @@ from flowverdict_provisioner.promql import (
 
 __all__ = ["VERDICTS"]
 
-_NAMED = "cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction"
+_NAMED = (
+    "cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction,"
+    " cause_addresses"
+)
 
 
 def _by_cause(metric: str) -> str:
@@ -34,18 +37,13 @@ _INCIDENT = Link(
     "flowverdict-incident",
     {"cluster": "${__data.fields.cluster}", "incident": "${__data.fields.incident_id}"},
 )
-_CAUSES = (
-    "* on (cluster, incident_id) group_right () max by"
-    " (cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node)"
-    f" (max_over_time(flowverdict_incident_active{{{CLUSTER}}}[$__range]))"
-)
+_THEN = replace(_INCIDENT, title="This incident, then", hours_around=2)
+_ENDED = f"max by ({_NAMED}) (flowverdict_resolved_incident_timestamp_seconds{{{CLUSTER}}})"
 
 
-def _past(metric: str, each: str = "{}") -> str:
-    """The most that a metric of each incident was in the time range."""
-    series = each.format(f"flowverdict_incident_{metric}{{{CLUSTER}}}")
-    step = ":15s" if each != "{}" else ""
-    return f"max by (cluster, incident_id) (max_over_time({series}[$__range{step}]))"
+def _of_past(metric: str) -> str:
+    series = f"flowverdict_resolved_incident_{metric}{{{CLUSTER}}}"
+    return f"on (cluster, incident_id) group_left () max by (cluster, incident_id) ({series})"
 
 
 def _rule(measure: str) -> str:
@@ -100,6 +98,7 @@ VERDICTS = Board(
                         Column("cause_name", "Cause", link=CAUSE_LINK),
                         Column("cause_node", "Node"),
                         Column("direction", "Direction"),
+                        Column("cause_addresses", "Addresses"),
                         Column("board", "Dashboard", link=CAUSE_LINK),
                         Column("incident_id", "Incident", link=_INCIDENT),
                     ),
@@ -156,38 +155,45 @@ VERDICTS = Board(
             "Past incidents",
             (
                 Panel(
-                    title="In this time range",
+                    title="Resolved",
                     kind="table",
-                    description="Every incident that was open in the time range, for as long as"
-                    " Prometheus keeps its data.",
-                    queries=tuple(
-                        Query(with_board(f"({number}) {_CAUSES}"), ref=ref)
-                        for ref, number in (
-                            ("A", f"1000 * {_past('opened_timestamp_seconds')}"),
-                            (
-                                "B",
-                                f"{_past('active', 'timestamp({})')}"
-                                f" - {_past('opened_timestamp_seconds')}",
-                            ),
-                            ("C", _past("score")),
-                            ("D", _past("failing_flows")),
-                        )
+                    description="The last 500 of the last thirty days, whatever the time range is."
+                    " The time it was opened leads to the incident as it was then.",
+                    queries=(
+                        Query(
+                            with_board(
+                                f"1000 * (0 * {_ENDED} + {_of_past('opened_timestamp_seconds')})"
+                            )
+                        ),
+                        Query(
+                            with_board(f"{_ENDED} - {_of_past('opened_timestamp_seconds')}"),
+                            ref="B",
+                        ),
+                        Query(with_board(f"0 * {_ENDED} + {_of_past('score')}"), ref="C"),
+                        Query(with_board(f"0 * {_ENDED} + {_of_past('failing_flows')}"), ref="D"),
                     ),
                     columns=(
                         CLUSTER_COLUMN,
-                        Column("Value #A", "Opened", "dateTimeAsIso"),
+                        Column(
+                            "Value #A",
+                            "Opened",
+                            "dateTimeAsIso",
+                            link=_THEN,
+                            highest_first=True,
+                        ),
                         Column("Value #B", "Open for", "s"),
                         Column("cause_kind", "Kind"),
                         Column("cause_namespace", "Namespace"),
                         Column("cause_name", "Cause", link=CAUSE_LINK),
                         Column("cause_node", "Node"),
                         Column("Value #C", "Score", "percentunit"),
-                        Column("Value #D", "Failing flows", "none"),
+                        Column("Value #D", "Failing flows, at most", "none"),
+                        Column("cause_addresses", "Addresses"),
                         Column("board", "Dashboard", link=CAUSE_LINK),
                         Column("incident_id", "Incident", link=_INCIDENT),
                     ),
                     unit="none",
-                    empty="no incident was open in this time range",
+                    empty="none was resolved in the last thirty days",
                     width=24,
                 ),
             ),
