@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import nats
 import pytest
@@ -22,6 +23,7 @@ from flowverdict_lab.free_port import free_port
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import HTTP_PORT, Network
 from flowverdict_lab.pipeline import Pipeline, start_process, stop_process
+from flowverdict_provisioner.alerts import alert_rules
 from flowverdict_provisioner.board import Board
 from flowverdict_provisioner.boards import BOARDS
 from flowverdict_provisioner.dashboard_json import build
@@ -276,3 +278,15 @@ async def test_a_verdict_is_one_alert_and_says_which_flows_it_explains(
     assert not query(
         url, 'ALERTS{alertname=~"Flowverdict(CountsLost|MessagesMalformed|NodeSilent)"}'
     )
+
+
+async def test_grafanas_rules_are_promql_and_that_of_a_verdict_has_its_summary(
+    prometheus: tuple[Network, Pipeline, str],
+) -> None:
+    _, _, url = prometheus
+    asked_for = {rule["title"]: rule["data"][0]["model"]["expr"] for rule in alert_rules(False, "")}
+    for title, promql in asked_for.items():
+        assert get(url, f"/api/v1/format_query?{urlencode({'query': promql})}"), title
+    found = await eventually(lambda: query(url, asked_for["FlowverdictVerdict"]), 60)
+    (summary,) = (each["metric"]["summary"] for each in found)
+    assert "pod-a" in summary

@@ -11,8 +11,6 @@ from typing import Any
 
 import yaml
 
-from flowverdict_provisioner.promql import WITH_SUMMARY
-
 __all__ = ["FOLDER_UID", "GROUP_INTERVAL_SECONDS", "alert_groups", "alert_rules"]
 
 FOLDER_UID = "flowverdict"
@@ -23,6 +21,12 @@ GROUP_INTERVAL_SECONDS = 10
 _FILES = ("verdicts.yaml", "pipeline.yaml")
 _LEFT_OUT = ("FlowverdictExplains", "FlowverdictWatchdog")
 _VERDICTS = ("FlowverdictVerdict", "FlowverdictWarning")
+_WITH_LAST_SUMMARY = (
+    "* on (cluster, incident_id) group_left (summary) topk by (cluster, incident_id)"
+    " (1, max by (cluster, incident_id, summary)"
+    " (max_over_time(timestamp(flowverdict_incident_info)[1h:15s])))"
+)
+"""As a label it is part of the alert, which must not change while the exporter is away."""
 
 
 def alert_rules(paused: bool, prometheus_uid: str) -> list[dict[str, Any]]:
@@ -57,7 +61,7 @@ def _grafana_rule(
     name, expression, annotations = rule["alert"], rule["expr"], rule["annotations"]
     if name in _VERDICTS:
         # The Prometheus template queries for the verdict's summary; Grafana's templates cannot.
-        expression = f"{expression} {WITH_SUMMARY}"
+        expression = f"({expression}) {_WITH_LAST_SUMMARY}"
         annotations = {**annotations, "summary": "{{ $labels.summary }}"}
     query = {"refId": "A", "expr": expression, "instant": True, "range": False}
     # A Prometheus rule fires for every series of its result, whatever its value.
