@@ -42,6 +42,7 @@ from flowverdict_tail.table import LiveFlows, LiveVerdicts
 __all__ = ["run"]
 
 _REFRESH_SECONDS = 0.5
+_PRINTED_AT_ONCE = 256
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,8 +172,12 @@ async def _print_json(stream: str, settings: NatsSettings) -> None:
 
     async def receive(message: Msg) -> None:
         try:
-            for row in rows_of(message):
+            for number, row in enumerate(rows_of(message)):
                 print(json.dumps(row), flush=True)
+                if number % _PRINTED_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # to be stopped, and to answer NATS
+                if stopping.is_set():
+                    return
         except MalformedMessage as error:
             _malformed(message, error)
         except BrokenPipeError:

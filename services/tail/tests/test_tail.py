@@ -7,11 +7,14 @@ import pty
 import subprocess
 import sys
 import termios
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 from rich.console import Console
 
 from conftest import (
@@ -26,6 +29,7 @@ from conftest import (
 )
 from flowverdict_contracts import enriched, raw
 from flowverdict_tail.overview import Overview
+from flowverdict_tail.rows import flow_rows
 from flowverdict_tail.table import LiveFlows, LiveVerdicts
 
 TAIL = str(Path(sys.executable).with_name("flowverdict-tail"))
@@ -209,6 +213,22 @@ def test_a_message_with_very_many_pairs_is_taken(monkeypatch: pytest.MonkeyPatch
     overview.add_flows(header(), enriched_batch(*rows))
     overview.add_flows(header(), enriched_batch(flow_row("pod-new", "pod-x")))
     assert "default/pod-" in shown(overview)
+
+
+def test_a_small_message_with_very_many_rows_takes_little_memory() -> None:
+    """As JSON lines; all rows at once would take 95 MB."""
+    thousand = enriched_batch(*[flow_row("pod-a", "pod-b")] * 1000)
+    message = Msg(
+        Client(),
+        data=enriched.encode(pa.concat_batches([thousand] * 20)),
+        headers=header().encode(enriched.SCHEMA),
+    )
+    tracemalloc.start()
+    try:
+        assert sum(1 for _ in flow_rows(message)) == 20_000
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("key", [b"q", b"Q"])
