@@ -1,5 +1,6 @@
 """Which messages of a node never came."""
 
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -11,6 +12,7 @@ __all__ = ["Continuity", "KnownRun"]
 
 _PATIENCE_SECONDS = 60.0
 """A message may be late: NATS delivers it again half a minute after its reader was killed."""
+_LOOK_SECONDS = 1.0
 _RUNS_KEPT = 20_000
 _GAPS_KEPT = 1000
 
@@ -79,8 +81,9 @@ class Continuity:
 
     A message is lost if it has not come a minute after a later one of its run did: a stream has
     evicted it, a store was lost, or a service could not read it. Of a node that is new here nothing
-    is missed before its first message; a run that begins later begins at one. What a run lacks that
-    has ended is found lost when its node speaks again.
+    is missed before its first message; a run that begins later begins at one. What is overdue is
+    looked for once a second at most, and only while messages come, of whichever node: if none do,
+    those that are missing may still be on their way.
     """
 
     def __init__(self, runs: Iterable[KnownRun] = ()) -> None:
@@ -96,6 +99,7 @@ class Continuity:
         # Since when each node is heard, by its own clock.
         self._nodes: OrderedDict[str, int] = OrderedDict((node, 0) for node, _ in self._runs)
         self._with_gaps: dict[str, set[str]] = {}
+        self._looked = -math.inf
         for (node, run_id), run in self._runs.items():
             if run.gaps:
                 self._with_gaps.setdefault(node, set()).add(run_id)
@@ -113,8 +117,8 @@ class Continuity:
             for (node, run_id), run in self._runs.items()
         ]
 
-    def add(self, header: IntervalHeader, now: float | None = None) -> int:
-        """Take note of a message; returns how many others of its node are now known to be lost.
+    def add(self, header: IntervalHeader, now: float | None = None) -> dict[str, int]:
+        """Take note of a message; returns by node how many others are now known to be lost.
 
         Args:
             header: the message's.
@@ -133,9 +137,12 @@ class Continuity:
         run.take(header.sequence, now)
         if run.gaps:
             self._with_gaps.setdefault(node, set()).add(header.run_id)
-        lost = self._give_up(node, now) if node in self._with_gaps else 0
         self._forget()
-        return lost
+        if now - self._looked < _LOOK_SECONDS:
+            return {}
+        self._looked = now
+        lost = {each: self._give_up(each, now) for each in tuple(self._with_gaps)}
+        return {each: messages for each, messages in lost.items() if messages}
 
     def _give_up(self, node: str, now: float) -> int:
         """How many messages have been missing too long in any run of a node."""

@@ -100,7 +100,9 @@ class Nodes(Collector):
             node.last_interval_seconds = max(node.last_interval_seconds, ended)
             node.lost_flow_updates += header.lost_flow_updates
             node.lost_sockets += header.lost_sockets
-            node.lost_messages += self._continuity.add(header)
+            for name, messages in self._continuity.add(header).items():
+                if name in self._nodes:
+                    self._nodes[name].lost_messages += messages
             node.last_message = time.monotonic()
             node.clock_behind_seconds = header.clock_behind_ns / 1e9
             node.follow(header)

@@ -59,7 +59,6 @@ class Pane:
         numbers: Numbers,
         counts: Numbers,
         seen: Iterable[Sighting],
-        lost_messages: int = 0,
     ) -> None:
         """Add what a node counted in an interval.
 
@@ -68,7 +67,6 @@ class Pane:
             numbers: of the pairs.
             counts: of each of them, columns as in `sums`.
             seen: the endpoints.
-            lost_messages: how many of the node's are now known never to come.
         """
         self.nodes.add(header.node)
         if header.clock_behind_ns > 0:
@@ -77,7 +75,6 @@ class Pane:
             lost_flow_updates=header.lost_flow_updates,
             lost_sockets=header.lost_sockets,
             skipped_runs=header.skipped_runs,
-            lost_messages=lost_messages,
         )
         if lost.total():
             self.losses.setdefault(header.node, Counter()).update(lost)
@@ -94,6 +91,11 @@ class Pane:
                 self.unsettled[each.endpoint] = each.condition
             if each.candidates:
                 self.candidates[each.endpoint] = each.candidates
+
+    def lose(self, lost_messages: Mapping[str, int]) -> None:
+        """Add, by node, how many messages are now known never to come."""
+        for node, messages in lost_messages.items():
+            self.losses.setdefault(node, Counter())["lost_messages"] += messages
 
     def explain(
         self, failed_names: Mapping[int, Counter[str]], drop_reasons: Mapping[int, Counter[str]]

@@ -80,6 +80,7 @@ class Panes:
         self._kernel_logs = KernelLogs()
         self._rows_late = 0
         self._continuity = Continuity()
+        self._lost_messages: Counter[str] = Counter()
         self._only_late_since_ns: int | None = None
         self._too_late = set(too_late)
         self._last_sequence = seen_until
@@ -102,7 +103,7 @@ class Panes:
         if sequence > self._seen_until and self._is_past(header, stored_ns or header.end_ns):
             self._begin_anew(self._pane_of(header))
         is_gap = self._nodes.add(header, stored_ns)
-        lost_messages = self._continuity.add(header)
+        self._lost_messages.update(self._continuity.add(header))
         self._kernel_logs.add(header)
         panes = self._panes_for(header, batch.num_rows, sequence)
         if not panes:
@@ -116,9 +117,11 @@ class Panes:
         readings = [rtt_us, variation_us, rtt_us > 0, answering_us, calls]
         counts = np.column_stack([rows.table(COUNTS), *readings])
         names, reasons = failed_names(rows), drop_reasons(rows)
+        lost_messages, self._lost_messages = self._lost_messages, Counter()
         for pane in panes:
             pane.first_sequence = min(pane.first_sequence, sequence)
-            pane.add(header, rows.numbers, counts, self._pairs.seen, lost_messages)
+            pane.add(header, rows.numbers, counts, self._pairs.seen)
+            pane.lose(lost_messages)
             pane.explain(names, reasons)
             if is_gap:
                 pane.caught_up[header.node] = header.start_ns
