@@ -1,12 +1,13 @@
 """What is remembered about an incident from window to window.
 
-An incident is always in one of four states (`state`):
+An incident is always in one of five states (`state`):
 
     pending    no verdict yet: found in fewer than `open_after` windows in a row
     open       found in the latest window
     contested  the latest windows blame another cause for its flows, not yet long enough to replace
                its own
-    clearing   not found in the latest windows; resolved, and forgotten, after `resolve_after`
+    clearing   not found in the latest windows; resolved after `resolve_after`
+    over       resolved less than ten minutes ago; then forgotten
 
 A window in which its flows fail, but for what has just changed around them, tells nothing about an
 open incident: it stays as it was.
@@ -34,6 +35,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         clear: windows in a row without it.
         opened_ns: end of the window in which it opened, 0 before that.
         basis: what it is about, and so which windows resolve it.
+        resolved_ns: end of the window in which it was resolved, 0 before that.
+        times: how many incidents in a row blamed this cause, each soon after the one before.
     """
 
     id: str
@@ -45,6 +48,8 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     clear: int = 0
     opened_ns: int = 0
     basis: Basis = "failures"
+    resolved_ns: int = 0
+    times: int = 1
 
     @property
     def blamed(self) -> tuple[str, str]:
@@ -52,8 +57,15 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         return key_of(self.causes)
 
     @property
-    def state(self) -> Literal["pending", "open", "contested", "clearing"]:
+    def is_open(self) -> bool:
+        """Whether it has been opened and not resolved."""
+        return self.state not in ("pending", "over")
+
+    @property
+    def state(self) -> Literal["pending", "open", "contested", "clearing", "over"]:
         """As described at the top of this file."""
+        if self.resolved_ns:
+            return "over"
         if not self.opened_ns:
             return "pending"
         if self.clear:

@@ -8,6 +8,9 @@ Long windows have incidents of their own: about low losses, and what is above no
 in the same place by others is no second incident: only the windows that found an incident resolve
 it.
 
+What comes again soon after it was resolved takes twice as many windows to be resolved as before, so
+that a fault that comes and goes is one incident after the first few, and not one each time.
+
 Everything is derived from the windows, so judging the same windows again after a restart gives the
 same verdicts with the same ids.
 """
@@ -47,6 +50,11 @@ _LONG_WINDOWS = 2
 _UNSEEN_WINDOWS = 20
 """In a row that measure nothing of the incident's flows, before it is resolved: ten minutes."""
 
+_SOON_NS = 600 * 10**9
+_LONGEST_SECONDS = 90.0
+"""Nothing is said of an incident that is clearing, and after two minutes it is called stale."""
+_MOST_OVER = 100
+
 _NEAR = 2.0
 """Losses below twice the threshold can be below it by chance at times."""
 
@@ -57,6 +65,7 @@ class Incidents:
     def __init__(self, settings: RcaSettings, known: Sequence[Incident] = ()) -> None:
         self._settings = settings
         self._known = tuple(known)
+        self._over: list[Incident] = []
 
     @property
     def known(self) -> tuple[Incident, ...]:
@@ -66,10 +75,16 @@ class Incidents:
     def judge(self, judgement: Judgement) -> Iterator[Verdict]:
         """The verdicts on a window: most convincing findings first, resolved incidents last."""
         is_long = judgement.basis != "failures"
-        before = [each for each in self._known if each.basis == judgement.basis]
-        others = [each for each in self._known if each.basis != judgement.basis]
+        known_now = [each for each in self._known if each.state != "over"]
+        before = [each for each in known_now if each.basis == judgement.basis]
+        others = [each for each in known_now if each.basis != judgement.basis]
+        self._over = [
+            each
+            for each in self._known
+            if each.state == "over" and judgement.window.end_ns - each.resolved_ns < _SOON_NS
+        ]
         backends, now = judgement.window.facts.backends, list[Incident]()
-        open_ = [each for each in others if each.state != "pending"]
+        open_ = [each for each in others if each.is_open]
         known, shared = (before, open_) if is_long else ([*before, *open_], [])
         matches = matched(found_in(judgement), known, shared, backends)
         done: set[str] = set()
@@ -85,11 +100,12 @@ class Incidents:
             if match is None and any(belongs(each, found, backends) for each in now):
                 continue
             incident = self._next(match, found, judgement)
+            is_new = incident.is_open and not (match and match.is_open)
+            if is_new:
+                incident = self._again(incident)
             now.append(incident)
-            if incident.state != "pending":
-                status: VerdictStatus = (
-                    "ongoing" if match and match.state != "pending" else "opened"
-                )
+            if incident.is_open:
+                status: VerdictStatus = "opened" if is_new else "ongoing"
                 yield verdict(
                     incident.id,
                     incident.opened_ns,
@@ -100,7 +116,14 @@ class Incidents:
                 )
         missing = [each for each in before if not any(each is match for _, match in matches)]
         yield from self._resolved(missing, judgement, now)
-        self._known = (*now, *others)
+        self._known = (*now, *others, *self._over[-_MOST_OVER:])
+
+    def _again(self, incident: Incident) -> Incident:
+        """An incident that opens, as the next of those with its cause that are just over."""
+        same = [e for e in self._over if any(e.blamed) and e.blamed == incident.blamed]
+        self._over = [each for each in self._over if each not in same]
+        times = 1 + max((each.times for each in same), default=0)
+        return msgspec.structs.replace(incident, times=times)
 
     def _resolved(
         self, missing: Sequence[Incident], judgement: Judgement, now: list[Incident]
@@ -114,11 +137,14 @@ class Incidents:
         is_gap = not judgement.window.coverage.nodes_reporting
         for incident in missing:
             clear = incident.clear + 1
-            if incident.state != "pending" and (is_gap or is_among(incident, aftermath, backends)):
+            if incident.is_open and (is_gap or is_among(incident, aftermath, backends)):
                 now.append(incident)
             elif clear < self._windows_to_resolve(incident, judgement):
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))
-            elif incident.state != "pending":
+            elif incident.is_open:
+                end_ns = judgement.window.end_ns
+                over = msgspec.structs.replace(incident, flows=frozenset(), resolved_ns=end_ns)
+                self._over.append(over)
                 yield verdict(
                     incident.id,
                     incident.opened_ns,
@@ -129,13 +155,16 @@ class Incidents:
                 )
 
     def _windows_to_resolve(self, incident: Incident, judgement: Judgement) -> int:
-        if incident.basis == "failures":
-            return self._settings.resolve_after
         if incident.basis in MEASURED and _is_leaving(incident, judgement):
             return 1
         if incident.basis in MEASURED and not _was_judged(incident, judgement):
             return _UNSEEN_WINDOWS
-        return _LONG_WINDOWS
+        window = judgement.window
+        once, seconds = self._settings.resolve_after, self._settings.pane_seconds
+        if incident.basis != "failures":
+            once, seconds = _LONG_WINDOWS, (window.end_ns - window.start_ns) / 1e9
+        longest = max(once, int(_LONGEST_SECONDS / seconds))
+        return min(once << min(incident.times - 1, 10), longest)
 
     def _confirmed(self, match: Incident, judgement: Judgement, found: Found) -> Incident:
         """An incident of other windows that a long one found, too.
@@ -190,6 +219,7 @@ class Incidents:
             rival_windows=rivals,
             opened_ns=end_ns if opens else match.opened_ns,
             basis=match.basis,
+            times=match.times,
         )
 
     def _windows_to_open(self, found: Found) -> int:

@@ -257,7 +257,7 @@ class Judging:
             log.exception("cannot judge a window, skipping it")
             return True
         _WINDOWS.inc()
-        _OPEN.set(sum(each.state != "pending" for each in self._judge.known))
+        _OPEN.set(sum(each.is_open for each in self._judge.known))
         return await self._publishing.publish(published)
 
 

@@ -26,7 +26,7 @@ class State(msgspec.Struct, frozen=True):
         seen_until: last sequence that was read.
         too_late: sequences from `resume_from` on whose rows arrived too late to be judged.
         watermark_ns: end of the last window judged, UTC nanoseconds.
-        incidents: those open or about to be.
+        incidents: those open, about to be, or just over.
         stream_created: which FLOWS_ENRICHED the sequences belong to.
         heard: for each node, the end of its last interval.
         gaps: for each node, start and end of its last interval that was longer than a pane.

@@ -74,9 +74,11 @@ class WindowJudge:
     def _note(self) -> None:
         """Note what is blamed now, by name, until the next long window ends."""
         for each in self.known:
+            if each.state == "over":
+                continue
             for cause in each.causes[:1]:
                 self._blamed[str(cause)] = cause
-            if not each.causes and each.state != "pending":
+            if not each.causes and each.is_open:
                 self._blamed[""] = None
 
     def expect(self, normal: Normal) -> None:

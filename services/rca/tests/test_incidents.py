@@ -80,7 +80,7 @@ def test_an_incident_is_pending_then_open_contested_and_clearing() -> None:
         ["open"],
         ["clearing"],
         ["clearing"],
-        [],
+        ["over"],
     ]
 
 
@@ -95,6 +95,24 @@ def test_a_single_clear_window_does_not_resolve() -> None:
         ("ongoing", "default/pod-a"),
         ("ongoing", "default/pod-a"),
     ]
+
+
+@pytest.mark.parametrize("seconds", [10, 30])
+def test_a_fault_that_comes_and_goes_is_one_incident_after_the_first_few(seconds: int) -> None:
+    some = seconds // 2
+    verdicts = play(([A] * some + [FINE] * some) * 20 + [FINE] * 60)
+    ids = list(dict.fromkeys(each.incident_id for each in verdicts))
+    assert len(ids) <= {10: 2, 30: 4}[seconds]
+    assert [each.status for each in verdicts if each.status != "ongoing"] == [
+        "opened",
+        "resolved",
+    ] * len(ids)
+
+
+def test_what_comes_again_after_a_while_is_resolved_as_soon_as_before() -> None:
+    some = [A] * 4 + [FINE] * 3
+    (*_, resolved) = play([*some, *[FINE] * 300, *some])
+    assert resolved.status == "resolved"
 
 
 def test_first_windows_that_blame_something_smaller_do_not_open_an_incident() -> None:
@@ -169,7 +187,7 @@ def test_failing_flows_whose_first_window_had_a_cause_are_reported_without_one_i
 
 
 def test_a_worker_that_restarts_between_any_two_windows_says_the_same() -> None:
-    windows = [FINE, A, A, A, A | C, A | C, A | C, C, C, FINE, FINE, FINE, FINE]
+    windows = [FINE, A, A, A, A | C, A | C, A | C, C, C, *[FINE] * 4, *[A] * 3, *[FINE] * 7]
     whole = play(windows)
     for cut in range(len(windows)):
         first = Incidents(SETTINGS)
