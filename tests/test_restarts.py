@@ -177,8 +177,12 @@ async def test_a_version_with_other_maps_publishes_what_the_one_before_counted(
     await asyncio.sleep(1)
     collector.start(FLOWVERDICT_MAX_FLOWS="4096")
     await eventually(lambda: "published what an earlier version counted" in collector.log, 60)
-    (now,) = (bpf_fs / "flowverdict" / "test").iterdir()
-    assert now.name not in before
+
+    def now() -> set[str]:
+        return {each.name for each in (bpf_fs / "flowverdict" / "test").iterdir()}
+
+    await eventually(lambda: len(now()) == 1)
+    assert not now() & before
     network.stop_traffic()
     await eventually(lambda: network.tcp_total("CurrEstab") == 0, 60)
 

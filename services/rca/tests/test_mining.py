@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import hypergeom
 
 from flowverdict_rca.mining import (
     FAIL,
@@ -83,6 +84,18 @@ def test_a_chance_is_that_of_fishers_exact_test() -> None:
     assert hypergeometric_p_value(12, 6, 6, 6) == pytest.approx(1 / 924)
     assert hypergeometric_p_value(12, 12, 6, 6) == pytest.approx(1)
     assert hypergeometric_p_value(12, 2, 2, 2) == pytest.approx(1 / 66)
+
+
+@given(
+    population=st.integers(1, 10**6),
+    shares=st.tuples(*[st.floats(0, 1)] * 3),
+)
+def test_the_p_value_is_scipys(population: int, shares: tuple[float, float, float]) -> None:
+    failing, drawn = (round(share * population) for share in shares[:2])
+    failing_drawn = round(shares[2] * min(failing, drawn))
+    expected = hypergeom.sf(failing_drawn - 1, population, failing, drawn)
+    found = hypergeometric_p_value(population, failing, drawn, failing_drawn)
+    assert found == pytest.approx(expected, rel=1e-6, abs=1e-300)
 
 
 def test_without_failures_there_are_no_rules() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import norm
+from scipy.special import ndtri
 
 __all__ = [
     "DETECTORS",
@@ -54,7 +54,7 @@ def percentile(past: Floats) -> Floats:
 def probability(past: Floats) -> Floats:
     """R with P(X >= R) < 0.001 for X normal, with the mean and deviation of all remembered."""
     mean, deviation = _moments(past)
-    return mean + float(norm.isf(_ALPHA)) * deviation
+    return mean - float(ndtri(_ALPHA)) * deviation
 
 
 DETECTORS: dict[str, Detector] = {
