@@ -41,6 +41,8 @@ _LEAST_WINDOWS = 4
 _WARM_UP_WINDOWS = 2
 _FACTOR = 2.0
 _FADING = 0.97
+_SUSPECTED_WINDOWS = 10
+"""What is above normal and has no cause yet may be the beginning of a fault, unless it lasts."""
 _FORGOTTEN_AFTER = 240
 _MOST_PAIRS = 200_000
 _MOSTLY = 500
@@ -99,6 +101,8 @@ class AboveNormal:
         self._kind = _KINDS[basis]
         self._last: tuple[Window, Measured] | None = None
         self._waiting: tuple[Window, Mask] | None = None
+        self._high: tuple[Window, Mask] | None = None
+        self._suspected: dict[str, int] = {}
 
     def expect(self, normal: Mapping[str, tuple[int, int]]) -> None:
         """Take these values and how they vary as normal, by pair."""
@@ -124,6 +128,7 @@ class AboveNormal:
             waits = _waits(window, high, np.where(high, now.values - usual, 0.0))
             high &= ~waits
             self._waiting = window, waits
+        self._high = window, high
         unsteady = high & self._is_above(now.variations, known["variations"])
         unsteady &= self._basis == "latency"
         status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
@@ -200,6 +205,7 @@ class AboveNormal:
             chosen &= ~self._waiting[1]
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
+        chosen &= ~self._suspect(window)
         readings = {name: getattr(now, name)[chosen] for name in _READINGS}
         names, places = window.names_of_pairs[chosen], window.places_of_pairs[chosen]
         # A pod that is new tells nothing about those before it in its place.
@@ -220,6 +226,16 @@ class AboveNormal:
         normal.loc[seen.index, "age"] = 0
         kept = normal[normal["age"] <= _FORGOTTEN_AFTER]
         self.normal = kept.nsmallest(_MOST_PAIRS, "age")
+
+    def _suspect(self, window: Window) -> Mask:
+        """The pairs above normal, but for those that have been so for long."""
+        if self._high is None or self._high[0] is not window:
+            return np.zeros(len(window.src), np.bool_)
+        suspected: Mask = self._high[1].copy()
+        names = window.names_of_pairs[suspected].tolist()
+        self._suspected = {name: self._suspected.get(name, 0) + 1 for name in names}
+        suspected[suspected] = [self._suspected[name] < _SUSPECTED_WINDOWS for name in names]
+        return suspected
 
 
 def _waits(window: Window, slow: Mask, longer_us: npt.NDArray[np.float64]) -> Mask:

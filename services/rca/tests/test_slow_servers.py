@@ -214,6 +214,29 @@ def test_a_service_all_of_whose_pods_refuse_is_named_and_not_who_calls_it(broken
     assert {each.incident_id for each in shop.verdicts} == {shop.verdicts[0].incident_id}
 
 
+def test_a_fault_that_begins_with_one_caller_is_not_taken_for_normal() -> None:
+    """Its first window ends soon after it has begun, or callers meet it one after the other."""
+    shop, meeting = Shop(), set[str]()
+    shop.also = lambda src, dst: resets(src, dst, by="pod-e", share=0.5 * (src in meeting))
+    shop.serves(150)
+    for caller in (*Shop.CALLERS, Shop.DATABASE):
+        meeting.add(caller)
+        shop.serves(30)
+    shop.serves(60)
+    assert shop.said() == [("opened", "pod default/pod-e")]
+
+
+def test_one_pair_that_stays_as_it_has_become_is_normal_after_a_while() -> None:
+    shop, meeting = Shop(), set[str]()
+    shop.also = lambda src, dst: resets(src, dst, by="pod-e", share=0.5 * (src in meeting))
+    shop.serves(150)
+    meeting.add("pod-a")
+    shop.serves(360)
+    meeting.add("pod-d")
+    shop.serves(120)
+    assert shop.said() == []
+
+
 def test_a_program_that_has_always_closed_with_resets_is_normal() -> None:
     shop = Shop()
     shop.also = partial(resets, by="pod-e", share=0.9)
