@@ -190,6 +190,24 @@ async def test_what_follows_from_something_of_ours_that_is_down_is_held_back_in_
     assert suppressed() - only_here <= {("FlowverdictNodeSilent", "us-1")}, "by that cluster's own"
 
 
+async def test_a_collector_that_does_not_answer_is_no_second_alert_where_its_node_is_silent(
+    alertmanager: str,
+) -> None:
+    down = {"alertname": "FlowverdictServiceDown", "job": "flowverdict-collector"}
+    alerts = [down | {"node": node, "instance": f"collector-{node}"} for node in ("w1", "w2")]
+    await posted(alertmanager, [{"alertname": "FlowverdictNodeSilent", "node": "w1"}, *alerts])
+
+    def suppressed() -> list[str]:
+        return [
+            each["labels"]["instance"]
+            for each in called(f"{alertmanager}/api/v2/alerts") or ()
+            if each["status"]["state"] == "suppressed"
+        ]
+
+    await eventually(suppressed)
+    assert suppressed() == ["collector-w1"]
+
+
 async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_others(
     alertmanager: str,
 ) -> None:
