@@ -198,7 +198,7 @@ async def test_a_verdict_without_a_cause_blames_nothing(
 async def test_names_are_text_whatever_they_hold(
     nats_server: NatsServer, nats_client: Client, tmp_path: Path
 ) -> None:
-    odd = "<script>alert(1)</script>\"'&"
+    odd = "<script>alert(1)</script>\"'&\x1b]52;c;evil\x07\u202e"
     cause = a_cause("pod", f"default/{odd}")
     await publish_verdicts(nats_client, verdict_at("opened", 10, causes=(cause,), summary=odd))
     row = flow_row("pod-a@w", "pod-b@w", retransmitted_segments=50) | {"dst_pod": odd}
@@ -207,6 +207,7 @@ async def test_names_are_text_whatever_they_hold(
     await nats_client.jetstream().publish(SUBJECT_ENRICHED, body, headers=headers)
     page = await page_of(nats_server, tmp_path)
     assert "<script" not in page
+    assert not set(page) & {"\x1b", "\x07", "\u202e"}
     assert html.escape(odd, quote=False)[:10] in page
 
 

@@ -14,6 +14,7 @@ from flowverdict_rca.report.map import draw_map
 from flowverdict_rca.report.next_steps import affected, commands
 from flowverdict_rca.report.timeline import draw_timelines
 from flowverdict_rca.summary import percent
+from flowverdict_runtime.terminal import printable
 
 __all__ = ["render"]
 
@@ -66,7 +67,8 @@ def render(incident: ReportedIncident) -> str:
         created_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=version("flowverdict-rca"),
     )
-    return page
+    # Nothing in it steers a terminal, if somebody looks at the file on one.
+    return "\n".join(map(printable, page.split("\n")))
 
 
 def _changes(incident: ReportedIncident) -> Iterator[Verdict]:
