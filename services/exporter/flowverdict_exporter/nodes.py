@@ -65,7 +65,7 @@ _MAX_NODES = 10_000
 
 
 class Nodes(Collector):
-    """The nodes that report, at most ten thousand; for a `prometheus_client` registry.
+    """The ten thousand nodes that reported last; for a `prometheus_client` registry.
 
     Attributes:
         is_shown: whether there is anything to collect now.
@@ -93,9 +93,10 @@ class Nodes(Collector):
     def add(self, header: IntervalHeader) -> None:
         """Record a message from a node."""
         with self._lock:
-            if header.node not in self._nodes and len(self._nodes) >= _MAX_NODES:
-                return
-            node = self._nodes.setdefault(header.node, NodeCounts())
+            # Taken out and put back, they are in the order in which they were heard.
+            node = self._nodes[header.node] = self._nodes.pop(header.node, NodeCounts())
+            if len(self._nodes) > _MAX_NODES:
+                del self._nodes[next(iter(self._nodes))]
             ended = min(header.end_ns / 1e9, time.time())
             node.last_interval_seconds = max(node.last_interval_seconds, ended)
             node.lost_flow_updates += header.lost_flow_updates

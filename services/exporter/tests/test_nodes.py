@@ -74,3 +74,16 @@ def test_messages_that_never_came_are_shown_a_minute_later(monkeypatch: pytest.M
     clock[0] = 61.0
     nodes.add(IntervalHeader("n1", "b", 7, 0, SECOND))
     assert value(nodes, "flowverdict_lost_messages_total", "n1") == 2
+
+
+def test_of_too_many_nodes_those_that_reported_last_are_shown() -> None:
+    nodes = Nodes()
+    nodes.add(interval("first", 1000, 2))
+    for number in range(10_000):
+        nodes.add(interval(f"n{number}", 1000))
+        if number % 100 == 0:
+            nodes.add(interval("busy", 1000, 1))
+    nodes.add(interval("new", 1001))
+    assert value(nodes, LAST, "new") == 1001
+    assert value(nodes, LOST_UPDATES, "busy") == 100
+    assert value(nodes, LAST, "first") is None
