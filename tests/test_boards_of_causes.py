@@ -34,6 +34,7 @@ def incidents() -> Incidents:
     for status, second in (("opened", NOW - 290), ("resolved", NOW - 200)):
         verdict = a_verdict(status=status, second=second, causes=(link,))
         found.add(msgspec.structs.replace(verdict, **opened))
+    found.caught_up()
     found.add(
         a_verdict(incident_id="5e", second=NOW - 30, causes=(a_cause("service", "shop/cart"),))
     )

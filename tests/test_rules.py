@@ -128,6 +128,21 @@ def test_every_kind_of_explanation_has_an_inhibition_of_its_own() -> None:
             assert equal[labels["by"]] == {"cluster", *labels} - {"by"}, cause
 
 
+def test_the_operators_inhibition_rules_are_those_of_the_configuration() -> None:
+    overlay = DEPLOY / "k8s/overlays/kube-prometheus-stack/alertmanager.yaml"
+    theirs = yaml.safe_load(overlay.read_text())["spec"]["inhibitRules"]
+    ours = yaml.safe_load((DEPLOY / "alertmanager/alertmanager.yml").read_text())["inhibit_rules"]
+
+    def written(matchers: list[dict[str, str]]) -> list[str]:
+        return [f"{e['name']} {e.get('matchType', '=')} {e['value']}" for e in matchers]
+
+    assert [(written(e["sourceMatch"]), written(e["targetMatch"]), e["equal"]) for e in theirs] == [
+        ([text.replace('"', "") for text in each["source_matchers"]],
+         [text.replace('"', "") for text in each["target_matchers"]], each["equal"])
+        for each in ours
+    ]  # fmt: skip
+
+
 @pytest.fixture
 def alertmanager(tmp_path: Path) -> Iterator[str]:
     port = free_port()

@@ -35,13 +35,15 @@ async def follow(
     stream: str,
     first: Callable[[], Awaitable[int]],
     handle: Callable[[StoredMessage], Awaitable[bool]],
+    caught_up: Callable[[], None] = lambda: None,
 ) -> None:
     """Handle every message of `stream` until the service stops; look for new ones each second.
 
     Begins with the message of the number that `first` returns, or with the next one to come if that
     is 0; with the first one if the stream is not there yet, or is another than it was. `handle`
     returns True if it has finished with the message, False to get it again, and raises
-    `MalformedMessage` for one that can never be handled.
+    `MalformedMessage` for one that can never be handled. `caught_up` is called whenever all there
+    are have been handled.
     """
     part = f"reader of {stream}"
     for counter in (FAILED, HANDLED, MALFORMED):
@@ -53,7 +55,8 @@ async def follow(
     following = _Following(jetstream, context, stream, start, handle)
     while not context.stopping.is_set():
         try:
-            await following.read()
+            if await following.read():
+                caught_up()
             context.health.ready(part)
         except Unavailable as error:
             context.health.waiting(part, str(error))
@@ -81,8 +84,8 @@ class _Following:
         self._handle = handle
         self._failures = 0
 
-    async def read(self) -> None:
-        """Handle what has come.
+    async def read(self) -> bool:
+        """Handle what has come; whether that was all.
 
         Raises:
             Unavailable: if the stream is not what it should be; the message says why.
@@ -92,7 +95,7 @@ class _Following:
             info = await self._jetstream.stream_info(self._stream)
         except NotFoundError:
             self._next = 1
-            return
+            return True
         for fault in faults_of(info.config, STREAMS[self._stream]):
             raise Unavailable(fault)
         note_size(info)
@@ -107,9 +110,10 @@ class _Following:
         ):
             self._behind(last + 1 - message.sequence, message.stored_ns)
             if self._context.stopping.is_set() or not await self._is_finished(message):
-                return
+                return False
             self._next = message.sequence + 1
         self._behind(0, 0)
+        return True
 
     def _behind(self, messages: int, stored_ns: int) -> None:
         PENDING.labels(self._stream).set(max(0, messages))

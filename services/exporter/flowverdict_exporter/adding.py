@@ -86,7 +86,7 @@ class Totals:
     @property
     def is_complete(self) -> bool:
         """Whether they are no lower than those that were shown before a restart."""
-        return self.position.next_sequence >= self._shown_from
+        return self.restored.is_set() and self.position.next_sequence >= self._shown_from
 
     def restore(self, position: Position, kept: Kept | None, last_sequence: int) -> None:
         """Go on from what was kept, when the stream's last message was `last_sequence`.

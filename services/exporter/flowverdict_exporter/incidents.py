@@ -118,12 +118,15 @@ class KeptIncident:
 class Incidents(Collector):
     """The open and the resolved incidents; a collector for a `prometheus_client` registry.
 
+    Open ones are shown once all verdicts have been read: the last one may resolve them.
+
     Attributes:
         next_sequence: number of the next verdict to read from its stream.
     """
 
     def __init__(self) -> None:
         self.next_sequence = 1
+        self._is_read = False
         self._open: dict[str, _Open] = {}
         self._last_window: dict[str, tuple[str, float]] = {}
         self._heard = self._heard_since = -math.inf
@@ -165,9 +168,19 @@ class Incidents(Collector):
                     self._open[name] = each
                     self._last_window[name] = each.verdict.window.end, each.received
 
+    def caught_up(self) -> None:
+        """All verdicts there are have been added."""
+        self._is_read = True
+
     def add(self, verdict: Verdict, age_seconds: float = 0.0) -> None:
-        """Add a verdict that is `age_seconds` old; one from before the last is ignored."""
-        heard = time.monotonic() - age_seconds
+        """Add a verdict; one from before the last is ignored.
+
+        Args:
+            verdict: what was published.
+            age_seconds: how long ago, by a clock that may be wrong: what comes once all had been
+                read is new.
+        """
+        heard = time.monotonic() - (0 if self._is_read else age_seconds)
         with self._lock:
             if heard - self._heard > STALE_SECONDS:
                 self._heard_since = heard
@@ -205,8 +218,15 @@ class Incidents(Collector):
         """The metrics, for a scrape."""
         with self._lock:
             oldest = self._oldest(time.monotonic())
-            incidents = [each for each in self._open.values() if each.received > oldest]
+            shown = self._open.values() if self._is_read else ()
+            incidents = [each for each in shown if each.received > oldest]
             past = list(self._past.families())
+        if self._is_read:
+            yield GaugeMetricFamily(
+                "flowverdict_open_incidents",
+                "Incidents that are open; not there until all verdicts have been read.",
+                value=len(incidents),
+            )
         active = GaugeMetricFamily(
             "flowverdict_incident_active",
             "1 for each open incident, labelled with its cause; empty if none was identified.",

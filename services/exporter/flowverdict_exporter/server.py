@@ -59,7 +59,14 @@ async def run(settings: ExporterSettings, context: Context) -> None:
 
             await asyncio.gather(
                 consume(jetstream, context, FLOWS_ENRICHED, subscribe),
-                follow(jetstream, context, RCA_VERDICTS, next_verdict, add_verdict),
+                follow(
+                    jetstream,
+                    context,
+                    RCA_VERDICTS,
+                    next_verdict,
+                    add_verdict,
+                    incidents.caught_up,
+                ),
             )
 
 

@@ -13,13 +13,16 @@ from flowverdict_exporter.incident_labels import explained
 from flowverdict_exporter.incidents import FORGET_SECONDS, STALE_SECONDS, Incidents
 
 
+def samples_of(registry: CollectorRegistry) -> list[Sample]:
+    return [sample for family in registry.collect() for sample in family.samples]
+
+
 def samples(incidents: Incidents) -> dict[str, list[Sample]]:
+    """What is shown once all verdicts have been read."""
+    incidents.caught_up()
     registry = CollectorRegistry()
     registry.register(incidents)
-    found = sorted(
-        (sample for family in registry.collect() for sample in family.samples),
-        key=lambda sample: sample.name,
-    )
+    found = sorted(samples_of(registry), key=lambda sample: sample.name)
     return {name: list(each) for name, each in itertools.groupby(found, lambda sample: sample.name)}
 
 
@@ -35,6 +38,25 @@ def test_an_open_incident_names_its_cause_and_carries_the_summary() -> None:
     (info,) = samples(incidents)["flowverdict_incident_info"]
     assert info.labels["summary"] == "pod shop/cart-0 is to blame"
     assert samples(incidents)["flowverdict_incident_score"][0].value == 0.9
+
+
+def test_open_incidents_are_not_shown_until_all_verdicts_have_been_read() -> None:
+    incidents, registry = Incidents(), CollectorRegistry()
+    registry.register(incidents)
+    incidents.add(a_verdict(), age_seconds=60)
+    assert "flowverdict_incident_active" not in {each.name for each in samples_of(registry)}
+    assert registry.get_sample_value("flowverdict_open_incidents") is None
+    incidents.caught_up()
+    assert registry.get_sample_value("flowverdict_open_incidents") == 1
+    assert "flowverdict_incident_active" in {each.name for each in samples_of(registry)}
+
+
+def test_a_clock_that_is_wrong_makes_no_incident_stale() -> None:
+    incidents = Incidents()
+    incidents.caught_up()
+    incidents.add(a_verdict(), age_seconds=7 * 3600)
+    (stale,) = samples(incidents)["flowverdict_incident_stale"]
+    assert stale.value == 0
 
 
 def test_a_summary_that_only_changes_its_figures_makes_no_new_series() -> None:

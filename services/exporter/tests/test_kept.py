@@ -308,10 +308,12 @@ async def test_a_bucket_that_somebody_removes_is_there_again(jetstream: JetStrea
 
 
 def test_the_nodes_counts_are_not_shown_either_until_they_are_complete() -> None:
-    shown = totals()
+    shown, other = totals(), totals()
     shown.nodes.add(header(1_000_000, 1))
+    assert not list(shown.nodes.collect()), "it is not known yet what was kept"
+    shown.restored.set()
     assert list(shown.nodes.collect())
-    other = totals()
+    other.restored.set()
     other.restore(Position(5, "then"), shown.kept(), last_sequence=7)
     assert not list(other.nodes.collect())
     other.all_read()

@@ -103,6 +103,7 @@ def test_weeks_of_verdicts_read_at_once_give_the_same_as_when_they_came() -> Non
             incidents.add(verdict, NOW - second)
     incidents.add(said("opened", NOW - DAY, incident_id="e5"), DAY)
     incidents.add(said("opened", NOW - 5, incident_id="f6"), 5)
+    incidents.caught_up()
     assert shown(incidents, "a1") == {}
     for incident_id in ("b2", "d4"):
         assert shown(incidents, incident_id)["failing_flows"] == 8

@@ -151,7 +151,13 @@ class Choice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
-    """One dashboard; `since` is the time range it opens with."""
+    """One dashboard.
+
+    Attributes:
+        variables, choices: what can be chosen at its top.
+        inputs: names of variables that are typed, or set by whoever leads there.
+        since: the time range it opens with.
+    """
 
     uid: str
     title: str
@@ -159,6 +165,7 @@ class Board:
     rows: tuple[Row, ...]
     variables: tuple[Variable, ...] = ()
     choices: tuple[Choice, ...] = ()
+    inputs: tuple[str, ...] = ()
     stores: tuple[Store, ...] = ("prometheus",)
     since: str = "now-1h"
     refresh: str = "15s"

@@ -93,6 +93,9 @@ def build(
         built = built.with_variable(_variable(variable))
     for choice in board.choices:
         built = built.with_variable(_choice(choice))
+    for name in board.inputs:
+        typed = dashboard.TextBoxVariable(name).label(name.capitalize()).default_value("")
+        built = built.with_variable(typed)
     if "prometheus" in board.stores:
         built = built.annotation(_verdict_annotation())
     for row in board.rows:

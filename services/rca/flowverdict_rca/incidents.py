@@ -143,8 +143,7 @@ class Incidents:
                 now.append(msgspec.structs.replace(incident, clear=clear, windows=0))
             elif incident.is_open:
                 end_ns = judgement.window.end_ns
-                over = msgspec.structs.replace(incident, flows=frozenset(), resolved_ns=end_ns)
-                self._over.append(over)
+                self._over.append(_over(incident, end_ns))
                 yield verdict(
                     incident.id,
                     incident.opened_ns,
@@ -240,6 +239,15 @@ class Incidents:
             return 1 if found.causes else self._windows_to_open(found)
         longer = self._settings.window_panes if belongs(match, found, backends) else 0
         return self._settings.open_after + longer
+
+
+def _over(incident: Incident, end_ns: int) -> Incident:
+    """An incident that was resolved, with no more than what tells whether it comes again."""
+    causes = tuple(
+        msgspec.structs.replace(cause, addresses=(), alternatives=(), candidates=())
+        for cause in incident.causes[:1]
+    )
+    return msgspec.structs.replace(incident, causes=causes, flows=frozenset(), resolved_ns=end_ns)
 
 
 def _no_narrower(before: tuple[Cause, ...], now: tuple[Cause, ...]) -> tuple[Cause, ...]:

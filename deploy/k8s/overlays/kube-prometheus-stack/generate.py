@@ -7,6 +7,7 @@ Grafana's sidecar, and the inhibition rules as an AlertmanagerConfig:
 """
 
 import json
+import re
 from pathlib import Path
 
 import yaml
@@ -75,8 +76,11 @@ def alertmanager_config() -> str:
 
 
 def _matcher(text: str) -> dict[str, str]:
-    name, _, value = text.partition(" = ")
-    return {"name": name, "value": value}
+    found = re.fullmatch(r'(\w+) (=~|!~|!=|=) "?(.*?)"?', text)
+    if found is None:
+        raise ValueError(f"not a matcher: {text}")
+    name, kind, value = found.groups()
+    return {"name": name, "value": value} | ({} if kind == "=" else {"matchType": kind})
 
 
 def files() -> dict[Path, str]:

@@ -84,7 +84,8 @@ INCIDENT = Board(
                         Column("incident_id", "Incident"),
                     ),
                     unit="none",
-                    empty="it was resolved more than thirty days ago, or there were 500 after it",
+                    empty="Prometheus does not keep data for that long, it was resolved more than"
+                    " thirty days before, or 500 were after it",
                     width=24,
                     height=4,
                 ),

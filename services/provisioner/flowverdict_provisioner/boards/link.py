@@ -1,12 +1,11 @@
 """*Link*: two endpoints, each way."""
 
-from flowverdict_provisioner.board import Board, Panel, Query, Row, Variable
+from flowverdict_provisioner.board import Board, Panel, Query, Row
 from flowverdict_provisioner.flow_panels import FLOW_COLUMNS
 from flowverdict_provisioner.promql import CLUSTER, ONE_CLUSTER_VARIABLE, PAIR_RATIO
 
 __all__ = ["LINK"]
 
-_ANY = "tcp_data_segments_sent_total"
 _THERE = f'{CLUSTER},src_ip=~"$source",dst_ip=~"$destination"'
 _BACK = f'{CLUSTER},src_ip=~"$destination",dst_ip=~"$source"'
 _ENDS = (
@@ -51,12 +50,11 @@ _NO_FLOW = "no flow between them lately"
 LINK = Board(
     uid="flowverdict-link",
     title="Link",
-    description="Two endpoints and what is between them; best reached from a verdict or a row of flows.",
-    variables=(
-        ONE_CLUSTER_VARIABLE,
-        Variable("source", "src_ip", _ANY, CLUSTER, several=False),
-        Variable("destination", "dst_ip", _ANY, f'{CLUSTER},src_ip=~"$source"', several=False),
-    ),
+    description="Two addresses, or regular expressions for several, and what is between them; best"
+    " reached from a verdict or a row of flows.",
+    variables=(ONE_CLUSTER_VARIABLE,),
+    # A verdict gives the addresses of both ends, which a list of addresses to choose from would not keep.
+    inputs=("source", "destination"),
     since="now-3h",
     rows=(
         Row(

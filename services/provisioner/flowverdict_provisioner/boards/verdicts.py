@@ -157,7 +157,7 @@ VERDICTS = Board(
                 Panel(
                     title="Resolved",
                     kind="table",
-                    description="The last 500 of the last thirty days, whatever the time range is."
+                    description="The last 500 of the thirty days before the end of the time range."
                     " The time it was opened leads to the incident as it was then.",
                     queries=(
                         Query(
