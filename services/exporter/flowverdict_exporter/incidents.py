@@ -24,7 +24,7 @@ __all__ = ["FORGET_SECONDS", "STALE_SECONDS", "Incidents", "KeptIncident"]
 
 STALE_SECONDS = 120.0
 """An incident without a verdict for this long is stale: the RCA worker is gone."""
-FORGET_SECONDS = 6 * 3600.0
+FORGET_SECONDS = 7 * 86400.0
 """A stale incident is shown for this long, since nobody has said that it is over."""
 _OTHERS_SECONDS = 600.0
 """Or until the RCA worker has been there again for this long and has not mentioned it."""

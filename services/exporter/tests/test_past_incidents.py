@@ -101,7 +101,7 @@ def test_weeks_of_verdicts_read_at_once_give_the_same_as_when_they_came() -> Non
             second = then + after
             verdict = said(status, second, then, failing, incident_id=incident_id)
             incidents.add(verdict, NOW - second)
-    incidents.add(said("opened", NOW - DAY, incident_id="e5"), DAY)
+    incidents.add(said("opened", NOW - 8 * DAY, incident_id="e5"), 8 * DAY)
     incidents.add(said("opened", NOW - 5, incident_id="f6"), 5)
     incidents.caught_up()
     assert shown(incidents, "a1") == {}
