@@ -228,6 +228,7 @@ async def test_a_paused_consumer_is_named_until_it_goes_on(
     log = tmp_path / "enricher.log"
     with running_enricher(nats_server.url, {"pods": []}, log):
         await eventually(lambda: consumers(nats_client))
+        await eventually(lambda: is_ready(log))
         pause = b'{"pause_until": "2100-01-01T00:00:00Z"}'
         subject = f"$JS.API.CONSUMER.PAUSE.{FLOWS_RAW}.enricher"
         await nats_client.request(subject, pause)
