@@ -105,6 +105,7 @@ def asked(board: Board, expression: str, cluster: str) -> str:
         "service": "web", "source": FLOW["src_ip"], "destination": FLOW["dst_ip"],
     }  # fmt: skip
     is_single = {each.name: not each.several for each in board.variables}
+    is_single |= dict.fromkeys(board.inputs, True)
     values = {name: value if is_single.get(name) else ".*" for name, value in chosen.items()}
     values |= {"cluster": cluster, "incident": INCIDENT, "__range": "5m", "__rate_interval": "1m"}
     for name, value in values.items():

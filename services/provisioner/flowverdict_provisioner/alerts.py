@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from flowverdict_provisioner.promql import with_summary
+
 __all__ = ["FOLDER_UID", "GROUP_INTERVAL_SECONDS", "alert_groups", "alert_rules"]
 
 FOLDER_UID = "flowverdict"
@@ -21,11 +23,7 @@ GROUP_INTERVAL_SECONDS = 10
 _FILES = ("verdicts.yaml", "pipeline.yaml")
 _LEFT_OUT = ("FlowverdictExplains", "FlowverdictWatchdog")
 _VERDICTS = ("FlowverdictVerdict", "FlowverdictWarning")
-_WITH_LAST_SUMMARY = (
-    "* on (cluster, incident_id) group_left (summary) topk by (cluster, incident_id)"
-    " (1, max by (cluster, incident_id, summary)"
-    " (max_over_time(timestamp(flowverdict_incident_info)[1h:15s])))"
-)
+_WITH_LAST_SUMMARY = with_summary("max_over_time(timestamp(flowverdict_incident_info)[1h:15s])")
 """As a label it is part of the alert, which must not change while the exporter is away."""
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "FLOWS_FROM",
     "FLOW_VARIABLES",
     "NONE_IF_JUDGED",
+    "OF_CAUSE",
     "ONE_CLUSTER_VARIABLE",
     "OPEN_INCIDENTS",
     "PAIR_RATIO",
@@ -28,6 +29,7 @@ __all__ = [
     "ratio",
     "to_pod",
     "with_board",
+    "with_summary",
 ]
 
 CLUSTER = 'cluster=~"$cluster"'
@@ -58,10 +60,22 @@ PAIR_RATIO = "pair:tcp_retransmission_ratio:rate2m"
 FAIL_RATIO = f"max(flowverdict_fail_ratio{{{CLUSTER}}})"
 """The current threshold, above which a flow is failing."""
 
-WITH_SUMMARY = (
-    "* on (cluster, incident_id) group_left (summary) topk by (cluster, incident_id)"
-    " (1, max by (cluster, incident_id, summary) (flowverdict_incident_info))"
+OF_CAUSE = (
+    "cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction,"
+    " cause_addresses"
 )
+"""What identifies an incident and its cause."""
+
+
+def with_summary(info: str = "flowverdict_incident_info") -> str:
+    """`WITH_SUMMARY`, with the summaries in the labels of `info`."""
+    return (
+        "* on (cluster, incident_id) group_left (summary) topk by (cluster, incident_id)"
+        f" (1, max by (cluster, incident_id, summary) ({info}))"
+    )
+
+
+WITH_SUMMARY = with_summary()
 """Appended to an expression over incidents: adds their summaries, even if exporters disagree."""
 
 NONE_IF_JUDGED = (

@@ -64,25 +64,21 @@ class Incidents:
 
     def __init__(self, settings: RcaSettings, known: Sequence[Incident] = ()) -> None:
         self._settings = settings
-        self._known = tuple(known)
-        self._over: list[Incident] = []
+        self._known = tuple(each for each in known if each.state != "over")
+        self._over = [each for each in known if each.state == "over"]
 
     @property
     def known(self) -> tuple[Incident, ...]:
         """What a restart must remember."""
-        return self._known
+        return (*self._known, *self._over)
 
     def judge(self, judgement: Judgement) -> Iterator[Verdict]:
         """The verdicts on a window: most convincing findings first, resolved incidents last."""
         is_long = judgement.basis != "failures"
-        known_now = [each for each in self._known if each.state != "over"]
-        before = [each for each in known_now if each.basis == judgement.basis]
-        others = [each for each in known_now if each.basis != judgement.basis]
-        self._over = [
-            each
-            for each in self._known
-            if each.state == "over" and judgement.window.end_ns - each.resolved_ns < _SOON_NS
-        ]
+        before = [each for each in self._known if each.basis == judgement.basis]
+        others = [each for each in self._known if each.basis != judgement.basis]
+        end_ns = judgement.window.end_ns
+        self._over = [each for each in self._over if end_ns - each.resolved_ns < _SOON_NS]
         backends, now = judgement.window.facts.backends, list[Incident]()
         open_ = [each for each in others if each.is_open]
         known, shared = (before, open_) if is_long else ([*before, *open_], [])
@@ -116,7 +112,8 @@ class Incidents:
                 )
         missing = [each for each in before if not any(each is match for _, match in matches)]
         yield from self._resolved(missing, judgement, now)
-        self._known = (*now, *others, *self._over[-_MOST_OVER:])
+        self._known = (*now, *others)
+        self._over = self._over[-_MOST_OVER:]
 
     def _again(self, incident: Incident) -> Incident:
         """An incident that opens, as the next of those with its cause that are just over."""

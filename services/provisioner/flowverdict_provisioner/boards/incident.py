@@ -6,6 +6,7 @@ from flowverdict_provisioner.flow_panels import CLUSTER_COLUMN, FLOW_COLUMNS
 from flowverdict_provisioner.promql import (
     CAUSE_LINK,
     CLUSTER,
+    OF_CAUSE,
     ONE_CLUSTER_VARIABLE,
     PAIR_RATIO,
     WITH_SUMMARY,
@@ -42,8 +43,7 @@ def _explained() -> str:
 def _cause() -> str:
     """The cause of the incident, with its summary as long as it is open."""
     now, over = (
-        "max by (cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction,"
-        f" cause_addresses) (flowverdict_{metric}{{{_THIS}}})"
+        f"max by ({OF_CAUSE}) (flowverdict_{metric}{{{_THIS}}})"
         for metric in ("incident_active", "resolved_incident_timestamp_seconds")
     )
     return f"({now} {WITH_SUMMARY} or on (cluster, incident_id) {over})"

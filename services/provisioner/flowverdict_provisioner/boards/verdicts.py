@@ -9,6 +9,7 @@ from flowverdict_provisioner.promql import (
     CLUSTER,
     CLUSTER_VARIABLE,
     NONE_IF_JUDGED,
+    OF_CAUSE,
     OPEN_INCIDENTS,
     RED_ABOVE_ZERO,
     WITH_SUMMARY,
@@ -16,11 +17,6 @@ from flowverdict_provisioner.promql import (
 )
 
 __all__ = ["VERDICTS"]
-
-_NAMED = (
-    "cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction,"
-    " cause_addresses"
-)
 
 
 def _by_cause(metric: str) -> str:
@@ -38,7 +34,7 @@ _INCIDENT = Link(
     {"cluster": "${__data.fields.cluster}", "incident": "${__data.fields.incident_id}"},
 )
 _THEN = replace(_INCIDENT, title="This incident, then", hours_around=2)
-_ENDED = f"max by ({_NAMED}) (flowverdict_resolved_incident_timestamp_seconds{{{CLUSTER}}})"
+_ENDED = f"max by ({OF_CAUSE}) (flowverdict_resolved_incident_timestamp_seconds{{{CLUSTER}}})"
 
 
 def _of_past(metric: str) -> str:
@@ -85,7 +81,7 @@ VERDICTS = Board(
                     queries=(
                         Query(
                             with_board(
-                                f"max by ({_NAMED}) (flowverdict_incident_active{{{CLUSTER}}})"
+                                f"max by ({OF_CAUSE}) (flowverdict_incident_active{{{CLUSTER}}})"
                                 f" {WITH_SUMMARY}"
                             )
                         ),
