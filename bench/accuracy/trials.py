@@ -1,10 +1,10 @@
 """Runs the trials of a cell, and compares what was named with what was broken.
 
 A fault counts as found if a cause names it, or names another component with the very same rows. Two
-faults of one pod, one of them both ways, give the same counts as one each way with other rates, so
-either is right. A fault that loses too few segments cannot be seen: one that would be worth the
-price of its kind in fewer than 95 of 100 windows, if all else were known. It is counted apart, and
-naming it anyway is neither right nor wrong.
+faults of one pod are one thing to whoever mends it: that pod both ways is as right as one cause for
+each way. A fault that loses too few segments cannot be seen: one that would be worth the price of
+its kind in fewer than 95 of 100 windows, if all else were known. It is counted apart, and naming it
+anyway is neither right nor wrong.
 """
 
 from collections import Counter
@@ -63,13 +63,15 @@ def run_trial(cell: Cell, seed: int, number: int) -> Result:
     result = Result(unseen=len(unseen))
     rows = rows_of(table, "segments", "retransmits")
     same_rows = _SameRows(rows)
+    twice = _pods_twice([fault.where for fault in faults])
     for name, causes in (
         (OURS, [cause.where for cause in localise(table, baseline).causes]),
         *((name, rival(table)) for name, rival in RIVALS.items()),
     ):
-        named = {same_rows.of(where) for where in _each_way(causes)}
-        wanted = {same_rows.of(where) for where in _each_way([fault.where for fault in seen])}
-        ignored = {same_rows.of(fault.where) for fault in unseen}
+        named, wanted, ignored = (
+            {same_rows.of(where) for where in _each_way(places, twice)}
+            for places in (causes, [each.where for each in seen], [each.where for each in unseen])
+        )
         result.found[name] = len(named & wanted)
         result.missed[name] = len(wanted - named)
         result.wrong[name] = len(named - wanted - ignored)
@@ -79,12 +81,23 @@ def run_trial(cell: Cell, seed: int, number: int) -> Result:
     return result
 
 
-def _each_way(places: list[dict[str, str]]) -> list[dict[str, str]]:
-    """The same places, but for pods that are there more than once: those each way."""
+def _pods_twice(places: list[dict[str, str]]) -> set[str]:
+    """The pods that are there more than once: one way and the other, or one way and both."""
     pods = Counter(pod for where in places for pod in _as_a_pod(where))
-    twice = [pod for pod, times in pods.items() if times > 1]
-    rest = [where for where in places if not set(twice) & set(_as_a_pod(where))]
-    return [*rest, *({way: pod} for pod in twice for way in ("src_pod", "dst_pod"))]
+    return {pod for pod, times in pods.items() if times > 1}
+
+
+def _each_way(places: list[dict[str, str]], pods: set[str]) -> list[dict[str, str]]:
+    """The same places, but each way instead of both for these pods."""
+    return [
+        each
+        for where in places
+        for each in (
+            [{way: where["pod"]} for way in ("src_pod", "dst_pod")]
+            if where.get("pod") in pods
+            else [where]
+        )
+    ]
 
 
 def _as_a_pod(where: dict[str, str]) -> list[str]:

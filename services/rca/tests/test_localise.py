@@ -217,6 +217,22 @@ def test_a_weaker_loss_the_other_way_is_an_echo() -> None:
     assert named(table) == [where]
 
 
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=60)
+def test_a_path_that_is_named_both_ways_has_the_evidence_for_each_of_them(seed: int) -> None:
+    (link, at_link), rng = FAULTS["link"], np.random.default_rng(seed)
+    other_way = {"src_pod": link["dst_pod"], "dst_pod": link["src_pod"]}
+    back: Covers = lambda t: (t.src_pod == "pod-h") & (t.dst_pod == "pod-a")  # noqa: E731
+    loss = rng.uniform(0.004, 0.02)
+    table = window(rng, (at_link, loss), (back, rng.uniform(0, 0.4) * loss))
+    counted = table.set_index(["src_pod", "dst_pod"])["retransmits"]
+    for cause in localise(table).causes:
+        assert cause.score > 0
+        assert cause.needed_bad < counted[cause.where["src_pod"], cause.where["dst_pod"]]
+    both = localise(window(rng, (at_link, 0.02), (back, 0.02)))
+    assert {str(cause.where) for cause in both.causes} == {str(link), str(other_way)}
+
+
 def test_pods_with_new_names_keep_what_is_normal_for_them() -> None:
     rng = np.random.default_rng(9)
     hub = (FAULTS["pod"][1], 0.004)

@@ -1,6 +1,6 @@
 """`localise`: which components are behind the bad counts of a table."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +20,8 @@ window in 200 gets a cause.
 """
 
 _SHOWN_LOSS = 0.01
+_BY_CHANCE = 1.35
+"""Gain in log-likelihood that one rate in twenty reaches without being higher (Wilks 1938)."""
 
 # Of components with the very same rows, the first is named.
 _PREFERENCE = (
@@ -41,7 +43,8 @@ class Cause:
         explained: their share of all bad counts, 0 to 1.
         score: how much likelier it makes the counts: log-likelihood ratio, less its price.
         alternatives: components with the very same rows, which the table cannot tell from it.
-        needed_bad: had it this many bad counts or fewer, it would not be named.
+        needed_bad: if all that its rows count as bad were this many or fewer, it would not be
+            named.
     """
 
     where: Where
@@ -143,20 +146,30 @@ def _causes(
     *,
     by_end: bool,
 ) -> tuple[Cause, ...]:
-    rates = dict(zip(found.faults, found.fit.rates.tolist(), strict=True))
-    named = _without_echoes(components, rates)
-    causes = [_cause(rows, components, found, each, dispersion, by_end=by_end) for each in named]
+    causes = [
+        _cause(rows, components, found, each, dispersion, by_end=by_end)
+        for each in found.faults
+        if not _is_echo(rows, components, found, each, dispersion)
+    ]
     return tuple(sorted(causes, key=lambda each: (-round(each.score, 6), str(each.where))))
 
 
-def _without_echoes(components: Components, rates: Mapping[int, float]) -> list[int]:
-    """The faults but for those that are only the echo of the same one the other way."""
-    named = []
-    for fault, rate in rates.items():
-        other = components.opposite(fault)
-        if other is None or rate >= ECHO * rates.get(other, 0.0):
-            named.append(fault)
-    return named
+def _is_echo(
+    rows: Rows, components: Components, found: Explanation, fault: int, dispersion: float
+) -> bool:
+    """Whether this may be only the echo of the same fault the other way: less than `ECHO` of its
+    rate, or so little more that it can be by chance.
+    """
+    rates = dict(zip(found.faults, found.fit.rates.tolist(), strict=True))
+    other = components.opposite(fault)
+    if other is None or rates[fault] >= rates.get(other, 0.0):
+        return False
+    row, share = components.rows(fault)
+    added = rates[fault] * rows.total[row] * share
+    mean = found.fit.mean[row]
+    above_an_echo = max(0.0, 1 - ECHO * rates[other] / rates[fault]) * added
+    gained = rows.bad[row] * np.log(mean / (mean - above_an_echo)) - above_an_echo
+    return float(gained.sum()) / dispersion < _BY_CHANCE
 
 
 def _cause(
@@ -175,7 +188,7 @@ def _cause(
     explained = rows.bad[row] * added / mean
     without = np.maximum(mean - added, 1e-12)
     gained = float((rows.bad[row] * np.log(mean / without) - added).sum()) / dispersion
-    price = float(price_of(components, PRICE)[fault])
+    price = found.prices[found.faults.index(fault)]
     alike = np.flatnonzero(components.alike == components.alike[fault])
     ordered = _ordered([components.where(each) for each in alike.tolist()], by_end=by_end)
     return Cause(

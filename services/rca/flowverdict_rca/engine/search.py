@@ -39,11 +39,13 @@ class Explanation:
     Attributes:
         faults: components, in no particular order.
         fit: their rates.
+        prices: what each of them had to be worth.
         value: log-likelihood over dispersion, less prices.
     """
 
     faults: tuple[int, ...]
     fit: Fit
+    prices: tuple[float, ...]
     value: float
 
 
@@ -67,17 +69,22 @@ class _Search:
             faults,
             self.steadiness,
         )
-        value = fitted.log_likelihood / self.dispersion - self._price_of(faults)
-        return Explanation(tuple(faults), fitted, value)
+        prices = self._prices(faults, fitted.rates)
+        value = fitted.log_likelihood / self.dispersion - sum(prices)
+        return Explanation(tuple(faults), fitted, prices, value)
 
-    def _price_of(self, faults: Sequence[int]) -> float:
-        """Together; of a path that fails both ways, one way has the full price."""
-        price = {fault: float(self.price[fault]) for fault in faults}
-        for fault in faults:
+    def _prices(self, faults: Sequence[int], rates: Floats) -> tuple[float, ...]:
+        """Of a path that fails both ways, only the worse way has the full price."""
+        rate = dict(zip(faults, rates.tolist(), strict=True))
+
+        def is_the_better_way(fault: int) -> bool:
             other = self._other_way(fault)
-            if other is not None and fault < other and other in price:
-                price[other] = _PRICE_OF_THE_OTHER_WAY
-        return sum(price.values())
+            return other in rate and (rate[fault], fault) < (rate[other], other)
+
+        return tuple(
+            _PRICE_OF_THE_OTHER_WAY if is_the_better_way(fault) else float(self.price[fault])
+            for fault in faults
+        )
 
     def _other_way(self, fault: int) -> int | None:
         """A path's other direction; a pod's two ways are a component of their own."""
