@@ -1,18 +1,23 @@
 """docker-compose.yml: complete in itself, with the least rights, and the versions of deploy/k8s."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import nats
 import pytest
 import yaml
 
-from conftest import load_program
+from conftest import eventually, load_program
 from flowverdict_collector.settings import CollectorSettings
 from flowverdict_doctor.settings import DoctorSettings
 from flowverdict_enricher.settings import EnricherSettings
 from flowverdict_exporter.settings import ExporterSettings
 from flowverdict_influx_writer.settings import InfluxWriterSettings
+from flowverdict_lab.free_port import free_port
+from flowverdict_lab.pipeline import start_process, stop_process
 from flowverdict_provisioner.settings import ProvisionerSettings
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_runtime.settings import load
@@ -101,6 +106,41 @@ def test_every_password_that_is_read_is_made() -> None:
     assert read <= names | by_the_job
     users = re.findall(r"user: ([\w-]+)", (ROOT / "deploy/nats/users.conf").read_text())
     assert {f"nats-{user}" for user in users} == {n for n in names if n.startswith("nats-")}
+
+
+def _as_run(command: str, credentials: Path, nats_server: str = "") -> list[str]:
+    """What a container's shell runs, with the paths of this machine."""
+    script = command.replace("$$", "$").replace("/run/credentials", str(credentials))
+    script = script.replace("/etc/nats", str(ROOT / "deploy/nats"))
+    return ["/bin/sh", "-ec", script.replace("exec nats-server", f"exec {nats_server}")]
+
+
+async def test_nats_starts_with_the_passwords_that_are_made_and_knows_each_service(
+    tmp_path: Path,
+) -> None:
+    (credentials := tmp_path / "credentials").mkdir()
+    (make,), (start,) = SERVICES["credentials"]["command"], SERVICES["nats"]["command"]
+    subprocess.run(_as_run(make, credentials), check=True)
+    port, log = free_port(), tmp_path / "nats.log"
+    server = f"{Path(sys.executable).with_name('nats-server')} -a 127.0.0.1 -p {port}"
+    server += f" -m {free_port()} -sd {tmp_path / 'data'}"
+    process = start_process(_as_run(start, credentials, server), log)
+    try:
+        await eventually(lambda: "Server is ready" in log.read_text() or process.poll() is not None)
+        assert process.poll() is None, log.read_text()
+        for name, service in SERVICES.items():
+            if user := service.get("environment", {}).get("FLOWVERDICT_NATS_USER"):
+                password = service["environment"]["FLOWVERDICT_NATS_PASSWORD_FILE"]
+                client = await nats.connect(
+                    f"nats://127.0.0.1:{port}",
+                    user=user,
+                    password=(credentials / Path(password).name).read_text(),
+                    allow_reconnect=False,
+                )
+                assert client.is_connected, name
+                await client.close()
+    finally:
+        stop_process(process)
 
 
 def test_docker_is_asked_through_a_proxy_that_only_reads() -> None:
