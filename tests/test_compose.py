@@ -108,23 +108,27 @@ def test_every_password_that_is_read_is_made() -> None:
     assert {f"nats-{user}" for user in users} == {n for n in names if n.startswith("nats-")}
 
 
-def _as_run(command: str, credentials: Path, nats_server: str = "") -> list[str]:
-    """What a container's shell runs, with the paths of this machine."""
-    script = command.replace("$$", "$").replace("/run/credentials", str(credentials))
-    script = script.replace("/etc/nats", str(ROOT / "deploy/nats"))
-    return ["/bin/sh", "-ec", script.replace("exec nats-server", f"exec {nats_server}")]
+def _as_run(command: str, folder: Path) -> list[str]:
+    """What a container's shell runs, with this folder in the place of its volumes."""
+    script = command.replace("$$", "$")
+    for volume in ("/run/credentials", "/etc/nats"):
+        script = script.replace(volume, str(folder / Path(volume).name))
+    return ["/bin/sh", "-ec", script]
 
 
 async def test_nats_starts_with_the_passwords_that_are_made_and_knows_each_service(
     tmp_path: Path,
 ) -> None:
     (credentials := tmp_path / "credentials").mkdir()
+    (conf := tmp_path / "nats").mkdir()
+    for file in (ROOT / "deploy/nats").glob("*.conf"):
+        (conf / file.name).write_text(file.read_text().replace("/data", str(tmp_path / "data")))
     (make,), (start,) = SERVICES["credentials"]["command"], SERVICES["nats"]["command"]
-    subprocess.run(_as_run(make, credentials), check=True)
+    subprocess.run(_as_run(make, tmp_path), check=True)
     port, log = free_port(), tmp_path / "nats.log"
     server = f"{Path(sys.executable).with_name('nats-server')} -a 127.0.0.1 -p {port}"
-    server += f" -m {free_port()} -sd {tmp_path / 'data'}"
-    process = start_process(_as_run(start, credentials, server), log)
+    start = start.replace("exec nats-server", f"exec {server} -m {free_port()}")
+    process = start_process(_as_run(start, tmp_path), log)
     try:
         await eventually(lambda: "Server is ready" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
