@@ -367,7 +367,7 @@ class Verdict(_Record, frozen=True, kw_only=True):
             take, how much they vary, or how long servers take to answer.
         conditions: what was seen. HALF_OPEN alone never makes a flow fail.
         severity: `warning` if no cause stands out, or if the cause needs nobody at night: losses
-            below the threshold, or latency, for example.
+            below the threshold, or latency, for example. Within an incident it only rises.
         fail_ratio: the threshold: a flow fails above this retransmission ratio.
         half_open: endpoints with connection requests that never completed, worst first.
         kernel_log: what the kernels of the cause's nodes reported, where collectors may read it.

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from flowverdict_contracts.verdicts import Basis, Cause
+from flowverdict_contracts.verdicts import Basis, Cause, Severity
 from flowverdict_flows.components import both_ways
 
 __all__ = ["Incident", "key_of"]
@@ -37,6 +37,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
         basis: what it is about, and so which windows resolve it.
         resolved_ns: end of the window in which it was resolved, 0 before that.
         times: how many incidents in a row blamed this cause, each soon after the one before.
+        severity: the worst of its windows: chance decides which of them show one flow only.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True):
     basis: Basis = "failures"
     resolved_ns: int = 0
     times: int = 1
+    severity: Severity = "warning"
 
     @property
     def blamed(self) -> tuple[str, str]:

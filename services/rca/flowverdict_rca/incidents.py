@@ -22,7 +22,7 @@ import numpy as np
 
 from flowverdict_contracts.verdicts import Cause, Verdict, VerdictStatus
 from flowverdict_flows.components import both_ways, is_directed
-from flowverdict_flows.pairs import ratios_of
+from flowverdict_flows.pairs import Numbers, ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.above_normal import MEASURED
 from flowverdict_rca.decisions import PairStatus
@@ -99,17 +99,12 @@ class Incidents:
             is_new = incident.is_open and not (match and match.is_open)
             if is_new:
                 incident = self._again(incident)
-            now.append(incident)
             if incident.is_open:
                 status: VerdictStatus = "opened" if is_new else "ongoing"
-                yield verdict(
-                    incident.id,
-                    incident.opened_ns,
-                    status,
-                    judgement,
-                    incident.causes,
-                    found.positions,
-                )
+                said = _said(incident, status, judgement, found.positions)
+                incident = msgspec.structs.replace(incident, severity=said.severity)
+                yield said
+            now.append(incident)
         missing = [each for each in before if not any(each is match for _, match in matches)]
         yield from self._resolved(missing, judgement, now)
         self._known = (*now, *others)
@@ -141,14 +136,7 @@ class Incidents:
             elif incident.is_open:
                 end_ns = judgement.window.end_ns
                 self._over.append(_over(incident, end_ns))
-                yield verdict(
-                    incident.id,
-                    incident.opened_ns,
-                    "resolved",
-                    judgement,
-                    incident.causes,
-                    np.empty(0, np.int64),
-                )
+                yield _said(incident, "resolved", judgement, np.empty(0, np.int64))
 
     def _windows_to_resolve(self, incident: Incident, judgement: Judgement) -> int:
         if incident.basis in MEASURED and _is_leaving(incident, judgement):
@@ -216,6 +204,7 @@ class Incidents:
             opened_ns=end_ns if opens else match.opened_ns,
             basis=match.basis,
             times=match.times,
+            severity=match.severity,
         )
 
     def _windows_to_open(self, found: Found) -> int:
@@ -236,6 +225,15 @@ class Incidents:
             return 1 if found.causes else self._windows_to_open(found)
         longer = self._settings.window_panes if belongs(match, found, backends) else 0
         return self._settings.open_after + longer
+
+
+def _said(
+    incident: Incident, status: VerdictStatus, judgement: Judgement, explained: Numbers
+) -> Verdict:
+    """The verdict on an incident; its severity only rises."""
+    said = verdict(incident.id, incident.opened_ns, status, judgement, incident.causes, explained)
+    is_critical = "critical" in (incident.severity, said.severity)
+    return msgspec.structs.replace(said, severity="critical" if is_critical else "warning")
 
 
 def _over(incident: Incident, end_ns: int) -> Incident:

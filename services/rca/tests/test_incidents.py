@@ -97,6 +97,22 @@ def test_a_single_clear_window_does_not_resolve() -> None:
     ]
 
 
+def test_the_severity_of_an_incident_only_rises_also_over_a_restart() -> None:
+    one_flow = {"a->c"}
+    first = Incidents(SETTINGS)
+    severities = []
+    for number, broken in enumerate([A, A, A, one_flow, A, one_flow, one_flow, FINE, FINE, FINE]):
+        kept = msgspec.json.decode(msgspec.json.encode(first.known), type=tuple[Incident, ...])
+        first = Incidents(SETTINGS, kept)
+        said = first.judge(judge(window(number, broken), SETTINGS))
+        severities += [(each.status, each.severity) for each in said]
+    assert severities == [
+        ("opened", "critical"),
+        *[("ongoing", "critical")] * 4,
+        ("resolved", "critical"),
+    ]
+
+
 @pytest.mark.parametrize("seconds", [10, 30])
 def test_a_fault_that_comes_and_goes_is_one_incident_after_the_first_few(seconds: int) -> None:
     some = seconds // 2
