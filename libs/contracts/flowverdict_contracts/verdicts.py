@@ -171,6 +171,8 @@ class Cause(Component, frozen=True, kw_only=True):
         candidates: the pods on the network of a node, as `NAMESPACE/NAME`, if only flows to its own
             addresses fail: it may be one of them. It is not known whose those flows are.
         more_candidates: how many others.
+        service_addresses: of the services whose calls fail because of it, as those of which it is
+            not known which pod behind the service was tried; the first of them if there are many.
     """
 
     node: str
@@ -186,6 +188,7 @@ class Cause(Component, frozen=True, kw_only=True):
     reported: str = ""
     candidates: tuple[str, ...] = ()
     more_candidates: Count = 0
+    service_addresses: tuple[str, ...] = ()
 
 
 class Rule(_Record, frozen=True, kw_only=True):

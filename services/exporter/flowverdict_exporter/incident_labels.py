@@ -79,6 +79,7 @@ def explained(cause: Cause) -> list[dict[str, str]]:
         sets = [{f"{end}_ip": address} for end in ends for address in cause.addresses]
     else:
         sets = [_flow_labels(cause.ends[0], end) for end in ends]
+        sets += [{"dst_ip": address} for address in cause.service_addresses]
     labelled = (
         {"by": "+".join(n for n in labels if not n.endswith("namespace")), **labels}
         for labels in sets

@@ -176,6 +176,15 @@ def test_what_a_cause_explains_is_expressed_in_the_labels_of_flows(
     assert explained(cause) == expected
 
 
+def test_calls_of_a_service_that_fail_because_of_a_pod_behind_it_are_explained() -> None:
+    cause = a_cause("pod", "shop/cart", direction="receiving")
+    cause = msgspec.structs.replace(cause, service_addresses=("10.96.0.1",))
+    assert explained(cause) == [
+        {"by": "dst_pod", "dst_namespace": "shop", "dst_pod": "cart"},
+        {"by": "dst_ip", "dst_ip": "10.96.0.1"},
+    ]
+
+
 def test_a_verdict_that_comes_late_does_not_open_a_resolved_incident_again() -> None:
     incidents = Incidents()
     incidents.add(a_verdict(second=1_000_000))

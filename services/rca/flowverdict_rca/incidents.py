@@ -239,7 +239,9 @@ def _said(
 def _over(incident: Incident, end_ns: int) -> Incident:
     """An incident that was resolved, with no more than what tells whether it comes again."""
     causes = tuple(
-        msgspec.structs.replace(cause, addresses=(), alternatives=(), candidates=())
+        msgspec.structs.replace(
+            cause, addresses=(), alternatives=(), candidates=(), service_addresses=()
+        )
         for cause in incident.causes[:1]
     )
     return msgspec.structs.replace(incident, causes=causes, flows=frozenset(), resolved_ns=end_ns)

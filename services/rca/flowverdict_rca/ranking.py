@@ -6,7 +6,7 @@ in the same way, so that two simultaneous faults give two findings.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -252,7 +252,15 @@ def _cause(
         reported=reported,
         candidates=candidates[:MOST_NAMED],
         more_candidates=max(0, len(candidates) - MOST_NAMED),
+        service_addresses=_of_services(suspect.failing, ends, window)[:MOST_NAMED],
     )
+
+
+def _of_services(pairs: Numbers, ends: Set[Endpoint], window: Window) -> tuple[str, ...]:
+    """The addresses of services that these pairs go to, but for those of the cause itself."""
+    called = {window.endpoints[at] for at in np.unique(window.dst[pairs]).tolist()}
+    services = (each for each in called - ends if each.kind == "service")
+    return tuple(sorted(set().union(*(window.addresses[each] for each in services))))
 
 
 def _candidates(named: Component, failing: Numbers, window: Window) -> tuple[str, ...]:

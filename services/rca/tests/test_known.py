@@ -555,7 +555,12 @@ def test_pods_of_a_service_that_never_answer_while_others_do_are_named_and_not_t
     cluster.passes(20, n1=calls_of_a_service(unanswered, by=by))
     findings = [each for judgement in cluster.judgements for each in judgement.findings]
     assert findings
-    assert {str(cause) for each in findings for cause in each.causes[: len(named)]} == named
+    blamed = [cause for each in findings for cause in each.causes[: len(named)]]
+    assert {str(cause) for cause in blamed} == named
+    # Alerts about the service's address are explained by it, too.
+    for each in blamed:
+        own = each.addresses if each.kind == "service" else each.service_addresses
+        assert own == ("10.96.0.1",)
 
 
 def test_a_pod_that_nobody_tries_while_some_callers_reach_nobody_is_not_to_blame() -> None:
