@@ -283,12 +283,14 @@ def test_selectors_and_ports_lead_to_pods(overlay: str) -> None:
                 )
 
 
-def test_the_service_monitor_finds_the_services_port() -> None:
-    (monitor,) = of_kind("kube-prometheus-stack", "ServiceMonitor")
+def test_each_service_monitor_finds_its_services_port() -> None:
     services = of_kind("kube-prometheus-stack", "Service")
-    chosen = [each for each in services if selects(monitor["spec"]["selector"], labels(each))]
-    ports = {port["name"] for each in chosen for port in each["spec"]["ports"]}
-    assert {each["port"] for each in monitor["spec"]["endpoints"]} == ports
+    monitors = of_kind("kube-prometheus-stack", "ServiceMonitor")
+    assert {each["metadata"]["name"] for each in monitors} == {"flowverdict", "influxdb"}
+    for monitor in monitors:
+        chosen = [each for each in services if selects(monitor["spec"]["selector"], labels(each))]
+        ports = {port["name"] for each in chosen for port in each["spec"]["ports"]}
+        assert {each["port"] for each in monitor["spec"]["endpoints"]} == ports
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

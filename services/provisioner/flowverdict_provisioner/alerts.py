@@ -2,7 +2,7 @@
 
 The rules come from deploy/prometheus/rules. Alerts on individual flows are left out, since Grafana
 cannot inhibit them while a verdict explains them; so are the rules needed only for
-inhibition, and the watchdog, which would watch Grafana itself.
+inhibition, those that are not for people (`info`), and the watchdog, which would watch Grafana itself.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ GROUP_INTERVAL_SECONDS = 10
 """Grafana's shortest evaluation interval; its default of a minute would delay verdicts."""
 
 _FILES = ("verdicts.yaml", "pipeline.yaml")
-_LEFT_OUT = ("FlowverdictExplains", "FlowverdictWatchdog")
+_FOR_PEOPLE = ("critical", "warning")
 _VERDICTS = ("FlowverdictVerdict", "FlowverdictWarning")
 _WITH_LAST_SUMMARY = with_summary("max_over_time(timestamp(flowverdict_incident_info)[1h:15s])")
 """As a label it is part of the alert, which must not change while the exporter is away."""
@@ -49,7 +49,7 @@ def _prometheus_rules() -> Iterator[tuple[str, dict[str, Any]]]:
     for name in _FILES:
         for group in yaml.safe_load((folder / name).read_text())["groups"]:
             for rule in group["rules"]:
-                if rule.get("alert") not in (None, *_LEFT_OUT):
+                if "alert" in rule and rule["labels"]["severity"] in _FOR_PEOPLE:
                     yield group["name"], rule
 
 
@@ -86,6 +86,7 @@ def _grafana_rule(
             },
         ],
         "for": rule.get("for", "0s"),
+        **({"keep_firing_for": rule["keep_firing_for"]} if "keep_firing_for" in rule else {}),
         "noDataState": "OK",
         "execErrState": "Error",
         "isPaused": paused,

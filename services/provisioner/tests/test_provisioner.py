@@ -289,6 +289,15 @@ def test_a_new_secret_is_sent(grafana: GrafanaStandIn, monkeypatch: pytest.Monke
     assert "rotated" not in json.dumps(grafana.data_sources)
 
 
+def test_grafana_gets_rules_for_people_only_and_for_how_long_they_go_on(
+    grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert provision(monkeypatch) == 0
+    rules = grafana.alert_rules
+    assert {each["labels"]["severity"] for each in rules.values()} == {"critical", "warning"}
+    assert rules["flowverdict-servicedown"]["keep_firing_for"] == "10m"
+
+
 def test_with_an_alertmanager_grafanas_own_rules_start_paused(
     grafana: GrafanaStandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
