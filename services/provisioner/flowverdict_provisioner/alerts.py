@@ -1,8 +1,8 @@
 """Prometheus alert rules converted to Grafana's, for installations without Alertmanager.
 
 The rules come from deploy/prometheus/rules. Alerts on individual flows are left out, since Grafana
-cannot inhibit them while a verdict explains them; so are the rules needed only for
-inhibition, those that are not for people (`info`), and the watchdog, which would watch Grafana itself.
+cannot inhibit them while a verdict explains them. So are the rules that notify nobody (`info`),
+those that only inhibit others, and the watchdog, which would watch Grafana itself.
 """
 
 from collections.abc import Iterator

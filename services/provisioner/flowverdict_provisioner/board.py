@@ -90,7 +90,7 @@ class Panel:
         empty: text shown if there is no data, saying what that means.
         red_above_fail_ratio: values above the RCA worker's current threshold are red.
         states: of a state timeline.
-        columns: of a table, in order; all others are hidden.
+        columns: of a table, in order; what else their links need is there, but hidden.
         width, height: in grid columns (of 24) and in rows of 30 pixels.
     """
 

@@ -1,6 +1,7 @@
 """What is specific to each kind of panel, and the targets of links."""
 
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -20,6 +21,13 @@ from grafana_foundation_sdk.models import dashboard as models
 from flowverdict_provisioner.board import Column, Link, Panel
 
 __all__ = ["FAIL_RATIO_REF", "dashboard_url", "drawn"]
+
+_HIDDEN = (
+    models.DynamicConfigValue(id_val="custom.hidden", value=True),  # until Grafana 12.1
+    models.DynamicConfigValue(
+        id_val="custom.hideFrom", value={"viz": True, "legend": False, "tooltip": False}
+    ),
+)
 
 FAIL_RATIO_REF = "threshold"
 """The ref id of the query for the current threshold, and the name of its field."""
@@ -87,10 +95,11 @@ def _table(panel: Panel, built: Any) -> Any:
         ]
     )
     names = [column.name for column in panel.columns]
+    hidden = sorted(_fields_of_links(panel.columns) - {*names})
     if len(panel.queries) > 1:
         built = built.with_transformation(_transformation("merge", {}))
     built = built.with_transformation(
-        _transformation("filterFieldsByName", {"include": {"names": names}})
+        _transformation("filterFieldsByName", {"include": {"names": [*names, *hidden]}})
     )
     organized = {
         "indexByName": {name: position for position, name in enumerate(names)},
@@ -99,7 +108,16 @@ def _table(panel: Panel, built: Any) -> Any:
     built = built.with_transformation(_transformation("organize", organized))
     for column in panel.columns:
         built = built.override_by_name(column.title, list(_column_properties(column)))
+    for name in hidden:
+        built = built.override_by_name(name, list(_HIDDEN))
     return built
+
+
+def _fields_of_links(columns: Sequence[Column]) -> set[str]:
+    """The fields that are part of a link: a link sees none that the table does not have."""
+    links = (column.link for column in columns if column.link is not None)
+    texts = (text for link in links for text in (link.uid, *link.variables.values()))
+    return {name for text in texts for name in re.findall(r"__data\.fields\.(\w+)", text)}
 
 
 def _matrix(panel: Panel, built: Any) -> Any:

@@ -28,6 +28,7 @@ __all__ = [
     "rate",
     "ratio",
     "to_pod",
+    "to_workload",
     "with_board",
     "with_summary",
 ]
@@ -57,8 +58,8 @@ FLOW_VARIABLES = (
 PAIR_RATIO = "pair:tcp_retransmission_ratio:rate2m"
 """The recording rule for each pair."""
 
-FAIL_RATIO = f"max(flowverdict_fail_ratio{{{CLUSTER}}})"
-"""The current threshold, above which a flow is failing."""
+FAIL_RATIO = f"max(cluster:flowverdict_fail_ratio:last{{{CLUSTER}}})"
+"""The threshold, above which a flow is failing; the last one while the RCA worker is away."""
 
 OF_CAUSE = (
     "cluster, incident_id, cause_kind, cause_namespace, cause_name, cause_node, direction,"
@@ -187,12 +188,15 @@ def quantile(share: float, histogram: str, selector: str, by: str = "") -> str:
 
 def to_pod(end: str) -> Link:
     """A link from a table row to the dashboard of the pod at one end of the flow."""
-    return Link(
-        "This pod",
-        "flowverdict-pod",
-        {
-            "cluster": "${__data.fields.cluster}",
-            "namespace": f"${{__data.fields.{end}_namespace}}",
-            "pod": f"${{__data.fields.{end}_pod}}",
-        },
-    )
+    return _to("pod", end)
+
+
+def to_workload(end: str) -> Link:
+    """A link from a table row to the dashboard of the workload at one end of the flow."""
+    return _to("workload", end)
+
+
+def _to(kind: str, end: str) -> Link:
+    fields = {"cluster": "cluster", "namespace": f"{end}_namespace", kind: f"{end}_{kind}"}
+    variables = {name: f"${{__data.fields.{field}}}" for name, field in fields.items()}
+    return Link(f"This {kind}", f"flowverdict-{kind}", variables)

@@ -101,6 +101,31 @@ def test_links_lead_to_dashboards_and_variables_that_exist() -> None:
         assert set(re.findall(r"var-(\w+)=", query)) <= names
 
 
+@every_board
+def test_a_link_from_a_row_finds_what_it_needs_in_the_table_though_it_may_be_hidden(
+    board: Board,
+) -> None:
+    for panel, model in zip(board.panels, drawn(board.uid), strict=True):
+        asked = set(re.findall(r"__data\.fields\.(\w+)", str(model["fieldConfig"]["overrides"])))
+        kept = [
+            name
+            for each in model.get("transformations", ())
+            if each["id"] == "filterFieldsByName"
+            for name in each["options"]["include"]["names"]
+        ]
+        assert asked <= set(kept), panel.title
+        hidden = {
+            each["matcher"]["options"]
+            for each in model["fieldConfig"]["overrides"]
+            if {"id": "custom.hidden", "value": True} in each["properties"]
+        }
+        assert asked - {column.name for column in panel.columns} == hidden, panel.title
+        for query in panel.queries:
+            # The recording rule has every label of a pair, unless it is summed.
+            labels = query.expr if " by (" in query.expr else " ".join(("cluster", *PAIR_LABELS))
+            assert all(name in labels for name in asked), panel.title
+
+
 def test_the_link_of_a_verdict_leads_to_the_dashboard_of_its_kind_of_cause() -> None:
     """`board` is the end of a dashboard's uid, and each has the variable that says which it is."""
     uid = CAUSE_LINK.uid.replace("${__data.fields.board}", "")
@@ -111,11 +136,6 @@ def test_the_link_of_a_verdict_leads_to_the_dashboard_of_its_kind_of_cause() -> 
         for name in ("source", "destination") if kind == "link" else (kind,):
             assert name in names
             assert name in CAUSE_LINK.variables
-    for board, panel in panels():
-        if any(column.link is CAUSE_LINK for column in panel.columns):
-            shown = {column.name for column in panel.columns}
-            fields = re.findall(r"__data\.fields\.(\w+)", str(CAUSE_LINK))
-            assert shown >= {*fields, "incident_id"}, board.title
 
 
 def test_a_state_timeline_names_and_colours_what_it_shows() -> None:

@@ -80,7 +80,6 @@ INCIDENT = Board(
                         Column("cause_node", "Node"),
                         Column("direction", "Direction"),
                         Column("cause_addresses", "Addresses"),
-                        Column("board", "Dashboard", link=CAUSE_LINK),
                         Column("incident_id", "Incident"),
                     ),
                     unit="none",

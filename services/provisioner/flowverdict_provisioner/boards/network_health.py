@@ -68,7 +68,7 @@ def _signal_panel(signal: Signal) -> Panel:
         description=signal.meaning,
         queries=queries,
         unit=units[signal.unit],
-        empty="none counted",
+        empty="none counted, or no exporter is running",
         width=8,
         height=6,
     )
@@ -128,7 +128,7 @@ NETWORK_HEALTH = Board(
                     queries=(
                         Query(
                             f"count({PAIR_RATIO}{{{FLOWS_FROM}}} > on () group_left () {FAIL_RATIO})"
-                            f" or 0 * count({PAIR_RATIO}{{{FLOWS_FROM}}})"
+                            f" or 0 * count({PAIR_RATIO}{{{FLOWS_FROM}}} <= on () group_left () {FAIL_RATIO})"
                         ),
                     ),
                     unit="none",
@@ -289,7 +289,7 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="cps",
-                    empty="no connection attempt has failed",
+                    empty="no connection attempt has failed, or no exporter is running",
                     width=8,
                 ),
                 Panel(
@@ -318,7 +318,7 @@ NETWORK_HEALTH = Board(
                         ),
                     ),
                     unit="pps",
-                    empty="no SYN-ACK was retransmitted",
+                    empty="no SYN-ACK was retransmitted, or no exporter is running",
                     width=8,
                 ),
                 Panel(

@@ -44,16 +44,16 @@ PIPELINE = Board(
                 Panel(
                     title="Consumer lag",
                     kind="timeseries",
-                    description="Messages not yet delivered to a service. If this grows, the service cannot"
-                    " keep up, or what it writes to is unavailable.",
+                    description="How long the next message to be delivered to a service has waited. If"
+                    " this grows, the service cannot keep up, or what it writes to is unavailable.",
                     queries=(
                         Query(
-                            f"max by (job, stream) (flowverdict_consumer_pending_messages{{{CLUSTER}}})",
+                            f"max by (job, stream) (flowverdict_consumer_lag_seconds{{{CLUSTER}}})",
                             "{{job}} on {{stream}}",
                         ),
                     ),
-                    unit="none",
-                    thresholds=(Threshold(0, "green"), Threshold(1000, "red")),
+                    unit="s",
+                    thresholds=(Threshold(0, "green"), Threshold(60, "red")),
                     empty="no consumer is running",
                     width=8,
                 ),
@@ -68,7 +68,7 @@ PIPELINE = Board(
                         ("flowverdict_rca_rows_total", "rca"),
                     ),
                     unit="rowsps",
-                    empty="no rows",
+                    empty="no service is running, or none is scraped",
                     width=8,
                 ),
                 Panel(
@@ -120,12 +120,13 @@ PIPELINE = Board(
                             ("exporter",),
                         ),
                         ("flowverdict_messages_malformed_total", "malformed messages", _ALL),
+                        ("flowverdict_rows_left_out_total", "rows that are impossible", _ALL),
                         ("flowverdict_messages_failed_total", "failed deliveries", _ALL),
                         ("flowverdict_rca_windows_failed_total", "failed windows", ("rca",)),
                         ("flowverdict_retries_total", "retries", _ALL),
                     ),
                     unit="cps",
-                    empty="nothing was lost",
+                    empty="nobody knows: a service is down, or not scraped",
                 ),
                 Panel(
                     title="Streams",
@@ -156,6 +157,57 @@ PIPELINE = Board(
                     ),
                     unit="cps",
                     empty="no exporter is running",
+                ),
+            ),
+        ),
+        Row(
+            "Clocks and history",
+            (
+                Panel(
+                    title="Clocks of nodes",
+                    kind="timeseries",
+                    description="How far each is behind that of NATS, below zero if it is ahead; zero"
+                    " within five seconds. What a node counts is dated by NATS meanwhile.",
+                    queries=(
+                        Query(
+                            "max by (cluster, node)"
+                            f" (flowverdict_node_clock_behind_seconds{{{CLUSTER}}})",
+                            "{{cluster}} {{node}}",
+                        ),
+                    ),
+                    unit="s",
+                    empty="no node has reported: is a collector running?",
+                    width=8,
+                ),
+                Panel(
+                    title="InfluxDB's volume",
+                    kind="timeseries",
+                    description="How full it is. Once it is full, InfluxDB stores nothing until it is"
+                    " restarted.",
+                    queries=(
+                        Query(
+                            f"max(flowverdict_influx_stored_bytes{{{CLUSTER}}})"
+                            f" / (max(flowverdict_influx_volume_bytes{{{CLUSTER}}}) > 0)",
+                            "used",
+                        ),
+                    ),
+                    unit="percentunit",
+                    thresholds=(Threshold(0, "green"), Threshold(0.8, "red")),
+                    maximum=1,
+                    empty="its size is not known, or no influx-writer is running",
+                    width=8,
+                ),
+                Panel(
+                    title="Missing in History",
+                    kind="timeseries",
+                    description="Messages that NATS deleted before they were in InfluxDB, since the"
+                    " first start ever.",
+                    queries=(
+                        Query(f"max(flowverdict_influx_lost_messages{{{CLUSTER}}})", "messages"),
+                    ),
+                    unit="none",
+                    empty="no influx-writer is running",
+                    width=8,
                 ),
             ),
         ),

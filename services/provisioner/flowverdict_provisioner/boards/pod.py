@@ -105,7 +105,7 @@ POD = Board(
                     description="Addresses that this pod exchanges segments with.",
                     queries=(Query(_peers()),),
                     unit="none",
-                    empty="none",
+                    empty="none, or no exporter is running",
                     width=6,
                     height=4,
                 ),

@@ -1,7 +1,13 @@
 """*Service*: the pods behind one service, and who calls them."""
 
-from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row, Variable
-from flowverdict_provisioner.promql import CLUSTER, ONE_CLUSTER_VARIABLE, PAIR_RATIO, to_pod
+from flowverdict_provisioner.board import Board, Column, Panel, Query, Row, Variable
+from flowverdict_provisioner.promql import (
+    CLUSTER,
+    ONE_CLUSTER_VARIABLE,
+    PAIR_RATIO,
+    to_pod,
+    to_workload,
+)
 
 __all__ = ["SERVICE"]
 
@@ -12,15 +18,6 @@ _RETRANSMITTED = "pair:tcp_retransmitted_data_segments:rate2m"
 _OPENED, _FAILED = "pair:tcp_opens:rate2m", "pair:tcp_failed_opens:rate2m"
 _POD = "cluster, dst_namespace, dst_pod, dst_ip, dst_node"
 _CALLER = "cluster, src_namespace, src_workload"
-_WORKLOAD = Link(
-    "This workload",
-    "flowverdict-workload",
-    {
-        "cluster": "${__data.fields.cluster}",
-        "namespace": "${__data.fields.src_namespace}",
-        "workload": "${__data.fields.src_workload}",
-    },
-)
 
 
 def _flows(series: str, end: str) -> str:
@@ -131,7 +128,7 @@ SERVICE = Board(
                     ),
                     columns=(
                         Column("src_namespace", "Namespace"),
-                        Column("src_workload", "Workload", link=_WORKLOAD),
+                        Column("src_workload", "Workload", link=to_workload("src")),
                         Column("Value #A", "Retransmitted by it", "percentunit"),
                         Column("Value #B", "Failed connects", "percentunit", highest_first=True),
                     ),
@@ -191,7 +188,7 @@ SERVICE = Board(
                         ),
                     ),
                     unit="cps",
-                    empty="no connection failed",
+                    empty="no connection failed, or no exporter is running",
                 ),
             ),
         ),

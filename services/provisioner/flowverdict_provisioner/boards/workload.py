@@ -1,6 +1,6 @@
 """*Workload*: the pods of one workload, or of all in a namespace, and whom they call."""
 
-from flowverdict_provisioner.board import Board, Column, Link, Panel, Query, Row, Variable
+from flowverdict_provisioner.board import Board, Column, Panel, Query, Row, Variable
 from flowverdict_provisioner.flow_panels import RATIO_COLUMN, rtt, throughput
 from flowverdict_provisioner.promql import (
     CLUSTER,
@@ -9,6 +9,7 @@ from flowverdict_provisioner.promql import (
     rate,
     ratio,
     to_pod,
+    to_workload,
 )
 
 __all__ = ["WORKLOAD"]
@@ -16,14 +17,6 @@ __all__ = ["WORKLOAD"]
 _ANY = "tcp_data_segments_sent_total"
 _FROM = f'{CLUSTER},src_namespace="$namespace",src_workload=~"$workload"'
 _TO = f'{CLUSTER},dst_namespace="$namespace",dst_workload=~"$workload"'
-_THAT = Link(
-    "This workload",
-    "flowverdict-workload",
-    {
-        "namespace": "${__data.fields.dst_namespace}",
-        "workload": "${__data.fields.dst_workload}",
-    },
-)
 
 WORKLOAD = Board(
     uid="flowverdict-workload",
@@ -61,7 +54,7 @@ WORKLOAD = Board(
                     queries=(Query(pairwise_ratio(_FROM, "dst_namespace, dst_workload")),),
                     columns=(
                         Column("dst_namespace", "Namespace"),
-                        Column("dst_workload", "Workload", link=_THAT),
+                        Column("dst_workload", "Workload", link=to_workload("dst")),
                         RATIO_COLUMN,
                     ),
                     unit="percentunit",
