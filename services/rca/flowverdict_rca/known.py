@@ -18,7 +18,7 @@ from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.facts import NO_READY_ENDPOINTS, SilentNode
-from flowverdict_rca.window import total
+from flowverdict_rca.window import Window, total
 
 __all__ = ["Alone", "KnownCause", "heard_alone", "known_causes", "without_aftermath"]
 
@@ -139,7 +139,10 @@ def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCa
     ok = (sends != receives) & (decisions.status == PairStatus.OK)
     if node.heard_again:  # what others sent to it since then works, and says nothing about before
         ok &= sends
-    if not explained.any() or ok.sum() > (0 if node.heard_again else explained.sum()):
+    elif len(panes := _panes_since(node.since_ns, window)):
+        # What it said before, or what other silent nodes did, says nothing about now.
+        ok &= receives & (total(panes.sum(axis=0), "bytes_acked") > 0)
+    if not explained.any() or ok.sum() >= max(1, 0 if node.heard_again else explained.sum()):
         return None
     if _may_be_ours(takes_part, decisions, remaining):
         return None
@@ -168,14 +171,21 @@ def heard_alone(decisions: Decisions) -> Alone | None:
     }
     elsewhere = crossing & (_at(window.src, decisions, far) | _at(window.dst, decisions, far))
     since_ns = min(quiet.values())
-    # The others may have been heard for the last time before they fell silent, by up to a pane.
-    pane_ns = (window.end_ns - window.start_ns) // len(window.panes)
-    panes = window.panes[: max(0, (window.end_ns - since_ns) // pane_ns - 1)]
+    panes = _panes_since(since_ns, window)
     acknowledged = total(panes.sum(axis=0), "bytes_acked") > 0
     reaches = bool((elsewhere & acknowledged).any())
     fails = bool((elsewhere & (decisions.status == PairStatus.FAIL)).any())
     early = window.end_ns - since_ns < 2 * (window.end_ns - window.start_ns)
     return Alone(name, since_ns, crossing, reaches, fails, early and not reaches and not fails)
+
+
+def _panes_since(silent_ns: int, window: Window) -> Numbers:
+    """The counts of the panes, newest first, that began after a node fell silent.
+
+    It may have been heard for the last time before it fell silent, by up to a pane.
+    """
+    pane_ns = (window.end_ns - window.start_ns) // len(window.panes)
+    return window.panes[: max(0, (window.end_ns - silent_ns) // pane_ns - 1)]
 
 
 def _cut_off_with_us(alone: Alone, decisions: Decisions, remaining: Mask) -> KnownCause | None:

@@ -121,6 +121,47 @@ def test_a_node_that_falls_silent_as_flows_to_it_fail_is_blamed_alone_until_it_i
     assert verdicts[0].severity == "critical"
 
 
+@pytest.mark.parametrize("pods_each", [1, 2, 3])
+@pytest.mark.parametrize("cut", [{"n2", "n4"}, {"n2", "n4", "n5"}])
+def test_nodes_that_are_cut_off_together_are_named_one_by_one_and_nothing_else(
+    cut: set[str], pods_each: int
+) -> None:
+    nodes = [f"n{number}" for number in range(6)]
+    letters = iter("abcdefghijklmnopqr")
+    pods = [f"pod-{next(letters)}@{node}" for node in nodes for _ in range(pods_each)]
+    pairs = [(src, dst, src[-2:], dst[-2:]) for src, dst in permutations(pods, 2)]
+    cluster = Cluster()
+    fine = {node: [flow(src, dst) for src, dst, of, _ in pairs if of == node] for node in nodes}
+    cluster.passes(20, **fine)
+    after = {
+        node: [flow(src, dst, bad=to in cut) for src, dst, of, to in pairs if of == node]
+        for node in nodes
+        if node not in cut
+    }
+    cluster.passes(40, **after)
+    incidents = Incidents(SETTINGS)
+    verdicts = [each for one in cluster.judgements for each in incidents.judge(one)]
+    opened = [str(each.causes[0]) for each in verdicts if each.status == "opened"]
+    assert sorted(opened) == sorted(f"node {node}" for node in cut)
+    assert "resolved" not in {each.status for each in verdicts}
+
+
+def test_a_silent_node_is_not_blamed_for_one_of_its_two_pods_while_the_other_is_reached() -> None:
+    cluster = Cluster()
+    callers = ["a@n1", "b@n1", "e@n3", "f@n3"]
+    n2 = [flow(pod, each) for pod in ("c@n2", "d@n2") for each in callers]
+    of = {node: [each for each in callers if each.endswith(node)] for node in ("n1", "n3")}
+
+    def rows(node: str, bad: bool) -> list[Row]:
+        return [
+            flow(each, pod, bad and pod == "c@n2") for each in of[node] for pod in ("c@n2", "d@n2")
+        ]
+
+    cluster.passes(20, n1=rows("n1", False), n2=n2, n3=rows("n3", False))
+    cluster.passes(40, n1=rows("n1", True), n3=rows("n3", True))
+    assert {each for each in cluster.blamed() if each} == {("pod default/c",)}
+
+
 def test_a_node_that_is_silent_stays_so_over_a_restart() -> None:
     cluster = Cluster()
     cluster.passes(20, n1=N1, n2=N2, n3=N3)
