@@ -19,6 +19,8 @@ _WEIGHT = 3
 outweigh their price; with fewer, a fault needs more pairs to show."""
 
 _LEAST_PAIRS = 2
+_LEAST_PRECISION = 0.25
+"""If fewer of its pairs fail, it is these that have a fault, not what they have in common."""
 _MOST_PAIRS = 200_000
 """More take longer than a pane."""
 
@@ -42,7 +44,8 @@ def behind_failures(decisions: Decisions, known: Iterable[KnownCause]) -> Iterat
         # Callers of a service do not know which of its pods answers them.
         replace(each, covers=each.covers | (fails & answered_by([each.component], window)))
         for each in as_servers(suspects_of(found.causes, window), window, chosen, fails)
-        if (each.covers & fails).sum() >= _LEAST_PAIRS
+        if (each.covers & fails).sum()
+        >= max(_LEAST_PAIRS, _LEAST_PRECISION * (each.covers & chosen).sum())
     ]
     status = np.where(chosen, decisions.status, PairStatus.UNDECIDED)
     yield from known_causes_of(suspects, status)

@@ -89,7 +89,8 @@ def findings(decisions: Decisions, known: Iterable[KnownCause] = ()) -> list[Fin
         found.append(_reported(cause, int(failing.sum()), decisions))
         failing[explained] = False
         failing &= ~_other_way(each.component, decisions.window)
-    if found and failing.sum() == 1:  # not more than a trace of what is known
+    # One more beside what the cluster reports is a trace of that.
+    if failing.sum() == 1 and any(each.causes[0].reported for each in found):
         return found
     return [*found, *_by_flows(decisions, failing)]
 
@@ -107,7 +108,7 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
     roles = attribute_to_backends(decisions.window, roles_in(decisions.window), remaining, ok)
     found: list[Finding] = []
     p_values: list[float] = []
-    while remaining.sum() > min(1, len(found)) and len(found) < _MAX_FINDINGS:
+    while remaining.any() and len(found) < _MAX_FINDINGS:
         best, *runners_up = _best_suspects(roles, remaining, ok)
         if best.score < _MIN_SCORE or not _is_enough(best, decisions):
             break

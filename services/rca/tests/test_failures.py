@@ -154,3 +154,39 @@ def test_of_several_zones_the_one_that_fails_is_named_instead_of_its_nodes() -> 
     in_one_zone = [row | {"src_zone": "zone-1", "dst_zone": "zone-1"} for row in rows]
     for each in judge(window_of(in_one_zone, settings=SETTINGS), SETTINGS).findings:
         assert each.causes[0].kind != "zone"
+
+
+@pytest.mark.parametrize(
+    "failing",
+    [
+        [("pod-0", "pod-1"), ("pod-4", "pod-5")],  # all from n0 to n1, as seven others that work
+        [("pod-0", "pod-1"), ("pod-0", "pod-2")],  # both from pod-0, as nine others that work
+        [("pod-0", "pod-1"), ("pod-2", "pod-7")],
+    ],
+)
+def test_two_flows_that_fail_among_many_that_work_are_two_links(
+    failing: list[tuple[str, str]],
+) -> None:
+    rows = [
+        flow_row(
+            *(f"{each}@{FOUR_NODES[each]}" for each in pair),
+            retransmitted_segments=20 if pair in failing else 0,
+        )
+        for pair in permutations(FOUR_NODES, 2)
+    ]
+    links = [f"the link default/{src} -> default/{dst}" for src, dst in failing]
+    assert sorted(first_causes(rows)) == sorted(links)
+
+
+def test_a_single_flow_that_fails_is_named_also_beside_a_pod_that_does() -> None:
+    rows = [
+        flow_row(
+            *(f"{each}@{FOUR_NODES[each]}" for each in pair),
+            retransmitted_segments=20 if "pod-3" in pair or pair == ("pod-0", "pod-1") else 0,
+        )
+        for pair in permutations(FOUR_NODES, 2)
+    ]
+    assert first_causes(rows) == [
+        "pod default/pod-3",
+        "the link default/pod-0 -> default/pod-1",
+    ]
