@@ -4,7 +4,7 @@ receivers without room.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from flowverdict_rca.servers_at_fault import as_servers
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
 from flowverdict_rca.window import Window
-from flowverdict_rca.window_table import pairs_of, table_of
+from flowverdict_rca.window_table import answered_by, pairs_of, table_of
 from flowverdict_rca.withheld import unless_withheld
 
 __all__ = ["MEASURED", "AboveNormal"]
@@ -160,6 +160,8 @@ class AboveNormal:
         is_new = (windows >= _WARM_UP_WINDOWS) & (windows < _LEAST_WINDOWS)
         is_new &= (of_places["windows"] >= _LEAST_WINDOWS).to_numpy()
         own[is_new] = of_places[is_new].to_numpy()
+        if self._basis == "connects":
+            own[_appears_with_a_failure(window, windows)] = (0.0, 0.0, _LEAST_WINDOWS, 0.0)
         return own
 
     def _measured(self, window: Window) -> Measured:
@@ -175,9 +177,13 @@ class AboveNormal:
             other = "src_" if self._kind.way == "receiving" else "dst_"
             table[table.columns[table.columns.str.startswith(other)]] = None
         found = localise(table, total="samples", bad="high")
-        suspects = as_servers(
-            suspects_of(found.causes, window, self._kind.way), window, judged, high
-        )
+        suspects = [
+            # Callers of a service do not know which of its pods answers them.
+            replace(each, covers=each.covers | (high & answered_by([each.component], window)))
+            for each in as_servers(
+                suspects_of(found.causes, window, self._kind.way), window, judged, high
+            )
+        ]
         # A connection has a round trip at either end: one alone is how it is used.
         return [each for each in suspects if (each.covers & high).sum() > 1]
 
@@ -236,6 +242,23 @@ class AboveNormal:
         self._suspected = {name: self._suspected.get(name, 0) + 1 for name in names}
         suspected[suspected] = [self._suspected[name] < _SUSPECTED_WINDOWS for name in names]
         return suspected
+
+
+def _appears_with_a_failure(window: Window, windows: npt.NDArray[np.float64]) -> Mask:
+    """The pairs of a service's address and a caller that is known to reach its pods.
+
+    Who is behind the address is not known only of attempts that fail, so before there was no pair.
+
+    Args:
+        windows: how many have measured each pair.
+    """
+    found = np.zeros(len(window.src), np.bool_)
+    for at, endpoint in enumerate(window.endpoints):
+        if pods := window.facts.backends.get(endpoint):
+            is_pod = np.array([each in pods for each in window.endpoints], np.bool_)
+            callers = window.src[is_pod[window.dst] & (windows >= _LEAST_WINDOWS)]
+            found |= (window.dst == at) & np.isin(window.src, callers)
+    return found & ~(windows >= _LEAST_WINDOWS)
 
 
 def _waits(window: Window, slow: Mask, longer_us: npt.NDArray[np.float64]) -> Mask:

@@ -41,6 +41,7 @@ from flowverdict_rca.matching import (
 )
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import COUNTS
+from flowverdict_rca.window_table import pairs_of
 
 __all__ = ["Incidents"]
 
@@ -272,5 +273,10 @@ def _is_leaving(incident: Incident, judgement: Judgement) -> bool:
 def _was_judged(incident: Incident, judgement: Judgement) -> bool:
     """Whether the window tells anything about the incident's flows."""
     decisions = judgement.decisions
-    decided = np.flatnonzero(decisions.status != PairStatus.UNDECIDED)
-    return bool(incident.flows & hashes_of(decisions.pairs(decided)))
+    decided = decisions.status != PairStatus.UNDECIDED
+    if incident.basis == "connects":
+        # What calls a service is a flow to the pod that answers, once it does.
+        for cause in incident.causes[:1]:
+            if (decided & pairs_of(cause, cause.direction, judgement.window)).any():
+                return True
+    return bool(incident.flows & hashes_of(decisions.pairs(np.flatnonzero(decided))))

@@ -407,3 +407,33 @@ def test_late_answers_stay_known_over_a_restart() -> None:
     shop.judge.expect(Normal.decode(normal.encode(1 << 18)))
     shop.serves(90)
     assert shop.said() == [("opened", "pod default/pod-e")]
+
+
+def test_one_of_three_pods_behind_a_service_that_refuses_everyone_is_named() -> None:
+    """Two thirds of the attempts succeed, so no flow fails in a short window."""
+    pods, callers = ("pod-b", "pod-e", "pod-h"), ("pod-a", "pod-d", "pod-g", "pod-i")
+    refuses: set[str] = set()
+    address = {"dst_kind": "service", "dst_ip": "10.96.0.1", "dst_service": "api"}
+    address |= dict.fromkeys(("dst_pod", "dst_node", "dst_workload"), "")
+    mesh = Mesh()
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for caller, pod in product(callers, pods):
+            row = mesh.row(caller, pod, 0.0002)
+            if pod in refuses:
+                none = dict.fromkeys(("data_segments_sent", "bytes_acked", "opens"), 0)
+                yield row | none | address | {"failed_opens": 2, "refused_opens": 2}
+            else:
+                yield row | {"opens": 2, "dst_service": "api"}
+                yield mesh.row(pod, caller, 0.0002) | {"role": "server", "src_service": "api"}
+
+    mesh.passes_rows(180, lambda: list(rows()))
+    refuses.add("pod-e")
+    mesh.passes_rows(120, lambda: list(rows()))
+    assert mesh.said() == [("opened", "pod default/pod-e")]
+    opened = mesh.verdicts[0]
+    assert (opened.basis, opened.conditions) == ("connects", ("CONNECT_FAILURE",))
+    assert opened.causes[0].service_addresses == ("10.96.0.1",)
+    refuses.clear()
+    mesh.passes_rows(120, lambda: list(rows()))
+    assert mesh.said()[1:] == [("resolved", "pod default/pod-e")]
