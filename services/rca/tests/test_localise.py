@@ -1,6 +1,7 @@
 """`localise` and `learn` on tables of which the fault is known."""
 
 from collections.abc import Callable
+from datetime import date
 from functools import partial
 from itertools import permutations, product
 from typing import Any
@@ -481,6 +482,33 @@ def test_windows_in_which_nothing_was_sent_teach_nothing() -> None:
     windows = [mesh_table(seed, lambda a, b: 2e-4) for seed in range(5)]
     assert learn([*windows, pd.DataFrame(), windows[0].iloc[:0]]) == learn(windows)
     assert learn(windows[0]) == learn([windows[0]])
+
+
+@pytest.mark.parametrize(
+    "shards",
+    [
+        pd.array([1, 2, 3, None], dtype="Int64"),
+        pd.array([True, False, None, None], dtype="boolean"),
+        pd.Categorical(["a", "b", "c", None]),
+        pd.date_range("2026-01-01", periods=4),
+        [date(2026, 1, day) for day in range(1, 5)],
+        [np.int64(1), 2, 3.5, None],
+    ],
+    ids=["nullable integers", "booleans", "categories", "times", "dates", "mixed"],
+)
+def test_a_baseline_of_any_kind_of_value_survives_a_restart(shards: Any) -> None:
+    table = pd.DataFrame({"shard": shards, "n": 5000, "e": [5, 300, 5, 5]})
+    chosen: dict[str, Any] = {"dimensions": ["shard"], "total": "n", "bad": "e"}
+    (cause,) = localise(table, **chosen).causes
+    assert str(table["shard"][1]).startswith(str(cause.where["shard"]))
+    kept = Baseline.decode(learn([table] * 4, **chosen).encode())
+    assert localise(table, kept, **chosen).causes == ()
+
+
+@pytest.mark.parametrize("table", [[], pd.DataFrame(columns=["shard", "n", "e"])])
+def test_an_empty_table_is_not_enough_evidence_whatever_its_dimensions(table: Any) -> None:
+    verdict = localise(table, dimensions=["shard"], total="n", bad="e")
+    assert (verdict.causes, verdict.outcome) == ((), "not enough evidence")
 
 
 def test_any_table_has_a_past_and_three_dimensions_together_can_be_at_fault() -> None:

@@ -61,15 +61,30 @@ def _is_list(value: object) -> bool:
 
 
 def _hashable(column: "pd.Series[Any]") -> "pd.Series[Any]":
-    """The column with lists as sorted tuples, those of one value as that value."""
+    """The column with lists as sorted tuples, those of one value as that value. What can be kept as
+    JSON is as it is, what cannot, such as a date, is its text.
+    """
     if isinstance(column.dtype, pd.ArrowDtype) and _holds_lists(column.dtype.pyarrow_dtype):
         column = column.astype(object)
-    if column.dtype != object:
+    if column.dtype != object and not isinstance(column.dtype, np.dtype | pd.StringDtype):
+        column = column.astype(object)
+    if column.dtype.kind in "mM":
+        return column.astype(str).where(column.notna(), None)
+    if column.dtype != object or pd.api.types.infer_dtype(column) == "string":
         return column
     listed = column.map(_is_list)
-    if not listed.any():
+    if listed.any():
+        column = column.where(~listed, column[listed].map(_one_or_several))
+    of_value = {each: _as_json(each) for each in column[~listed].dropna().unique()}
+    if all(each is as_json for each, as_json in of_value.items()):
         return column
-    return column.where(~listed, column[listed].map(_one_or_several))
+    return column.map(lambda each: of_value.get(each, each) if not _is_list(each) else each)
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    return value if isinstance(value, str | bool | int | float) else str(value)
 
 
 def _holds_lists(kind: pa.DataType) -> bool:
@@ -113,7 +128,8 @@ def rows_of_all(
     frames = [each if isinstance(each, pd.DataFrame) else pd.DataFrame(each) for each in tables]
     filled = [each for each in frames if not each.empty]
     if not filled:
-        return Rows(pd.DataFrame(), np.zeros(0), np.zeros(0)), [(np.zeros(0),) * 2 for _ in frames]
+        nothing = pd.DataFrame(columns=[*(names or ())], dtype=object)
+        return Rows(nothing, np.zeros(0), np.zeros(0)), [(np.zeros(0),) * 2 for _ in frames]
     known = [*names] if names is not None else [*_KNOWN, *_labels(filled)]
     wanted = [name for name in known if names is not None or any(name in each for each in filled)]
     for frame in filled:
