@@ -7,6 +7,7 @@ whatever subject it is given.
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 from nats.js import JetStreamContext
@@ -21,7 +22,7 @@ from flowverdict_runtime.stored_messages import StoredMessage, stored_messages
 from flowverdict_runtime.stream_faults import faults_of
 from flowverdict_runtime.stream_size import note_size
 
-__all__ = ["follow"]
+__all__ = ["Reader", "follow"]
 
 log = logging.getLogger(__name__)
 
@@ -29,34 +30,43 @@ _POLL_SECONDS = 1.0
 _MOST_FAILURES = 5
 
 
-async def follow(
-    jetstream: JetStreamContext,
-    context: Context,
-    stream: str,
-    first: Callable[[], Awaitable[int]],
-    handle: Callable[[StoredMessage], Awaitable[bool]],
-    caught_up: Callable[[], None] = lambda: None,
-) -> None:
-    """Handle every message of `stream` until the service stops; look for new ones each second.
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Whoever follows a stream.
 
-    Begins with the message of the number that `first` returns, or with the next one to come if that
-    is 0; with the first one if the stream is not there yet, or is another than it was. `handle`
-    returns True if it has finished with the message, False to get it again, and raises
-    `MalformedMessage` for one that can never be handled. `caught_up` is called whenever all there
-    are have been handled.
+    Attributes:
+        first: returns the number of the message to begin with, or 0 for the next one to come. It is
+            the first one if the stream is not there yet, or is another than it was.
+        handle: returns True if it has finished with the message, False to get it again, and raises
+            `MalformedMessage` for one that can never be handled.
+        caught_up: called whenever all there are have been handled.
+        renewed: called when the stream is another than it was.
+    """
+
+    first: Callable[[], Awaitable[int]]
+    handle: Callable[[StoredMessage], Awaitable[bool]]
+    caught_up: Callable[[], None] = lambda: None
+    renewed: Callable[[], None] = lambda: None
+
+
+async def follow(
+    jetstream: JetStreamContext, context: Context, stream: str, reader: Reader
+) -> None:
+    """Have `reader` handle every message of `stream` until the service stops; look for new ones
+    each second.
     """
     part = f"reader of {stream}"
     for counter in (FAILED, HANDLED, MALFORMED):
         counter.labels(stream)  # start the series at 0, so that its first increase is visible
     context.health.waiting(part, "not read yet")
-    start = await retry(context, f"position in {stream}", first)
+    start = await retry(context, f"position in {stream}", reader.first)
     if start is None:
         return
-    following = _Following(jetstream, context, stream, start, handle)
+    following = _Following(jetstream, context, stream, start, reader)
     while not context.stopping.is_set():
         try:
             if await following.read():
-                caught_up()
+                reader.caught_up()
             context.health.ready(part)
         except Unavailable as error:
             context.health.waiting(part, str(error))
@@ -74,14 +84,14 @@ class _Following:
         context: Context,
         stream: str,
         start: int,
-        handle: Callable[[StoredMessage], Awaitable[bool]],
+        reader: Reader,
     ) -> None:
         self._jetstream = jetstream
         self._context = context
         self._stream = stream
         self._next = start
         self._created: datetime | None = None
-        self._handle = handle
+        self._reader = reader
         self._failures = 0
 
     async def read(self) -> bool:
@@ -102,6 +112,7 @@ class _Following:
         last = info.state.last_seq
         if self._next > last + 1 or self._created not in (None, info.created):
             log.warning("%s is a new stream: reading it from the start", self._stream)
+            self._reader.renewed()
             self._next = 1
         self._created = info.created
         self._next = self._next or last + 1
@@ -121,7 +132,7 @@ class _Following:
 
     async def _is_finished(self, message: StoredMessage) -> bool:
         try:
-            if not await self._handle(message):
+            if not await self._reader.handle(message):
                 return False
             HANDLED.labels(self._stream).inc()
         except MalformedMessage as error:

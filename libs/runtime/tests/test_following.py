@@ -11,7 +11,7 @@ from conftest import NatsServer, eventually, running
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import RCA_VERDICTS, SUBJECT_VERDICTS
 from flowverdict_runtime.context import Context
-from flowverdict_runtime.following import follow
+from flowverdict_runtime.following import Reader, follow
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.service_settings import NatsSettings
 from flowverdict_runtime.settings import load
@@ -34,7 +34,7 @@ async def following(
     async def live() -> None:
         async with connected(settings, "test", context, []) as jetstream:
             assert jetstream is not None
-            await follow(jetstream, context, RCA_VERDICTS, first, handle)
+            await follow(jetstream, context, RCA_VERDICTS, Reader(first, handle))
 
     async with running(context, live()):
         yield context

@@ -27,7 +27,9 @@ STALE_SECONDS = 120.0
 FORGET_SECONDS = 7 * 86400.0
 """A stale incident is shown for this long, since nobody has said that it is over."""
 _OTHERS_SECONDS = 600.0
-"""Or until the RCA worker has been there again for this long and has not mentioned it."""
+"""Or until the RCA worker has been there again for this long and has not mentioned it, or NATS has
+lost its store so long ago: the RCA worker's state was there, too.
+"""
 
 _MAX_OPEN = 1000
 
@@ -130,6 +132,7 @@ class Incidents(Collector):
         self._open: dict[str, _Open] = {}
         self._last_window: dict[str, tuple[str, float]] = {}
         self._heard = self._heard_since = -math.inf
+        self._renewed = math.inf
         self._past = PastIncidents()
         self._lock = threading.Lock()
 
@@ -172,6 +175,10 @@ class Incidents(Collector):
         """All verdicts there are have been added."""
         self._is_read = True
 
+    def renewed(self) -> None:
+        """The stream of verdicts is a new one."""
+        self._renewed = time.monotonic()
+
     def add(self, verdict: Verdict, age_seconds: float = 0.0) -> None:
         """Add a verdict; one from before the last is ignored.
 
@@ -212,6 +219,8 @@ class Incidents(Collector):
         """When an incident must have been heard of to be still taken for open at `now`."""
         if now - self._heard < STALE_SECONDS and now - self._heard_since > _OTHERS_SECONDS:
             return now - _OTHERS_SECONDS
+        if now - self._renewed > _OTHERS_SECONDS:
+            return max(now - FORGET_SECONDS, self._renewed)
         return now - FORGET_SECONDS
 
     def collect(self) -> Iterator[Metric]:

@@ -16,7 +16,7 @@ from flowverdict_exporter.services import Services
 from flowverdict_exporter.settings import ExporterSettings
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.context import Context
-from flowverdict_runtime.following import follow
+from flowverdict_runtime.following import Reader, follow
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
@@ -57,16 +57,10 @@ async def run(settings: ExporterSettings, context: Context) -> None:
                     raise Unavailable("waiting for the totals that were kept")
                 return incidents.next_sequence
 
+            reader = Reader(next_verdict, add_verdict, incidents.caught_up, incidents.renewed)
             await asyncio.gather(
                 consume(jetstream, context, FLOWS_ENRICHED, subscribe),
-                follow(
-                    jetstream,
-                    context,
-                    RCA_VERDICTS,
-                    next_verdict,
-                    add_verdict,
-                    incidents.caught_up,
-                ),
+                follow(jetstream, context, RCA_VERDICTS, reader),
             )
 
 

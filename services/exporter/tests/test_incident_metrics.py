@@ -111,6 +111,24 @@ def test_an_incident_that_a_worker_no_longer_knows_is_forgotten_once_it_has_been
     assert len(samples(incidents)["flowverdict_incident_active"]) == 1
 
 
+def test_an_incident_of_a_stream_that_is_lost_is_forgotten_soon_unless_it_is_heard_of_again(
+    clock: list[float],
+) -> None:
+    incidents = Incidents()
+    lost, goes_on = (msgspec.structs.replace(a_verdict(), incident_id=each * 12) for each in "ab")
+    incidents.add(lost)
+    incidents.add(goes_on)
+    clock[0] += 10
+    incidents.renewed()
+    clock[0] += 10
+    incidents.add(goes_on)
+    clock[0] += 500
+    assert len(samples(incidents)["flowverdict_incident_active"]) == 2
+    clock[0] += 100
+    (left,) = samples(incidents)["flowverdict_incident_active"]
+    assert left.labels["incident_id"] == "b" * 12
+
+
 def test_only_a_link_is_labelled_with_the_addresses_of_its_ends() -> None:
     incidents = Incidents()
     link = msgspec.structs.replace(

@@ -14,7 +14,7 @@ from flowverdict_influx_writer.writing import Writing
 from flowverdict_influx_writer.written import WrittenVerdicts
 from flowverdict_runtime.consumer import consume
 from flowverdict_runtime.context import Context
-from flowverdict_runtime.following import follow
+from flowverdict_runtime.following import Reader, follow
 from flowverdict_runtime.lifecycle import Service
 from flowverdict_runtime.nats_connection import connected
 from flowverdict_runtime.one_shot import check_nats
@@ -46,7 +46,9 @@ async def run(settings: InfluxWriterSettings, context: Context) -> None:
 
             await asyncio.gather(
                 consume(jetstream, context, FLOWS_ENRICHED, subscribe),
-                follow(jetstream, context, RCA_VERDICTS, written.next_sequence, write_verdict),
+                follow(
+                    jetstream, context, RCA_VERDICTS, Reader(written.next_sequence, write_verdict)
+                ),
                 watch_store(settings, context),
             )
     finally:

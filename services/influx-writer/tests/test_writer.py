@@ -208,7 +208,8 @@ async def test_what_was_read_is_written_though_its_bucket_is_removed_meanwhile(
         await publish(nats_client, 1, 20)
         await eventually(lambda: rows() >= before + 20)
         await nats_client.jetstream().delete_key_value(INFLUX_WRITER_STATE_BUCKET)
-        await eventually(lambda: len(influx.points) == 20)
+        # It is noticed when next the consumer is looked at, and again when the progress is kept.
+        await eventually(lambda: len(influx.points) == 20, 90)
         await eventually(lambda: all_written(nats_client))
     assert segments(influx) == sum(range(21))
 

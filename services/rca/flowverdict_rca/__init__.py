@@ -2,6 +2,7 @@
 
 `command`    the command line.
 `server`     the service; `state` what it saves in NATS so that a restart loses nothing.
+`recovered`  where a worker begins whose state is lost: at its last verdicts.
 `publishing` publishes verdicts, whatever NATS takes of them.
 `lease`      which of several workers judges, while the others stand by.
 `window_judge` judges short and long windows, and knows what is open and what is normal.

@@ -21,6 +21,7 @@ from flowverdict_rca.detectors.history import detector_of
 from flowverdict_rca.lease import lease
 from flowverdict_rca.panes import Panes
 from flowverdict_rca.publishing import Publishing
+from flowverdict_rca.recovered import recovered
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.state import State, StateStore
 from flowverdict_rca.window import Window
@@ -128,7 +129,9 @@ class Judging:
             before.check_only_worker(store)
             before.store = store  # what this one saves is not another's
         if state is None:
-            state = State(1, 0, (), 0, (), created)
+            known = await recovered(jetstream)
+            state = State(1, last, (), known.watermark_ns, known.incidents, created)
+            log.info("no saved state: going on with %d open incidents", len(known.incidents))
         elif state.stream_created != created:
             log.warning("FLOWS_ENRICHED is a new stream: reading it from the start")
             state = State(1, 0, (), state.watermark_ns, state.incidents, created, runs=state.runs)
