@@ -152,11 +152,14 @@ class Incidents:
         return min(once << min(incident.times - 1, 10), longest)
 
     def _confirmed(self, match: Incident, judgement: Judgement, found: Found) -> Incident:
-        """An incident of other windows that a long one found, too.
+        """An incident of other windows that a long one found, too. If it has no cause yet, it gets
+        what the long one blames.
 
         If it was open all the time and its losses are near the threshold, short windows will not
         always show it: from now on the long ones decide when it is resolved.
         """
+        if not match.causes:
+            match = msgspec.structs.replace(match, causes=found.causes)
         whole = match.opened_ns <= judgement.window.start_ns
         if judgement.basis != "losses" or match.basis != "failures" or not whole:
             return match

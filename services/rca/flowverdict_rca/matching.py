@@ -67,7 +67,8 @@ def matched(
 ) -> list[tuple[Found, Incident | None]]:
     """The incident that each finding is: an open one with the same cause, or else an open one whose
     component takes part in all of its flows, or else one with the same cause or mostly the same
-    flows. The best match of an incident comes before its others.
+    flows, or one without a cause whose flows are mostly among its own. The best match of an
+    incident comes before its others.
 
     Args:
         found: what a window shows.
@@ -80,6 +81,7 @@ def matched(
         (_is_open_with_same_cause, (*known, *shared)),
         (belongs, (*known, *shared)),
         (_mostly_in, shared),
+        (_tells_why, shared),
         (_same_cause, known),
         (_same_flows, known),
     ):
@@ -106,6 +108,13 @@ def _same_flows(incident: Incident, found: Found, _: Backends) -> bool:
 
 def _mostly_in(incident: Incident, found: Found, _: Backends) -> bool:
     return 2 * len(incident.flows & found.flows) >= len(found.flows)
+
+
+def _tells_why(incident: Incident, found: Found, _: Backends) -> bool:
+    """Whether the incident has no cause yet, and its flows are mostly those of what is found."""
+    if incident.causes or not found.causes:
+        return False
+    return 2 * len(incident.flows & found.flows) >= len(incident.flows) > 0
 
 
 def belongs(incident: Incident, found: Found, backends: Backends) -> bool:

@@ -206,3 +206,17 @@ def test_a_service_and_its_pods_are_one_fault(broken: set[str], cause: str) -> N
     mesh.passes_rows(120, lambda: second(0.0))
     mesh.passes_rows(120, lambda: second(0.02))
     assert mesh.said() == [("opened", cause)]
+
+
+@pytest.mark.parametrize("seed", [50, 51])
+def test_losses_about_the_threshold_are_one_incident_that_gets_its_cause(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By chance some flows of a node fail, too few to tell whose fault it is."""
+    monkeypatch.setattr("tests.mesh.SEGMENTS", 20)
+    mesh = Mesh()
+    mesh._random = np.random.default_rng(seed)
+    mesh.passes(150)
+    mesh.passes(180, lambda src, dst: 0.045 if "worker1" in (PODS[src], PODS[dst]) else 0.0002)
+    assert len({each.incident_id for each in mesh.verdicts}) == 1
+    assert [str(cause) for cause in mesh.verdicts[-1].causes[:1]] == ["node worker1"]
