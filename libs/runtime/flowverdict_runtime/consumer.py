@@ -212,10 +212,11 @@ async def consume(
                     await current.check()
                     context.health.ready(part)
                 messages = await current.pull.fetch(_BATCH, timeout=1)
+                if not messages:  # NATS was faster to say that there are none
+                    raise TimeoutError
                 context.health.ready(part)
                 idle = 0
-                if messages:
-                    newest = messages[-1].metadata.timestamp.timestamp()
+                newest = messages[-1].metadata.timestamp.timestamp()
                 await current.take(messages)
             except TimeoutError:
                 idle += 1
