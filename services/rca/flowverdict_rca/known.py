@@ -142,7 +142,7 @@ def _cut_off(node: SilentNode, decisions: Decisions, remaining: Mask) -> KnownCa
     elif len(panes := _panes_since(node.since_ns, window)):
         # What it said before, or what other silent nodes did, says nothing about now.
         ok &= receives & (total(panes.sum(axis=0), "bytes_acked") > 0)
-    if not explained.any() or ok.sum() >= max(1, 0 if node.heard_again else explained.sum()):
+    if not explained.any() or ok.sum() >= (1 if node.heard_again else explained.sum()):
         return None
     if _may_be_ours(takes_part, decisions, remaining):
         return None

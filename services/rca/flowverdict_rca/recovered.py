@@ -5,13 +5,13 @@ again, and an incident that ended meanwhile would stay open for whoever heard of
 """
 
 from dataclasses import dataclass
-from datetime import datetime
 
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.subjects import RCA_VERDICTS
+from flowverdict_contracts.timestamps import from_rfc3339
 from flowverdict_contracts.verdicts import Verdict, decode
 from flowverdict_rca.incident import Incident
 from flowverdict_runtime.stored_messages import newest_messages
@@ -52,7 +52,7 @@ async def recovered(jetstream: JetStreamContext) -> Recovered:
                 verdict = decode(message.data)
             except MalformedMessage:
                 continue
-            watermark_ns = max(watermark_ns, _ns(verdict.window.end))
+            watermark_ns = max(watermark_ns, from_rfc3339(verdict.window.end))
             last.setdefault(verdict.incident_id, verdict)
     except NotFoundError:
         return Recovered(0, ())
@@ -65,11 +65,7 @@ def _incident(verdict: Verdict) -> Incident:
         id=verdict.incident_id,
         causes=verdict.causes,
         flows=frozenset(),
-        opened_ns=_ns(verdict.opened_at),
+        opened_ns=from_rfc3339(verdict.opened_at),
         basis=verdict.basis,
         severity=verdict.severity,
     )
-
-
-def _ns(time: str) -> int:
-    return int(datetime.fromisoformat(time).timestamp()) * 10**9

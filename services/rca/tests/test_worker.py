@@ -120,34 +120,6 @@ async def test_a_worker_killed_again_and_again_publishes_what_it_would_have(
     assert len(found) - 2 == (last - first).total_seconds() / 2
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
-async def test_a_worker_that_has_lost_its_state_goes_on_with_the_incident_that_is_open(
-    worker: Worker, nats_client: Client, goes_on: bool
-) -> None:
-    jetstream = nats_client.jetstream()
-    await ensure_streams(jetstream)
-    for second in range(30):
-        await publish(jetstream, second, "pod-c" if second >= 10 else "")
-    before = await until(jetstream, "ongoing")
-    worker.kill()
-    before = await verdicts(jetstream)
-    await jetstream.delete_key_value(RCA_STATE_BUCKET)
-    worker.start()
-    for second in range(30, 60):
-        await publish(jetstream, second, "pod-c" if goes_on else "")
-    last, enough = ("ongoing", 3) if goes_on else ("resolved", 1)
-
-    async def after_that() -> list[Verdict]:
-        found = (await verdicts(jetstream))[len(before) :]
-        return found if sum(each.status == last for each in found) >= enough else []
-
-    after: list[Verdict] = await eventually(after_that)
-    assert {each.incident_id for each in after} == {before[0].incident_id}
-    assert {each.status for each in after} <= {"ongoing", last}
-    assert min(each.window.end for each in after) > before[-1].window.end
-    assert {each.opened_at for each in after} == {before[0].opened_at}
-
-
 async def test_nats_away_in_the_middle_of_an_incident_loses_no_verdict(
     worker: Worker, nats_client: Client, nats_server: NatsServer
 ) -> None:
@@ -199,6 +171,30 @@ async def incident(worker: Worker, nats_client: Client) -> str:
     found = await until(jetstream, "opened")
     assert worker.process.poll() is None
     return found[0].incident_id
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_worker_that_has_lost_its_state_goes_on_with_the_incident_that_is_open(
+    worker: Worker, incident: str, nats_client: Client, goes_on: bool
+) -> None:
+    jetstream = nats_client.jetstream()
+    worker.kill()
+    before = await verdicts(jetstream)
+    await jetstream.delete_key_value(RCA_STATE_BUCKET)
+    worker.start()
+    for second in range(10, 40):
+        await publish(jetstream, second, "pod-a" if goes_on else "")
+    last, enough = ("ongoing", 3) if goes_on else ("resolved", 1)
+
+    async def after_that() -> list[Verdict]:
+        found = (await verdicts(jetstream))[len(before) :]
+        return found if sum(each.status == last for each in found) >= enough else []
+
+    after: list[Verdict] = await eventually(after_that)
+    assert {each.incident_id for each in after} == {incident}
+    assert {each.status for each in after} <= {"ongoing", last}
+    assert min(each.window.end for each in after) > before[-1].window.end
+    assert {each.opened_at for each in after} == {before[0].opened_at}
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flowverdict_rca.engine.baseline import STEADINESS, Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
-from flowverdict_rca.engine.rows import LABEL, Floats, Rows, distinct_names, rows_of
+from flowverdict_rca.engine.rows import LABEL, Floats, Numbers, Rows, distinct_names, rows_of
 from flowverdict_rca.engine.search import ECHO, Explanation, explain, price_of
 
 __all__ = ["Cause", "Verdict", "localise"]
@@ -160,16 +160,21 @@ def _is_echo(
     """Whether this may be only the echo of the same fault the other way: less than `ECHO` of its
     rate, or so little more that it can be by chance.
     """
-    rates = dict(zip(found.faults, found.fit.rates.tolist(), strict=True))
-    other = components.opposite(fault)
-    if other is None or rates[fault] >= rates.get(other, 0.0):
+    rate, other = found.rate_of(fault), found.rate_of(components.opposite(fault))
+    if rate >= other:
         return False
-    row, share = components.rows(fault)
-    added = rates[fault] * rows.total[row] * share
-    mean = found.fit.mean[row]
-    above_an_echo = max(0.0, 1 - ECHO * rates[other] / rates[fault]) * added
+    row, added, mean = _added(rows, components, found, fault)
+    above_an_echo = max(0.0, 1 - ECHO * other / rate) * added
     gained = rows.bad[row] * np.log(mean / (mean - above_an_echo)) - above_an_echo
     return float(gained.sum()) / dispersion < _BY_CHANCE
+
+
+def _added(
+    rows: Rows, components: Components, found: Explanation, fault: int
+) -> tuple[Numbers, Floats, Floats]:
+    """The rows of a fault, the bad counts that it adds to each, and all that are expected there."""
+    row, share = components.rows(fault)
+    return row, found.rate_of(fault) * rows.total[row] * share, found.fit.mean[row]
 
 
 def _cause(
@@ -181,10 +186,7 @@ def _cause(
     *,
     by_end: bool,
 ) -> Cause:
-    row, share = components.rows(fault)
-    rate = float(found.fit.rates[found.faults.index(fault)])
-    added = rate * rows.total[row] * share
-    mean = found.fit.mean[row]
+    row, added, mean = _added(rows, components, found, fault)
     explained = rows.bad[row] * added / mean
     without = np.maximum(mean - added, 1e-12)
     gained = float((rows.bad[row] * np.log(mean / without) - added).sum()) / dispersion
@@ -193,7 +195,7 @@ def _cause(
     ordered = _ordered([components.where(each) for each in alike.tolist()], by_end=by_end)
     return Cause(
         where=ordered[0],
-        rate=rate,
+        rate=found.rate_of(fault),
         bad=float(explained.sum()),
         explained=float(explained.sum() / max(rows.bad.sum(), 1e-12)),
         score=gained - price,

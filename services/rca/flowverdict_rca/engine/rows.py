@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import pyarrow as pa
 
 __all__ = [
     "ENDED",
@@ -64,35 +63,28 @@ def _hashable(column: "pd.Series[Any]") -> "pd.Series[Any]":
     """The column with lists as sorted tuples, those of one value as that value. What can be kept as
     JSON is as it is, what cannot, such as a date, is its text.
     """
-    if isinstance(column.dtype, pd.ArrowDtype) and _holds_lists(column.dtype.pyarrow_dtype):
-        column = column.astype(object)
     if column.dtype != object and not isinstance(column.dtype, np.dtype | pd.StringDtype):
         column = column.astype(object)
     if column.dtype.kind in "mM":
         return column.astype(str).where(column.notna(), None)
     if column.dtype != object or pd.api.types.infer_dtype(column) == "string":
         return column
-    listed = column.map(_is_list)
-    if listed.any():
-        column = column.where(~listed, column[listed].map(_one_or_several))
-    of_value = {each: _as_json(each) for each in column[~listed].dropna().unique()}
-    if all(each is as_json for each, as_json in of_value.items()):
-        return column
-    return column.map(lambda each: of_value.get(each, each) if not _is_list(each) else each)
+    return pd.Series(list(map(_as_json, column)), column.index, dtype=object)
 
 
 def _as_json(value: Any) -> Any:
+    if _is_list(value):
+        return _one_or_several(value)
     if isinstance(value, np.generic):
         value = value.item()
-    return value if isinstance(value, str | bool | int | float) else str(value)
-
-
-def _holds_lists(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind))
+    if isinstance(value, str | bool | int | float):
+        return value
+    return None if pd.isna(value) else str(value)
 
 
 def _one_or_several(values: Any) -> Any:
-    distinct = sorted({each for each in values if not (pd.isna(each) or each == "")}, key=str)
+    known = {_as_json(each) for each in values if not (pd.isna(each) or each == "")}
+    distinct = sorted(known, key=str)
     if len(distinct) > 1:
         return tuple(distinct)
     return distinct[0] if distinct else None

@@ -48,6 +48,10 @@ class Explanation:
     prices: tuple[float, ...]
     value: float
 
+    def rate_of(self, fault: int | None) -> float:
+        """The rate of a component; 0 if it is none of the faults."""
+        return float(self.fit.rates[self.faults.index(fault)]) if fault in self.faults else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class _Search:
