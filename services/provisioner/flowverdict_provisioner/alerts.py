@@ -23,8 +23,13 @@ GROUP_INTERVAL_SECONDS = 10
 _FILES = ("verdicts.yaml", "pipeline.yaml")
 _FOR_PEOPLE = ("critical", "warning")
 _VERDICTS = ("FlowverdictVerdict", "FlowverdictWarning")
-_WITH_LAST_SUMMARY = with_summary("max_over_time(timestamp(flowverdict_incident_info)[1h:15s])")
-"""As a label it is part of the alert, which must not change while the exporter is away."""
+_WITH_LAST_SUMMARY = with_summary(
+    "timestamp(flowverdict_incident_info)"
+    " or max_over_time(timestamp(flowverdict_incident_info)[1h:15s])"
+)
+"""As a label it is part of the alert, which must not change while the exporter is away. The first
+half is for an incident younger than the subquery's step.
+"""
 
 
 def alert_rules(paused: bool, prometheus_uid: str) -> list[dict[str, Any]]:
