@@ -319,7 +319,11 @@ def a_cause(
     ends = []
     for each in name.split(" <-> "):
         namespace, _, own = each.rpartition("/")
-        end_kind = {"link": "pod" if namespace else "node", "node_link": "node"}.get(kind, kind)
+        end_kind = {
+            "link": "pod" if namespace else "node",
+            "node_link": "node",
+            "workload_link": "workload",
+        }.get(kind, kind)
         ends.append({"kind": end_kind, "namespace": namespace, "name": own})
     plain = {
         "kind": kind, "name": name, "ends": ends, "node": node, "addresses": ["10.244.0.2"],

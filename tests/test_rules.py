@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from conftest import a_cause, eventually
 from flowverdict_contracts.signals import PAIR_LABELS
@@ -101,7 +101,7 @@ def _by_end(label: str) -> tuple[bool, bool, int]:
     return (not label.endswith("_ip"), label.startswith("dst"), PAIR_LABELS.index(label))
 
 
-def test_every_kind_of_explanation_has_an_inhibition_of_its_own() -> None:
+def test_every_kind_of_explanation_has_an_inhibition_and_is_on_the_incidents_board() -> None:
     run(AMTOOL, "check-config", str(DEPLOY / "alertmanager/alertmanager.yml"))
     config = yaml.safe_load((DEPLOY / "alertmanager/alertmanager.yml").read_text())
     equal = {
@@ -112,20 +112,22 @@ def test_every_kind_of_explanation_has_an_inhibition_of_its_own() -> None:
     names = {
         "pod": "shop/cart", "workload": "shop/cart", "node": "w1", "external": "192.0.2.7",
         "service": "shop/cart", "node_link": "w1 <-> w2", "unknown": "10.9.9.9", "zone": "z1",
-        "label": "team=payments",
+        "label": "team=payments", "workload_link": "shop/cart <-> shop/db",
     }  # fmt: skip
     causes = [
-        a_cause(kind, name, direction=direction)
+        replace(a_cause(kind, name, direction=direction), service_addresses=("10.96.0.1",))
         for (kind, name), direction in itertools.product(
             names.items(), ("sending", "receiving", "both")
         )
     ]
     link = a_cause("link", "shop/cart <-> w1")
-    causes.append(msgspec.structs.replace(link, addresses=("10.0.0.1", "192.0.2.7", "fd00::1")))
+    causes.append(replace(link, addresses=("10.0.0.1", "192.0.2.7", "fd00::1")))
+    shown = str(next(each for each in BOARDS if each.uid == "flowverdict-incident"))
     for cause in causes:
         for labels in explained(cause):
             assert set(labels) <= set(EXPLAINS_LABELS)
             assert equal[labels["by"]] == {"cluster", *labels} - {"by"}, cause
+            assert f'by="{labels["by"]}"' in shown, cause
 
 
 def test_the_operators_inhibition_rules_are_those_of_the_configuration() -> None:

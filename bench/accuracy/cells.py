@@ -21,6 +21,7 @@ class Cell:
         traffic: of the cluster.
         history: clean windows that are learnt from; 0 for no baseline.
         faulty_history: whether one of them has a fault in it.
+        uneven: as in `GeneratedCluster.fault`.
         factor, echo: as in `GeneratedCluster.window`.
         renamed: whether half of the pods have new names since.
         unheard: share of the nodes whose own counts are missing.
@@ -36,6 +37,7 @@ class Cell:
     faulty_history: bool = False
     factor: float = 1.0
     echo: float = 0.0
+    uneven: float = 0.0
     renamed: bool = False
     unheard: float = 0.0
     least: float | None = None
@@ -60,11 +62,14 @@ CELLS = (
     Cell("bursts of four", traffic=Traffic(burst=4), least=0.90),
     Cell("three times the background", factor=3.0, least=0.97),
     Cell("a quarter echoes", echo=0.25, least=0.97),
+    Cell("a fault differs between pairs", uneven=0.5),
+    Cell("a fault differs, 10 to 40%", loss=(0.1, 0.4), uneven=0.5),
     Cell("two of six nodes unheard", unheard=1 / 3, traffic=Traffic(pods=24), least=0.80),
     Cell("half of the pods renamed", renamed=True, traffic=Traffic(hub=3e-3), least=0.90),
     Cell("zones and services", kinds=("zone", "service"), traffic=Traffic(pods=24)),
     Cell("call graph", traffic=Traffic(graph="calls", pods=24)),
     Cell("call graph, all kinds", traffic=Traffic(graph="calls", pods=24), kinds=tuple(FAULTS)),
+    Cell("between workloads", kinds=("workload pair",), traffic=Traffic(pods=24)),
     Cell("four pods", traffic=Traffic(pods=4)),
     Cell("64 pods", traffic=Traffic(pods=64, segments=600)),
 )

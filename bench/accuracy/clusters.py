@@ -48,10 +48,17 @@ class Traffic:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What is broken: where, the pairs that it covers, and the share of their segments it loses."""
+    """What is broken.
+
+    Attributes:
+        where: as in a cause.
+        covers: by pair, 1 if it has the fault and 0 if not; more or less than 1 if the fault is worse
+            or milder for that pair.
+        loss: the share of their segments that pairs with the fault lose, in the mean.
+    """
 
     where: dict[str, str]
-    covers: Mask
+    covers: Floats
     loss: float
 
 
@@ -124,7 +131,7 @@ class GeneratedCluster:
         for fault in faults:
             rate = rate + fault.loss * fault.covers
             if echo:
-                rate = rate + echo * fault.loss * (self._other_way(fault.covers) & ~fault.covers)
+                rate = rate + echo * fault.loss * (self._other_way(fault.covers) * (fault.covers == 0))
         rate = np.minimum(rate, _MOST_LOSS)
         burst = self.traffic.burst
         lost = np.minimum(self.random.poisson(segments * rate / burst) * burst, segments)
@@ -136,9 +143,9 @@ class GeneratedCluster:
         columns |= {"segments": segments, "retransmits": lost}
         return pd.DataFrame(columns)[segments > 0]
 
-    def _other_way(self, covers: Mask) -> Mask:
+    def _other_way(self, covers: Floats) -> Mask:
         key = self.src * self.traffic.pods + self.dst
-        found: Mask = np.isin(self.dst * self.traffic.pods + self.src, key[covers])
+        found: Mask = np.isin(self.dst * self.traffic.pods + self.src, key[covers > 0])
         return found
 
     def _mesh(self) -> list[tuple[int, int]]:
@@ -160,10 +167,18 @@ class GeneratedCluster:
                         pairs |= {(one, other), (other, one)}
         return sorted(pairs)
 
-    def fault(self, kind: str, loss: float) -> Fault:
-        """A random fault of a kind in `FAULTS`."""
+    def fault(self, kind: str, loss: float, uneven: float = 0.0) -> Fault:
+        """A random fault of a kind in `FAULTS`.
+
+        How bad it is for a pair is drawn from a gamma distribution whose standard deviation is
+        `uneven` times its mean.
+        """
         where, covers = FAULTS[kind](self, int(self.random.integers(len(self.src))))
-        return Fault(where, covers, loss)
+        degree = np.ones(len(self.src))
+        if uneven:
+            shape = uneven**-2
+            degree = self.random.gamma(shape, 1 / shape, len(self.src))
+        return Fault(where, covers * degree, loss)
 
 
 def _single(
@@ -200,6 +215,7 @@ FAULTS = {
     "node": _single("node", ["src", "dst"], "node"),
     "link": _between("pod"),
     "node pair": _between("node"),
+    "workload pair": _between("workload"),
     "zone": _single("zone", ["src", "dst"], "zone"),
     "service": _single("service", ["dst"], "workload"),
 }

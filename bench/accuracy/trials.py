@@ -115,7 +115,7 @@ def _learnt(cell: Cell, cluster: GeneratedCluster) -> Baseline | None:
 def _fault(cell: Cell, cluster: GeneratedCluster) -> Fault:
     kind = cell.kinds[int(cluster.random.integers(len(cell.kinds)))]
     low, high = np.log(cell.loss)
-    return cluster.fault(kind, float(np.exp(cluster.random.uniform(low, high))))
+    return cluster.fault(kind, float(np.exp(cluster.random.uniform(low, high))), cell.uneven)
 
 
 def _unheard(cell: Cell, cluster: GeneratedCluster) -> set[str]:

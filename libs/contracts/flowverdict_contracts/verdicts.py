@@ -53,6 +53,7 @@ Kind = Literal[
     "zone",
     "link",
     "node_link",
+    "workload_link",
     "service",
     "external",
     "unknown",
@@ -101,6 +102,8 @@ VerdictId = Annotated[
 ]
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
+_LINKS = ("link", "node_link", "workload_link")
+
 _FIRST_YEAR, _LAST_YEAR = 1970, 2261
 
 
@@ -110,7 +113,12 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def in_words(kind: Kind, name: str) -> str:
     """A component as it is called in a sentence."""
-    words = {"link": "the link", "node_link": "the link between nodes", "unknown": "address"}
+    words = {
+        "link": "the link",
+        "node_link": "the link between nodes",
+        "workload_link": "the link between workloads",
+        "unknown": "address",
+    }
     return f"{words.get(kind, kind)} {name}"
 
 
@@ -134,7 +142,8 @@ class Component(_Record, frozen=True, kw_only=True):
     """Something that can be at fault.
 
     Attributes:
-        kind: `link` is the path between two endpoints, `node_link` that between two nodes.
+        kind: `link` is the path between two endpoints, `node_link` that between two nodes,
+            `workload_link` that between the pods of two workloads.
         name: for people: `namespace/pod`, a node's name, an address; for a link `A <-> B`, or
             `A -> B` if it fails this way only.
         ends: the same as separate fields, for programs: two for a link, in that order, else one.
@@ -145,7 +154,7 @@ class Component(_Record, frozen=True, kw_only=True):
     ends: tuple[ComponentEnd, ...]
 
     def __post_init__(self) -> None:
-        if len(self.ends) != (2 if self.kind in ("link", "node_link") else 1):
+        if len(self.ends) != (2 if self.kind in _LINKS else 1):
             raise ValueError(f"a {self.kind} has {len(self.ends)} ends")
 
     def __str__(self) -> str:

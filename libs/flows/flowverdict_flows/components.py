@@ -1,9 +1,8 @@
 """What can be at fault when a pair of endpoints fails."""
 
 from collections.abc import Iterator
-from typing import Literal
 
-from flowverdict_contracts.verdicts import Component, ComponentEnd, Direction, EndKind
+from flowverdict_contracts.verdicts import Component, ComponentEnd, Direction, EndKind, Kind
 from flowverdict_flows.endpoint import Endpoint
 
 __all__ = [
@@ -39,21 +38,21 @@ def component_of(endpoint: Endpoint) -> Component:
     return _single(endpoint.kind, endpoint.namespace, endpoint.name)
 
 
-def path_between(kind: Literal["link", "node_link"], one: Component, other: Component) -> Component:
+def path_between(kind: Kind, one: Component, other: Component) -> Component:
     """The path between two components, both ways."""
     first, second = sorted((one, other), key=lambda each: (each.name, each.kind))
     name = f"{first.name} <-> {second.name}"
     return Component(kind=kind, name=name, ends=(*first.ends, *second.ends))
 
 
-def path_from_to(kind: Literal["link", "node_link"], src: Component, dst: Component) -> Component:
+def path_from_to(kind: Kind, src: Component, dst: Component) -> Component:
     """The path from one component to another."""
     return Component(kind=kind, name=f"{src.name} -> {dst.name}", ends=(*src.ends, *dst.ends))
 
 
 def both_ways(component: Component) -> Component:
     """The same path without a direction; any other component as it is."""
-    if component.kind not in ("link", "node_link"):
+    if len(component.ends) == 1:
         return component
     one, other = (_single(each.kind, each.namespace, each.name) for each in component.ends)
     return path_between(component.kind, one, other)

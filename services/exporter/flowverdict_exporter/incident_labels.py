@@ -65,11 +65,16 @@ def explained(cause: Cause) -> list[dict[str, str]]:
     Each also has a label `by`, the joined names of the others, which inhibits flow alerts.
     """
     ends = {"sending": ("src",), "receiving": ("dst",)}.get(cause.direction, ("src", "dst"))
-    if cause.kind == "node_link":
+    if cause.kind in ("node_link", "workload_link"):
         # A link has no direction, so both ways count as explained.
         sets = [
             _flow_labels(src, "src") | _flow_labels(dst, "dst")
             for src, dst in itertools.permutations(cause.ends)
+        ]
+        sets += [
+            _flow_labels(end, "src") | {"dst_ip": address}
+            for end in cause.ends
+            for address in cause.service_addresses
         ]
     elif cause.kind == "link":
         # Its ends may be pods, services, nodes or addresses; their addresses are known in any case.

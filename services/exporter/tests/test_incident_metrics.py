@@ -175,6 +175,21 @@ def test_an_incident_without_a_cause_is_shown_without_one() -> None:
             ],
         ),
         (
+            "workload_link",
+            "shop/cart <-> pay/bank",
+            "both",
+            [
+                {
+                    "by": "src_workload+dst_workload",
+                    "src_namespace": src[0],
+                    "src_workload": src[1],
+                    "dst_namespace": dst[0],
+                    "dst_workload": dst[1],
+                }
+                for src, dst in itertools.permutations([("shop", "cart"), ("pay", "bank")])
+            ],
+        ),
+        (
             "link",
             "shop/cart <-> w1",
             "sending",
@@ -201,6 +216,14 @@ def test_calls_of_a_service_that_fail_because_of_a_pod_behind_it_are_explained()
         {"by": "dst_pod", "dst_namespace": "shop", "dst_pod": "cart"},
         {"by": "dst_ip", "dst_ip": "10.96.0.1"},
     ]
+    cause = a_cause("workload_link", "shop/cart <-> shop/db")
+    cause = msgspec.structs.replace(cause, service_addresses=("10.96.0.1",))
+    assert {
+        "by": "src_workload+dst_ip",
+        "src_namespace": "shop",
+        "src_workload": "cart",
+        "dst_ip": "10.96.0.1",
+    } in explained(cause)
 
 
 def test_a_verdict_that_comes_late_does_not_open_a_resolved_incident_again() -> None:

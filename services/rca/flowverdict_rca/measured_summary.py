@@ -38,6 +38,7 @@ _CHECK_SLOW = {
     "zone": "Check the load of what connects its nodes to each other and to other zones.",
     "link": "Check the route between the two and what shapes traffic on it.",
     "node_link": "Check the route between the two nodes, its load and its queues.",
+    "workload_link": "Check what only the two share: a proxy, a route, what shapes their traffic.",
     "service": "Check the load of its pods and of the nodes that they are on.",
     "external": "It is outside the cluster: check the egress path and the remote side.",
     "unknown": "Nothing in the cluster has this address: find out what does.",

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from flowverdict_contracts.verdicts import Component, Direction
+from flowverdict_contracts.verdicts import Component, Direction, Kind
 from flowverdict_flows.components import (
     component_of,
     is_directed,
@@ -29,6 +29,7 @@ _SEVERAL = 2
 Mask = npt.NDArray[np.bool_]
 
 _PARTS = ("pod", "workload", "node", "service", "zone")
+_PATHS: dict[str, Kind] = {"src_node": "node_link", "src_workload": "workload_link"}
 
 
 def settled(window: Window) -> Mask:
@@ -149,7 +150,8 @@ def component_at(
     """The component that a condition of `localise` describes, and which way its flows suffer."""
     names, ends = tuple(where), [named[value] for value in where.values()]
     if len(ends) == 2:
-        return path_from_to("node_link" if names[0] == "src_node" else "link", *ends), "both"
+        kind = _PATHS.get(names[0], "link")
+        return path_from_to(kind, *ends), "both"
     directions: dict[str, Direction] = {"src_pod": "sending", "dst_pod": "receiving"}
     return ends[0], directions.get(names[0], "both")
 
@@ -186,6 +188,9 @@ def _is_at(endpoint: Endpoint, window: Window, component: Component, which: int)
     named = component.ends[which]
     if is_part(endpoint, named):
         return True
+    if named.kind == "workload":  # also by the address of a service that is all its own
+        pods = window.facts.backends.get(endpoint, ())
+        return bool(pods) and all(is_part(each, named) for each in pods)
     if named.kind != "service":
         return False
     service = Endpoint("service", named.namespace, named.name)

@@ -190,3 +190,47 @@ def test_a_single_flow_that_fails_is_named_also_beside_a_pod_that_does() -> None
         "pod default/pod-3",
         "the link default/pod-0 -> default/pod-1",
     ]
+
+
+def denied(src: str, dst: str) -> dict[str, Any]:
+    """What a client counts whose SYNs are dropped."""
+    return flow_row(src, dst, data_segments_sent=0, opens=5, retransmitted_segments=15,
+                    retransmitted_syns=15, failed_opens=5, timed_out_opens=5)  # fmt: skip
+
+
+@pytest.mark.parametrize("by_service", [False, True])
+def test_what_a_network_policy_denies_is_the_link_between_the_two_workloads(
+    by_service: bool,
+) -> None:
+    replicas = {"web": 3, "cron": 3, "api": 3, "db": 2}
+    pods = {
+        workload: [f"{workload}-{number}@n{number}" for number in range(count)]
+        for workload, count in replicas.items()
+    }
+
+    def named(row: dict[str, Any]) -> dict[str, Any]:
+        for end in ("src", "dst"):
+            row[f"{end}_workload"] = row[f"{end}_pod"].partition("-")[0]
+            row[f"{end}_service"] = "api" if row[f"{end}_workload"] == "api" else ""
+        return row
+
+    works = [
+        flow_row(*pair, bytes_acked=1000)
+        for one, other in [("web", "api"), ("cron", "db"), ("api", "db"), ("web", "db")]
+        for src in pods[one]
+        for dst in pods[other]
+        for pair in ((src, dst), (dst, src))
+    ]
+    rows = [named(row) for row in works]
+    of_service = {"dst_ip": "10.96.0.1", "dst_kind": "service", "dst_pod": "", "dst_service": "api"}
+    for src in pods["cron"]:
+        if by_service:
+            rows.append(named(denied(src, "x")) | of_service | {"dst_workload": "", "dst_node": ""})
+        else:
+            rows += [named(denied(src, dst)) for dst in pods["api"]]
+    (finding,) = judge(window_of(rows, rows, settings=SETTINGS), SETTINGS).findings
+    (cause,) = finding.causes
+    assert str(cause) == "the link between workloads default/cron -> default/api"
+    assert len(finding.explained) == (3 if by_service else 9)
+    assert cause.precision == 1
+    assert cause.service_addresses == (("10.96.0.1",) if by_service else ())

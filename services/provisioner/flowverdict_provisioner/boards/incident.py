@@ -21,7 +21,10 @@ _ALL_OF_THEM = "cluster, " + ", ".join(
     f"{end}_{name}" for name in END_LABELS[:6] for end in ("src", "dst")
 )
 _EXPLAINED_BY = (
-    ("src_ip", "dst_ip"), ("src_node", "dst_node"), ("src_ip",), ("dst_ip",),
+    ("src_ip", "dst_ip"), ("src_ip",), ("dst_ip",),
+    ("src_node", "dst_node"), ("src_node", "dst_ip"),
+    ("src_namespace", "src_workload", "dst_namespace", "dst_workload"),
+    ("src_namespace", "src_workload", "dst_ip"),
     ("src_namespace", "src_pod"), ("dst_namespace", "dst_pod"),
     ("src_namespace", "src_workload"), ("dst_namespace", "dst_workload"),
     ("src_node",), ("dst_node",), ("src_zone",), ("dst_zone",),

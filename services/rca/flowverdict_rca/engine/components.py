@@ -22,7 +22,10 @@ __all__ = ["Components", "Where", "components_of"]
 
 Where = dict[str, Any]
 
-_DIRECTED = (("src_pod",), ("dst_pod",), ("src_pod", "dst_pod"), ("src_node", "dst_node"))
+_DIRECTED = (
+    ("src_pod",), ("dst_pod",),
+    ("src_pod", "dst_pod"), ("src_workload", "dst_workload"), ("src_node", "dst_node"),
+)  # fmt: skip
 _MOST_COMBINED = 3
 
 

@@ -26,8 +26,8 @@ _BY_CHANCE = 1.35
 # Of components with the very same rows, the first is named.
 _PREFERENCE = (
     ("src_pod", "dst_pod"), ("pod",), ("src_pod",), ("dst_pod",), ("service",),
-    ("src_node", "dst_node"), ("node",), ("workload",), (LABEL,), ("zone",),
-    ("port",), ("role",),
+    ("src_node", "dst_node"), ("node",), ("src_workload", "dst_workload"), ("workload",), (LABEL,),
+    ("zone",), ("port",), ("role",),
 )  # fmt: skip
 
 
@@ -88,8 +88,8 @@ def localise(
         baseline: what is normal, from `learn`; without one, everything is expected to be alike.
         dimensions: columns of any table, to be localised by single values and combinations of up to
             three; without them, `src_pod`, `dst_pod`, `src_node`, `dst_node` and, where there are
-            any, workload, service and zone at either end, and the labels in `src_label:KEY` and
-            `dst_label:KEY`.
+            any, workload, service and zone at either end, the labels in `src_label:KEY` and
+            `dst_label:KEY`, and the paths from pod to pod, node to node and workload to workload.
         total, bad: columns with the counts: what was sent, and how much of it went wrong.
 
     Raises:
@@ -217,8 +217,8 @@ def _needed(bad: Floats, without: Floats, added: Floats, price: float) -> float:
 
 
 def _ordered(alike: list[Where], *, by_end: bool) -> list[Where]:
-    """The components with the same rows, the one to name first. If two pods have the same rows, the
-    link between them is as far as the evidence goes.
+    """The components with the same rows, the one to name first. If two pods, or two workloads, have
+    the same rows, the path between them is as far as the evidence goes; if one has, it is that one.
     """
 
     def rank(where: Where) -> tuple[int, str]:
@@ -226,10 +226,10 @@ def _ordered(alike: list[Where], *, by_end: bool) -> list[Where]:
         is_known = by_end and names in _PREFERENCE
         return (_PREFERENCE.index(names) if is_known else len(names)), str(where)
 
-    pods = [each for each in alike if tuple(each) == ("pod",)]
     ordered = sorted(alike, key=rank)
-    if by_end and len(pods) == 1:
-        ordered.sort(key=lambda each: len(each) > 1)
+    for end in ("pod", "workload") if by_end else ():
+        if sum(tuple(each) == (end,) for each in alike) == 1:
+            ordered.sort(key=lambda each, end=end: tuple(each) == (f"src_{end}", f"dst_{end}"))
     return ordered
 
 
