@@ -64,6 +64,7 @@ CELLS = (
     Cell("a quarter echoes", echo=0.25, least=0.97),
     Cell("a fault differs between pairs", uneven=0.5),
     Cell("a fault differs, 10 to 40%", loss=(0.1, 0.4), uneven=0.5),
+    Cell("three faults differ", faults=3, loss=(0.002, 0.4), uneven=0.5),
     Cell("two of six nodes unheard", unheard=1 / 3, traffic=Traffic(pods=24), least=0.80),
     Cell("half of the pods renamed", renamed=True, traffic=Traffic(hub=3e-3), least=0.90),
     Cell("zones and services", kinds=("zone", "service"), traffic=Traffic(pods=24)),

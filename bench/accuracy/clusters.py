@@ -52,8 +52,8 @@ class Fault:
 
     Attributes:
         where: as in a cause.
-        covers: by pair, 1 if it has the fault and 0 if not; more or less than 1 if the fault is worse
-            or milder for that pair.
+        covers: by pair, 1 if it has the fault and 0 if not; more or less than 1 if it is worse or
+            milder for that pair.
         loss: the share of their segments that pairs with the fault lose, in the mean.
     """
 
@@ -131,7 +131,8 @@ class GeneratedCluster:
         for fault in faults:
             rate = rate + fault.loss * fault.covers
             if echo:
-                rate = rate + echo * fault.loss * (self._other_way(fault.covers) * (fault.covers == 0))
+                only_echoes = self._other_way(fault.covers) & (fault.covers == 0)
+                rate = rate + echo * fault.loss * only_echoes
         rate = np.minimum(rate, _MOST_LOSS)
         burst = self.traffic.burst
         lost = np.minimum(self.random.poisson(segments * rate / burst) * burst, segments)

@@ -59,7 +59,7 @@ def run_trial(cell: Cell, seed: int, number: int) -> Result:
     unheard = _unheard(cell, cluster)
     faults = [_fault(cell, cluster) for _ in range(cell.faults)]
     table = _heard(cluster.window(faults, factor=cell.factor, echo=cell.echo), unheard)
-    seen, unseen = _seen(table, faults, cluster)
+    seen, unseen = _seen(table, faults, cluster, cell.uneven)
     result = Result(unseen=len(unseen))
     rows = rows_of(table, "segments", "retransmits")
     same_rows = _SameRows(rows)
@@ -129,24 +129,24 @@ def _heard(table: pd.DataFrame, unheard: Iterable[str]) -> pd.DataFrame:
 
 
 def _seen(
-    table: pd.DataFrame, faults: list[Fault], cluster: GeneratedCluster
+    table: pd.DataFrame, faults: list[Fault], cluster: GeneratedCluster, uneven: float
 ) -> tuple[list[Fault], list[Fault]]:
     """The faults that can be seen, and those that cannot, though all others were known."""
     segments = table["segments"].to_numpy(np.float64)
     covers = [fault.covers[table.index] for fault in faults]
     background = cluster.background[table.index] * segments
+    added_by = [fault.loss * covers[at] * segments for at, fault in enumerate(faults)]
+    mean = background + sum(added_by)
+    burst = cluster.traffic.burst
+    dispersion = burst + uneven**2 * sum(added**2 for added in added_by) / np.maximum(mean, 1e-12)
     seen: list[Fault] = []
     unseen: list[Fault] = []
     for at, fault in enumerate(faults):
-        others = background + sum(
-            other.loss * covers[number] * segments
-            for number, other in enumerate(faults)
-            if number != at
-        )
-        added = fault.loss * covers[at] * segments
+        added = added_by[at]
+        others = mean - added
         ratio = np.log1p(added / others)
-        gain = ((others + added) * ratio - added).sum() / cluster.traffic.burst
-        varies = np.sqrt(((others + added) * ratio**2).sum() / cluster.traffic.burst)
+        gain = ((mean * ratio - added) / dispersion).sum()
+        varies = np.sqrt((mean * ratio**2 / dispersion).sum())
         price = np.log(max(2, _how_many(fault.where, cluster))) + PRICE
         repeated = any(fault.where == other.where for other in seen)
         (seen if gain - _ONE_IN_TWENTY * varies > price and not repeated else unseen).append(fault)

@@ -3,6 +3,7 @@
 `localise`   the components behind the bad counts of one window.
 `baseline`   what is normal, learnt from windows of the past.
 `search`     the smallest set of faults that makes the counts likely.
+`unevenness` how much a fault differs between the rows that it covers.
 `poisson`    how likely counts are, with a rate for each fault.
 `components` what could be at fault in a table, and which of its rows each covers.
 `rows`       a table as arrays.

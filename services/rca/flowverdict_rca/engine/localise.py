@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 from flowverdict_rca.engine.baseline import STEADINESS, Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
 from flowverdict_rca.engine.rows import LABEL, Floats, Numbers, Rows, distinct_names, rows_of
-from flowverdict_rca.engine.search import ECHO, Explanation, explain, price_of
+from flowverdict_rca.engine.search import ECHO, Explanation, price_of
+from flowverdict_rca.engine.unevenness import explain_uneven
 
 __all__ = ["Cause", "Verdict", "localise"]
 
@@ -112,20 +114,23 @@ def localise(
     # The more counts differ from what is expected, the less does the latter say about the factor.
     rise = max(1.0, rows.bad.sum() / max(expected.sum(), 1e-12))
     steadiness = STEADINESS / rise if baseline is not None else 1.0
-    found = explain(rows, components, expected, dispersion, PRICE, steadiness)
+    explained = partial(
+        explain_uneven, rows, components, expected, constant=PRICE, steadiness=steadiness
+    )
+    found, of_row = explained(dispersion)
     if baseline is None:
         # Once the faults are known, what is left shows how much chance varies.
         rest = _untouched(rows, components, found)
         dispersion = dispersion_of(rows.bad[rest], found.fit.mean[rest])
         if dispersion > 1:
-            found = explain(rows, components, expected, dispersion, PRICE)
-    causes = _causes(rows, components, found, dispersion, by_end=names is None)
+            found, of_row = explained(dispersion)
+    causes = _causes(rows, components, found, of_row, by_end=names is None)
     outcome: Literal["faulty", "healthy", "not enough evidence"] = "faulty"
     if not causes:
         # If everything got worse alike, that is not health, but nothing stands out either.
         usual = expected.sum() if baseline is not None else 0.0
         risen = found.fit.mean.sum() - usual > _SHOWN_LOSS * rows.total.sum()
-        could_see = _could_see(rows, components, found, dispersion)
+        could_see = _could_see(rows, components, found, of_row)
         outcome = "healthy" if could_see and not risen else "not enough evidence"
     factor = found.fit.factor if baseline is not None else 1.0
     return Verdict(causes, outcome, factor)
@@ -142,20 +147,21 @@ def _causes(
     rows: Rows,
     components: Components,
     found: Explanation,
-    dispersion: float,
+    of_row: Floats,
     *,
     by_end: bool,
 ) -> tuple[Cause, ...]:
+    """The causes, best first; `of_row` is the dispersion of each row."""
     causes = [
-        _cause(rows, components, found, each, dispersion, by_end=by_end)
+        _cause(rows, components, found, each, of_row, by_end=by_end)
         for each in found.faults
-        if not _is_echo(rows, components, found, each, dispersion)
+        if not _is_echo(rows, components, found, each, of_row)
     ]
     return tuple(sorted(causes, key=lambda each: (-round(each.score, 6), str(each.where))))
 
 
 def _is_echo(
-    rows: Rows, components: Components, found: Explanation, fault: int, dispersion: float
+    rows: Rows, components: Components, found: Explanation, fault: int, of_row: Floats
 ) -> bool:
     """Whether this may be only the echo of the same fault the other way: less than `ECHO` of its
     rate, or so little more that it can be by chance.
@@ -166,7 +172,7 @@ def _is_echo(
     row, added, mean = _added(rows, components, found, fault)
     above_an_echo = max(0.0, 1 - ECHO * other / rate) * added
     gained = rows.bad[row] * np.log(mean / (mean - above_an_echo)) - above_an_echo
-    return float(gained.sum()) / dispersion < _BY_CHANCE
+    return float((gained / of_row[row]).sum()) < _BY_CHANCE
 
 
 def _added(
@@ -182,14 +188,14 @@ def _cause(
     components: Components,
     found: Explanation,
     fault: int,
-    dispersion: float,
+    of_row: Floats,
     *,
     by_end: bool,
 ) -> Cause:
     row, added, mean = _added(rows, components, found, fault)
     explained = rows.bad[row] * added / mean
     without = np.maximum(mean - added, 1e-12)
-    gained = float((rows.bad[row] * np.log(mean / without) - added).sum()) / dispersion
+    gained = float(((rows.bad[row] * np.log(mean / without) - added) / of_row[row]).sum())
     price = found.prices[found.faults.index(fault)]
     alike = np.flatnonzero(components.alike == components.alike[fault])
     ordered = _ordered([components.where(each) for each in alike.tolist()], by_end=by_end)
@@ -200,18 +206,19 @@ def _cause(
         explained=float(explained.sum() / max(rows.bad.sum(), 1e-12)),
         score=gained - price,
         alternatives=tuple(ordered[1:]),
-        needed_bad=_needed(rows.bad[row], without, added, price * dispersion),
+        needed_bad=_needed(rows.bad[row], without, added, of_row[row], price),
     )
 
 
-def _needed(bad: Floats, without: Floats, added: Floats, price: float) -> float:
+def _needed(bad: Floats, without: Floats, added: Floats, dispersion: Floats, price: float) -> float:
     """The bad counts at which the gain equals the price, if all of them shrink alike."""
     low, high = 0.0, 1.0
     for _ in range(30):
         part = (low + high) / 2
         scaled = part * added
         counted = without + part * (bad - without)
-        gained = (np.maximum(counted, 0) * np.log1p(scaled / without) - scaled).sum()
+        worth = np.maximum(counted, 0) * np.log1p(scaled / without) - scaled
+        gained = (worth / dispersion).sum()
         low, high = (low, part) if gained > price else (part, high)
     return float(np.maximum(without + high * (bad - without), 0).sum())
 
@@ -229,11 +236,16 @@ def _ordered(alike: list[Where], *, by_end: bool) -> list[Where]:
     ordered = sorted(alike, key=rank)
     for end in ("pod", "workload") if by_end else ():
         if sum(tuple(each) == (end,) for each in alike) == 1:
-            ordered.sort(key=lambda each, end=end: tuple(each) == (f"src_{end}", f"dst_{end}"))
+            path = (f"src_{end}", f"dst_{end}")
+            ordered = sorted(ordered, key=partial(_is_path, path))
     return ordered
 
 
-def _could_see(rows: Rows, components: Components, found: Explanation, dispersion: float) -> bool:
+def _is_path(ends: tuple[str, str], where: Where) -> bool:
+    return tuple(where) == ends
+
+
+def _could_see(rows: Rows, components: Components, found: Explanation, of_row: Floats) -> bool:
     """Whether half of the pods, or of whatever there is, would show a loss of one in a hundred."""
     mean = np.maximum(found.fit.mean, 1e-12)
     first = np.flatnonzero(components.kind == components.kind[0])
@@ -242,5 +254,5 @@ def _could_see(rows: Rows, components: Components, found: Explanation, dispersio
             first = np.flatnonzero(components.kind == kind)
             break
     added = _SHOWN_LOSS * rows.total
-    seen = components.sums((mean + added) * np.log1p(added / mean) - added) / dispersion
+    seen = components.sums(((mean + added) * np.log1p(added / mean) - added) / of_row)
     return bool(np.median((seen - price_of(components, PRICE))[first]) > 0)

@@ -38,9 +38,9 @@ class Explanation:
 
     Attributes:
         faults: components, in no particular order.
-        fit: their rates.
+        fit: their rates, and the mean of each row.
         prices: what each of them had to be worth.
-        value: log-likelihood over dispersion, less prices.
+        value: log-likelihood of the counts over their dispersion, less prices.
     """
 
     faults: tuple[int, ...]
@@ -55,10 +55,11 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class _Search:
+    """Counts are over their dispersion: so many of them say as much as Poisson counts would."""
+
     rows: Rows
     components: Components
     expected: Floats
-    dispersion: float
     price: Floats
     steadiness: float
     segments: Floats
@@ -74,7 +75,7 @@ class _Search:
             self.steadiness,
         )
         prices = self._prices(faults, fitted.rates)
-        value = fitted.log_likelihood / self.dispersion - sum(prices)
+        value = fitted.log_likelihood - sum(prices)
         return Explanation(tuple(faults), fitted, prices, value)
 
     def _prices(self, faults: Sequence[int], rates: Floats) -> tuple[float, ...]:
@@ -125,7 +126,7 @@ class _Search:
         price[np.isin(some, [each for each in other_ways if each is not None])] = (
             _PRICE_OF_THE_OTHER_WAY
         )
-        worth = gained / self.dispersion - price
+        worth = gained - price
         order = np.argsort(-worth, kind="stable")
         return some[order], worth[order]
 
@@ -249,7 +250,7 @@ def explain(
     rows: Rows,
     components: Components,
     expected: Floats,
-    dispersion: float,
+    dispersion: float | Floats,
     constant: float,
     steadiness: float = 1.0,
 ) -> Explanation:
@@ -259,24 +260,24 @@ def explain(
         rows: with a positive total each.
         components: what could be at fault.
         expected: bad counts of each row without a fault, up to a common factor.
-        dispersion: variance of bad counts over their mean.
+        dispersion: variance of bad counts over their mean, of all rows or of each.
         constant: part of the price of each component.
         steadiness: how many bad counts it takes to outweigh that the common factor usually is 1.
     """
-    segments = components.sums(rows.total) if len(components) else np.zeros(0)
+    counts = Rows(rows.columns, rows.total / dispersion, rows.bad / dispersion)
+    segments = components.sums(counts.total) if len(components) else np.zeros(0)
     search = _Search(
-        rows,
+        counts,
         components,
-        expected,
-        dispersion,
+        expected / dispersion,
         price_of(components, constant),
-        steadiness * dispersion,
+        steadiness,
         segments,
         {},
     )
     found = search.explained_by(())
     # A fault in most rows looks like a common factor until it is tried without one.
-    steady = replace(found, fit=replace(found.fit, mean=expected))
+    steady = replace(found, fit=replace(found.fit, mean=search.expected))
     starts = [found, steady]
     while len(found.faults) < _MOST_FAULTS:
         tried = [each for each in map(search.best, starts) if each is not None]
@@ -288,7 +289,8 @@ def explain(
         if best.value <= found.value:
             break
         found, starts = best, [best]
-    return _by_direction(search, found)
+    found = _by_direction(search, found)
+    return replace(found, fit=replace(found.fit, mean=found.fit.mean * dispersion))
 
 
 def _by_direction(search: _Search, found: Explanation) -> Explanation:
@@ -305,7 +307,7 @@ def _by_direction(search: _Search, found: Explanation) -> Explanation:
         others = [each for each in found.faults if each not in (fault, *ways)]
         split = search.explained_by((*others, *ways))
         weaker, stronger = sorted(split.fit.rates[-2:])
-        gained = (split.fit.log_likelihood - found.fit.log_likelihood) / search.dispersion
+        gained = split.fit.log_likelihood - found.fit.log_likelihood
         is_split = any(way in found.faults for way in ways)
         if weaker < ECHO * stronger and (is_split or gained > _WORTH_OF_AN_ECHO):
             found = split

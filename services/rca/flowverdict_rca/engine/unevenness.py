@@ -1,0 +1,99 @@
+"""How much a fault differs between the rows that it covers.
+
+A cable loses alike on all that crosses it. An overloaded node does not, nor does a fault on one of
+several paths: with many counts, what chance does not explain would look like more faults within the
+first. The counts of a row have the variance
+
+    d m + c a^2
+
+where m is their mean, of which faults add a, d is the dispersion, and c the squared coefficient of
+variation of a fault's rate between its rows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from flowverdict_rca.engine.components import Components
+from flowverdict_rca.engine.poisson import fit
+from flowverdict_rca.engine.rows import Floats, Numbers, Rows
+from flowverdict_rca.engine.search import Explanation, explain
+
+__all__ = ["explain_uneven"]
+
+_LEAST_ROWS = 8
+"""Fewer do not show how much they differ."""
+_TRIMMED = 0.8
+_TRIMMED_MEAN_OF_SQUARES = 0.44
+"""Of a standard normal variable, without the fifth that is largest."""
+_VERY_UNEVEN = 1.0
+_MOST_UNEVEN = 4.0
+_HALVINGS = 30
+_SEVERAL = 3
+
+
+def explain_uneven(
+    rows: Rows,
+    components: Components,
+    expected: Floats,
+    dispersion: float,
+    constant: float,
+    steadiness: float,
+) -> tuple[Explanation, Floats]:
+    """The faults behind the bad counts, if a fault may differ between its rows.
+
+    The arguments are those of `explain`.
+
+    Returns:
+        The faults, and the dispersion of each row.
+    """
+    of_row = np.full(len(rows.total), dispersion)
+    found = explain(rows, components, expected, of_row, constant, steadiness)
+    if not _may_be_parts(components, found.faults):
+        return found, of_row
+    # If faults may differ that much, no part of one is worth a fault of its own.
+    excess = np.maximum(rows.bad - expected, 0)
+    cautious = of_row + _VERY_UNEVEN * excess**2 / np.maximum(rows.bad, 1)
+    whole = explain(rows, components, expected, cautious, constant, steadiness).faults
+    whole = tuple(each for each in whole if len(components.rows(each)[0]) >= _LEAST_ROWS)
+    if whole:
+        alone = fit(rows.total, rows.bad, expected, components, whole, steadiness * dispersion)
+        added = alone.mean - alone.factor * expected
+        involved = np.unique(np.concatenate([components.rows(each)[0] for each in whole]))
+        uneven = _unevenness(rows.bad, alone.mean, added, dispersion, involved)
+        of_row = of_row + uneven * added**2 / alone.mean
+        found = explain(rows, components, expected, of_row, constant, steadiness)
+    return found, of_row
+
+
+def _may_be_parts(components: Components, faults: Sequence[int]) -> bool:
+    """Whether a fault is mostly within another one, or several may be parts of one."""
+    rows_of = [components.rows(each)[0] for each in faults]
+    within = any(
+        len(part) < len(whole) and 2 * np.isin(part, whole).sum() > len(part)
+        for part in rows_of
+        for whole in rows_of
+    )
+    return within or sum(len(each) < _LEAST_ROWS for each in rows_of) >= _SEVERAL
+
+
+def _unevenness(
+    bad: Floats, mean: Floats, added: Floats, dispersion: float, involved: Numbers
+) -> float:
+    """The squared coefficient of variation at which rows differ as much from their means as normal
+    variables do, without the fifth of them that differs most: these may have faults of their own.
+    """
+    rows = involved[2 * added[involved] > mean[involved]]
+    if len(rows) < _LEAST_ROWS:
+        return 0.0
+    squares, by_chance, of_fault = (
+        (bad[rows] - mean[rows]) ** 2, dispersion * mean[rows], added[rows] ** 2,
+    )  # fmt: skip
+    least = int(_TRIMMED * len(rows))
+    low, high = 0.0, _MOST_UNEVEN
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        ordered = np.sort(squares / (by_chance + middle * of_fault))
+        is_more = ordered[:least].mean() > _TRIMMED_MEAN_OF_SQUARES
+        low, high = (middle, high) if is_more else (low, middle)
+    return low
