@@ -212,6 +212,8 @@ def test_secrets_and_config_maps_that_pods_name_exist_with_their_keys(overlay: s
     given = {each["metadata"]["name"] for each in of_kind(overlay, "Secret")}
     given |= {each["spec"]["target"]["name"] for each in of_kind(overlay, "ExternalSecret")}
     given |= {each["spec"]["secretName"] for each in of_kind(overlay, "Certificate")}
+    told = (KUBERNETES / "overlays" / overlay / "kustomization.yaml").read_text()
+    given |= set(re.findall(r"create secret generic (\S+)", told))
     jobs = {name for name, _ in pods(overlay)}
     for job, program in (
         ("Job/make-credentials", make_credentials()),

@@ -24,11 +24,15 @@ from flowverdict_lab.kubernetes.machine import missing_for_flux, missing_to_buil
 __all__ = ["Server", "build_servers", "server_images", "server_program", "servers"]
 
 _KUBERNETES = Path(__file__).parents[2] / "deploy/k8s"
-_WITH_IMAGES = ("base", "components/influxdb", "components/monitoring")
+_WITH_IMAGES = (
+    "base", "components/influxdb", "components/monitoring", "overlays/single-sign-on",
+)  # fmt: skip
 _FLUX_PKG_CONFIG = "github.com/influxdata/pkg-config@v0.2.14"
 _FLUX_TOOLS = cache() / "source" / "flux-tools"
 _NATS, _INFLUXDB = "docker.io/library/nats", "docker.io/library/influxdb"
 _PROMETHEUS, _ALERTMANAGER = "docker.io/prom/prometheus", "docker.io/prom/alertmanager"
+_OAUTH2_PROXY_MODULE = "github.com/oauth2-proxy/oauth2-proxy/v7"
+_OAUTH2_PROXY = "quay.io/oauth2-proxy/oauth2-proxy"
 
 _IMAGE = re.compile(r"\{name: ([\w./-]+), newTag: ([\w.-]+)\}")
 
@@ -67,6 +71,9 @@ def servers() -> list[Server]:
         Server(_ALERTMANAGER, alertmanager, 65534, tuple(
             Program(name, alertmanager_module, f"./cmd/{name}")
             for name in ("alertmanager", "amtool")
+        )),
+        Server(_OAUTH2_PROXY, tags[_OAUTH2_PROXY], 65532, (
+            Program("oauth2-proxy", f"{_OAUTH2_PROXY_MODULE}@{tags[_OAUTH2_PROXY]}", "."),
         )),
         Server(_INFLUXDB, influxdb, 1000, (_influxd(_number(influxdb)),)),
     ]  # fmt: skip
