@@ -109,8 +109,8 @@ class Mesh:
 
 
 class Shop(Mesh):
-    """Callers that ask servers, which ask a database; how long each takes to answer, and how many
-    answers a second the kernel sees of each pair.
+    """Callers that ask servers, which ask a database; how long each takes to answer, how many
+    answers a second the kernel sees of each pair, and how often a server asks for each of its own.
     """
 
     CALLERS: tuple[str, ...] = ("pod-a", "pod-d", "pod-g")
@@ -121,6 +121,7 @@ class Shop(Mesh):
         super().__init__()
         self.answer_us: dict[str, float] = {}
         self.answers = 10.0
+        self.asks = 1
         self.full = ""
         self.way_us: Callable[[str, str], float] = lambda src, dst: 0
         self.also: Callable[[str, str], Mapping[str, Any]] = lambda src, dst: {}
@@ -141,9 +142,12 @@ class Shop(Mesh):
 
     def _answers(self, src: str, dst: str) -> dict[str, int]:
         us = self.answer_us.get(dst, 2_000) + self.rtt_us(src, dst)
+        often = self.answers
         if dst in self.SERVERS:  # each answer waits for the database
-            us += self.answer_us.get(self.DATABASE, 2_000)
-        count = int(self._random.poisson(self.answers))
+            us += self.asks * self.answer_us.get(self.DATABASE, 2_000)
+        else:
+            often *= len(self.CALLERS) * self.asks
+        count = int(self._random.poisson(often))
         total = int(us * count * self._random.uniform(0.9, 1.2))
         full = 5 * int(dst == self.full)
         return {"answers": count, "answers_us": total, "zero_windows_received": full}

@@ -125,7 +125,7 @@ class AboveNormal:
         above = judged & self._is_above(now.values, known["values"])
         high = above & ~self._always_waits(known)
         if self._basis == "answers":
-            waits = _waits(window, high, np.where(high, now.values - usual, 0.0))
+            waits = _waits(window, high, np.where(high, now.values - usual, 0.0), now.samples)
             high &= ~waits
             self._waiting = window, waits
         self._high = window, high
@@ -261,12 +261,19 @@ def _appears_with_a_failure(window: Window, windows: npt.NDArray[np.float64]) ->
     return found & ~(windows >= _LEAST_WINDOWS)
 
 
-def _waits(window: Window, slow: Mask, longer_us: npt.NDArray[np.float64]) -> Mask:
-    """The slow pairs whose server waits for another one that is slow, itself.
+def _waits(
+    window: Window, slow: Mask, longer_us: npt.NDArray[np.float64], answers: Numbers
+) -> Mask:
+    """The slow pairs whose server waits for another one that is slow, itself: once, or as often as
+    it asks for each answer of its own.
 
     None if each of them waits for another in turn.
     """
-    waited = np.zeros(len(window.endpoints))
+    size = len(window.endpoints)
+    waited = np.zeros(size)
     np.maximum.at(waited, window.src[slow], longer_us[slow])
+    in_all = np.bincount(window.src[slow], (longer_us * answers)[slow], size)
+    answered = np.bincount(window.dst[slow], answers[slow], size)
+    waited = np.maximum(waited, in_all / np.maximum(answered, 1))
     waits: Mask = slow & (waited[window.dst] >= _CAUSED * longer_us)
     return waits if (slow & ~waits).any() else np.zeros_like(slow)

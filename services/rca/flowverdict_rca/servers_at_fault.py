@@ -26,8 +26,8 @@ def as_servers(
     """The suspects, with those that are one fault as one.
 
     - All pods of a service or a workload that suffer one way are that service or workload.
-    - If all connections that somebody opens to a server fail, and nobody else calls that server, it
-      is the server: a caller can hardly make it refuse or reset them.
+    - If all connections that somebody, or a workload's pods, open to a server fail, and nobody else
+      calls that server, it is the server: a caller can hardly make it refuse or reset them.
 
     Args:
         suspects: as `localise` names them.
@@ -71,10 +71,13 @@ def _groups(active: set[Endpoint], window: Window) -> Iterator[tuple[Component, 
 
 def _server_of(suspect: Suspect, window: Window, judged: Mask, bad: Mask) -> Suspect:
     """The server that fits the same pairs, if those are calls that only the suspect makes."""
+    if suspect.component.kind in ("link", "node_link"):
+        return suspect
     fails = suspect.covers & bad
     calls = window.calls > 0
-    sends = pairs_of(suspect.component, "sending", window)
-    if len(suspect.component.ends) > 1 or (fails & ~(sends & calls)).any():
+    is_link = len(suspect.component.ends) > 1
+    sends = suspect.covers if is_link else pairs_of(suspect.component, "sending", window)
+    if (fails & ~(sends & calls)).any():
         return suspect
     called = [window.endpoints[at] for at in np.unique(window.dst[fails]).tolist()]
     server = _one_of(called, window)

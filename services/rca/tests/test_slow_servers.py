@@ -60,8 +60,10 @@ def test_a_pod_that_a_rollout_put_in_the_place_of_another_is_judged_by_what_was_
     assert shop.said() == [("opened", "pod default/pod-x")]
 
 
-def test_who_waits_for_a_slow_server_is_not_to_blame() -> None:
+@pytest.mark.parametrize("asks", [1, 3, 10])
+def test_who_waits_for_a_slow_server_is_not_to_blame_however_often_it_asks(asks: int) -> None:
     shop = Shop()
+    shop.answers, shop.asks = 3.0, asks
     shop.serves(150)
     shop.answer_us[Shop.DATABASE] = 200_000
     shop.serves(120)
