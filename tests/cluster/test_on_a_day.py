@@ -228,24 +228,40 @@ async def test_a_service_without_ready_endpoints_is_a_warning_about_that(
     assert "it has no ready endpoint" in found.verdicts[0].summary
 
 
-@pytest.mark.day
-async def test_a_policy_that_shuts_a_service_is_that_service(installation: Installation) -> None:
+@contextlib.contextmanager
+def admitting(installation: Installation, to: str, *callers: str) -> Iterator[None]:
+    """While a network policy lets only these workloads of the shop connect to another one."""
     policy = {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
-        "metadata": {"name": "shut", "namespace": "shop"},
-        "spec": {"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Ingress"]},
+        "metadata": {"name": "admitting", "namespace": "shop"},
+        "spec": {
+            "podSelector": {"matchLabels": {"app": to}},
+            "policyTypes": ["Ingress"],
+            "ingress": [
+                {"from": [{"podSelector": {"matchLabels": {"app": each}}}]} for each in callers
+            ],
+        },
     }
+    installation.kubectl("apply", "-f", "-", text=json.dumps(policy))
+    yield
+    installation.kubectl("-n", "shop", "delete", "networkpolicy", "admitting")
 
-    @contextlib.contextmanager
-    def shut() -> Iterator[None]:
-        installation.kubectl("apply", "-f", "-", text=json.dumps(policy))
-        yield
-        installation.kubectl("-n", "shop", "delete", "networkpolicy", "shut")
 
-    (found,) = await incidents(installation, shut)
+@pytest.mark.day
+async def test_a_policy_that_shuts_a_service_is_that_service(installation: Installation) -> None:
+    (found,) = await incidents(installation, lambda: admitting(installation, "db"))
     assert found.blamed == "service shop/db"
     assert any("connection attempts time out" in each.summary for each in found.verdicts)
+
+
+@pytest.mark.day
+async def test_a_policy_that_denies_one_of_two_callers_is_the_link_between_the_workloads(
+    installation: Installation,
+) -> None:
+    (found,) = await incidents(installation, lambda: admitting(installation, "api", "front"))
+    assert found.blamed == "the link between workloads shop/report -> shop/api"
+    assert any("Check network policies" in each.summary for each in found.verdicts)
 
 
 @pytest.mark.day

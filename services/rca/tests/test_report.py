@@ -388,6 +388,8 @@ async def test_the_report_ends_with_commands_for_the_cause_and_who_is_affected(
         ("workload", "shop/cart", "kubectl -n shop get pods -o wide"),
         ("external", "192.0.2.7", "tracepath -n 192.0.2.7"),
         ("link", "shop/a <-> shop/b", "kubectl -n shop describe pod b"),
+        ("link", "shop/a <-> shop/b", "kubectl -n shop get networkpolicies"),
+        ("workload_link", "shop/cart <-> pay/bank", "kubectl -n pay get networkpolicies"),
         ("node_link", "w1 <-> w2", "errors and drops of the interfaces, on node w2"),
     ],
 )

@@ -23,6 +23,10 @@ def commands(verdict: Verdict) -> list[tuple[str, str]]:
 def _steps(cause: Cause) -> Iterator[tuple[str, str]]:
     for end in cause.ends:
         yield from _of_end(end)
+    if cause.kind in ("link", "workload_link"):
+        for namespace in filter(None, dict.fromkeys(end.namespace for end in cause.ends)):
+            what = f"network policies in {namespace}"
+            yield what, f"kubectl -n {shlex.quote(namespace)} get networkpolicies"
     nodes = [end.name for end in cause.ends if end.kind == "node"] or [cause.node]
     for node in filter(None, dict.fromkeys(nodes)):
         yield f"errors and drops of the interfaces, on node {node}", "ip -s link"
