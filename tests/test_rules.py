@@ -277,11 +277,28 @@ async def test_a_verdict_holds_back_the_alerts_of_the_flows_it_explains_and_no_o
     told |= {("TcpRetransmissionRatioZScore", "", "")}
     await eventually(lambda: by_state("active") == told)
 
-    groups = called(f"{alertmanager}/api/v2/alerts/groups?receiver=operators")
+    groups = called(f"{alertmanager}/api/v2/alerts/groups?receiver=operators|pager")
     verdicts = [g for g in groups if g["labels"].get("alertname") == "FlowverdictVerdict"]
     assert [len(group["alerts"]) for group in verdicts] == [1]
     notified = {group["labels"]["alertname"] for group in groups}
     assert not notified & {"FlowverdictExplains", "TcpRetransmissionRatioZScore"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        ("alertname=FlowverdictVerdict severity=critical", "pager"),
+        ("alertname=FlowverdictWarning severity=warning", "operators"),
+        ("alertname=FlowverdictVolumeFilling severity=critical", "pager"),
+        ("alertname=FlowverdictServiceDown severity=warning", "operators"),
+        ("alertname=TcpRetransmissionRatioZScore severity=info", "nobody"),
+        ("alertname=FlowverdictExplains severity=none", "nobody"),
+    ],
+)
+def test_only_what_is_worth_waking_somebody_goes_to_the_pager(labels: str, receiver: str) -> None:
+    config = str(DEPLOY / "alertmanager/alertmanager.yml")
+    told = run(AMTOOL, "config", "routes", "test", f"--config.file={config}", *labels.split())
+    assert told.split() == [receiver]
 
 
 ROWS = "flowverdict_exporter_rows_total"
