@@ -1,6 +1,7 @@
 """Grafana, Prometheus and Alertmanager behind a login, as in deploy/k8s/overlays/single-sign-on.
 
-The proxy and the stores are the real ones; a provider of OpenID Connect knows one person.
+The proxy, Prometheus and Alertmanager are the real ones. In Grafana's place is a server that
+repeats the request's headers; the provider of OpenID Connect knows one person.
 """
 
 import asyncio
@@ -60,7 +61,7 @@ class Overlay:
         done = subprocess.run(argv, capture_output=True, text=True, check=True)
         self.things = list(yaml.safe_load_all(done.stdout))
         self.environ = environ
-        self._local = {"/run/credentials": str(folder), "/etc/oauth2-proxy": str(folder)} | local
+        self.local_for = {"/run/credentials": str(folder), "/etc/oauth2-proxy": str(folder)} | local
 
     def find(self, kind: str, name: str) -> Any:
         return next(
@@ -76,7 +77,7 @@ class Overlay:
     def local(self, text: str) -> str:
         for name, value in self.environ.items():
             text = text.replace(f"$({name})", value)
-        for there, here in self._local.items():
+        for there, here in self.local_for.items():
             text = text.replace(there, here)
         return text
 
@@ -107,9 +108,9 @@ def terminating_tls(port: int, to: int, folder: Path) -> Iterator[None]:
             ready.set()
             await done.wait()
 
-    thread = threading.Thread(target=asyncio.run, args=[serve()])
+    thread = threading.Thread(target=asyncio.run, args=[serve()], daemon=True)
     thread.start()
-    ready.wait()
+    assert ready.wait(10)
     try:
         yield
     finally:
@@ -139,8 +140,9 @@ async def answers(url: str) -> None:
 class Web:
     """The overlay at work: `url` for people, `issuer` of their tokens."""
 
-    def __init__(self, url: str, issuer: str, certificate: Path) -> None:
-        self.url, self.issuer, self._certificate = url, issuer, certificate
+    def __init__(self, overlay: Overlay, url: str, issuer: str, certificate: Path) -> None:
+        self.overlay, self.url, self.issuer = overlay, url, issuer
+        self._certificate = certificate
 
     def browser(self) -> requests.Session:
         session = requests.Session()
@@ -168,6 +170,7 @@ async def web(tmp_path: Path) -> Any:
     grafana = Listening(Repeating)
     grafana.start()
     environ = {"HOST": host, "ISSUER_URL": issuer, "CLIENT_ID": "flowverdict"}
+    environ["EMAIL_DOMAIN"] = "example.com"
     local = {
         "http://grafana:3000": grafana.url,
         "http://alertmanager:9093": f"http://127.0.0.1:{alertmanager_port}",
@@ -183,7 +186,7 @@ async def web(tmp_path: Path) -> Any:
         prometheus = started.enter_context(
             running(tmp_path / "prometheus", {}, *flags("StatefulSet", "prometheus"))
         )
-        overlay._local["http://prometheus:9090"] = prometheus
+        overlay.local_for["http://prometheus:9090"] = prometheus
         (tmp_path / "alertmanager.yml").write_text("{route: {receiver: r}, receivers: [{name: r}]}")
         started.enter_context(
             process(
@@ -214,16 +217,18 @@ async def web(tmp_path: Path) -> Any:
         await answers(f"{prometheus}/-/ready")
         await answers(f"http://127.0.0.1:{alertmanager_port}/-/ready")
         started.enter_context(terminating_tls(port, proxy_port, folder))
-        yield Web(f"https://{host}", issuer, folder / "ca.crt")
+        yield Web(overlay, f"https://{host}", issuer, folder / "ca.crt")
 
 
 async def test_who_has_not_logged_in_sees_nothing(web: Web) -> None:
     session = web.browser()
-    for path in ("/", "/prometheus/", "/prometheus/api/v1/query?query=up", "/alertmanager/"):
+    for path in ("/", "/prometheus/", "/alertmanager/"):
         answer = session.get(web.url + path, allow_redirects=False, timeout=10)
         assert answer.status_code == 302, path
         assert answer.headers["Location"].startswith(web.issuer), path
-    assert session.get(web.url + "/api/user", allow_redirects=False, timeout=10).status_code == 401
+    for path in ("/api/user", "/prometheus/api/v1/query?query=up", "/alertmanager/api/v2/silences"):
+        answer = session.get(web.url + path, allow_redirects=False, timeout=10)
+        assert answer.status_code == 401, path
     forged = {"X-Id-Token": "e30.e30.", "X-Forwarded-Email": "jo@example.com"}
     answer = session.get(web.url, headers=forged, allow_redirects=False, timeout=10)
     assert answer.status_code == 302
@@ -253,9 +258,12 @@ async def test_grafana_gets_a_token_that_the_provider_has_signed_and_nobody_can_
     key_set = KeySet.import_key_set(requests.get(keys["jwks_uri"], timeout=5).json())
     claims = jwt.decode(seen["X-Id-Token"], key_set).claims
     assert claims["email"] == PERSON["email"]
-    # What Grafana is told to expect.
-    argv = ["kubectl", "kustomize", str(OVERLAY)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert '{"iss": "$(ISSUER_URL)", "aud": "$(CLIENT_ID)"}' in done.stdout
-    assert claims["iss"] == web.issuer
-    assert "flowverdict" in claims["aud"]
+    (container,) = web.overlay.find("StatefulSet", "grafana")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    told = {each["name"]: web.overlay.local(each["value"]) for each in container["env"]}
+    assert told["GF_AUTH_JWT_HEADER_NAME"] == "X-Id-Token"
+    expected = json.loads(told["GF_AUTH_JWT_EXPECT_CLAIMS"])
+    assert claims["iss"] == expected["iss"]
+    assert expected["aud"] in claims["aud"]
+    assert {told["GF_AUTH_JWT_USERNAME_CLAIM"], told["GF_AUTH_JWT_EMAIL_CLAIM"]} == {"email"}

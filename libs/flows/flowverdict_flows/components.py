@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 
-from flowverdict_contracts.verdicts import Component, ComponentEnd, Direction, EndKind, Kind
+from flowverdict_contracts.verdicts import Component, ComponentEnd, EndKind, Kind
 from flowverdict_flows.endpoint import Endpoint
 
 __all__ = [
-    "Role",
     "both_ways",
     "component_of",
-    "components_of",
     "is_directed",
     "is_part",
     "labels_of",
@@ -20,12 +18,8 @@ __all__ = [
     "parts_of",
     "path_between",
     "path_from_to",
-    "roles_of",
     "zone_of",
 ]
-
-Role = tuple[Component, Direction]
-"""A component, and whether sending, receiving or both are suspect."""
 
 
 def _single(kind: EndKind, namespace: str, name: str) -> Component:
@@ -114,24 +108,3 @@ def is_part(endpoint: Endpoint, named: ComponentEnd) -> bool:
         return named.name in endpoint.labels
     its_own = endpoint.kind, endpoint.namespace, endpoint.name
     return its_own == (named.kind, named.namespace, named.name)
-
-
-def components_of(src: Endpoint, dst: Endpoint) -> Iterator[Component]:
-    """Every component that could make flows from `src` to `dst` fail; may have duplicates."""
-    yield from parts_of(src)
-    yield from parts_of(dst)
-    yield link_between(src, dst)
-    yield link_from_to(src, dst)
-    if src.node and dst.node and src.node != dst.node:
-        yield node_link_between(src.node, dst.node)
-        yield node_link_from_to(src.node, dst.node)
-
-
-def roles_of(src: Endpoint, dst: Endpoint) -> Iterator[Role]:
-    """Every component with each direction it could fail in: loss may affect only one."""
-    for component in components_of(src, dst):
-        yield component, "both"
-    for component in parts_of(src):
-        yield component, "sending"
-    for component in parts_of(dst):
-        yield component, "receiving"

@@ -3,6 +3,7 @@
 import itertools
 
 from flowverdict_contracts.verdicts import Cause, ComponentEnd, Verdict
+from flowverdict_flows.components import is_directed
 
 __all__ = ["EXPLAINS_LABELS", "INCIDENT_LABELS", "explained", "labels_of"]
 
@@ -73,7 +74,7 @@ def explained(cause: Cause) -> list[dict[str, str]]:
         ]
         sets += [
             _flow_labels(end, "src") | {"dst_ip": address}
-            for end in cause.ends
+            for end in cause.ends[: 1 if is_directed(cause) else 2]
             for address in cause.service_addresses
         ]
     elif cause.kind == "link":

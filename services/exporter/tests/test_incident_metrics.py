@@ -224,6 +224,8 @@ def test_calls_of_a_service_that_fail_because_of_a_pod_behind_it_are_explained()
         "src_workload": "cart",
         "dst_ip": "10.96.0.1",
     } in explained(cause)
+    one_way = msgspec.structs.replace(cause, name="shop/cart -> shop/db")
+    assert [each["src_workload"] for each in explained(one_way) if "dst_ip" in each] == ["cart"]
 
 
 def test_a_verdict_that_comes_late_does_not_open_a_resolved_incident_again() -> None:

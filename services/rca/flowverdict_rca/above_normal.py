@@ -273,7 +273,7 @@ def _waits(
     waited = np.zeros(size)
     np.maximum.at(waited, window.src[slow], longer_us[slow])
     in_all = np.bincount(window.src[slow], (longer_us * answers)[slow], size)
-    answered = np.bincount(window.dst[slow], answers[slow], size)
+    answered = np.bincount(window.dst, answers, size)
     waited = np.maximum(waited, in_all / np.maximum(answered, 1))
     waits: Mask = slow & (waited[window.dst] >= _CAUSED * longer_us)
     return waits if (slow & ~waits).any() else np.zeros_like(slow)

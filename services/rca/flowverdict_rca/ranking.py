@@ -297,6 +297,8 @@ def _endpoints_of(component: Component, pairs: Numbers, window: Window) -> set[E
 def _node(component: Component, ends: set[Endpoint]) -> str:
     if component.kind == "node":
         return component.name
+    if component.kind == "workload_link":  # its pods at one end may not be seen
+        return ""
     nodes = {end.node for end in ends}
     return nodes.pop() if len(nodes) == 1 else ""
 

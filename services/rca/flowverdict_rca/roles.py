@@ -8,7 +8,6 @@ import numpy.typing as npt
 
 from flowverdict_contracts.verdicts import Component, Direction
 from flowverdict_flows.components import (
-    Role,
     link_between,
     link_from_to,
     node_link_between,
@@ -31,11 +30,11 @@ class Roles:
     """Parallel arrays: one entry for each role of each pair.
 
     Attributes:
-        roles: component and direction, by number.
+        roles: component and direction in which it may fail, by number.
         role, pair: a role's number, and the position of a pair in the window.
     """
 
-    roles: list[Role]
+    roles: list[tuple[Component, Direction]]
     role: Numbers
     pair: Numbers
 

@@ -57,9 +57,7 @@ _CHECK_REPORTED = {
     "node": "Check whether the node is up and what connects it to the others.",
     "service": "Check why its pods are not ready: kubectl describe and logs of what it selects.",
 }
-_CHECK_UNANSWERED = (
-    "Check network policies, firewalls and routes: packets to it are being discarded."
-)
+_CHECK_UNANSWERED = "Check network policies, firewalls and routes: packets {} are being discarded."
 _LEAST_LOST, _SHOWN_SHARE, _SHOWN_PART = 10, 0.002, 0.1
 """Fewer segments, a smaller share of those sent, or of those lost, are not worth a sentence: the
 two ends are not read at the same moment."""
@@ -242,7 +240,8 @@ def _advice(cause: Cause, counts: dict[str, int], loses_data: bool, settings: Rc
     elif unreachable >= settings.min_retransmissions and 2 * unreachable > failed:
         advice.append(_CHECK_UNREACHABLE)
     elif failed >= settings.min_retransmissions or _go_unanswered(counts, settings):
-        advice.append(_CHECK_UNANSWERED)
+        where = "to it" if len(cause.ends) == 1 else "between the two"
+        advice.append(_CHECK_UNANSWERED.format(where))
     if _lookups(counts, settings):
         advice.append(_CHECK_DNS)
     if not advice or loses_data:

@@ -233,4 +233,5 @@ def test_what_a_network_policy_denies_is_the_link_between_the_two_workloads(
     assert str(cause) == "the link between workloads default/cron -> default/api"
     assert len(finding.explained) == (3 if by_service else 9)
     assert cause.precision == 1
+    assert cause.node == ""
     assert cause.service_addresses == (("10.96.0.1",) if by_service else ())

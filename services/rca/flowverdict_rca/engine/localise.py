@@ -11,8 +11,8 @@ import numpy.typing as npt
 from flowverdict_rca.engine.baseline import STEADINESS, Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
 from flowverdict_rca.engine.rows import LABEL, Floats, Numbers, Rows, distinct_names, rows_of
-from flowverdict_rca.engine.search import ECHO, Explanation, price_of
-from flowverdict_rca.engine.unevenness import explain_uneven
+from flowverdict_rca.engine.search import ECHO, Explanation, explain, price_of
+from flowverdict_rca.engine.unevenness import allowing_for_unevenness
 
 __all__ = ["Cause", "Verdict", "localise"]
 
@@ -114,16 +114,17 @@ def localise(
     # The more counts differ from what is expected, the less does the latter say about the factor.
     rise = max(1.0, rows.bad.sum() / max(expected.sum(), 1e-12))
     steadiness = STEADINESS / rise if baseline is not None else 1.0
-    explained = partial(
-        explain_uneven, rows, components, expected, constant=PRICE, steadiness=steadiness
-    )
-    found, of_row = explained(dispersion)
+    explained = partial(explain, rows, components, expected, constant=PRICE, steadiness=steadiness)
+    found = explained(dispersion)
     if baseline is None:
         # Once the faults are known, what is left shows how much chance varies.
         rest = _untouched(rows, components, found)
         dispersion = dispersion_of(rows.bad[rest], found.fit.mean[rest])
         if dispersion > 1:
-            found, of_row = explained(dispersion)
+            found = explained(dispersion)
+    found, of_row = allowing_for_unevenness(
+        found, explained, rows, components, expected, dispersion
+    )
     causes = _causes(rows, components, found, of_row, by_end=names is None)
     outcome: Literal["faulty", "healthy", "not enough evidence"] = "faulty"
     if not causes:
@@ -237,12 +238,11 @@ def _ordered(alike: list[Where], *, by_end: bool) -> list[Where]:
     for end in ("pod", "workload") if by_end else ():
         if sum(tuple(each) == (end,) for each in alike) == 1:
             path = (f"src_{end}", f"dst_{end}")
-            ordered = sorted(ordered, key=partial(_is_path, path))
+            ordered = [
+                *(each for each in ordered if tuple(each) != path),
+                *(each for each in ordered if tuple(each) == path),
+            ]
     return ordered
-
-
-def _is_path(ends: tuple[str, str], where: Where) -> bool:
-    return tuple(where) == ends
 
 
 def _could_see(rows: Rows, components: Components, found: Explanation, of_row: Floats) -> bool:

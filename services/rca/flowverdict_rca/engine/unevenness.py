@@ -10,16 +10,16 @@ where m is their mean, of which faults add a, d is the dispersion, and c the squ
 variation of a fault's rate between its rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from flowverdict_rca.engine.components import Components
 from flowverdict_rca.engine.poisson import fit
 from flowverdict_rca.engine.rows import Floats, Numbers, Rows
-from flowverdict_rca.engine.search import Explanation, explain
+from flowverdict_rca.engine.search import Explanation
 
-__all__ = ["explain_uneven"]
+__all__ = ["allowing_for_unevenness"]
 
 _LEAST_ROWS = 8
 """Fewer do not show how much they differ."""
@@ -27,42 +27,47 @@ _TRIMMED = 0.8
 _TRIMMED_MEAN_OF_SQUARES = 0.44
 """Of a standard normal variable, without the fifth that is largest."""
 _VERY_UNEVEN = 1.0
+_AS_IT_IS = 1e12
+"""So steady is what is usual: it has been fitted already."""
 _MOST_UNEVEN = 4.0
 _HALVINGS = 30
 _SEVERAL = 3
 
 
-def explain_uneven(
+def allowing_for_unevenness(
+    found: Explanation,
+    explained: Callable[[Floats], Explanation],
     rows: Rows,
     components: Components,
     expected: Floats,
     dispersion: float,
-    constant: float,
-    steadiness: float,
 ) -> tuple[Explanation, Floats]:
     """The faults behind the bad counts, if a fault may differ between its rows.
 
-    The arguments are those of `explain`.
+    Args:
+        found: the faults, if it may not.
+        explained: `explain` for these rows, as a function of the dispersion of each row.
+        rows, components, expected, dispersion: as `explain` takes them.
 
     Returns:
         The faults, and the dispersion of each row.
     """
     of_row = np.full(len(rows.total), dispersion)
-    found = explain(rows, components, expected, of_row, constant, steadiness)
     if not _may_be_parts(components, found.faults):
         return found, of_row
+    usual = found.fit.factor * expected
     # If faults may differ that much, no part of one is worth a fault of its own.
-    excess = np.maximum(rows.bad - expected, 0)
-    cautious = of_row + _VERY_UNEVEN * excess**2 / np.maximum(rows.bad, 1)
-    whole = explain(rows, components, expected, cautious, constant, steadiness).faults
-    whole = tuple(each for each in whole if len(components.rows(each)[0]) >= _LEAST_ROWS)
+    excess = np.maximum(rows.bad - usual, 0)
+    faults = explained(of_row + _VERY_UNEVEN * excess**2 / np.maximum(rows.bad, 1)).faults
+    whole = [each for each in faults if len(components.rows(each)[0]) >= _LEAST_ROWS]
     if whole:
-        alone = fit(rows.total, rows.bad, expected, components, whole, steadiness * dispersion)
-        added = alone.mean - alone.factor * expected
+        mean = fit(rows.total, rows.bad, usual, components, whole, _AS_IT_IS).mean
+        added = np.maximum(mean - usual, 0)
         involved = np.unique(np.concatenate([components.rows(each)[0] for each in whole]))
-        uneven = _unevenness(rows.bad, alone.mean, added, dispersion, involved)
-        of_row = of_row + uneven * added**2 / alone.mean
-        found = explain(rows, components, expected, of_row, constant, steadiness)
+        uneven = _unevenness(rows.bad, mean, added, dispersion, involved)
+        if uneven:
+            of_row = of_row + uneven * added**2 / mean
+            found = explained(of_row)
     return found, of_row
 
 

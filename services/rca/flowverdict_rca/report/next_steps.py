@@ -17,7 +17,7 @@ def affected(verdict: Verdict) -> tuple[str, ...]:
 
 def commands(verdict: Verdict) -> list[tuple[str, str]]:
     """What each shows, and the command for a shell, for the blamed component."""
-    return [step for cause in verdict.causes[:1] for step in _steps(cause)]
+    return list(dict.fromkeys(step for cause in verdict.causes[:1] for step in _steps(cause)))
 
 
 def _steps(cause: Cause) -> Iterator[tuple[str, str]]:
