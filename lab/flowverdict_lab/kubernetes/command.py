@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     command("down", "End a cluster and remove everything it left on this machine.", _down)
     command("status", "Show the clusters of this machine.", _status)
     load = command("load", "Load images into every node: those of script/images from the Docker "
-                   "engine, and NATS, Prometheus, Alertmanager and InfluxDB in the versions that "
-                   "deploy/k8s names, which it builds first.", _load)  # fmt: skip
+                   "engine, and the servers that deploy/k8s names in its versions, such as NATS "
+                   "and Prometheus, which it builds first.", _load)  # fmt: skip
     load.add_argument("images", nargs="*", metavar="IMAGE",
                       help="only these images of the Docker engine")  # fmt: skip
     test = command("test", "Start a cluster of its own, install Flowverdict on it and run "
