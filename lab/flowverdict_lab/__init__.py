@@ -13,7 +13,7 @@
 `kubernetes_objects`  the experiment's pods: created, waited for, removed.
 `kubernetes`          a whole Kubernetes on this machine: the command `flowverdict-cluster`.
 `kernels`             other kernels, booted for the tests: the command `flowverdict-kernels`.
-`servers`             NATS, Prometheus, Alertmanager, InfluxDB and oauth2-proxy, built from their modules.
+`servers`             NATS, Prometheus and others, built from their modules.
 `free_port`           finds a port for a server.
 `arguments`           parsers for command-line values.
 """

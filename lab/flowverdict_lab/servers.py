@@ -1,8 +1,8 @@
 """The servers that Flowverdict runs beside, in the versions that its manifests name.
 
-NATS, Prometheus, Alertmanager, InfluxDB and oauth2-proxy are built from their Go modules, for the tests and for a
-cluster on this machine. The versions are those of the images in deploy/k8s. `python -m
-flowverdict_lab.servers` builds those that are missing.
+NATS, Prometheus, Alertmanager, InfluxDB and oauth2-proxy are built from their Go modules, for the
+tests and for a cluster on this machine. The versions are those of the images in deploy/k8s. `python
+-m flowverdict_lab.servers` builds those that are missing.
 """
 
 import re
