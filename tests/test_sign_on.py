@@ -236,10 +236,9 @@ async def test_who_has_not_logged_in_sees_nothing(web: Web) -> None:
 
 async def test_one_login_opens_all_of_them(web: Web) -> None:
     session = web.logged_in()
-    for cookie in session.cookies:
-        if cookie.name.startswith("_oauth2_proxy"):
-            assert cookie.secure
-            assert cookie.has_nonstandard_attr("HttpOnly")
+    cookies = [each for each in session.cookies if each.name.startswith("_oauth2_proxy")]
+    assert cookies
+    assert all(each.secure and each.has_nonstandard_attr("HttpOnly") for each in cookies)
     found = session.get(web.url + "/prometheus/api/v1/status/flags", timeout=10).json()["data"]
     assert found["web.external-url"] == web.url + "/prometheus/"
     found = session.get(web.url + "/prometheus/api/v1/query?query=1%2B1", timeout=10).json()["data"]

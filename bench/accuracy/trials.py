@@ -133,16 +133,14 @@ def _seen(
 ) -> tuple[list[Fault], list[Fault]]:
     """The faults that can be seen, and those that cannot, though all others were known."""
     segments = table["segments"].to_numpy(np.float64)
-    covers = [fault.covers[table.index] for fault in faults]
     background = cluster.background[table.index] * segments
-    added_by = [fault.loss * covers[at] * segments for at, fault in enumerate(faults)]
+    added_by = [fault.loss * fault.covers[table.index] * segments for fault in faults]
     mean = background + sum(added_by)
     burst = cluster.traffic.burst
     dispersion = burst + uneven**2 * sum(added**2 for added in added_by) / np.maximum(mean, 1e-12)
     seen: list[Fault] = []
     unseen: list[Fault] = []
-    for at, fault in enumerate(faults):
-        added = added_by[at]
+    for fault, added in zip(faults, added_by, strict=True):
         others = mean - added
         ratio = np.log1p(added / others)
         gain = ((mean * ratio - added) / dispersion).sum()

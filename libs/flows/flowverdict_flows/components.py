@@ -1,6 +1,6 @@
 """What can be at fault when a pair of endpoints fails."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Set
 
 from flowverdict_contracts.verdicts import Component, ComponentEnd, EndKind, Kind
 from flowverdict_flows.endpoint import Endpoint
@@ -18,6 +18,7 @@ __all__ = [
     "parts_of",
     "path_between",
     "path_from_to",
+    "takes_part",
     "zone_of",
 ]
 
@@ -108,3 +109,18 @@ def is_part(endpoint: Endpoint, named: ComponentEnd) -> bool:
         return named.name in endpoint.labels
     its_own = endpoint.kind, endpoint.namespace, endpoint.name
     return its_own == (named.kind, named.namespace, named.name)
+
+
+def takes_part(component: Component, src: Set[Endpoint], dst: Set[Endpoint]) -> bool:
+    """Whether a component is part of a flow that any of `src` may have sent to any of `dst`."""
+    if len(component.ends) == 1:
+        return _is_among(component.ends[0], src | dst)
+    one, other = component.ends
+    this_way = _is_among(one, src) and _is_among(other, dst)
+    if is_directed(component):
+        return this_way
+    return this_way or (_is_among(other, src) and _is_among(one, dst))
+
+
+def _is_among(named: ComponentEnd, endpoints: Iterable[Endpoint]) -> bool:
+    return any(is_part(each, named) for each in endpoints)

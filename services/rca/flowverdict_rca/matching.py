@@ -4,8 +4,8 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flowverdict_contracts.verdicts import Cause, Component, ComponentEnd
-from flowverdict_flows.components import is_directed, is_part
+from flowverdict_contracts.verdicts import Cause, Component
+from flowverdict_flows.components import takes_part
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.incident import Incident, key_of
@@ -134,14 +134,4 @@ def is_among(incident: Incident, pairs: Sequence[Pair], backends: Backends) -> b
 def _takes_part(component: Component, pair: Pair, backends: Backends) -> bool:
     """Whether it is part of the pair, or may be: one of a service's pods has answered."""
     src, dst = ({end, *backends.get(end, ())} for end in (pair.src, pair.dst))
-    if len(component.ends) == 1:
-        return _is_among(component.ends[0], src | dst)
-    one, other = component.ends
-    this_way = _is_among(one, src) and _is_among(other, dst)
-    if is_directed(component):
-        return this_way
-    return this_way or (_is_among(other, src) and _is_among(one, dst))
-
-
-def _is_among(named: ComponentEnd, endpoints: Iterable[Endpoint]) -> bool:
-    return any(is_part(each, named) for each in endpoints)
+    return takes_part(component, src, dst)

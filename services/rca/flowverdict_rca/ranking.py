@@ -286,12 +286,10 @@ def _endpoints_of(component: Component, pairs: Numbers, window: Window) -> set[E
     both = {window.endpoints[at] for at in positions.tolist()}
     if component.kind == "link":
         return both
-    if component.kind == "workload_link":
-        return {end for end in both if any(is_part(end, named) for named in component.ends)}
     if component.kind in ("node", "node_link"):
         nodes = {named.name for named in component.ends}
         return {end for end in both if end.kind == "node" and end.name in nodes}
-    return {end for end in both if _is_part(end, component)}
+    return {end for end in both if any(is_part(end, named) for named in component.ends)}
 
 
 def _node(component: Component, ends: set[Endpoint]) -> str:

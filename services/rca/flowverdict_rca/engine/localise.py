@@ -228,21 +228,19 @@ def _ordered(alike: list[Where], *, by_end: bool) -> list[Where]:
     """The components with the same rows, the one to name first. If two pods, or two workloads, have
     the same rows, the path between them is as far as the evidence goes; if one has, it is that one.
     """
+    last = [
+        (f"src_{end}", f"dst_{end}")
+        for end in ("pod", "workload")
+        if by_end and sum(tuple(each) == (end,) for each in alike) == 1
+    ]
 
-    def rank(where: Where) -> tuple[int, str]:
+    def rank(where: Where) -> tuple[bool, int, str]:
         names = tuple(LABEL if each.startswith(LABEL) else each for each in where)
         is_known = by_end and names in _PREFERENCE
-        return (_PREFERENCE.index(names) if is_known else len(names)), str(where)
+        preference = _PREFERENCE.index(names) if is_known else len(names)
+        return names in last, preference, str(where)
 
-    ordered = sorted(alike, key=rank)
-    for end in ("pod", "workload") if by_end else ():
-        if sum(tuple(each) == (end,) for each in alike) == 1:
-            path = (f"src_{end}", f"dst_{end}")
-            ordered = [
-                *(each for each in ordered if tuple(each) != path),
-                *(each for each in ordered if tuple(each) == path),
-            ]
-    return ordered
+    return sorted(alike, key=rank)
 
 
 def _could_see(rows: Rows, components: Components, found: Explanation, of_row: Floats) -> bool:

@@ -16,7 +16,7 @@ import numpy as np
 
 from flowverdict_rca.engine.components import Components
 from flowverdict_rca.engine.poisson import fit
-from flowverdict_rca.engine.rows import Floats, Numbers, Rows
+from flowverdict_rca.engine.rows import Floats, Rows
 from flowverdict_rca.engine.search import Explanation
 
 __all__ = ["allowing_for_unevenness"]
@@ -63,8 +63,7 @@ def allowing_for_unevenness(
     if whole:
         mean = fit(rows.total, rows.bad, usual, components, whole, _AS_IT_IS).mean
         added = np.maximum(mean - usual, 0)
-        involved = np.unique(np.concatenate([components.rows(each)[0] for each in whole]))
-        uneven = _unevenness(rows.bad, mean, added, dispersion, involved)
+        uneven = _unevenness(rows.bad, mean, added, dispersion)
         if uneven:
             of_row = of_row + uneven * added**2 / mean
             found = explained(of_row)
@@ -82,13 +81,11 @@ def _may_be_parts(components: Components, faults: Sequence[int]) -> bool:
     return within or sum(len(each) < _LEAST_ROWS for each in rows_of) >= _SEVERAL
 
 
-def _unevenness(
-    bad: Floats, mean: Floats, added: Floats, dispersion: float, involved: Numbers
-) -> float:
+def _unevenness(bad: Floats, mean: Floats, added: Floats, dispersion: float) -> float:
     """The squared coefficient of variation at which rows differ as much from their means as normal
     variables do, without the fifth of them that differs most: these may have faults of their own.
     """
-    rows = involved[2 * added[involved] > mean[involved]]
+    rows = np.flatnonzero(2 * added > mean)
     if len(rows) < _LEAST_ROWS:
         return 0.0
     squares, by_chance, of_fault = (

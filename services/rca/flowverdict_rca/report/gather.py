@@ -14,7 +14,7 @@ from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_contracts.timestamps import from_rfc3339
 from flowverdict_contracts.verdicts import Cause, Verdict, most_telling
-from flowverdict_flows.components import is_directed, is_part
+from flowverdict_flows.components import is_part, takes_part
 from flowverdict_flows.endpoint import Endpoint
 from flowverdict_flows.pairs import EndpointPairs, Numbers, PairSums
 from flowverdict_rca.report.measure import COUNTED, FIELDS, Counts, Measure, measure_of
@@ -79,13 +79,10 @@ class ReportedIncident:
         """Whether the flow from `src` to `dst` belongs to the blamed component."""
         if self.cause is None:
             return False
-        one, *others = self.cause.ends
-        sends, receives = is_part(src, one), is_part(dst, one)
-        for other in others:
-            this_way, back = sends and is_part(dst, other), receives and is_part(src, other)
-            return this_way or (back and not is_directed(self.cause))
-        either = sends or receives
-        return {"sending": sends, "receiving": receives}.get(self.cause.direction, either)
+        if len(self.cause.ends) == 1 and self.cause.direction in ("sending", "receiving"):
+            end = src if self.cause.direction == "sending" else dst
+            return is_part(end, self.cause.ends[0])
+        return takes_part(self.cause, {src}, {dst})
 
     @property
     def resolved(self) -> Verdict | None:
