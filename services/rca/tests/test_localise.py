@@ -91,6 +91,16 @@ def test_two_faults_at_once_are_both_named() -> None:
     assert named(table) == [node, pod]
 
 
+def test_a_dozen_faults_at_once_are_all_named() -> None:
+    links = [
+        {"src_pod": src, "dst_pod": dst} for src, dst in zip(PODS, PODS[1:] + PODS[:1], strict=True)
+    ]
+    table = window(
+        np.random.default_rng(3), *((partial(covered, where=each), 0.2) for each in links)
+    )
+    assert sorted(map(str, named(table))) == sorted(map(str, links))
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_a_path_that_loses_both_ways_is_named_and_not_the_node_at_one_end_that_has_few_flows(
     seed: int,

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowverdict_rca.engine.components import Components, components_of
+from flowverdict_rca.engine.poisson import Counts
 from flowverdict_rca.engine.rows import FLAT, Floats, Numbers, Rows, distinct_names, rows_of_all
 from flowverdict_rca.engine.search import Explanation, explain
 from flowverdict_rca.engine.shrinkage import posterior_means
@@ -304,10 +305,11 @@ def _normal(
     rate = float((everything.bad.sum() + 1) / max(everything.total.sum(), 1))
     expected = rate * everything.total
     total = np.maximum(everything.total, 1)
-    found = explain(everything, components, expected, 1.0, _PRICE_OF_HABIT)
+    counts = Counts(everything.total, everything.bad, expected)
+    found = explain(counts, components, 1.0, _PRICE_OF_HABIT)
     dispersion = _dispersion(tables, found.fit.mean / total)
     if dispersion > 1:
-        found = explain(everything, components, expected, dispersion, _PRICE_OF_HABIT)
+        found = explain(counts, components, dispersion, _PRICE_OF_HABIT)
     mean = np.maximum(found.fit.mean, 1e-9)
     factors = posterior_means(everything.bad / dispersion, mean / dispersion)
     return _Normal(rate, found, factors, mean / total * factors, dispersion)
@@ -326,8 +328,8 @@ def _dispersion(tables: Sequence[tuple[Floats, Floats]], rates: Floats) -> float
 
 def _without_faults(window: Rows, components: Components, normal: _Normal) -> tuple[Floats, Floats]:
     """The counts of a window but for the rows that a fault of that time covers."""
-    expected = normal.rates * window.total
-    found = explain(window, components, expected, normal.dispersion, _PRICE_OF_FAULT)
+    counts = Counts(window.total, window.bad, normal.rates * window.total)
+    found = explain(counts, components, normal.dispersion, _PRICE_OF_FAULT)
     kept = np.ones(len(window.total))
     for fault in found.faults:
         kept[components.rows(fault)[0]] = 0

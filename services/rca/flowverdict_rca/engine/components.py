@@ -92,7 +92,7 @@ class Components:
     Attributes:
         kinds: components with the same columns are of one kind.
         kind: of each component.
-        first: the first component of each kind.
+        first: the first component of each kind, and how many there are of all.
         cover: how much of each row (columns) each component (rows) covers, at most 1.
     """
 
@@ -141,14 +141,13 @@ class Components:
 
     def among(self, rows: Numbers) -> Numbers:
         """The components that cover any of these rows."""
-        return np.unique(self._covering[rows].indices).astype(np.int64)
-
-    @cached_property
-    def _covering(self) -> sparse.csr_array:
-        return self.cover.T.tocsr()
+        wanted = np.zeros(self.cover.shape[1], np.bool_)
+        wanted[rows] = True
+        entry = np.flatnonzero(wanted[self.cover.indices])
+        return np.unique(np.searchsorted(self.cover.indptr, entry, "right") - 1)
 
     def sums(self, of_row: Floats) -> Floats:
-        """The sum over each component's rows."""
+        """The sum over each component's rows, of one figure of each row or of several (columns)."""
         found: Floats = self.cover @ of_row
         return found
 
@@ -284,10 +283,11 @@ def _joined(found: Sequence[tuple[tuple[str, ...], _Column]], rows: int) -> Comp
         entries, [column.row for _, column in found],
     )]  # fmt: skip
     share = np.concatenate([np.zeros(0), *(column.share for _, column in found)])
-    cover = sparse.csr_array((share, (parts[0], parts[1])), shape=(int(first[-1]), rows))
+    cover = sparse.coo_array((share, (parts[0], parts[1])), shape=(int(first[-1]), rows))
+    cover.has_canonical_format = True  # no entry is there twice, and nobody needs them in order
     return Components(
         [_Kind(names, column.values, column.distinct) for names, column in found],
         np.repeat(np.arange(len(found)), counts),
-        first[:-1],
-        cover,
+        first,
+        cover.tocsr(),
     )

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from flowverdict_rca.engine.baseline import STEADINESS, Baseline, dispersion_of
 from flowverdict_rca.engine.components import Components, Where, components_of
+from flowverdict_rca.engine.poisson import Counts
 from flowverdict_rca.engine.rows import LABEL, Floats, Numbers, Rows, distinct_names, rows_of
 from flowverdict_rca.engine.search import ECHO, Explanation, explain, price_of
 from flowverdict_rca.engine.unevenness import allowing_for_unevenness
@@ -21,7 +22,13 @@ PRICE = 6.5
 window in 200 gets a cause.
 """
 
+_FEW, _MOST = 10, 20
+"""The search stops there, and goes on to the second only if that many seem to be faults of their
+own, since it takes long.
+"""
 _SHOWN_LOSS = 0.01
+_SLIGHTLY_MORE = 1.05
+"""Dispersion up to which no cause hangs on it, so that one search is enough."""
 _BY_CHANCE = 1.35
 """Gain in log-likelihood that one rate in twenty reaches without being higher (Wilks 1938)."""
 
@@ -63,7 +70,7 @@ class Verdict:
     """What is behind the bad counts of a table.
 
     Attributes:
-        causes: best first; empty if none stands out.
+        causes: best first, at most twenty; empty if none stands out.
         outcome: "faulty" with causes. Without, "healthy" if a pod that lost one more segment in a
             hundred would have been seen, and all together do not, else "not enough evidence".
         factor: by how much all bad counts differ from what was expected; 1 without a baseline.
@@ -114,17 +121,21 @@ def localise(
     # The more counts differ from what is expected, the less does the latter say about the factor.
     rise = max(1.0, rows.bad.sum() / max(expected.sum(), 1e-12))
     steadiness = STEADINESS / rise if baseline is not None else 1.0
-    explained = partial(explain, rows, components, expected, constant=PRICE, steadiness=steadiness)
+    counts = Counts(rows.total, rows.bad, expected)
+    explained = partial(
+        explain, counts, components, constant=PRICE, steadiness=steadiness, most=_FEW
+    )
     found = explained(dispersion)
     if baseline is None:
         # Once the faults are known, what is left shows how much chance varies.
         rest = _untouched(rows, components, found)
-        dispersion = dispersion_of(rows.bad[rest], found.fit.mean[rest])
-        if dispersion > 1:
+        measured = dispersion_of(rows.bad[rest], found.fit.mean[rest])
+        if measured > _SLIGHTLY_MORE:
+            dispersion = measured
             found = explained(dispersion)
-    found, of_row = allowing_for_unevenness(
-        found, explained, rows, components, expected, dispersion
-    )
+    found, of_row = allowing_for_unevenness(found, explained, counts, components, dispersion)
+    if len(found.faults) == _FEW:
+        found = explained(of_row, most=_MOST)
     causes = _causes(rows, components, found, of_row, by_end=names is None)
     outcome: Literal["faulty", "healthy", "not enough evidence"] = "faulty"
     if not causes:

@@ -10,18 +10,46 @@ rate of fault f, and s_if how much of the row fault f covers. As in Flock (Harsh
 noise of a bad one. Rates are fitted by Newton's method; the likelihood is concave in them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
 
 import numpy as np
+import numpy.typing as npt
 
 from flowverdict_rca.engine.components import Components
 from flowverdict_rca.engine.rows import Floats, Numbers
 
-__all__ = ["Fit", "fit", "gains", "slopes"]
+__all__ = ["Counts", "Fit", "fit", "gains"]
 
 _STEPS = 40
 _TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted, and what is expected.
+
+    Attributes:
+        total, bad: of each row.
+        expected: bad counts of each row without a fault, up to a common factor.
+    """
+
+    total: Floats
+    bad: Floats
+    expected: Floats
+
+    @cached_property
+    def logarithms(self) -> Floats:
+        """The term of each row's log-likelihood that has the expected counts, without a fault."""
+        found: Floats = self.bad * np.log(self.expected + _TINY)
+        return found
+
+    @cached_property
+    def sums(self) -> Floats:
+        """Of what is expected, of bad counts, and of their logarithms, over all rows."""
+        return np.array([self.expected.sum(), self.bad.sum(), self.logarithms.sum()])
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,55 +70,61 @@ class Fit:
 
 
 def fit(
-    total: Floats,
-    bad: Floats,
-    expected: Floats,
+    counts: Counts,
     components: Components,
     faults: Sequence[int],
     steadiness: float,
+    guesses: Mapping[int, float] = MappingProxyType({}),
 ) -> Fit:
     """The likeliest factor and rates, for these faults.
 
     Args:
-        total, bad, expected: of each row.
+        counts: of all rows.
         components: what could be at fault.
         faults: those of them that are.
         steadiness: shape of the gamma prior of the factor, whose mean is 1: how many bad counts it
             takes to outweigh that the factor usually is 1.
+        guesses: at the rates of faults; good ones save steps.
     """
     involved = _rows_of(components, faults)
-    inside = np.zeros((len(involved), 1 + len(faults)))
-    inside[:, 0] = expected[involved]
+    place = np.cumsum(involved) - 1
+    inside = np.zeros((int(place[-1]) + 1 if len(place) else 0, 1 + len(faults)))
+    inside[:, 0] = counts.expected[involved]
     for number, fault in enumerate(faults, 1):
         row, share = components.rows(fault)
-        inside[np.searchsorted(involved, row), number] = total[row] * share
-    counted = bad[involved]
+        inside[place[row], number] = counts.total[row] * share
+    counted = counts.bad[involved]
     # Rows that no fault covers have only the factor in common, and so count as one.
-    logarithms = bad * np.log(expected + _TINY)
-    apart = np.array([every.sum() - every[involved].sum() for every in (expected, bad, logarithms)])
+    apart = counts.sums - [
+        inside[:, 0].sum(), counted.sum(), counts.logarithms[involved].sum()
+    ]  # fmt: skip
     apart[:2] += steadiness
     weights = np.zeros(1 + len(faults))
-    weights[0] = (bad.sum() + steadiness) / (expected.sum() + steadiness)
+    expected, bad, _ = counts.sums + steadiness
     if faults:
         covered = inside[:, 1:].sum(axis=0)
-        shares = counted @ (inside[:, 1:] > 0) / np.maximum(covered, _TINY)
-        weights[1:] = np.maximum(shares, _TINY) / len(faults)
+        shares = counted @ (inside[:, 1:] > 0) / np.maximum(covered, _TINY) / len(faults)
+        rates = [guesses.get(fault, share) for fault, share in zip(faults, shares, strict=True)]
+        weights[1:] = np.maximum(rates, _TINY)
+        bad = max(bad - covered @ weights[1:], bad / 10)
+    weights[0] = bad / expected
     value = _value(weights, inside, counted, apart)
     for _ in range(_STEPS if faults else 3):
         weights, better = _step(weights, inside, counted, apart, value)
         if better - value < 1e-4:
             break
         value = better
-    mean = weights[0] * expected
+    mean = weights[0] * counts.expected
     mean[involved] = inside @ weights
     return Fit(float(weights[0]), weights[1:], np.maximum(mean, _TINY), value)
 
 
-def _rows_of(components: Components, faults: Sequence[int]) -> Numbers:
-    """The rows that any of the faults covers, ascending."""
-    if not faults:
-        return np.zeros(0, np.int64)
-    return np.unique(np.concatenate([components.rows(fault)[0] for fault in faults]))
+def _rows_of(components: Components, faults: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Which rows any of the faults covers."""
+    covered = np.zeros(components.cover.shape[1], np.bool_)
+    for fault in faults:
+        covered[components.rows(fault)[0]] = True
+    return covered
 
 
 def _value(weights: Floats, design: Floats, bad: Floats, apart: Floats) -> float:
@@ -145,19 +179,6 @@ def _entries(components: Components, some: Numbers) -> tuple[Numbers, Numbers, N
     begin = np.cumsum(lengths) - lengths
     entry = np.arange(int(lengths.sum())) + np.repeat(start[some] - begin, lengths)
     return entry, begin, lengths
-
-
-def slopes(
-    total: Floats, bad: Floats, mean: Floats, components: Components, some: Numbers
-) -> tuple[Floats, Floats]:
-    """How steeply the log-likelihood rises with each component's rate at zero, and the variance of
-    that slope by chance.
-    """
-    entry, begin, _ = _entries(components, some)
-    row, share = components.cover.indices[entry], components.cover.data[entry]
-    segments = total[row] * share
-    slope = np.add.reduceat(segments * (bad[row] / mean[row] - 1), begin)
-    return slope, np.add.reduceat(segments**2 / mean[row], begin)
 
 
 def gains(

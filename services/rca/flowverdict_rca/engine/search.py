@@ -8,12 +8,13 @@ chance, plus a constant.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
 from flowverdict_rca.engine.components import Components
-from flowverdict_rca.engine.poisson import Fit, fit, gains, slopes
-from flowverdict_rca.engine.rows import Floats, Numbers, Rows
+from flowverdict_rca.engine.poisson import Counts, Fit, fit, gains
+from flowverdict_rca.engine.rows import Floats, Numbers
 
 __all__ = ["ECHO", "Explanation", "explain", "price_of"]
 
@@ -21,7 +22,6 @@ ECHO = 0.4
 """The rate one way is only an echo if it is less than this share of the rate the other way."""
 
 _FIRST = (("pod",), ("src_pod",), ("dst_pod",), ("src_pod", "dst_pod"), ("node",))
-_MOST_FAULTS = 10
 _TRIED_OF_EACH_KIND = 12
 _SAMPLED_ROWS = 2000
 _WORTH = 0.5
@@ -57,23 +57,17 @@ class Explanation:
 class _Search:
     """Counts are over their dispersion: so many of them say as much as Poisson counts would."""
 
-    rows: Rows
+    counts: Counts
     components: Components
-    expected: Floats
     price: Floats
     steadiness: float
     segments: Floats
     other_ways: dict[int, int | None]
+    rates: dict[int, float]
 
     def explained_by(self, faults: Sequence[int]) -> Explanation:
-        fitted = fit(
-            self.rows.total,
-            self.rows.bad,
-            self.expected,
-            self.components,
-            faults,
-            self.steadiness,
-        )
+        fitted = fit(self.counts, self.components, faults, self.steadiness, self.rates)
+        self.rates.update(zip(faults, fitted.rates.tolist(), strict=True))
         prices = self._prices(faults, fitted.rates)
         value = fitted.log_likelihood - sum(prices)
         return Explanation(tuple(faults), fitted, prices, value)
@@ -103,19 +97,19 @@ class _Search:
     ) -> tuple[Numbers, Floats]:
         """The components most worth adding, best first, and their worth; all, or those `among`."""
         # A row that sent nothing has a mean of nothing.
-        total, bad, mean = self.rows.total, self.rows.bad, np.maximum(found.fit.mean, _TINY)
+        total, bad, mean = self.counts.total, self.counts.bad, np.maximum(found.fit.mean, _TINY)
         if among is None:
             among = np.arange(len(self.components))
-            slope = self.components.sums(bad * total / mean) - self.segments
-            spread = self.components.sums(total**2 / mean)
-        else:
-            slope, spread = slopes(total, bad, mean, self.components, among)
-        score = np.where(slope > 0, slope / np.sqrt(np.maximum(spread, _TINY)), -1.0)
-        chosen = []
-        for kind in range(len(self.components.kinds)):
-            of_kind = np.flatnonzero((self.components.kind[among] == kind) & (score > 0))
-            best = np.argsort(-score[of_kind], kind="stable")[:_TRIED_OF_EACH_KIND]
-            chosen.append(among[of_kind[best]])
+        # How steeply the log-likelihood rises with each rate at zero, and how much that varies.
+        rises, varies = self.components.sums(
+            np.stack([bad * total / mean, total**2 / mean], axis=1)
+        )[among].T
+        slope = rises - self.segments[among]
+        score = np.where(slope > 0, slope / np.sqrt(np.maximum(varies, _TINY)), 0.0)
+        chosen = [
+            among[begin:end][_highest(score[begin:end])]
+            for begin, end in pairwise(np.searchsorted(among, self.components.first).tolist())
+        ]
         some = self._one_of_alike(np.concatenate([*chosen, among[:0]]))
         some = np.setdiff1d(some, found.faults)
         if not some.size:
@@ -241,45 +235,49 @@ class _Search:
             yield (*others, *ways)
 
 
+def _highest(score: Floats) -> Numbers:
+    """Where the highest scores above zero are, the highest first."""
+    where = np.arange(len(score))
+    if len(score) > _TRIED_OF_EACH_KIND:
+        least = np.partition(score, -_TRIED_OF_EACH_KIND)[-_TRIED_OF_EACH_KIND]
+        where = np.flatnonzero(score >= least)
+    where = where[score[where] > 0]
+    return where[np.argsort(-score[where], kind="stable")][:_TRIED_OF_EACH_KIND]
+
+
 def price_of(components: Components, constant: float) -> Floats:
     """What each component must be worth, in log-likelihood."""
     return np.log(np.maximum(components.of_kind, 2)) + constant
 
 
 def explain(
-    rows: Rows,
+    counts: Counts,
     components: Components,
-    expected: Floats,
     dispersion: float | Floats,
     constant: float,
     steadiness: float = 1.0,
+    most: int = 10,
 ) -> Explanation:
     """The faults behind the bad counts; none if nothing is worth its price.
 
     Args:
-        rows: with a positive total each.
+        counts: of all rows.
         components: what could be at fault.
-        expected: bad counts of each row without a fault, up to a common factor.
         dispersion: variance of bad counts over their mean, of all rows or of each.
         constant: part of the price of each component.
         steadiness: how many bad counts it takes to outweigh that the common factor usually is 1.
+        most: stop at so many faults.
     """
-    counts = Rows(rows.columns, rows.total / dispersion, rows.bad / dispersion)
-    segments = components.sums(counts.total) if len(components) else np.zeros(0)
-    search = _Search(
-        counts,
-        components,
-        expected / dispersion,
-        price_of(components, constant),
-        steadiness,
-        segments,
-        {},
+    counts = Counts(
+        counts.total / dispersion, counts.bad / dispersion, counts.expected / dispersion
     )
+    segments = components.sums(counts.total) if len(components) else np.zeros(0)
+    price = price_of(components, constant)
+    search = _Search(counts, components, price, steadiness, segments, {}, {})
     found = search.explained_by(())
     # A fault in most rows looks like a common factor until it is tried without one.
-    steady = replace(found, fit=replace(found.fit, mean=search.expected))
-    starts = [found, steady]
-    while len(found.faults) < _MOST_FAULTS:
+    starts = [found, replace(found, fit=replace(found.fit, mean=counts.expected))]
+    while len(found.faults) < most:
         tried = [each for each in map(search.best, starts) if each is not None]
         better = [
             _improved(search, search.explained_by((*found.faults, new)), new)

@@ -11,12 +11,13 @@ variation of a fault's rate between its rows.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from flowverdict_rca.engine.components import Components
-from flowverdict_rca.engine.poisson import fit
-from flowverdict_rca.engine.rows import Floats, Rows
+from flowverdict_rca.engine.poisson import Counts, fit
+from flowverdict_rca.engine.rows import Floats
 from flowverdict_rca.engine.search import Explanation
 
 __all__ = ["allowing_for_unevenness"]
@@ -32,40 +33,42 @@ _AS_IT_IS = 1e12
 _MOST_UNEVEN = 4.0
 _HALVINGS = 30
 _SEVERAL = 3
+_SLIGHTLY = 0.05
+"""The share by which more variance of a row changes no cause."""
 
 
 def allowing_for_unevenness(
     found: Explanation,
     explained: Callable[[Floats], Explanation],
-    rows: Rows,
+    counts: Counts,
     components: Components,
-    expected: Floats,
     dispersion: float,
 ) -> tuple[Explanation, Floats]:
     """The faults behind the bad counts, if a fault may differ between its rows.
 
     Args:
         found: the faults, if it may not.
-        explained: `explain` for these rows, as a function of the dispersion of each row.
-        rows, components, expected, dispersion: as `explain` takes them.
+        explained: `explain` for these counts, as a function of the dispersion of each row.
+        counts, components, dispersion: as `explain` takes them.
 
     Returns:
         The faults, and the dispersion of each row.
     """
-    of_row = np.full(len(rows.total), dispersion)
+    of_row = np.full(len(counts.total), dispersion)
     if not _may_be_parts(components, found.faults):
         return found, of_row
-    usual = found.fit.factor * expected
+    usual = found.fit.factor * counts.expected
     # If faults may differ that much, no part of one is worth a fault of its own.
-    excess = np.maximum(rows.bad - usual, 0)
-    faults = explained(of_row + _VERY_UNEVEN * excess**2 / np.maximum(rows.bad, 1)).faults
+    excess = np.maximum(counts.bad - usual, 0)
+    faults = explained(of_row + _VERY_UNEVEN * excess**2 / np.maximum(counts.bad, 1)).faults
     whole = [each for each in faults if len(components.rows(each)[0]) >= _LEAST_ROWS]
     if whole:
-        mean = fit(rows.total, rows.bad, usual, components, whole, _AS_IT_IS).mean
+        mean = fit(replace(counts, expected=usual), components, whole, _AS_IT_IS).mean
         added = np.maximum(mean - usual, 0)
-        uneven = _unevenness(rows.bad, mean, added, dispersion)
-        if uneven:
-            of_row = of_row + uneven * added**2 / mean
+        uneven = _unevenness(counts.bad, mean, added, dispersion)
+        more = uneven * added**2 / mean
+        if (more > _SLIGHTLY * of_row).any():
+            of_row = of_row + more
             found = explained(of_row)
     return found, of_row
 
