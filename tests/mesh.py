@@ -144,7 +144,8 @@ class Shop(Mesh):
         us = self.answer_us.get(dst, 2_000) + self.rtt_us(src, dst)
         often = self.answers
         if dst in self.SERVERS:  # each answer waits for the database
-            us += self.asks * self.answer_us.get(self.DATABASE, 2_000)
+            way_us = self.way_us(dst, self.DATABASE)
+            us += self.asks * (self.answer_us.get(self.DATABASE, 2_000) + way_us)
         else:
             often *= len(self.CALLERS) * self.asks
         count = int(self._random.poisson(often))

@@ -3,19 +3,29 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.progress import Progress
 
 from bench.accuracy.cells import CELLS, Cell
+from bench.accuracy.delays import (
+    DELAYS,
+    HEALTHY_WINDOWS,
+    DelayCell,
+    DelayResult,
+    run_delay_trial,
+)
 from bench.accuracy.rivals import RIVALS
 from bench.accuracy.trials import CLEAN_WINDOWS, OURS, Result, run_trial
 from bench.table import markdown
+
+R = TypeVar("R")
 
 _TRIALS = 300
 _TUNED_ON = 1
@@ -54,6 +64,28 @@ def _row(cell: Cell, results: Sequence[Result]) -> dict[str, object]:
     }
 
 
+def _delay_row(cell: DelayCell, results: Sequence[DelayResult]) -> dict[str, object]:
+    seen = [each.right for each in results if not each.unseen]
+    return {
+        "cell": cell.name,
+        "trials": len(results),
+        "right": round(float(np.mean(seen)), 3),
+        "lower bound": round(_lower_bound_of_share(seen), 3),
+        "to reach": cell.least,
+        "alarms": round(sum(each.alarms for each in results) / HEALTHY_WINDOWS / len(results), 4),
+        "too short to see": len(results) - len(seen),
+    }
+
+
+def _lower_bound_of_share(right: Sequence[bool]) -> float:
+    """The lower end of a 95% interval (Wilson, 1927)."""
+    n, share, z = len(right), float(np.mean(right)), 1.96
+    middle = share + z**2 / (2 * n)
+    return float(
+        (middle - z * np.sqrt(share * (1 - share) / n + (z / 2 / n) ** 2)) / (1 + z**2 / n)
+    )
+
+
 def main() -> int:
     """Run what the command line asks for; returns the exit status."""
     parser = argparse.ArgumentParser(
@@ -70,30 +102,37 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table to FILE")
     arguments = parser.parse_args()
-    chosen = [
-        cell
-        for cell in CELLS
-        if not arguments.cells or any(each in cell.name for each in arguments.cells)
-    ]
-    if not chosen:
-        parser.error(f"no such cell; there are: {', '.join(cell.name for cell in CELLS)}")
-    trials = max(1, round(_TRIALS * arguments.scale))
-    rows = []
+
+    def is_chosen(cell: Cell | DelayCell) -> bool:
+        return not arguments.cells or any(each in cell.name for each in arguments.cells)
+
+    chosen = [cell for cell in CELLS if is_chosen(cell)]
+    delays = [cell for cell in DELAYS if is_chosen(cell)]
+    if not chosen and not delays:
+        names = ", ".join(cell.name for cell in (*CELLS, *DELAYS))
+        parser.error(f"no such cell; there are: {names}")
+    trials = range(max(1, round(_TRIALS * arguments.scale)))
     with ProcessPoolExecutor(arguments.jobs) as pool, Progress(transient=True) as progress:
-        for cell in chosen:
-            task = progress.add_task(cell.name, total=trials)
-            results = []
-            for result in pool.map(partial(run_trial, cell, arguments.seed), range(trials)):
-                results.append(result)
-                progress.advance(task)
-            rows.append(_row(cell, results))
-            progress.remove_task(task)
-    print(markdown(rows))
+
+        def tried(name: str, trial: Callable[[int], R]) -> list[R]:
+            return list(progress.track(pool.map(trial, trials), len(trials), description=name))
+
+        rows = [
+            _row(cell, tried(cell.name, partial(run_trial, cell, arguments.seed)))
+            for cell in chosen
+        ]
+        delay_rows = [
+            _delay_row(cell, tried(cell.name, partial(run_delay_trial, cell, arguments.seed)))
+            for cell in delays
+        ]
+    print("\n\n".join(markdown(each) for each in (rows, delay_rows) if each))
     if arguments.json:
         document = {
             "seed": arguments.seed,
             "rows": rows,
             "cells": [asdict(each) for each in chosen],
+            "delay_rows": delay_rows,
+            "delay_cells": [asdict(each) for each in delays],
         }
         arguments.json.write_text(json.dumps(document, indent=2) + "\n")
     return 0

@@ -30,6 +30,7 @@ from flowverdict_rca.ranking import findings
 from flowverdict_rca.servers_at_fault import as_servers
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
+from flowverdict_rca.waiting import waits_for_others
 from flowverdict_rca.window import Window
 from flowverdict_rca.window_table import answered_by, pairs_of, table_of
 from flowverdict_rca.withheld import unless_withheld
@@ -39,7 +40,9 @@ __all__ = ["MEASURED", "AboveNormal"]
 _READINGS = ("values", "variations")
 _LEAST_WINDOWS = 4
 _WARM_UP_WINDOWS = 2
-_FACTOR = 2.0
+_FACTOR, _LEAST_FACTOR = 2.0, 1.5
+_FEW_ANSWERS_VARY = 5.0
+"""The mean of so many answers, squared, may be twice of what is normal by chance."""
 _FADING = 0.97
 _SUSPECTED_WINDOWS = 10
 """What is above normal and has no cause yet may be the beginning of a fault, unless it lasts."""
@@ -47,10 +50,11 @@ _FORGOTTEN_AFTER = 240
 _MOST_PAIRS = 200_000
 _MOSTLY = 500
 """Per 1,000."""
-_CAUSED = 0.5
-"""What a server waits for explains how long it takes, if it is at least half of it."""
+_ANSWERS_ALONE, _MARGINS_ALONE = 20, 4
+"""What a single caller sees of a server counts if there are as many answers, and so much slower."""
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +86,29 @@ again later, and a receiver without room makes round trips and answers long.
 """
 
 
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """A window that was judged.
+
+    Attributes:
+        high: the pairs that are above normal, whatever they wait for aside.
+        more: by how much they are.
+        waits: those that are above normal because they wait for others.
+    """
+
+    window: Window
+    high: Mask
+    more: Floats
+    waits: Mask
+
+
 class AboveNormal:
     """Judges long windows, and remembers what is normal for each pair.
 
     Args:
         basis: one of `MEASURED`.
+        way: what judges round trips, for the times of answers: who waits for a slow way answers
+            late.
 
     Attributes:
         normal: by pair, indexed by the words for its ends, and by the workloads and nodes of pairs:
@@ -94,15 +116,28 @@ class AboveNormal:
             `windows`, how many had one; `age`, how many windows ago the last one was.
     """
 
-    def __init__(self, settings: RcaSettings, basis: Basis) -> None:
+    def __init__(
+        self, settings: RcaSettings, basis: Basis, way: "AboveNormal | None" = None
+    ) -> None:
         self.expect({})
         self._settings = settings
         self._basis: Basis = basis
         self._kind = _KINDS[basis]
+        self._way = way
         self._last: tuple[Window, Measured] | None = None
-        self._waiting: tuple[Window, Mask] | None = None
-        self._high: tuple[Window, Mask] | None = None
+        self._judged: _Judged | None = None
         self._suspected: dict[str, int] = {}
+
+    def more(self, window: Window) -> Floats:
+        """By how much each pair is above what is normal for it, in a window that was just judged; 0
+        where that is no trouble.
+        """
+        judged = self._judged_of(window)
+        return np.zeros(len(window.src)) if judged is None else judged.more
+
+    def _judged_of(self, window: Window) -> "_Judged | None":
+        is_it = self._judged is not None and self._judged.window is window
+        return self._judged if is_it else None
 
     def expect(self, normal: Mapping[str, tuple[int, int]]) -> None:
         """Take these values and how they vary as normal, by pair."""
@@ -122,13 +157,14 @@ class AboveNormal:
         is_known = (known["windows"] >= _LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
         judged = now.enough & is_known
-        above = judged & self._is_above(now.values, known["values"])
+        above = judged & self._is_above(now.values, known["values"], self._factor(now))
         high = above & ~self._always_waits(known)
-        if self._basis == "answers":
-            waits = _waits(window, high, np.where(high, now.values - usual, 0.0), now.samples)
+        more = np.nan_to_num(np.maximum(now.values - usual, 0.0))
+        waits = np.zeros(len(high), np.bool_)
+        if self._way is not None:
+            waits = waits_for_others(window, high, more, self._way.more(window), now.samples)
             high &= ~waits
-            self._waiting = window, waits
-        self._high = window, high
+        self._judged = _Judged(window, high, np.where(high, more, 0.0), waits)
         unsteady = high & self._is_above(now.variations, known["variations"])
         unsteady &= self._basis == "latency"
         status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
@@ -184,8 +220,22 @@ class AboveNormal:
                 suspects_of(found.causes, window, self._kind.way), window, judged, high
             )
         ]
-        # A connection has a round trip at either end: one alone is how it is used.
-        return [each for each in suspects if (each.covers & high).sum() > 1]
+        alone = high & self._shows_alone(window, now)
+        return [
+            each
+            for each in suspects
+            if (each.covers & high).sum() > 1 or (each.covers & alone).any()
+        ]
+
+    def _shows_alone(self, window: Window, now: Measured) -> Mask:
+        """Which pairs tell something though no other one does. A connection has a round trip at
+        either end: one alone is how it is used. A server with a single caller has answers.
+        """
+        if self._basis != "answers":
+            return np.zeros(len(window.src), np.bool_)
+        found: Mask = now.samples >= _ANSWERS_ALONE
+        usual = self._known(window)["values"]
+        return found & self._is_above(now.values, usual, margins=_MARGINS_ALONE)
 
     def _always_waits(self, known: pd.DataFrame) -> Mask:
         """Whether connections normally wait most of the time: for events rather than answers, as
@@ -196,9 +246,22 @@ class AboveNormal:
         found: Mask = known["variations"].fillna(0).to_numpy() > _MOSTLY
         return found
 
-    def _is_above(self, values: Numbers, normal: "pd.Series[float]") -> Mask:
-        above: Mask = values > _FACTOR * normal.fillna(0).to_numpy() + self._kind.margin
+    def _is_above(
+        self,
+        values: Numbers,
+        normal: "pd.Series[float]",
+        factor: float | Floats = _FACTOR,
+        margins: int = 1,
+    ) -> Mask:
+        above: Mask = values > factor * normal.fillna(0).to_numpy() + margins * self._kind.margin
         return above
+
+    def _factor(self, now: Measured) -> float | Floats:
+        """How often what is normal each pair may take: the mean of many answers varies less."""
+        if self._basis != "answers":
+            return _FACTOR
+        varies = _FEW_ANSWERS_VARY / np.sqrt(np.maximum(now.samples, 1))
+        return 1 + np.clip(varies, _LEAST_FACTOR - 1, _FACTOR - 1)
 
     def remember(self, window: Window, blamed: Iterable[Component]) -> None:
         """Remember a window but for the pairs of what is blamed, and those that wait for it: they
@@ -207,8 +270,9 @@ class AboveNormal:
         now = self._measured(window)
         is_new = (self._known(window)["windows"].fillna(0) < _LEAST_WINDOWS).to_numpy()
         chosen = now.enough | (now.some & is_new)
-        if self._waiting is not None and self._waiting[0] is window:
-            chosen &= ~self._waiting[1]
+        judged = self._judged_of(window)
+        if judged is not None:
+            chosen &= ~judged.waits
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
         chosen &= ~self._suspect(window)
@@ -235,16 +299,17 @@ class AboveNormal:
 
     def _suspect(self, window: Window) -> Mask:
         """The pairs above normal, but for those that have been so for long."""
-        if self._high is None or self._high[0] is not window:
+        judged = self._judged_of(window)
+        if judged is None:
             return np.zeros(len(window.src), np.bool_)
-        suspected: Mask = self._high[1].copy()
+        suspected: Mask = judged.high.copy()
         names = window.names_of_pairs[suspected].tolist()
         self._suspected = {name: self._suspected.get(name, 0) + 1 for name in names}
         suspected[suspected] = [self._suspected[name] < _SUSPECTED_WINDOWS for name in names]
         return suspected
 
 
-def _appears_with_a_failure(window: Window, windows: npt.NDArray[np.float64]) -> Mask:
+def _appears_with_a_failure(window: Window, windows: Floats) -> Mask:
     """The pairs of a service's address and a caller that is known to reach its pods.
 
     Who is behind the address is not known only of attempts that fail, so before there was no pair.
@@ -259,21 +324,3 @@ def _appears_with_a_failure(window: Window, windows: npt.NDArray[np.float64]) ->
             callers = window.src[is_pod[window.dst] & (windows >= _LEAST_WINDOWS)]
             found |= (window.dst == at) & np.isin(window.src, callers)
     return found & ~(windows >= _LEAST_WINDOWS)
-
-
-def _waits(
-    window: Window, slow: Mask, longer_us: npt.NDArray[np.float64], answers: Numbers
-) -> Mask:
-    """The slow pairs whose server waits for another one that is slow, itself: once, or as often as
-    it asks for each answer of its own.
-
-    None if each of them waits for another in turn.
-    """
-    size = len(window.endpoints)
-    waited = np.zeros(size)
-    np.maximum.at(waited, window.src[slow], longer_us[slow])
-    in_all = np.bincount(window.src[slow], (longer_us * answers)[slow], size)
-    answered = np.bincount(window.dst, answers, size)
-    waited = np.maximum(waited, in_all / np.maximum(answered, 1))
-    waits: Mask = slow & (waited[window.dst] >= _CAUSED * longer_us)
-    return waits if (slow & ~waits).any() else np.zeros_like(slow)

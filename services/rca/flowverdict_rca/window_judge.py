@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 from prometheus_client import Counter
 
-from flowverdict_contracts.verdicts import Cause, Verdict
+from flowverdict_contracts.verdicts import Basis, Cause, Verdict
 from flowverdict_rca.above_normal import MEASURED, AboveNormal
 from flowverdict_rca.detectors.history import RatioHistory
 from flowverdict_rca.engine.baseline import learn
@@ -36,7 +36,10 @@ class WindowJudge:
         self._incidents = Incidents(settings, incidents)
         self._ratios = RatioHistory(settings)
         self._low_loss = LowLoss(settings)
-        self._measured = {basis: AboveNormal(settings, basis) for basis in MEASURED}
+        self._measured: dict[Basis, AboveNormal] = {}
+        for basis in MEASURED:
+            way = self._measured.get("latency") if basis == "answers" else None
+            self._measured[basis] = AboveNormal(settings, basis, way)
         self._blamed: dict[str, Cause | None] = {}
 
     @property

@@ -70,6 +70,43 @@ def test_who_waits_for_a_slow_server_is_not_to_blame_however_often_it_asks(asks:
     assert shop.said() == [("opened", "pod default/pod-f")]
 
 
+def test_who_waits_for_a_slow_way_is_not_to_blame() -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.way_us = lambda src, dst: 100_000 * (Shop.DATABASE in (src, dst))
+    shop.serves(120)
+    assert [each.basis for each in shop.verdicts[:1]] == ["latency"]
+    assert shop.said() == [("opened", "pod default/pod-f")]
+
+
+def test_a_server_with_a_single_caller_is_named_once_it_is_slow() -> None:
+    shop = Shop()
+    shop.CALLERS, shop.SERVERS = ("pod-a",), ("pod-b",)
+    shop.serves(150)
+    shop.answer_us["pod-b"] = 300_000
+    shop.serves(120)
+    assert shop.said() == [("opened", "pod default/pod-b")]
+
+
+def test_a_few_answers_to_a_single_caller_that_take_longer_are_how_it_is_asked() -> None:
+    shop = Shop()
+    shop.CALLERS, shop.SERVERS, shop.answers = ("pod-a",), ("pod-b",), 0.4
+    shop.serves(150)
+    shop.answer_us["pod-b"] = 300_000
+    shop.serves(120)
+    assert shop.said() == []
+
+
+def test_servers_that_ask_each_other_and_are_slow_are_named() -> None:
+    shop = Shop()
+    shop.also = lambda src, dst: {"answers": 30, "answers_us": 30 * shop.answer_us.get(dst, 2_000)}
+    shop.serves(150)
+    for pod in ("pod-b", "pod-f"):
+        shop.answer_us[pod] = 300_000
+    shop.serves(120)
+    assert {cause for _, cause in shop.said()} == {"pod default/pod-b", "pod default/pod-f"}
+
+
 def test_what_is_slow_on_the_way_is_no_servers_fault() -> None:
     shop = Shop()
     shop.serves(150)
@@ -80,11 +117,12 @@ def test_what_is_slow_on_the_way_is_no_servers_fault() -> None:
     assert "SLOW_ANSWERS" not in {name for each in shop.verdicts for name in each.conditions}
 
 
-def test_answers_that_wait_for_what_is_sent_again_are_the_losses_fault() -> None:
+@pytest.mark.parametrize("pod", ["pod-e", Shop.DATABASE])
+def test_answers_that_wait_for_what_is_sent_again_are_the_losses_fault(pod: str) -> None:
     shop = Shop()
     shop.serves(150)
-    shop.answer_us["pod-e"] = 30_000
-    shop.serves(120, at("pod-e", 0.02))
+    shop.answer_us[pod] = 30_000
+    shop.serves(120, at(pod, 0.02))
     assert {each.basis for each in shop.verdicts} == {"losses"}
 
 
@@ -386,16 +424,6 @@ def test_a_job_that_resets_its_connections_once_an_hour_stays_normal() -> None:
         shop.serves(1200)
         shop.also = lambda src, dst: resets(src, dst, by="pod-e", share=1.0)
         shop.serves(150)
-    assert shop.verdicts == []
-
-
-def test_what_one_caller_alone_asks_for_may_take_longer() -> None:
-    shop = Shop()
-    shop.SERVERS = ("pod-b", "pod-e")
-    shop.CALLERS = ("pod-a",)
-    shop.serves(150)
-    shop.answer_us["pod-e"] = 300_000
-    shop.serves(120)
     assert shop.verdicts == []
 
 
