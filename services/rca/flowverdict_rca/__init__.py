@@ -33,6 +33,7 @@
 `low_loss`   judges losses too low to make a flow fail; `window_table` the table it does that with.
 `above_normal` judges what is above normal; `measured` what is measured of pairs.
 `measured_summary` the sentence about it.
+`waiting`    which servers answer late only because they wait for others.
 `suspects`   what the engine's causes are in the window.
 `servers_at_fault` the same as people name them: who is called rather than who calls.
 `withheld`   findings that nodes which are not heard could change.
