@@ -13,6 +13,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from scipy import sparse
 
@@ -21,6 +22,8 @@ from flowverdict_rca.engine.rows import ENDED, FLAT, LABEL, Floats, Numbers, Row
 __all__ = ["Components", "Where", "components_of"]
 
 Where = dict[str, Any]
+Positions = npt.NDArray[np.int32]
+"""Half of what Numbers take: there is one for each row and kind of component."""
 
 _DIRECTED = (
     ("src_pod",), ("dst_pod",),
@@ -40,9 +43,9 @@ class _Column:
         distinct: the distinct values of each column.
     """
 
-    row: Numbers
+    row: Positions
     share: Floats
-    code: Numbers
+    code: Positions
     values: Numbers
     distinct: tuple[Sequence[Any], ...]
 
@@ -170,7 +173,7 @@ class Components:
 
 
 def _column(series: "pd.Series[Any]") -> _Column:
-    rows, share = np.arange(len(series)), np.ones(len(series))
+    rows, share = np.arange(len(series), dtype=np.int32), np.ones(len(series))
     if series.dtype == object:
         several = series.map(lambda each: len(each) if isinstance(each, tuple) else 1).to_numpy()
         if (several != 1).any():
@@ -182,15 +185,16 @@ def _column(series: "pd.Series[Any]") -> _Column:
     kept = codes >= 0
     if "" in distinct:
         kept &= codes != distinct.index("")
-    codes = codes[kept].astype(np.int64)
-    return _Column(rows[kept], share[kept], codes, np.arange(len(distinct))[:, None], (distinct,))
+    code = codes[kept].astype(np.int32)
+    return _Column(rows[kept], share[kept], code, np.arange(len(distinct))[:, None], (distinct,))
 
 
 def _both_ends(src: _Column, dst: _Column) -> _Column:
     """Rows with a value at either end, once if it is the same value at both."""
     distinct = pd.Index(src.distinct[0]).union(pd.Index(dst.distinct[0]), sort=False)
     one, other = (
-        distinct.get_indexer(pd.Index(each.distinct[0]))[each.code] for each in (src, dst)
+        distinct.get_indexer(pd.Index(each.distinct[0])).astype(np.int32)[each.code]
+        for each in (src, dst)
     )
     row, share = (np.concatenate([getattr(src, of), getattr(dst, of)]) for of in ("row", "share"))
     code = np.concatenate([one, other])
@@ -198,9 +202,9 @@ def _both_ends(src: _Column, dst: _Column) -> _Column:
         kept = np.concatenate([np.ones(len(one), np.bool_), one != other])
         row, share, code = row[kept], share[kept], code[kept]
     else:
-        entry, key = pd.factorize(row * len(distinct) + code)
+        entry, key = pd.factorize(row.astype(np.int64) * len(distinct) + code)
         share = np.minimum(1.0, np.bincount(entry, share, len(key)))
-        row, code = key // len(distinct), key % len(distinct)
+        row, code = (each.astype(np.int32) for each in np.divmod(key, len(distinct)))
     values = np.arange(len(distinct))[:, None]
     return _Column(row, share, code, values, (list(distinct),))
 
@@ -208,19 +212,19 @@ def _both_ends(src: _Column, dst: _Column) -> _Column:
 def _combined(one: _Column, other: _Column) -> _Column:
     """Rows by the values of two columns."""
     left, right = _pairs(one.row, other.row)
-    both = one.code[left] * len(other.values) + other.code[right]
+    both = one.code[left].astype(np.int64) * len(other.values) + other.code[right]
     code, used = pd.factorize(both)
     values = [one.values[used // len(other.values)], other.values[used % len(other.values)]]
     return _Column(
         one.row[left],
         one.share[left] * other.share[right],
-        code.astype(np.int64),
+        code.astype(np.int32),
         np.concatenate(values, axis=1),
         (*one.distinct, *other.distinct),
     )
 
 
-def _pairs(left: Numbers, right: Numbers) -> tuple[Numbers, Numbers]:
+def _pairs(left: Positions, right: Positions) -> tuple[Numbers, Numbers]:
     """The positions of every entry on the left with every entry on the right of the same row."""
     if len(left) == len(right) and (left == right).all() and (np.diff(left) > 0).all():
         return np.arange(len(left)), np.arange(len(right))
@@ -264,7 +268,7 @@ def _between_two(path: _Column) -> _Column:
         pd.Index(distinct).take(path.values[:, at]) for at, distinct in enumerate(path.distinct)
     ]
     kept = np.asarray(ends[0] != ends[1])
-    number = np.cumsum(kept) - 1
+    number = np.cumsum(kept, dtype=np.int32) - 1
     rows = kept[path.code]
     return _Column(
         path.row[rows], path.share[rows], number[path.code[rows]], path.values[kept], path.distinct
@@ -278,8 +282,9 @@ def _of(columns: Mapping[Any, _Column], names: Sequence[str]) -> _Column:
 def _joined(found: Sequence[tuple[tuple[str, ...], _Column]], rows: int) -> Components:
     counts = [len(column.values) for _, column in found]
     first = np.cumsum([0, *counts])
-    entries = [column.code + begin for (_, column), begin in zip(found, first, strict=False)]
-    parts = [np.concatenate([np.zeros(0, np.int64), *each]) for each in (
+    begins = first.tolist()
+    entries = [column.code + begin for (_, column), begin in zip(found, begins, strict=False)]
+    parts = [np.concatenate([np.zeros(0, np.int32), *each]) for each in (
         entries, [column.row for _, column in found],
     )]  # fmt: skip
     share = np.concatenate([np.zeros(0), *(column.share for _, column in found)])
