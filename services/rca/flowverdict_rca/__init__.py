@@ -32,6 +32,7 @@
 `judgement`  the judgement of a window, and the verdict document; `summary` its summary.
 `low_loss`   judges losses too low to make a flow fail; `window_table` the table it does that with.
 `above_normal` judges what is above normal; `measured` what is measured of pairs.
+`usual`      what is normal for each pair.
 `measured_summary` the sentence about it.
 `waiting`    which servers answer late only because they wait for others.
 `suspects`   what the engine's causes are in the window.

@@ -3,7 +3,7 @@ the times of answers, how often packets are dropped, connections refused, reset 
 receivers without room.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowverdict_contracts.verdicts import Basis, Component, Direction
+from flowverdict_flows.components import link_from_to
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine.localise import localise
@@ -30,6 +31,7 @@ from flowverdict_rca.ranking import findings
 from flowverdict_rca.servers_at_fault import as_servers
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.suspects import Suspect, known_causes_of, suspects_of
+from flowverdict_rca.usual import LEAST_WINDOWS, Usual
 from flowverdict_rca.waiting import waits_for_others
 from flowverdict_rca.window import Window
 from flowverdict_rca.window_table import answered_by, pairs_of, table_of
@@ -37,17 +39,11 @@ from flowverdict_rca.withheld import unless_withheld
 
 __all__ = ["MEASURED", "AboveNormal"]
 
-_READINGS = ("values", "variations")
-_LEAST_WINDOWS = 4
-_WARM_UP_WINDOWS = 2
 _FACTOR, _LEAST_FACTOR = 2.0, 1.5
 _FEW_ANSWERS_VARY = 5.0
 """The mean of so many answers, squared, may be twice of what is normal by chance."""
-_FADING = 0.97
 _SUSPECTED_WINDOWS = 10
 """What is above normal and has no cause yet may be the beginning of a fault, unless it lasts."""
-_FORGOTTEN_AFTER = 240
-_MOST_PAIRS = 200_000
 _MOSTLY = 500
 """Per 1,000."""
 _ANSWERS_ALONE, _MARGINS_ALONE = 20, 4
@@ -103,7 +99,7 @@ class _Judged:
 
 
 class AboveNormal:
-    """Judges long windows, and remembers what is normal for each pair.
+    """Judges long windows by what is normal for each pair.
 
     Args:
         basis: one of `MEASURED`.
@@ -111,15 +107,13 @@ class AboveNormal:
             late.
 
     Attributes:
-        normal: by pair, indexed by the words for its ends, and by the workloads and nodes of pairs:
-            `values`, the highest of a window, and `variations`, the largest, both of which fade;
-            `windows`, how many had one; `age`, how many windows ago the last one was.
+        usual: what is normal.
     """
 
     def __init__(
         self, settings: RcaSettings, basis: Basis, way: "AboveNormal | None" = None
     ) -> None:
-        self.expect({})
+        self.usual = Usual()
         self._settings = settings
         self._basis: Basis = basis
         self._kind = _KINDS[basis]
@@ -139,22 +133,10 @@ class AboveNormal:
         is_it = self._judged is not None and self._judged.window is window
         return self._judged if is_it else None
 
-    def expect(self, normal: Mapping[str, tuple[int, int]]) -> None:
-        """Take these values and how they vary as normal, by pair."""
-        self.normal = pd.DataFrame.from_dict(
-            dict(normal), orient="index", columns=list(_READINGS), dtype=np.float64
-        ).assign(windows=float(_LEAST_WINDOWS), age=0.0)
-
-    def expected(self) -> dict[str, tuple[int, int]]:
-        """The values that are normal and how they vary, by pair, those seen last first."""
-        known = self.normal[self.normal["windows"] >= _LEAST_WINDOWS].sort_values("age")
-        readings = known[list(_READINGS)].astype(int).itertuples(name=None)
-        return {str(pair): (value, variation) for pair, value, variation in readings}
-
     def judge(self, window: Window) -> Judgement:
         """What is behind values of more than twice what is normal, and a margin."""
         known, now = self._known(window), self._measured(window)
-        is_known = (known["windows"] >= _LEAST_WINDOWS).to_numpy()
+        is_known = (known["windows"] >= LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
         judged = now.enough & is_known
         above = judged & self._is_above(now.values, known["values"], self._factor(now))
@@ -187,18 +169,12 @@ class AboveNormal:
         )
 
     def _known(self, window: Window) -> pd.DataFrame:
-        """What is normal for each pair. One that is new is like those before it between the same
-        workloads on the same nodes, but for its first windows, in which pods warm up.
-        """
-        own = self.normal.reindex(window.names_of_pairs)
-        of_places = self.normal.reindex(window.places_of_pairs)
-        windows = own["windows"].to_numpy()
-        is_new = (windows >= _WARM_UP_WINDOWS) & (windows < _LEAST_WINDOWS)
-        is_new &= (of_places["windows"] >= _LEAST_WINDOWS).to_numpy()
-        own[is_new] = of_places[is_new].to_numpy()
+        """What is normal for each pair."""
+        known = self.usual.of(window)
         if self._basis == "connects":
-            own[_appears_with_a_failure(window, windows)] = (0.0, 0.0, _LEAST_WINDOWS, 0.0)
-        return own
+            appears = _appears_with_a_failure(window, known["windows"].to_numpy())
+            known[appears] = (0.0, 0.0, LEAST_WINDOWS, 0.0)
+        return known
 
     def _measured(self, window: Window) -> Measured:
         if self._last is None or self._last[0] is not window:
@@ -221,10 +197,11 @@ class AboveNormal:
             )
         ]
         alone = high & self._shows_alone(window, now)
-        return [
-            each
+        several = [each for each in suspects if (each.covers & high).sum() > 1]
+        return several + [
+            _or_how_it_is_asked(each, window, each.covers & high)
             for each in suspects
-            if (each.covers & high).sum() > 1 or (each.covers & alone).any()
+            if (each.covers & high).sum() == 1 and (each.covers & alone).any()
         ]
 
     def _shows_alone(self, window: Window, now: Measured) -> Mask:
@@ -268,7 +245,7 @@ class AboveNormal:
         are not normal.
         """
         now = self._measured(window)
-        is_new = (self._known(window)["windows"].fillna(0) < _LEAST_WINDOWS).to_numpy()
+        is_new = (self._known(window)["windows"].fillna(0) < LEAST_WINDOWS).to_numpy()
         chosen = now.enough | (now.some & is_new)
         judged = self._judged_of(window)
         if judged is not None:
@@ -276,26 +253,7 @@ class AboveNormal:
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
         chosen &= ~self._suspect(window)
-        readings = {name: getattr(now, name)[chosen] for name in _READINGS}
-        names, places = window.names_of_pairs[chosen], window.places_of_pairs[chosen]
-        # A pod that is new tells nothing about those before it in its place.
-        is_known, has_known_place = (
-            (self.normal["windows"].reindex(each) >= _LEAST_WINDOWS).to_numpy()
-            for each in (names, places)
-        )
-        places = np.where(has_known_place & ~is_known, "", places)
-        both = [pd.DataFrame(readings, each, dtype=np.float64) for each in (names, places)]
-        seen = pd.concat(both).groupby(level=0).max()
-        seen = seen[seen.index != ""]
-        normal = self.normal.reindex(self.normal.index.union(seen.index))
-        normal["age"] = normal["age"].fillna(0) + 1
-        before = normal.loc[seen.index]
-        for name in _READINGS:
-            normal.loc[seen.index, name] = np.fmax(seen[name], _FADING * before[name])
-        normal.loc[seen.index, "windows"] = before["windows"].fillna(0) + 1
-        normal.loc[seen.index, "age"] = 0
-        kept = normal[normal["age"] <= _FORGOTTEN_AFTER]
-        self.normal = kept.nsmallest(_MOST_PAIRS, "age")
+        self.usual.remember(window, now, chosen)
 
     def _suspect(self, window: Window) -> Mask:
         """The pairs above normal, but for those that have been so for long."""
@@ -307,6 +265,13 @@ class AboveNormal:
         self._suspected = {name: self._suspected.get(name, 0) + 1 for name in names}
         suspected[suspected] = [self._suspected[name] < _SUSPECTED_WINDOWS for name in names]
         return suspected
+
+
+def _or_how_it_is_asked(suspect: Suspect, window: Window, pair: Mask) -> Suspect:
+    """A server with the only pair that shows it as an alternative: its caller may ask for more."""
+    at = int(np.flatnonzero(pair)[0])
+    link = link_from_to(window.endpoints[window.src[at]], window.endpoints[window.dst[at]])
+    return replace(suspect, alternatives=(*suspect.alternatives, link))
 
 
 def _appears_with_a_failure(window: Window, windows: Floats) -> Mask:
@@ -321,6 +286,6 @@ def _appears_with_a_failure(window: Window, windows: Floats) -> Mask:
     for at, endpoint in enumerate(window.endpoints):
         if pods := window.facts.backends.get(endpoint):
             is_pod = np.array([each in pods for each in window.endpoints], np.bool_)
-            callers = window.src[is_pod[window.dst] & (windows >= _LEAST_WINDOWS)]
+            callers = window.src[is_pod[window.dst] & (windows >= LEAST_WINDOWS)]
             found |= (window.dst == at) & np.isin(window.src, callers)
-    return found & ~(windows >= _LEAST_WINDOWS)
+    return found & ~(windows >= LEAST_WINDOWS)

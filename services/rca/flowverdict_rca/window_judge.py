@@ -89,7 +89,7 @@ class WindowJudge:
         self._low_loss.baseline = normal.losses
         for basis, each in self._measured.items():
             known = normal.measured.items()
-            each.expect({pair: of_pair[basis] for pair, of_pair in known if basis in of_pair})
+            each.usual.expect({pair: of_pair[basis] for pair, of_pair in known if basis in of_pair})
 
     def to_learn_from(self) -> list[pd.DataFrame]:
         """The windows to learn from; empty if it is not time to."""
@@ -100,6 +100,6 @@ class WindowJudge:
         baseline = self._low_loss.baseline = learn(windows)
         measured: dict[str, dict[str, tuple[int, int]]] = {}
         for basis, each in self._measured.items():
-            for pair, readings in each.expected().items():
+            for pair, readings in each.usual.expected().items():
                 measured.setdefault(pair, {})[basis] = readings
         return Normal(baseline, measured)

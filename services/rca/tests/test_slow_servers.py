@@ -86,6 +86,8 @@ def test_a_server_with_a_single_caller_is_named_once_it_is_slow() -> None:
     shop.answer_us["pod-b"] = 300_000
     shop.serves(120)
     assert shop.said() == [("opened", "pod default/pod-b")]
+    told = "the link default/pod-a -> default/pod-b equally well"
+    assert told in shop.verdicts[0].summary, "it may be asked for more"
 
 
 def test_a_few_answers_to_a_single_caller_that_take_longer_are_how_it_is_asked() -> None:
