@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 
 from flowverdict_rca.engine.components import Components
 from flowverdict_rca.engine.poisson import Counts, fit
@@ -34,7 +35,7 @@ _MOST_UNEVEN = 4.0
 _HALVINGS = 30
 _SEVERAL = 3
 _SLIGHTLY = 0.05
-"""The share by which more variance of a row changes no cause."""
+"""The share by which more variance of most rows changes no cause."""
 
 
 def allowing_for_unevenness(
@@ -55,46 +56,68 @@ def allowing_for_unevenness(
         The faults, and the dispersion of each row.
     """
     of_row = np.full(len(counts.total), dispersion)
-    if not _may_be_parts(components, found.faults):
+    parts = _may_be_parts(components, found.faults)
+    if not parts:
         return found, of_row
     usual = found.fit.factor * counts.expected
+    rest = np.ones(len(of_row), np.bool_)
+    for each in parts:
+        rest[components.rows(each)[0]] = False
+    more = _more_variance(counts, found.fit.mean, usual, dispersion, rest)
+    if more is not None and not more.any():
+        return found, of_row  # What the parts leave of the others does not differ.
     # If faults may differ that much, no part of one is worth a fault of its own.
     excess = np.maximum(counts.bad - usual, 0)
     faults = explained(of_row + _VERY_UNEVEN * excess**2 / np.maximum(counts.bad, 1)).faults
     whole = [each for each in faults if len(components.rows(each)[0]) >= _LEAST_ROWS]
     if whole:
         mean = fit(replace(counts, expected=usual), components, whole, _AS_IT_IS).mean
-        added = np.maximum(mean - usual, 0)
-        uneven = _unevenness(counts.bad, mean, added, dispersion)
-        more = uneven * added**2 / mean
-        if (more > _SLIGHTLY * of_row).any():
+        more = _more_variance(counts, mean, usual, dispersion)
+        if more is not None and more.any():
             of_row = of_row + more
             found = explained(of_row)
     return found, of_row
 
 
-def _may_be_parts(components: Components, faults: Sequence[int]) -> bool:
-    """Whether a fault is mostly within another one, or several may be parts of one."""
-    rows_of = [components.rows(each)[0] for each in faults]
-    within = any(
-        len(part) < len(whole) and 2 * np.isin(part, whole).sum() > len(part)
-        for part in rows_of
-        for whole in rows_of
-    )
-    return within or sum(len(each) < _LEAST_ROWS for each in rows_of) >= _SEVERAL
+def _may_be_parts(components: Components, faults: Sequence[int]) -> list[int]:
+    """The faults that are mostly within another one, and those of few rows if there are several."""
+    rows_of = {each: components.rows(each)[0] for each in faults}
+    parts = [
+        fault
+        for fault, part in rows_of.items()
+        if any(
+            len(part) < len(whole) and 2 * np.isin(part, whole).sum() > len(part)
+            for whole in rows_of.values()
+        )
+    ]
+    few = [fault for fault, rows in rows_of.items() if len(rows) < _LEAST_ROWS]
+    return list({*parts, *few}) if parts or len(few) >= _SEVERAL else []
+
+
+def _more_variance(
+    counts: Counts,
+    mean: Floats,
+    usual: Floats,
+    dispersion: float,
+    among: npt.NDArray[np.bool_] | bool = True,
+) -> Floats | None:
+    """The variance of each row over its mean that comes from faults that differ, in what is `among`
+    those that are looked at: 0 if it is slight, None if there are too few rows to tell.
+    """
+    added = np.maximum(mean - usual, 0)
+    rows = np.flatnonzero((2 * added > mean) & among)
+    if len(rows) < _LEAST_ROWS:
+        return None
+    more = _unevenness(counts.bad[rows], mean[rows], added[rows], dispersion) * added**2 / mean
+    return more if np.median(more[rows]) > _SLIGHTLY * dispersion else np.zeros_like(more)
 
 
 def _unevenness(bad: Floats, mean: Floats, added: Floats, dispersion: float) -> float:
     """The squared coefficient of variation at which rows differ as much from their means as normal
     variables do, without the fifth of them that differs most: these may have faults of their own.
     """
-    rows = np.flatnonzero(2 * added > mean)
-    if len(rows) < _LEAST_ROWS:
-        return 0.0
-    squares, by_chance, of_fault = (
-        (bad[rows] - mean[rows]) ** 2, dispersion * mean[rows], added[rows] ** 2,
-    )  # fmt: skip
-    least = int(_TRIMMED * len(rows))
+    squares, by_chance, of_fault = (bad - mean) ** 2, dispersion * mean, added**2
+    least = int(_TRIMMED * len(bad))
     low, high = 0.0, _MOST_UNEVEN
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
