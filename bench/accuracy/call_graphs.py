@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.enriched import ARROW_SCHEMA
+from flowverdict_contracts.enriched import ARROW_SCHEMA, completed
 
 __all__ = ["NO_DELAY", "CallGraph", "Delay"]
 
@@ -149,9 +149,7 @@ class CallGraph:
             name: pa.array(values.astype(np.int64)).cast(ARROW_SCHEMA.field(name).type)
             for name, values in changing.items()
         }
-        return pa.RecordBatch.from_arrays(
-            [columns[name] for name in ARROW_SCHEMA.names], schema=ARROW_SCHEMA
-        )
+        return completed(pa.RecordBatch.from_pydict(columns))
 
     def _constant_columns(self, pods: list[str]) -> dict[str, Any]:
         address = {pod: f"10.0.0.{number}" for number, pod in enumerate(pods, 1)}
@@ -168,13 +166,10 @@ class CallGraph:
                 f"{end}_node": [self._node[pod] for pod in ends],
                 f"{end}_name_confidence": ["certain"] * len(ends),
             }
-        sent = ("segments_sent", "segments_received", "data_segments_sent")
-        columns = {}
-        for of in ARROW_SCHEMA:
-            if pa.types.is_dictionary(of.type):
-                values = pa.array(texts.get(of.name, [""] * len(src)), pa.string())
-                columns[of.name] = values.dictionary_encode()
-            else:
-                number = _SEGMENTS if of.name in sent else 0
-                columns[of.name] = pa.array([number] * len(src), of.type)
+        columns = {
+            name: pa.array(values, pa.string()).dictionary_encode()
+            for name, values in texts.items()
+        }
+        for name in ("segments_sent", "segments_received", "data_segments_sent"):
+            columns[name] = pa.array([_SEGMENTS] * len(src), ARROW_SCHEMA.field(name).type)
         return columns

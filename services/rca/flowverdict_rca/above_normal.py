@@ -15,6 +15,7 @@ from flowverdict_flows.components import link_from_to
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine.localise import localise
+from flowverdict_rca.engine.rows import Floats
 from flowverdict_rca.judgement import Judgement
 from flowverdict_rca.measured import (
     Measured,
@@ -40,8 +41,10 @@ from flowverdict_rca.withheld import unless_withheld
 __all__ = ["MEASURED", "AboveNormal"]
 
 _FACTOR, _LEAST_FACTOR = 2.0, 1.5
-_FEW_ANSWERS_VARY = 5.0
-"""The mean of so many answers, squared, may be twice of what is normal by chance."""
+_VARIES_BY_CHANCE = 5.0
+"""By so much of what is normal, over the root of how many answers there are, their mean may exceed
+it by chance.
+"""
 _SUSPECTED_WINDOWS = 10
 """What is above normal and has no cause yet may be the beginning of a fault, unless it lasts."""
 _MOSTLY = 500
@@ -50,7 +53,6 @@ _ANSWERS_ALONE, _MARGINS_ALONE = 20, 4
 """What a single caller sees of a server counts if there are as many answers, and so much slower."""
 
 Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +89,15 @@ class _Judged:
     """A window that was judged.
 
     Attributes:
-        high: the pairs that are above normal, whatever they wait for aside.
-        more: by how much they are.
+        now: what was measured of its pairs.
+        known: what is normal for them.
+        high: those that are above normal, and not because they wait for others.
+        more: by how much they are; 0 for the others.
         waits: those that are above normal because they wait for others.
     """
 
-    window: Window
+    now: Measured
+    known: pd.DataFrame
     high: Mask
     more: Floats
     waits: Mask
@@ -118,24 +123,19 @@ class AboveNormal:
         self._basis: Basis = basis
         self._kind = _KINDS[basis]
         self._way = way
-        self._last: tuple[Window, Measured] | None = None
         self._judged: _Judged | None = None
         self._suspected: dict[str, int] = {}
 
-    def more(self, window: Window) -> Floats:
-        """By how much each pair is above what is normal for it, in a window that was just judged; 0
-        where that is no trouble.
+    @property
+    def more(self) -> Floats:
+        """By how much each pair of the window that was just judged is above what is normal for it;
+        0 where that is no trouble.
         """
-        judged = self._judged_of(window)
-        return np.zeros(len(window.src)) if judged is None else judged.more
-
-    def _judged_of(self, window: Window) -> "_Judged | None":
-        is_it = self._judged is not None and self._judged.window is window
-        return self._judged if is_it else None
+        return self._just_judged.more
 
     def judge(self, window: Window) -> Judgement:
-        """What is behind values of more than twice what is normal, and a margin."""
-        known, now = self._known(window), self._measured(window)
+        """What is behind values that are too far above what is normal."""
+        known, now = self._known(window), self._kind.measure(window)
         is_known = (known["windows"] >= LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
         judged = now.enough & is_known
@@ -144,14 +144,14 @@ class AboveNormal:
         more = np.nan_to_num(np.maximum(now.values - usual, 0.0))
         waits = np.zeros(len(high), np.bool_)
         if self._way is not None:
-            waits = waits_for_others(window, high, more, self._way.more(window), now.samples)
+            waits = waits_for_others(window, high, more, self._way.more, now.samples)
             high &= ~waits
-        self._judged = _Judged(window, high, np.where(high, more, 0.0), waits)
+        self._judged = _Judged(now, known, high, np.where(high, more, 0.0), waits)
         unsteady = high & self._is_above(now.variations, known["variations"])
         unsteady &= self._basis == "latency"
         status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
         status[judged & ~above] = PairStatus.OK
-        suspects = self._suspects(window, now, judged, high) if high.any() else []
+        suspects = self._suspects(window, judged, self._judged) if high.any() else []
         for each in suspects:
             status[each.covers & high] = PairStatus.FAIL
         failing = status == PairStatus.FAIL
@@ -176,14 +176,15 @@ class AboveNormal:
             known[appears] = (0.0, 0.0, LEAST_WINDOWS, 0.0)
         return known
 
-    def _measured(self, window: Window) -> Measured:
-        if self._last is None or self._last[0] is not window:
-            self._last = window, self._kind.measure(window)
-        return self._last[1]
+    @property
+    def _just_judged(self) -> _Judged:
+        assert self._judged is not None, "a window is judged first"
+        return self._judged
 
-    def _suspects(self, window: Window, now: Measured, judged: Mask, high: Mask) -> list[Suspect]:
-        table = table_of(window, judged).assign(
-            samples=now.samples[judged], high=(now.samples * high)[judged]
+    def _suspects(self, window: Window, among: Mask, judged: _Judged) -> list[Suspect]:
+        now, high = judged.now, judged.high
+        table = table_of(window, among).assign(
+            samples=now.samples[among], high=(now.samples * high)[among]
         )
         if self._kind.way:  # the other end is not at fault
             other = "src_" if self._kind.way == "receiving" else "dst_"
@@ -193,25 +194,28 @@ class AboveNormal:
             # Callers of a service do not know which of its pods answers them.
             replace(each, covers=each.covers | (high & answered_by([each.component], window)))
             for each in as_servers(
-                suspects_of(found.causes, window, self._kind.way), window, judged, high
+                suspects_of(found.causes, window, self._kind.way), window, among, high
             )
         ]
-        alone = high & self._shows_alone(window, now)
-        several = [each for each in suspects if (each.covers & high).sum() > 1]
-        return several + [
-            _or_how_it_is_asked(each, window, each.covers & high)
-            for each in suspects
-            if (each.covers & high).sum() == 1 and (each.covers & alone).any()
+        alone = high & self._shows_alone(judged)
+        shown = [(each, each.covers & high) for each in suspects]
+        return [
+            *(each for each, pairs in shown if pairs.sum() > 1),
+            *(
+                _or_how_it_is_asked(each, window, pairs)
+                for each, pairs in shown
+                if pairs.sum() == 1 and (pairs & alone).any()
+            ),
         ]
 
-    def _shows_alone(self, window: Window, now: Measured) -> Mask:
+    def _shows_alone(self, judged: _Judged) -> Mask:
         """Which pairs tell something though no other one does. A connection has a round trip at
         either end: one alone is how it is used. A server with a single caller has answers.
         """
+        now, usual = judged.now, judged.known["values"]
         if self._basis != "answers":
-            return np.zeros(len(window.src), np.bool_)
+            return np.zeros(len(usual), np.bool_)
         found: Mask = now.samples >= _ANSWERS_ALONE
-        usual = self._known(window)["values"]
         return found & self._is_above(now.values, usual, margins=_MARGINS_ALONE)
 
     def _always_waits(self, known: pd.DataFrame) -> Mask:
@@ -237,30 +241,25 @@ class AboveNormal:
         """How often what is normal each pair may take: the mean of many answers varies less."""
         if self._basis != "answers":
             return _FACTOR
-        varies = _FEW_ANSWERS_VARY / np.sqrt(np.maximum(now.samples, 1))
+        varies = _VARIES_BY_CHANCE / np.sqrt(np.maximum(now.samples, 1))
         return 1 + np.clip(varies, _LEAST_FACTOR - 1, _FACTOR - 1)
 
     def remember(self, window: Window, blamed: Iterable[Component]) -> None:
-        """Remember a window but for the pairs of what is blamed, and those that wait for it: they
-        are not normal.
+        """Remember the window that was just judged, but for the pairs of what is blamed, and those
+        that wait for it: they are not normal.
         """
-        now = self._measured(window)
-        is_new = (self._known(window)["windows"].fillna(0) < LEAST_WINDOWS).to_numpy()
-        chosen = now.enough | (now.some & is_new)
-        judged = self._judged_of(window)
-        if judged is not None:
-            chosen &= ~judged.waits
+        judged = self._just_judged
+        is_new = (judged.known["windows"].fillna(0) < LEAST_WINDOWS).to_numpy()
+        chosen = judged.now.enough | (judged.now.some & is_new)
+        chosen &= ~judged.waits
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
-        chosen &= ~self._suspect(window)
-        self.usual.remember(window, now, chosen)
+        chosen &= ~self._suspect(window, judged.high)
+        self.usual.remember(window, judged.now, chosen)
 
-    def _suspect(self, window: Window) -> Mask:
+    def _suspect(self, window: Window, high: Mask) -> Mask:
         """The pairs above normal, but for those that have been so for long."""
-        judged = self._judged_of(window)
-        if judged is None:
-            return np.zeros(len(window.src), np.bool_)
-        suspected: Mask = judged.high.copy()
+        suspected = high.copy()
         names = window.names_of_pairs[suspected].tolist()
         self._suspected = {name: self._suspected.get(name, 0) + 1 for name in names}
         suspected[suspected] = [self._suspected[name] < _SUSPECTED_WINDOWS for name in names]

@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.engine.rows import Floats
 from flowverdict_rca.window import Window
 
 __all__ = ["waits_for_others"]
@@ -12,7 +13,6 @@ _CAUSED = 0.5
 """What a server waits for explains how long it takes, if it is at least half of it."""
 
 Mask = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
 
 
 def waits_for_others(

@@ -56,7 +56,7 @@ def allowing_for_unevenness(
         The faults, and the dispersion of each row.
     """
     of_row = np.full(len(counts.total), dispersion)
-    parts = _may_be_parts(components, found.faults)
+    parts = _possible_parts(components, found.faults)
     if not parts:
         return found, of_row
     usual = found.fit.factor * counts.expected
@@ -79,7 +79,7 @@ def allowing_for_unevenness(
     return found, of_row
 
 
-def _may_be_parts(components: Components, faults: Sequence[int]) -> list[int]:
+def _possible_parts(components: Components, faults: Sequence[int]) -> list[int]:
     """The faults that are mostly within another one, and those of few rows if there are several."""
     rows_of = {each: components.rows(each)[0] for each in faults}
     parts = [
