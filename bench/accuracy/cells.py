@@ -58,6 +58,8 @@ CELLS = (
     Cell("no history", history=0),
     Cell("a fault in the history", faulty_history=True),
     Cell("sparse: 100 segments a pair", traffic=Traffic(segments=100), least=0.85),
+    Cell("periodic: each pair in one window of four", traffic=Traffic(period=4)),
+    Cell("short-lived: one pair in five talks", traffic=Traffic(talking=0.2)),
     Cell("pairs differ", traffic=Traffic(spread=0.5)),
     Cell("bursts of four", traffic=Traffic(burst=4), least=0.90),
     Cell("three times the background", factor=3.0, least=0.97),
@@ -73,5 +75,8 @@ CELLS = (
     Cell("between workloads", kinds=("workload pair",), traffic=Traffic(pods=24)),
     Cell("four pods", traffic=Traffic(pods=4)),
     Cell("64 pods", traffic=Traffic(pods=64, segments=600)),
+    Cell("256 pods", traffic=Traffic(pods=256, segments=100)),
+    Cell("512 pods, call graph", traffic=Traffic(graph="calls", pods=512)),
+    Cell("512 pods", traffic=Traffic(pods=512, segments=100)),
 )
 """Every cell of the table."""

@@ -34,6 +34,8 @@ class Traffic:
             like `skew`.
         hub: share that one of the pods always loses on top.
         burst: how many losses come at once.
+        talking: the share of pairs that have segments in a window, others in each.
+        period: each pair has segments in one window of so many, in turn.
     """
 
     pods: int = 16
@@ -44,6 +46,8 @@ class Traffic:
     spread: float = 0.0
     hub: float = 0.0
     burst: int = 1
+    talking: float = 1.0
+    period: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +83,8 @@ class GeneratedCluster:
     dst: Numbers = field(init=False)
     _mean: Floats = field(init=False)
     background: Floats = field(init=False)
+    _turn: Numbers = field(init=False)
+    _windows: int = 0
 
     def __post_init__(self) -> None:
         self.names = [self._new_name(pod) for pod in range(self.traffic.pods)]
@@ -87,6 +93,7 @@ class GeneratedCluster:
         size, skew, spread = len(self.src), self.traffic.skew, self.traffic.spread
         self._mean = self.traffic.segments * self.random.lognormal(-(skew**2) / 2, skew, size)
         self.background = self.traffic.background * self.random.lognormal(0, spread, size)
+        self._turn = np.arange(size) % self.traffic.period
         if self.traffic.hub:
             hub = self.random.integers(self.traffic.pods)
             self.background[(self.src == hub) | (self.dst == hub)] += self.traffic.hub
@@ -126,7 +133,7 @@ class GeneratedCluster:
             factor: by how much the background differs from what it usually is.
             echo: share of a fault's loss that is seen the other way, too.
         """
-        segments = self.random.poisson(self._mean)
+        segments = self.random.poisson(self._mean) * self._talks()
         rate = factor * self.background
         for fault in faults:
             rate = rate + fault.loss * fault.covers
@@ -143,6 +150,14 @@ class GeneratedCluster:
         columns |= {"dst_service": columns["dst_workload"]}
         columns |= {"segments": segments, "retransmits": lost}
         return pd.DataFrame(columns)[segments > 0]
+
+    def _talks(self) -> Mask:
+        """Which pairs have anything to say in the next window."""
+        self._windows += 1
+        talks: Mask = self._turn == self._windows % self.traffic.period
+        if self.traffic.talking < 1:
+            talks &= self.random.random(len(talks)) < self.traffic.talking
+        return talks
 
     def _other_way(self, covers: Floats) -> Mask:
         key = self.src * self.traffic.pods + self.dst

@@ -563,3 +563,25 @@ def test_any_table_has_a_past_and_three_dimensions_together_can_be_at_fault() ->
     ]
     with pytest.raises(ValueError, match="name the dimensions"):
         learn(usual, total="requests", bad="errors")
+
+
+def test_pairs_that_send_little_are_not_learnt_to_lose_less() -> None:
+    random = np.random.default_rng(1)
+    pods = 200
+    src, dst = (each.ravel() for each in np.mgrid[:pods, :pods])
+    usual = random.lognormal(4, 2, src.size) * (src != dst)
+
+    def table() -> pd.DataFrame:
+        segments = random.poisson(usual)
+        ends = {
+            f"{end}_{what}": [f"{what}-{each % count}" for each in pod_of]
+            for end, pod_of in (("src", src), ("dst", dst))
+            for what, count in (("pod", pods), ("zone", 3))
+        }
+        return pd.DataFrame(
+            ends | {"segments": segments, "retransmits": random.poisson(segments * 1e-3)}
+        )
+
+    baseline = learn([table() for _ in range(6)])
+    assert baseline.rate == pytest.approx(1e-3, rel=0.05)
+    assert not localise(table(), baseline).causes

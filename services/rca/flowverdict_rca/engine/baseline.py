@@ -7,8 +7,9 @@ then on, and so is what single pairs lose beyond that, as far as it is more than
 
 import heapq
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import msgspec
@@ -101,26 +102,26 @@ class Baseline(msgspec.Struct, frozen=True):
         places = self.places if kept else {}
         return msgspec.structs.replace(self, pairs=dict(kept), places=places)
 
-    def expected(self, rows: Rows, dimensions: Sequence[str] | None = None) -> Floats:
-        """The bad counts of each row, if all is normal.
+    def expected(
+        self, rows: Rows, components: Components, dimensions: Sequence[str] | None = None
+    ) -> Floats:
+        """The bad counts of each row, if all is normal; `components` are those of the rows.
 
         What has always lost more may have been mended: if the counts say so, it is expected to lose
         as little as the others.
         """
-        columns = rows.columns.copy()
-        if self.places and all(end in columns for end in _ENDS):
-            known = _recognised(rows, self)
-            for end in _ENDS:
-                columns[end] = columns[end].map(lambda pod: known.get(pod, pod))
-        components = components_of(Rows(columns, rows.total, rows.bad), dimensions)
+        if not self.habits and not self.pairs:
+            return self.rate * rows.total
+        columns, has_pods = rows.columns, all(end in rows.columns for end in _ENDS)
+        if self.places and has_pods:
+            columns = _as_they_were_known(columns, _recognised(rows, self))
+        if columns is not rows.columns:
+            components = components_of(Rows(columns, rows.total, rows.bad), dimensions)
         found = ((components.find(each.where), each.rate) for each in self.habits)
         habits = [(components.rows(at), rate) for at, rate in found if at is not None]
         factors = np.ones(len(rows.total))
-        if self.pairs and all(end in columns for end in _ENDS):
-            factors *= [
-                self.pairs.get(_pair(src, dst), 1.0)
-                for src, dst in zip(columns["src_pod"], columns["dst_pod"], strict=True)
-            ]
+        if self.pairs and has_pods:
+            factors *= [self.pairs.get(pair, 1.0) for pair in _pairs(columns)]
         return self._not_mended(rows, habits, factors)
 
     def _not_mended(
@@ -157,8 +158,22 @@ class Baseline(msgspec.Struct, frozen=True):
         return counts * np.where(over, 1.0, factors)
 
 
-def _pair(src: object, dst: object) -> str:
-    return f"{src} {dst}"
+def _pairs(columns: pd.DataFrame) -> Iterator[str]:
+    """The two pods' names of each row."""
+    ends = (columns[end].tolist() for end in _ENDS)
+    return (f"{src} {dst}" for src, dst in zip(*ends, strict=True))
+
+
+def _as_they_were_known(columns: pd.DataFrame, known: Mapping[Any, str]) -> pd.DataFrame:
+    """The columns with pods under the names by which they were known."""
+    if not known:
+        return columns
+    columns = columns.copy()
+    for end in _ENDS:
+        code, pods = pd.factorize(columns[end])
+        names = np.array([*(known.get(pod, pod) for pod in pods), None], object)
+        columns[end] = names[code]  # without a name at -1
+    return columns
 
 
 def _recognised(rows: Rows, baseline: Baseline) -> dict[Any, str]:
@@ -182,7 +197,7 @@ def _recognised(rows: Rows, baseline: Baseline) -> dict[Any, str]:
         for name in ("pod", *_ENDS)
         if tuple(habit.where) == (name,)
     }
-    now = _rates(rows)
+    now = _rates(rows) if new and gone else {}
     known: dict[Any, str] = {}
     for place, pods in new.items():
         before = sorted(gone.get(place, ()), key=lambda pod: -usual.get(pod, 0.0))
@@ -205,11 +220,15 @@ def _places(columns: pd.DataFrame) -> dict[Any, tuple[str, str]]:
     for end in ("src", "dst"):
         if f"{end}_pod" not in columns:
             return {}
-        place = [
-            columns[f"{end}_{name}"] if f"{end}_{name}" in columns else [""] * len(columns)
-            for name in ("workload", "node")
+        names = [
+            name for each in ("pod", "workload", "node") if (name := f"{end}_{each}") in columns
         ]
-        for pod, workload, node in zip(columns[f"{end}_pod"], *place, strict=True):
+        of_end = columns[names].drop_duplicates()
+        place = [
+            of_end[name].tolist() if (name := f"{end}_{each}") in of_end else [""] * len(of_end)
+            for each in ("workload", "node")
+        ]
+        for pod, workload, node in zip(of_end[f"{end}_pod"].tolist(), *place, strict=True):
             if isinstance(pod, str) and isinstance(workload, str) and workload:
                 found[pod] = (workload, node if isinstance(node, str) else "")
     return found
@@ -246,10 +265,14 @@ def learn(
         raise ValueError("no table has a column about a flow's ends; name the dimensions")
     components = components_of(everything, names)
     if len(tables) > 2:
-        normal = _normal(_without_the_worst(everything, tables), components, tables)
-        tables = [
+        normal = _normal(
+            _without_what_stands_out(everything, components, tables), components, tables
+        )
+        clean = [
             _without_faults(Rows(everything.columns, *each), components, normal) for each in tables
         ]
+        if any(each[0].any() for each in clean):
+            tables = clean
         sums = [np.sum([each[which] for each in tables], axis=0) for which in (0, 1)]
         everything = Rows(everything.columns, *sums)
     normal = _normal(everything, components, tables)
@@ -267,16 +290,54 @@ def learn(
     )
 
 
-def _without_the_worst(everything: Rows, tables: Sequence[tuple[Floats, Floats]]) -> Rows:
-    """The sums without the third of the windows in which each row lost most: there may have been a
-    fault in those.
+def _without_what_stands_out(
+    everything: Rows, components: Components, tables: Sequence[tuple[Floats, Floats]]
+) -> Rows:
+    """The sums without the windows in which something that covers a row was far worse than in most
+    others: there may have been a fault in those.
+
+    To leave out the worst windows of each row, whatever they are, would make those that send little
+    look better than they are.
     """
-    totals, bads = (np.stack([each[which] for each in tables]) for which in (0, 1))
-    kept = np.argsort(bads / np.maximum(totals, 1), axis=0, kind="stable")[
-        : -(-2 * len(tables) // 3)
-    ]
-    sums = [np.take_along_axis(each, kept, axis=0).sum(axis=0) for each in (totals, bads)]
-    return Rows(everything.columns, *sums)
+    totals, bads = (np.stack([each[which] for each in tables], axis=1) for which in (0, 1))
+    dispersion = _dispersion_between(totals, bads)
+    left_out = np.zeros(totals.shape, np.bool_)
+    kinds = [each for each in pairwise(components.first.tolist()) if each[0] < each[1]]
+    for first, end in kinds:
+        cover = components.cover[first:end]
+        price = (_PRICE_OF_FAULT + math.log(max(2, end - first))) * dispersion
+        left_out |= cover.T @ _standing_out(cover @ totals, cover @ bads, price) > 0
+    left_out[left_out.all(axis=1)] = False
+    total, bad = (np.where(left_out, 0, each).sum(axis=1) for each in (totals, bads))
+    return Rows(everything.columns, total, bad)
+
+
+def _standing_out(totals: Floats, bads: Floats, price: float) -> Floats:
+    """1 for each window (columns) of a component (rows) that is among its worst third, and far
+    worse than the rest even if all components of the kind were worse then; 0 for the others.
+    """
+    ordered = np.argsort(bads / np.maximum(totals, 1), axis=1, kind="stable")
+    most, worst = np.split(ordered, [-(-2 * ordered.shape[1] // 3)], axis=1)
+    total, bad = (np.take_along_axis(each, most, axis=1).sum(axis=1) for each in (totals, bads))
+    expected = ((bad + 1) / np.maximum(total, 1))[:, None] * totals
+    expected *= np.maximum(1, np.median((bads + 1) / (expected + 1), axis=0))
+    expected = np.maximum(expected, 1e-9)
+    gain = bads * np.log(np.maximum(bads / expected, 1)) - (bads - expected)
+    stands = np.zeros(bads.shape)
+    np.put_along_axis(stands, worst, 1.0, axis=1)
+    stands[(bads <= expected) | (gain <= price)] = 0
+    return stands
+
+
+def _dispersion_between(totals: Floats, bads: Floats) -> float:
+    """How much the bad counts of a row (rows) vary between windows (columns), over what chance
+    does: in the median window.
+    """
+    lost = bads.any(axis=1)
+    totals, bads = totals[lost], bads[lost]
+    rates = (bads.sum(axis=1) / totals.sum(axis=1))[:, None]
+    of_each = [dispersion_of(*each) for each in zip(bads.T, (rates * totals).T, strict=True)]
+    return float(np.median(of_each))
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,10 +408,7 @@ def _named_factors(everything: Rows, normal: _Normal) -> dict[str, float]:
     mean = np.maximum(normal.rates * everything.total / normal.factors, 1e-12)
     frame = pd.DataFrame(
         {
-            "pair": [
-                _pair(src, dst)
-                for src, dst in zip(columns["src_pod"], columns["dst_pod"], strict=True)
-            ],
+            "pair": list(_pairs(columns)),
             "mean": mean,
             "bad": mean * normal.factors,
             "total": everything.total,

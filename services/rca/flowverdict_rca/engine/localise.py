@@ -117,7 +117,7 @@ def localise(
     else:
         # What is expected is itself only known from so many windows.
         dispersion = baseline.dispersion * (1 + 1 / max(baseline.windows, 1))
-        expected = baseline.expected(rows, names)
+        expected = baseline.expected(rows, components, names)
     # The more counts differ from what is expected, the less does the latter say about the factor.
     rise = max(1.0, rows.bad.sum() / max(expected.sum(), 1e-12))
     steadiness = STEADINESS / rise if baseline is not None else 1.0
