@@ -105,6 +105,9 @@ record under the same names and units (`raw.FIELDS`), then the names.
 `dns_name` is what was looked up (`looked_up_names.text_of`); empty if the row is about no lookup
 over UDP, or if its name is not known."""
 
+_TYPES = [(field.name, field.type) for field in ARROW_SCHEMA]
+_NUMBER_TYPES = {kind for _, kind in _TYPES} - {_DICTIONARY}
+
 _NEVER_EMPTY = {*ADDRESSES, "role", *(f"{end}_kind" for end in ENDS)}
 _NEVER_EMPTY |= {f"{end}_name_confidence" for end in ENDS}
 
@@ -171,7 +174,7 @@ def encode(table: pa.RecordBatch) -> bytes:
 def _has_any(column: pa.Array) -> bool:
     """Whether anything in a column is other than zero or empty."""
     if pa.types.is_dictionary(column.type):
-        return any(text != "" for text in column.dictionary.to_pylist())
+        return len(column.dictionary) > 1 or column.dictionary.to_pylist() not in ([], [""])
     return bool(column.to_numpy().any())
 
 
@@ -188,17 +191,11 @@ def completed(batch: pa.RecordBatch) -> pa.RecordBatch:
     rows = batch.num_rows
     nothing = pa.py_buffer(np.zeros(rows, np.uint64))  # for all of them
     codes = pa.Array.from_buffers(pa.int32(), rows, [None, nothing])
-    empty = pa.DictionaryArray.from_arrays(codes, pa.array([""]))
-    present = set(batch.schema.names)
-
-    def column(field: pa.Field) -> pa.Array:
-        if field.name in present:
-            return batch.column(field.name)
-        if field.name in _NUMBERS:
-            return pa.Array.from_buffers(field.type, rows, [None, nothing])
-        return empty
-
-    return pa.RecordBatch.from_arrays(list(map(column, ARROW_SCHEMA)), schema=ARROW_SCHEMA)
+    empty = {_DICTIONARY: pa.DictionaryArray.from_arrays(codes, pa.array([""]))}
+    empty |= {each: pa.Array.from_buffers(each, rows, [None, nothing]) for each in _NUMBER_TYPES}
+    present = dict(zip(batch.schema.names, batch.columns, strict=True))
+    columns = [present[name] if name in present else empty[kind] for name, kind in _TYPES]
+    return pa.RecordBatch.from_arrays(columns, schema=ARROW_SCHEMA)
 
 
 def piece_of(table: pa.RecordBatch, first: int, end: int) -> pa.RecordBatch:
@@ -245,13 +242,13 @@ def decode(body: bytes, left_out: dict[str, int] | None = None) -> pa.RecordBatc
         if isinstance(error, MalformedMessage):
             raise
         raise MalformedMessage(f"not an Arrow stream: {error}") from None
-    batch = _compact(completed(batch))
+    batch = _compact(batch)
     impossible = {
         name: rows
         for name, column in zip(batch.schema.names, batch.columns, strict=True)
         if (rows := _impossible(name, column)) is not None
     }
-    return _without(batch, impossible, left_out) if impossible else batch
+    return completed(_without(batch, impossible, left_out) if impossible else batch)
 
 
 def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -268,11 +265,15 @@ def _compact(batch: pa.RecordBatch) -> pa.RecordBatch:
 def _impossible(name: str, column: pa.Array) -> _Mask | None:
     """Which rows have a value that a column cannot have; None if it has none anywhere."""
     if name in _NUMBERS:
-        if name in _LARGE and (pa.compute.max(column).as_py() or 0) > _LARGEST_COUNT:
-            return _mask(
-                pa.compute.greater(column, pa.scalar(_LARGEST_COUNT, column.type)).fill_null(True)
-            )
-        return _mask(column.is_null()) if column.null_count else None
+        if column.null_count:
+            column, missing = column.fill_null(0), _mask(column.is_null())
+        else:
+            missing = None
+        values = column.to_numpy()
+        if name in _LARGE and values.max(initial=0) > _LARGEST_COUNT:
+            too_large: _Mask = values > _LARGEST_COUNT
+            return too_large if missing is None else too_large | missing
+        return missing
     texts = column.dictionary.to_pylist()
     if name in ADDRESSES:
         possible = [text is not None and _is_address(text) for text in texts]

@@ -1,20 +1,24 @@
 """Who is at one end of a flow."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.addresses import is_loopback
+from flowverdict_contracts.addresses import ENDS, is_loopback
 from flowverdict_contracts.verdicts import EndKind
 
-__all__ = ["Endpoint", "Sighting", "distinct_ends", "endpoints_of"]
+__all__ = ["Endpoint", "Sighting", "Sightings", "distinct_ends"]
 
 _COLUMNS = (
     "ip", "kind", "namespace", "pod", "workload", "service", "node", "zone", "labels", "condition",
     "candidates",
 )  # fmt: skip
+_COLUMNS_OF = {end: [f"{end}_{name}" for name in _COLUMNS] for end in ENDS}
+_MOST_REMEMBERED = 50_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,6 +42,15 @@ class Endpoint:
     node: str = ""
     zone: str = ""
     labels: tuple[str, ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = self.kind, self.namespace, self.name, self.workload, self.node
+        object.__setattr__(self, "_hash", hash(names))
+
+    def __hash__(self) -> int:
+        # Looked up for each address of each message: computing it took a fifth of all the time.
+        return self._hash
 
     def __str__(self) -> str:
         """As an operator writes it: `namespace/name`, or the name alone."""
@@ -51,20 +64,28 @@ def distinct_ends(batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[s
     marks loopback, which says nothing about a network, and entries that no row uses.
     """
     addresses, *_ = read = [batch.column(name) for name in columns]
-    used, first = np.unique(addresses.indices.to_numpy(), return_index=True)
-    values = []
-    for column in read:
-        texts = column.dictionary.to_pylist()
-        values.append([texts[code] for code in column.indices.to_numpy()[first].tolist()])
-    found: list[tuple[str, ...] | None] = [None] * len(addresses.dictionary)
+    rows = addresses.indices.to_numpy()
+    first = np.full(len(addresses.dictionary), -1)
+    first[rows[::-1]] = np.arange(len(rows))[::-1]
+    used = np.flatnonzero(first >= 0)
+    values = [_texts(column, first[used]) for column in read]
+    found: list[tuple[str, ...] | None] = [None] * len(first)
     for code, each in zip(used.tolist(), zip(*values, strict=True), strict=True):
         found[code] = None if is_loopback(each[0]) else each
     return found
 
 
-@dataclass(frozen=True, slots=True)
+def _texts(column: pa.DictionaryArray, rows: npt.NDArray[np.int64]) -> Iterable[str]:
+    """The texts of a column in these rows."""
+    texts = column.dictionary.to_pylist()
+    if len(texts) == 1:
+        return repeat(texts[0], len(rows))
+    return map(texts.__getitem__, column.indices.to_numpy()[rows].tolist())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Sighting:
-    """An endpoint as a batch describes it.
+    """An endpoint as a batch describes it; `Sightings` makes one for each description.
 
     Attributes:
         endpoint: which.
@@ -81,25 +102,39 @@ class Sighting:
     candidates: tuple[str, ...] = ()
 
 
-def endpoints_of(batch: pa.RecordBatch, end: str) -> Iterator[Sighting | None]:
-    """The endpoint of each distinct address at one `end` ("src", "dst") of a batch."""
-    for values in distinct_ends(batch, [f"{end}_{name}" for name in _COLUMNS]):
-        if values is None:
-            yield None
-        else:
-            service = values[5] if values[1] == "pod" else ""
-            candidates = tuple(filter(None, values[10].split(",")))
-            yield Sighting(_endpoint(values), values[0], service, values[9], candidates)
+class Sightings:
+    """Reads the endpoints of batches. What one message says, the next mostly says again, so
+    descriptions are remembered.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], Sighting] = {}
+
+    def of(self, batch: pa.RecordBatch, end: str) -> Iterator[Sighting | None]:
+        """The endpoint of each distinct address at one `end` ("src", "dst") of a batch."""
+        if len(self._known) > _MOST_REMEMBERED:
+            self._known.clear()
+        for values in distinct_ends(batch, _COLUMNS_OF[end]):
+            if values is None:
+                yield None
+                continue
+            sighting = self._known.get(values)
+            if sighting is None:
+                sighting = self._known[values] = _sighting(values)
+            yield sighting
 
 
-def _endpoint(values: tuple[str, ...]) -> Endpoint:
-    """The endpoint described by a row's `_COLUMNS`."""
-    address, kind, namespace, pod, workload, service, node, zone, labels, *_ = values
+def _sighting(values: tuple[str, ...]) -> Sighting:
+    """What a row's `_COLUMNS` say."""
+    address, kind, namespace, pod, workload, service, node, zone, labels, condition, pods = values
     if kind == "pod":
         chosen = tuple(filter(None, labels.split(",")))
-        return Endpoint("pod", namespace, pod, workload, node, zone, chosen)
-    if kind == "service":
-        return Endpoint("service", namespace, service)
-    if kind == "node":
-        return Endpoint("node", "", node, node=node, zone=zone)
-    return Endpoint("external" if kind == "external" else "unknown", "", address, node=node)
+        endpoint = Endpoint("pod", namespace, pod, workload, node, zone, chosen)
+    elif kind == "service":
+        endpoint = Endpoint("service", namespace, service)
+    elif kind == "node":
+        endpoint = Endpoint("node", "", node, node=node, zone=zone)
+    else:
+        endpoint = Endpoint("external" if kind == "external" else "unknown", "", address, node=node)
+    candidates = tuple(filter(None, pods.split(",")))
+    return Sighting(endpoint, address, service if kind == "pod" else "", condition, candidates)

@@ -239,11 +239,9 @@ class PairIndex(Generic[E]):
 
     def _ids_of_rows(self, batch: pa.RecordBatch, end: str) -> Numbers:
         addresses = batch.column(f"{end}_ip")
-        ids = np.full(len(addresses.dictionary), _LOOPBACK, np.int64)
-        for code, owner in enumerate(self._read_ends(batch, end)):
-            if owner is not None:
-                ids[code] = self._id_of(owner)
-        of_rows: Numbers = ids[addresses.indices.to_numpy()] if len(ids) else ids
+        owners = self._read_ends(batch, end)
+        ids = np.array([_LOOPBACK if each is None else self._id_of(each) for each in owners])
+        of_rows: Numbers = ids[addresses.indices.to_numpy()] if len(ids) else ids.astype(np.int64)
         return of_rows
 
     def _id_of(self, end: E) -> int:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from flowverdict_contracts.addresses import ENDS
 from flowverdict_contracts.signals import END_LABELS, OVER_BUDGET, PAIR_LABELS
-from flowverdict_flows.endpoint import Endpoint, Sighting, distinct_ends, endpoints_of
+from flowverdict_flows.endpoint import Endpoint, Sighting, Sightings, distinct_ends
 from flowverdict_flows.pair_index import (
     NO_PAIR,
     Folding,
@@ -128,6 +128,7 @@ class EndpointPairs(PairIndex[Endpoint]):
         )
         super().__init__(self._endpoints, folding)
         self.seen: set[Sighting] = set()
+        self._sightings = Sightings()
 
     def group(self, batch: pa.RecordBatch) -> PairRows:
         """The rows of an enriched batch by pair."""
@@ -139,10 +140,9 @@ class EndpointPairs(PairIndex[Endpoint]):
         return rows
 
     def _endpoints(self, batch: pa.RecordBatch, end: str) -> Iterable[Endpoint | None]:
-        for sighting in endpoints_of(batch, end):
-            if sighting is not None:
-                self.seen.add(sighting)
-            yield sighting.endpoint if sighting is not None else None
+        found = list(self._sightings.of(batch, end))
+        self.seen.update(filter(None, found))
+        return [None if each is None else each.endpoint for each in found]
 
 
 class PairSums(Generic[N]):

@@ -19,7 +19,7 @@ from flowverdict_enricher.directory import ALWAYS, Directory
 from flowverdict_enricher.enrich import Learnt, enrich
 from flowverdict_enricher.inventory import Inventory
 from flowverdict_enricher.objects import EndpointSlice, Object, Pod, Service
-from flowverdict_flows.endpoint import endpoints_of
+from flowverdict_flows.endpoint import Sightings
 
 SECOND = 1_000_000_000
 T = 1_800_000_000
@@ -118,7 +118,7 @@ def test_readers_tell_the_owners_of_one_address_apart() -> None:
     enricher.names(1, "n1", served(6443, 71), served(80, 72), served(22, 73))
     for batch in (enricher.batch, enriched.piece_of(enricher.batch, 0, 3)):
         read = enriched.decode(enriched.encode(batch))
-        found = [str(each.endpoint) for each in endpoints_of(read, "src") if each]
+        found = [str(each.endpoint) for each in Sightings().of(read, "src") if each]
         assert sorted(found) == ["n1", "system/api", "system/proxy"]
 
 

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_flows.endpoint import Endpoint, Sighting
+from flowverdict_flows.pair_index import Mask
 from flowverdict_flows.pairs import Numbers, PairSums
 from flowverdict_rca.failed_names import MOST_NAMES
 from flowverdict_rca.window import COUNTS, DROPS_BEFORE_RECEIPT, total
@@ -24,11 +26,7 @@ class Pane:
         sums: of `COUNTS`, of the RTT and its variation as each interval had them, of the intervals
             that had one, of the length of those in which a connection had an answer, and of the
             rows about connections that the sender had opened, less those that it had accepted.
-        numbers: the pairs in it, ascending.
-        addresses: of each endpoint in it.
-        conditions: of each endpoint, as reported last; `unsettled` has those of endpoints for which
-            any was reported at any time.
-        candidates: the pods on the network of a node.
+        seen: what was said about endpoints, and after how many messages it was said last.
         nodes: those whose collectors reported.
         nodes_late: those whose clocks are behind.
         dropped: packets dropped by kernels, by pair number and node.
@@ -40,11 +38,7 @@ class Pane:
 
     first_sequence: int
     sums: PairSums[np.int64] = field(default_factory=lambda: PairSums(len(COUNTS) + 5, np.int64))
-    numbers: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
-    addresses: dict[Endpoint, set[str]] = field(default_factory=dict)
-    conditions: dict[Endpoint, str] = field(default_factory=dict)
-    unsettled: dict[Endpoint, str] = field(default_factory=dict)
-    candidates: dict[Endpoint, tuple[str, ...]] = field(default_factory=dict)
+    seen: dict[Sighting, int] = field(default_factory=dict)
     nodes: set[str] = field(default_factory=set)
     nodes_late: set[str] = field(default_factory=set)
     dropped: dict[int, Counter[str]] = field(default_factory=dict)
@@ -52,6 +46,35 @@ class Pane:
     drop_reasons: dict[int, Counter[str]] = field(default_factory=dict)
     caught_up: dict[str, int] = field(default_factory=dict)
     losses: dict[str, Counter[str]] = field(default_factory=dict)
+    _is_in_it: Mask = field(default_factory=lambda: np.zeros(1, np.bool_))
+    _messages: int = 0
+
+    @property
+    def numbers(self) -> Numbers:
+        """The pairs in it, ascending."""
+        return np.flatnonzero(self._is_in_it)
+
+    def addresses(self) -> dict[Endpoint, set[str]]:
+        """Those of each endpoint in it."""
+        found: dict[Endpoint, set[str]] = {}
+        for each in self.seen:
+            found.setdefault(each.endpoint, set()).add(each.address)
+        return found
+
+    def conditions(self) -> dict[Endpoint, str]:
+        """What was reported last about each endpoint."""
+        return {each.endpoint: each.condition for each in self._oldest_first()}
+
+    def unsettled(self) -> dict[Endpoint, str]:
+        """The last condition of each endpoint for which any was reported at any time."""
+        return {each.endpoint: each.condition for each in self._oldest_first() if each.condition}
+
+    def candidates(self) -> dict[Endpoint, tuple[str, ...]]:
+        """The pods on the network of each node, as reported last."""
+        return {each.endpoint: each.candidates for each in self._oldest_first() if each.candidates}
+
+    def _oldest_first(self) -> list[Sighting]:
+        return sorted(self.seen, key=self.seen.__getitem__)
 
     def add(
         self,
@@ -79,18 +102,19 @@ class Pane:
         if lost.total():
             self.losses.setdefault(header.node, Counter()).update(lost)
         self.sums.add(numbers, counts)
-        self.numbers = np.union1d(self.numbers, numbers)
+        self._messages += 1
+        self.seen.update(zip(seen, repeat(self._messages), strict=False))
+        self._mark(numbers)
         dropped = total(counts, *DROPS_BEFORE_RECEIPT)
         for at in np.flatnonzero(dropped).tolist():
             by_node = self.dropped.setdefault(int(numbers[at]), Counter())
             by_node[header.node] += int(dropped[at])
-        for each in seen:
-            self.addresses.setdefault(each.endpoint, set()).add(each.address)
-            self.conditions[each.endpoint] = each.condition
-            if each.condition:
-                self.unsettled[each.endpoint] = each.condition
-            if each.candidates:
-                self.candidates[each.endpoint] = each.candidates
+
+    def _mark(self, numbers: Numbers) -> None:
+        missing = len(self.sums.values) - len(self._is_in_it)
+        if missing > 0:
+            self._is_in_it = np.pad(self._is_in_it, (0, missing))
+        self._is_in_it[numbers] = True
 
     def lose(self, lost_messages: Mapping[str, int]) -> None:
         """Add, by node, how many messages are now known never to come."""

@@ -284,7 +284,7 @@ class Panes:
         end = self._next * self._length
         gaps = {node for pane in panes for node in pane.caught_up}
         facts = Facts(
-            conditions={end: text for pane in panes for end, text in pane.unsettled.items()},
+            conditions={end: text for pane in panes for end, text in pane.unsettled().items()},
             backends=self._known_backends(end),
             candidates=_candidates(panes),
             kernel_log=self._kernel_logs.lately(end),
@@ -303,6 +303,7 @@ class Panes:
         reporting = set().union(*(pane.nodes for pane in panes))
         late = set().union(*(pane.nodes_late for pane in panes)) | self._nodes.late(start_ns)
         silent = set(self._nodes.heard(end_ns)) - reporting - late
+        addresses = [pane.addresses() for pane in panes]
         return Window(
             start_ns=start_ns,
             end_ns=end_ns,
@@ -316,7 +317,7 @@ class Panes:
             answering_us=answering_us,
             calls=calls,
             addresses={
-                each: frozenset().union(*(pane.addresses.get(each, ()) for pane in panes))
+                each: frozenset().union(*(of_pane.get(each, ()) for of_pane in addresses))
                 for each in endpoints
             },
             coverage=Coverage(
@@ -334,12 +335,12 @@ class Panes:
 
     def _facts(self, panes: Sequence[Pane], end_ns: int) -> Facts:
         """What the cluster knows about the window of these panes, the newest first."""
-        self._unready.add(panes[0].conditions, end_ns - self._length, end_ns)
+        self._unready.add(panes[0].conditions(), end_ns - self._length, end_ns)
         conditions = dict.fromkeys(self._unready.lately(), NO_READY_ENDPOINTS)
         caught_up: dict[str, int] = {}
         for pane in reversed(panes):
             # A flow may have failed because of a condition that has ended since.
-            conditions |= {each: text for each, text in pane.conditions.items() if text}
+            conditions |= {each: text for each, text in pane.conditions().items() if text}
             caught_up |= pane.caught_up
         return Facts(
             conditions=conditions,
@@ -383,7 +384,7 @@ def _losses(panes: Sequence[Pane]) -> dict[str, Any]:
 
 
 def _candidates(panes: Sequence[Pane]) -> dict[Endpoint, tuple[str, ...]]:
-    return {node: pods for pane in reversed(panes) for node, pods in pane.candidates.items()}
+    return {node: pods for pane in reversed(panes) for node, pods in pane.candidates().items()}
 
 
 def _at(panes: dict[int, Pane], index: int, sequence: int) -> Pane:

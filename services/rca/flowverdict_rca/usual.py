@@ -1,6 +1,8 @@
 """What is normal for each pair, learnt from long windows."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +17,46 @@ LEAST_WINDOWS = 4
 """So many windows of a pair show what is normal for it."""
 
 _READINGS = ("values", "variations")
+_COLUMNS = (*_READINGS, "windows", "age")
+_WINDOWS, _AGE = (_COLUMNS.index(name) for name in ("windows", "age"))
 _WARM_UP_WINDOWS = 2
 _FADING = 0.97
 _FORGOTTEN_AFTER = 240
 _MOST_PAIRS = 200_000
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """What is known of pairs. Replaced as a whole, since it is read while a window is judged.
+
+    Attributes:
+        row_of: where each pair is in the table, in the order of its rows.
+        table: with `_COLUMNS`.
+    """
+
+    row_of: dict[str, int]
+    table: Floats
+
+    def rows(self, pairs: npt.NDArray[np.object_]) -> Floats:
+        """The rows of some pairs; NaN for those that are not known."""
+        at = np.fromiter(map(self.row_of.get, pairs.tolist(), repeat(-1)), np.int64, len(pairs))
+        found = np.full((len(pairs), len(_COLUMNS)), np.nan)
+        found[at >= 0] = self.table[at[at >= 0]]
+        return found
+
+    def bounded(self) -> "_Pairs":
+        """Without those that have not been seen for long, and at most so many."""
+        is_kept = self.table[:, _AGE] <= _FORGOTTEN_AFTER
+        if is_kept.all() and len(is_kept) <= _MOST_PAIRS:
+            return self
+        kept = np.flatnonzero(is_kept)
+        kept = kept[np.argsort(self.table[kept, _AGE], kind="stable")][:_MOST_PAIRS]
+        names = list(self.row_of)
+        row_of = {names[row]: at for at, row in enumerate(kept.tolist())}
+        return _Pairs(row_of, self.table[kept])
 
 
 class Usual:
@@ -33,15 +69,23 @@ class Usual:
 
     def expect(self, normal: Mapping[str, tuple[int, int]]) -> None:
         """Take these values and how they vary as normal, by pair."""
-        self._table = pd.DataFrame.from_dict(
-            dict(normal), orient="index", columns=list(_READINGS), dtype=np.float64
-        ).assign(windows=float(LEAST_WINDOWS), age=0.0)
+        rows = [(*readings, LEAST_WINDOWS, 0) for readings in normal.values()]
+        self._pairs = _Pairs(
+            {pair: row for row, pair in enumerate(normal)},
+            np.array(rows, np.float64).reshape(-1, len(_COLUMNS)),
+        )
 
     def expected(self) -> dict[str, tuple[int, int]]:
         """The values that are normal and how they vary, by pair, those seen last first."""
-        known = self._table[self._table["windows"] >= LEAST_WINDOWS].sort_values("age")
-        readings = known[list(_READINGS)].astype(int).itertuples(name=None)
-        return {str(pair): (value, variation) for pair, value, variation in readings}
+        now = self._pairs
+        names, table = list(now.row_of), now.table
+        known = np.flatnonzero(table[:, _WINDOWS] >= LEAST_WINDOWS)
+        known = known[np.argsort(table[known, _AGE], kind="stable")]
+        readings = table[known, : len(_READINGS)].astype(np.int64).tolist()
+        return {
+            names[row]: (value, variation)
+            for row, (value, variation) in zip(known.tolist(), readings, strict=True)
+        }
 
     def of(self, window: Window) -> pd.DataFrame:
         """What is normal for each pair of a window. One that is new is like those before it between
@@ -52,33 +96,34 @@ class Usual:
             both of which fade; `windows`, how many had one; `age`, how many windows ago the last
             one was. NaN for pairs that are not known.
         """
-        own = self._table.reindex(window.names_of_pairs)
-        of_places = self._table.reindex(window.places_of_pairs)
-        windows = own["windows"].to_numpy()
+        pairs = window.names_of_pairs, window.places_of_pairs
+        own, of_places = map(self._pairs.rows, pairs)
+        windows = own[:, _WINDOWS]
         is_new = (windows >= _WARM_UP_WINDOWS) & (windows < LEAST_WINDOWS)
-        is_new &= (of_places["windows"] >= LEAST_WINDOWS).to_numpy()
-        own[is_new] = of_places[is_new].to_numpy()
-        return own
+        is_new &= of_places[:, _WINDOWS] >= LEAST_WINDOWS
+        own[is_new] = of_places[is_new]
+        return pd.DataFrame(own, columns=list(_COLUMNS))
 
     def remember(self, window: Window, now: Measured, chosen: Mask) -> None:
         """Remember what was measured of the pairs that are `chosen`."""
-        readings = {name: getattr(now, name)[chosen] for name in _READINGS}
         names, places = window.names_of_pairs[chosen], window.places_of_pairs[chosen]
         # A pod that is new tells nothing about those before it in its place.
         is_known, has_known_place = (
-            (self._table["windows"].reindex(each) >= LEAST_WINDOWS).to_numpy()
-            for each in (names, places)
+            self._pairs.rows(each)[:, _WINDOWS] >= LEAST_WINDOWS for each in (names, places)
         )
-        places = np.where(has_known_place & ~is_known, "", places)
-        both = [pd.DataFrame(readings, each, dtype=np.float64) for each in (names, places)]
-        seen = pd.concat(both).groupby(level=0).max()
-        seen = seen[seen.index != ""]
-        table = self._table.reindex(self._table.index.union(seen.index))
-        table["age"] = table["age"].fillna(0) + 1
-        before = table.loc[seen.index]
-        for name in _READINGS:
-            table.loc[seen.index, name] = np.fmax(seen[name], _FADING * before[name])
-        table.loc[seen.index, "windows"] = before["windows"].fillna(0) + 1
-        table.loc[seen.index, "age"] = 0
-        kept = table[table["age"] <= _FORGOTTEN_AFTER]
-        self._table = kept.nsmallest(_MOST_PAIRS, "age")
+        tells = (places != "") & (is_known | ~has_known_place)
+        pairs = [*names.tolist(), *places[tells].tolist()]
+        row_of = dict(self._pairs.row_of)
+        rows = np.fromiter(map(row_of.get, pairs, repeat(-1)), np.int64, len(pairs))
+        for new_pair in np.flatnonzero(rows < 0).tolist():
+            rows[new_pair] = row_of.setdefault(pairs[new_pair], len(row_of))
+        new = np.zeros((len(row_of) - len(self._pairs.table), len(_COLUMNS)))
+        table = np.concatenate([self._pairs.table, new])
+        table[:, _AGE] += 1
+        for column, name in enumerate(_READINGS):
+            values = getattr(now, name)[chosen]
+            table[rows, column] *= _FADING
+            np.fmax.at(table[:, column], rows, np.concatenate([values, values[tells]]))
+        table[rows, _WINDOWS] += 1  # once, however often a row is there
+        table[rows, _AGE] = 0
+        self._pairs = _Pairs(row_of, table).bounded()

@@ -69,7 +69,14 @@ def _hashable(column: "pd.Series[Any]") -> "pd.Series[Any]":
         return column.astype(str).where(column.notna(), None)
     if column.dtype != object or pd.api.types.infer_dtype(column) == "string":
         return column
-    return pd.Series(list(map(_as_json, column)), column.index, dtype=object)
+    values = column.to_numpy()
+    # Rows mostly share their lists: each of these is read once.
+    distinct, row = np.unique(np.fromiter(map(id, values), np.int64), return_inverse=True)
+    first = np.empty(len(distinct), np.int64)
+    first[row] = np.arange(len(row))
+    read = np.empty(len(distinct), object)
+    read[:] = list(map(_as_json, values[first]))
+    return pd.Series(read[row], column.index, dtype=object)
 
 
 def _as_json(value: Any) -> Any:
