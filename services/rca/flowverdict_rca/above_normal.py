@@ -41,6 +41,8 @@ from flowverdict_rca.withheld import unless_withheld
 __all__ = ["MEASURED", "AboveNormal"]
 
 _FACTOR, _LEAST_FACTOR = 2.0, 1.5
+_LONG_RUN_FACTOR = 2.0
+"""What is normal is at most so often what is typical in the long run."""
 _VARIES_BY_CHANCE = 5.0
 """By so much of what is normal, over the root of how many answers there are, their mean may exceed
 it by chance.
@@ -57,13 +59,14 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What is measured, by how much more than twice of what is normal is too much, and which way
-    a cause suffers if only one end of a flow can be one.
+    """What is measured, by how much more than twice of what is normal is too much, which way a
+    cause suffers if only one end of a flow can be one, and whether it is a time: these creep up.
     """
 
     measure: Callable[[Window], Measured]
     margin: int
     way: Direction | None = None
+    is_a_time: bool = False
 
 
 _KINDS: dict[Basis, _Kind] = {
@@ -72,10 +75,10 @@ _KINDS: dict[Basis, _Kind] = {
     "resets": _Kind(resets, 100),
     "half_open": _Kind(half_open, 100, "sending"),
     "zero_windows": _Kind(zero_windows, 5, "receiving"),
-    "latency": _Kind(round_trips, 5_000),
+    "latency": _Kind(round_trips, 5_000, is_a_time=True),
     # Some acknowledgements are delayed by 40 ms: they raise the mean deviation twice as much.
     "jitter": _Kind(variations, 10_000),
-    "answers": _Kind(answers, 5_000, "receiving"),
+    "answers": _Kind(answers, 5_000, "receiving", is_a_time=True),
 }
 
 MEASURED = tuple(_KINDS)
@@ -155,7 +158,8 @@ class AboveNormal:
         for each in suspects:
             status[each.covers & high] = PairStatus.FAIL
         failing = status == PairStatus.FAIL
-        median = float(np.median(usual[failing])) if failing.any() else 0.0
+        shown = known["typical"].to_numpy() if self._kind.is_a_time else usual
+        median = float(np.median(shown[failing])) if failing.any() else 0.0
         decisions = Decisions.of_all_panes(window, status, self._settings)
         found = findings(decisions, known_causes_of(suspects, status))
         return Judgement(
@@ -171,9 +175,12 @@ class AboveNormal:
     def _known(self, window: Window) -> pd.DataFrame:
         """What is normal for each pair."""
         known = self.usual.of(window)
+        if self._kind.is_a_time:
+            most = _LONG_RUN_FACTOR * known["typical"] + self._kind.margin
+            known["values"] = np.minimum(known["values"], most)
         if self._basis == "connects":
             appears = _appears_with_a_failure(window, known["windows"].to_numpy())
-            known[appears] = (0.0, 0.0, LEAST_WINDOWS, 0.0)
+            known[appears] = (0.0, 0.0, 0.0, LEAST_WINDOWS, 0.0)
         return known
 
     @property
@@ -255,7 +262,7 @@ class AboveNormal:
         for each in blamed:
             chosen &= ~pairs_of(each, "both", window)
         chosen &= ~self._suspect(window, judged.high)
-        self.usual.remember(window, judged.now, chosen)
+        self.usual.remember(window, judged.now, chosen, judged.high)
 
     def _suspect(self, window: Window, high: Mask) -> Mask:
         """The pairs above normal, but for those that have been so for long."""

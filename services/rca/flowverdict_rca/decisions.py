@@ -6,6 +6,7 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import pdtrc
 
 from flowverdict_contracts.verdicts import HalfOpen
 from flowverdict_flows.half_open import half_open
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 _SHOWN_HALF_OPEN = 20
+_BY_CHANCE = 0.01
 LOST_TO_SHOW = 3.0
 """Segments lost on average, for a chance of 5% that none is lost (Poisson, e^-3)."""
 _QUIET = 4
@@ -134,11 +136,31 @@ def cannot_look_up(evidence: Numbers, settings: RcaSettings) -> Mask:
     A name that does not exist is an answer. Other errors of a few are about those names.
     """
     answers, failures = total(evidence, "dns_answers"), total(evidence, "dns_failures")
-    unanswered = total(evidence, "dns_unanswered")
-    silent = (unanswered >= settings.min_retransmissions) & (
+    most_fail = (failures >= settings.min_retransmissions) & (2 * failures > answers)
+    return _unanswered(evidence, settings) | most_fail
+
+
+def _unanswered(evidence: Numbers, settings: RcaSettings) -> Mask:
+    answers, unanswered = total(evidence, "dns_answers"), total(evidence, "dns_unanswered")
+    found: Mask = (unanswered >= settings.min_retransmissions) & (
         unanswered > settings.fail_ratio * (answers + unanswered)
     )
-    return silent | ((failures >= settings.min_retransmissions) & (2 * failures > answers))
+    return found
+
+
+def _unanswered_by_chance(window: Window, evidence: Numbers, settings: RcaSettings) -> Mask:
+    """Whether a server leaves so few lookups of all its clients unanswered that these are no more
+    than chance explains: of a few clients' lookups, a share above the limit soon is.
+    """
+    answers, unanswered = (
+        total(window.counts, f"dns_{each}") for each in ("answers", "unanswered")
+    )
+    at_server = [np.bincount(window.dst, each)[window.dst] for each in (answers, unanswered)]
+    share = at_server[1] / np.maximum(sum(at_server), 1)
+    found = total(evidence, "dns_unanswered")
+    expected = share * (total(evidence, "dns_answers") + found)
+    is_by_chance: Mask = pdtrc(np.maximum(found - 1, 0), expected) > _BY_CHANCE
+    return is_by_chance & (share <= settings.fail_ratio)
 
 
 def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
@@ -160,7 +182,10 @@ def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
         fails = (
             retransmits(evidence, limits, settings)
             | cannot_connect(evidence, settings)
-            | cannot_look_up(evidence, settings)
+            | (
+                cannot_look_up(evidence, settings)
+                & ~_unanswered_by_chance(window, evidence, settings)
+            )
         )
         status[undecided & fails] = PairStatus.FAIL
         undecided &= ~fails
@@ -173,6 +198,7 @@ def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
     would_not_show = _delivered(panes.sum(axis=0)) < _segments_that_show(
         status, evidence, retransmits(evidence, limits, settings)
     )
+    would_not_show |= _may_be_as_bad(window, status, evidence, settings)
     status[(status == PairStatus.OK) & would_not_show] = PairStatus.UNDECIDED
     status[(status == PairStatus.FAIL) & _leaving(window)] = PairStatus.UNDECIDED
     return Decisions(window, status, evidence, limits, _half_open(window, settings))
@@ -210,6 +236,24 @@ def _segments_that_show(status: Numbers, evidence: Numbers, retransmitting: Mask
     sent = int(total(evidence[fails], "data_segments_sent").sum())
     lost = int(lost_segments(evidence[fails]).sum())
     return LOST_TO_SHOW * sent / lost if lost else 0.0
+
+
+def _may_be_as_bad(
+    window: Window, status: Numbers, evidence: Numbers, settings: RcaSettings
+) -> Mask:
+    """If lookups of some pairs go unanswered, which others may lose as many: those with one that
+    was unanswered, and with too few for one to be likely.
+    """
+    fails = (status == PairStatus.FAIL) & _unanswered(evidence, settings)
+    answers, unanswered = (
+        total(window.counts, f"dns_{each}") for each in ("answers", "unanswered")
+    )
+    if not fails.any():
+        return np.zeros(len(status), np.bool_)
+    share = unanswered[fails].sum() / (answers + unanswered)[fails].sum()
+    looks_up = answers + unanswered > 0
+    found: Mask = looks_up & ((unanswered > 0) | (share * answers < LOST_TO_SHOW))
+    return found
 
 
 def _went_quiet(panes: Numbers, healthy: Mask) -> Mask:

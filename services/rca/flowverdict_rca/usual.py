@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.measured import Measured
 from flowverdict_rca.window import Window
 
@@ -17,11 +18,16 @@ LEAST_WINDOWS = 4
 """So many windows of a pair show what is normal for it."""
 
 _READINGS = ("values", "variations")
-_COLUMNS = (*_READINGS, "windows", "age")
-_WINDOWS, _AGE = (_COLUMNS.index(name) for name in ("windows", "age"))
+_COLUMNS = (*_READINGS, "typical", "windows", "age")
+_VALUES, _TYPICAL, _WINDOWS, _AGE = map(_COLUMNS.index, ("values", "typical", "windows", "age"))
 _WARM_UP_WINDOWS = 2
 _FADING = 0.97
 _FORGOTTEN_AFTER = 240
+_LONG_RUN_WINDOWS = 240
+"""Two hours: over so many windows a typical value is averaged."""
+_SETTLED_WINDOWS = 8
+_RISES_BY = 0.005
+"""From one window to the next, a typical value rises by no more: it takes an hour to double."""
 _MOST_PAIRS = 200_000
 
 Mask = npt.NDArray[np.bool_]
@@ -69,7 +75,7 @@ class Usual:
 
     def expect(self, normal: Mapping[str, tuple[int, int]]) -> None:
         """Take these values and how they vary as normal, by pair."""
-        rows = [(*readings, LEAST_WINDOWS, 0) for readings in normal.values()]
+        rows = [(*readings, readings[0], LEAST_WINDOWS, 0) for readings in normal.values()]
         self._pairs = _Pairs(
             {pair: row for row, pair in enumerate(normal)},
             np.array(rows, np.float64).reshape(-1, len(_COLUMNS)),
@@ -93,8 +99,8 @@ class Usual:
 
         Returns:
             A row for each pair: `values`, the highest of a window, and `variations`, the largest,
-            both of which fade; `windows`, how many had one; `age`, how many windows ago the last
-            one was. NaN for pairs that are not known.
+            both of which fade; `typical`, what a value is in the long run; `windows`, how many had
+            one; `age`, how many windows ago the last one was. NaN for pairs that are not known.
         """
         pairs = window.names_of_pairs, window.places_of_pairs
         own, of_places = map(self._pairs.rows, pairs)
@@ -104,8 +110,10 @@ class Usual:
         own[is_new] = of_places[is_new]
         return pd.DataFrame(own, columns=list(_COLUMNS))
 
-    def remember(self, window: Window, now: Measured, chosen: Mask) -> None:
-        """Remember what was measured of the pairs that are `chosen`."""
+    def remember(self, window: Window, now: Measured, chosen: Mask, accepted: Mask) -> None:
+        """Remember what was measured of the pairs that are `chosen`. What is `accepted` although it
+        is above normal is typical from now on.
+        """
         names, places = window.names_of_pairs[chosen], window.places_of_pairs[chosen]
         # A pod that is new tells nothing about those before it in its place.
         is_known, has_known_place = (
@@ -124,6 +132,19 @@ class Usual:
             values = getattr(now, name)[chosen]
             table[rows, column] *= _FADING
             np.fmax.at(table[:, column], rows, np.concatenate([values, values[tells]]))
+        values, anew = now.values[chosen], accepted[chosen]
+        _add_to_typical(table, rows, *(np.concatenate([x, x[tells]]) for x in (values, anew)))
         table[rows, _WINDOWS] += 1  # once, however often a row is there
         table[rows, _AGE] = 0
         self._pairs = _Pairs(row_of, table).bounded()
+
+
+def _add_to_typical(table: Floats, rows: Numbers, values: Numbers, anew: Mask) -> None:
+    """Average what is typical over the long run. It falls sooner than it rises, so that what creeps
+    up does not become typical on its way.
+    """
+    typical, windows = table[rows, _TYPICAL], table[rows, _WINDOWS]
+    step = (values - typical) / np.minimum(windows + 1, _LONG_RUN_WINDOWS)
+    is_settled = windows >= _SETTLED_WINDOWS
+    step[is_settled] = np.minimum(step, _RISES_BY * typical)[is_settled]
+    table[rows, _TYPICAL] = np.where(anew, values, typical + step)

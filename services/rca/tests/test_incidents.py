@@ -5,6 +5,7 @@ from itertools import permutations
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
 from conftest import flow_row, window_of
@@ -415,3 +416,33 @@ def test_a_node_whose_lookups_fail_is_named_and_not_the_server_that_answers_othe
         row |= {f"{end}_ip": address[row[f"{end}_pod"]] for end in ("src", "dst")}
     (cause, *_) = verdict_on(rows).causes
     assert (str(cause), cause.precision) == ("node n3", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("unanswered", "causes"), [(0.02, set()), (0.04, set()), (0.08, {"pod default/dns-0"})]
+)
+@pytest.mark.parametrize("seed", range(5))
+def test_the_server_is_the_cause_of_unanswered_lookups_and_chance_is_none(
+    seed: int, unanswered: float, causes: set[str]
+) -> None:
+    random, incidents = np.random.default_rng(seed), Incidents(SETTINGS)
+    pods = [f"app-{number}@n{number % 6}" for number in range(24)]
+    address = {pod.partition("@")[0]: f"10.1.0.{at}" for at, pod in enumerate([*pods, "dns-0"], 1)}
+
+    def rows() -> list[dict[str, Any]]:
+        found = [flow_row(*each) for each in permutations(pods, 2)]
+        for pod in pods:
+            none, lookups = int(random.binomial(10, unanswered)), {"data_segments_sent": 0}
+            lookups |= {"dns_answers": 10 - none, "dns_unanswered": none}
+            found.append(flow_row(pod, "dns-0@n1", **lookups))
+        for row in found:
+            row |= {f"{end}_ip": address[row[f"{end}_pod"]] for end in ("src", "dst")}
+        return found
+
+    verdicts: list[Verdict] = []
+    for number in range(10):
+        panes = [rows() for _ in range(SETTINGS.window_panes)]
+        made = window_of(*panes, settings=SETTINGS, second=1_000 + 2 * number)
+        verdicts += incidents.judge(judge(made, SETTINGS))
+    assert {str(cause) for verdict in verdicts for cause in verdict.causes} == causes
+    assert all(verdict.causes for verdict in verdicts)

@@ -99,6 +99,19 @@ def test_a_dozen_faults_at_once_are_all_named() -> None:
         np.random.default_rng(3), *((partial(covered, where=each), 0.2) for each in links)
     )
     assert sorted(map(str, named(table))) == sorted(map(str, links))
+    assert not localise(table).more
+
+
+def test_of_more_than_twenty_faults_it_is_said_that_there_may_be_more() -> None:
+    links = [
+        {"src_pod": src, "dst_pod": dst}
+        for ahead in (1, 5)
+        for src, dst in zip(PODS, PODS[ahead:] + PODS[:ahead], strict=True)
+    ]
+    table = window(
+        np.random.default_rng(3), *((partial(covered, where=each), 0.2) for each in links)
+    )
+    assert localise(table).more
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -104,6 +104,26 @@ def test_round_trips_that_have_always_been_long_are_normal() -> None:
     assert mesh.verdicts == []
 
 
+def test_round_trips_that_creep_up_do_not_become_normal_on_their_way() -> None:
+    mesh = Mesh()
+    mesh.rtt_us = lambda src, dst: 10_000
+    mesh.passes(300)
+    for windows in range(1, 31):
+        mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst), 10_000 * 1.1**windows)
+        mesh.passes(30)
+    assert mesh.said()[:1] == [("opened", "pod default/pod-b")]
+    assert ", usually 1" in mesh.verdicts[0].summary
+
+
+def test_what_takes_longer_by_day_than_by_night_is_normal() -> None:
+    mesh = Mesh()
+    for hours in (0, 0.5, 1, 0.5, 0, 0.5, 1):
+        for minutes in range(6):
+            mesh.rtt_us = delayed(lambda src, dst: True, 10_000 * (1 + hours + minutes / 60))
+            mesh.passes(30)
+    assert mesh.verdicts == []
+
+
 def test_one_pair_alone_whose_round_trips_are_longer_is_used_differently() -> None:
     mesh = Mesh()
     mesh.passes(150)

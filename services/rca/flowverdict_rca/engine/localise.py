@@ -71,6 +71,7 @@ class Verdict:
 
     Attributes:
         causes: best first, at most twenty; empty if none stands out.
+        more: whether the search ended at twenty, so that there may be more.
         outcome: "faulty" with causes. Without, "healthy" if a pod that lost one more segment in a
             hundred would have been seen, and all together do not, else "not enough evidence".
         factor: by how much all bad counts differ from what was expected; 1 without a baseline.
@@ -79,6 +80,7 @@ class Verdict:
     causes: tuple[Cause, ...]
     outcome: Literal["faulty", "healthy", "not enough evidence"]
     factor: float
+    more: bool = False
 
 
 def localise(
@@ -145,7 +147,7 @@ def localise(
         could_see = _could_see(rows, components, found, of_row)
         outcome = "healthy" if could_see and not risen else "not enough evidence"
     factor = found.fit.factor if baseline is not None else 1.0
-    return Verdict(causes, outcome, factor)
+    return Verdict(causes, outcome, factor, len(found.faults) == _MOST)
 
 
 def _untouched(rows: Rows, components: Components, found: Explanation) -> npt.NDArray[np.bool_]:
