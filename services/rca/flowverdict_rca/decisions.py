@@ -6,7 +6,6 @@ from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import pdtrc
 
 from flowverdict_contracts.verdicts import HalfOpen
 from flowverdict_flows.half_open import half_open
@@ -14,10 +13,10 @@ from flowverdict_flows.pairs import Numbers, ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.facts import LEAVING
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.shares import LOST_TO_SHOW, connects, lookups
 from flowverdict_rca.window import COUNTS, Pair, Window, lost_segments, total
 
 __all__ = [
-    "LOST_TO_SHOW",
     "Decisions",
     "PairStatus",
     "cannot_connect",
@@ -29,9 +28,6 @@ __all__ = [
 ]
 
 _SHOWN_HALF_OPEN = 20
-_BY_CHANCE = 0.01
-LOST_TO_SHOW = 3.0
-"""Segments lost on average, for a chance of 5% that none is lost (Poisson, e^-3)."""
 _QUIET = 4
 """A pair that sends less than a quarter of its mean rate has gone quiet, unless all do."""
 
@@ -110,57 +106,44 @@ def passes_only_small(evidence: Numbers, settings: RcaSettings) -> Mask:
     """
     opens = total(evidence, "opens")
     enough = (opens >= settings.min_retransmissions) & (lost_segments(evidence) >= opens)
-    connects = 2 * total(evidence, "retransmitted_syns") < opens
+    connected = 2 * total(evidence, "retransmitted_syns") < opens
     passes: Mask = total(evidence, "bytes_acked") < _SMALL_BYTES * opens
-    return enough & connects & passes
+    return enough & connected & passes
 
 
 def cannot_connect(evidence: Numbers, settings: RcaSettings) -> Mask:
-    """Whether most of its own connection attempts fail, or their SYNs go unanswered.
-
-    SYN-ACKs do not count: a connection request that never completes says nothing about the
-    endpoint that answers it, and a lost SYN-ACK makes the client retransmit its SYN.
-    """
-    opens, failed = total(evidence, "opens"), total(evidence, "failed_opens")
-    syns = total(evidence, "retransmitted_syns")
-    mostly = (failed >= settings.min_retransmissions) & (failed > opens)
-    unanswered = (syns >= settings.min_retransmissions) & (
-        syns > settings.fail_ratio * (opens + failed)
-    )
-    return mostly | unanswered
+    """Whether most of its own connection attempts fail, or their SYNs go unanswered."""
+    failed, unanswered = connects(evidence, settings.fail_ratio, settings.min_retransmissions)
+    return failed.is_too_many() | unanswered.is_too_many()
 
 
 def cannot_look_up(evidence: Numbers, settings: RcaSettings) -> Mask:
-    """Whether DNS lookups go unanswered, more often than a flow may lose segments, or most fail.
-
-    A name that does not exist is an answer. Other errors of a few are about those names.
-    """
-    answers, failures = total(evidence, "dns_answers"), total(evidence, "dns_failures")
-    most_fail = (failures >= settings.min_retransmissions) & (2 * failures > answers)
-    return _unanswered(evidence, settings) | most_fail
+    """Whether DNS lookups go unanswered, more often than a flow may lose segments, or most fail."""
+    unanswered, failed = lookups(evidence, settings.fail_ratio, settings.min_retransmissions)
+    return unanswered.is_too_many() | failed.is_too_many()
 
 
-def _unanswered(evidence: Numbers, settings: RcaSettings) -> Mask:
-    answers, unanswered = total(evidence, "dns_answers"), total(evidence, "dns_unanswered")
-    found: Mask = (unanswered >= settings.min_retransmissions) & (
-        unanswered > settings.fail_ratio * (answers + unanswered)
-    )
+def _attempts_fail(window: Window, evidence: Numbers, settings: RcaSettings) -> Mask:
+    """Whether a pair cannot connect or look up, and not by chance: whom it asks answers others."""
+    found = np.zeros(len(evidence), np.bool_)
+    least = settings.fail_ratio, settings.min_retransmissions
+    for attempts in (connects, lookups):
+        for own, of_all in zip(
+            attempts(evidence, *least), attempts(window.counts, *least), strict=True
+        ):
+            found |= own.is_too_many() & ~own.is_chance(of_all, window.dst)
     return found
 
 
-def _unanswered_by_chance(window: Window, evidence: Numbers, settings: RcaSettings) -> Mask:
-    """Whether a server leaves so few lookups of all its clients unanswered that these are no more
-    than chance explains: of a few clients' lookups, a share above the limit soon is.
-    """
-    answers, unanswered = (
-        total(window.counts, f"dns_{each}") for each in ("answers", "unanswered")
-    )
-    at_server = [np.bincount(window.dst, each)[window.dst] for each in (answers, unanswered)]
-    share = at_server[1] / np.maximum(sum(at_server), 1)
-    found = total(evidence, "dns_unanswered")
-    expected = share * (total(evidence, "dns_answers") + found)
-    is_by_chance: Mask = pdtrc(np.maximum(found - 1, 0), expected) > _BY_CHANCE
-    return is_by_chance & (share <= settings.fail_ratio)
+def _may_fail_to_look_up(
+    window: Window, fails: Mask, evidence: Numbers, settings: RcaSettings
+) -> Mask:
+    """Which pairs may look up as badly as those that fail to."""
+    found = np.zeros(len(fails), np.bool_)
+    least = settings.fail_ratio, settings.min_retransmissions
+    for own, of_all in zip(lookups(evidence, *least), lookups(window.counts, *least), strict=True):
+        found |= of_all.may_be_as_bad(own.of(fails & own.is_too_many()))
+    return found
 
 
 def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
@@ -179,14 +162,8 @@ def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
     undecided = np.ones(panes.shape[1], np.bool_)
     for number, pane in enumerate(panes):
         evidence[undecided] += pane[undecided]
-        fails = (
-            retransmits(evidence, limits, settings)
-            | cannot_connect(evidence, settings)
-            | (
-                cannot_look_up(evidence, settings)
-                & ~_unanswered_by_chance(window, evidence, settings)
-            )
-        )
+        fails = retransmits(evidence, limits, settings)
+        fails |= _attempts_fail(window, evidence, settings)
         status[undecided & fails] = PairStatus.FAIL
         undecided &= ~fails
         if number == 0:
@@ -198,7 +175,7 @@ def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
     would_not_show = _delivered(panes.sum(axis=0)) < _segments_that_show(
         status, evidence, retransmits(evidence, limits, settings)
     )
-    would_not_show |= _may_be_as_bad(window, status, evidence, settings)
+    would_not_show |= _may_fail_to_look_up(window, status == PairStatus.FAIL, evidence, settings)
     status[(status == PairStatus.OK) & would_not_show] = PairStatus.UNDECIDED
     status[(status == PairStatus.FAIL) & _leaving(window)] = PairStatus.UNDECIDED
     return Decisions(window, status, evidence, limits, _half_open(window, settings))
@@ -236,24 +213,6 @@ def _segments_that_show(status: Numbers, evidence: Numbers, retransmitting: Mask
     sent = int(total(evidence[fails], "data_segments_sent").sum())
     lost = int(lost_segments(evidence[fails]).sum())
     return LOST_TO_SHOW * sent / lost if lost else 0.0
-
-
-def _may_be_as_bad(
-    window: Window, status: Numbers, evidence: Numbers, settings: RcaSettings
-) -> Mask:
-    """If lookups of some pairs go unanswered, which others may lose as many: those with one that
-    was unanswered, and with too few for one to be likely.
-    """
-    fails = (status == PairStatus.FAIL) & _unanswered(evidence, settings)
-    answers, unanswered = (
-        total(window.counts, f"dns_{each}") for each in ("answers", "unanswered")
-    )
-    if not fails.any():
-        return np.zeros(len(status), np.bool_)
-    share = unanswered[fails].sum() / (answers + unanswered)[fails].sum()
-    looks_up = answers + unanswered > 0
-    found: Mask = looks_up & ((unanswered > 0) | (share * answers < LOST_TO_SHOW))
-    return found
 
 
 def _went_quiet(panes: Numbers, healthy: Mask) -> Mask:

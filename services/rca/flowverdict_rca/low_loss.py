@@ -8,13 +8,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from flowverdict_contracts.verdicts import Component
-from flowverdict_rca.decisions import LOST_TO_SHOW, Decisions, PairStatus
+from flowverdict_rca.decisions import Decisions, PairStatus
 from flowverdict_rca.engine import localise as engine
 from flowverdict_rca.engine.baseline import Baseline
 from flowverdict_rca.judgement import Judgement
 from flowverdict_rca.ranking import findings
 from flowverdict_rca.servers_at_fault import as_servers
 from flowverdict_rca.settings import RcaSettings
+from flowverdict_rca.shares import LOST_TO_SHOW
 from flowverdict_rca.suspects import known_causes_of, suspects_of
 from flowverdict_rca.window import Window, lost_segments, total
 from flowverdict_rca.window_table import answered_by, pairs_of, settled, table_of

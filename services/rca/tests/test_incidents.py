@@ -418,23 +418,41 @@ def test_a_node_whose_lookups_fail_is_named_and_not_the_server_that_answers_othe
     assert (str(cause), cause.precision) == ("node n3", 1.0)
 
 
+ATTEMPTS = {
+    "dns_unanswered": lambda bad: {"dns_answers": 10 - bad, "dns_unanswered": bad},
+    "dns_failures": lambda bad: {"dns_answers": 10, "dns_failures": bad},
+    "retransmitted_syns": lambda bad: {"opens": 10, "retransmitted_syns": bad},
+    "failed_opens": lambda bad: {"opens": 10 - bad, "failed_opens": bad, "refused_opens": bad},
+}
+
+
 @pytest.mark.parametrize(
-    ("unanswered", "causes"), [(0.02, set()), (0.04, set()), (0.08, {"pod default/dns-0"})]
+    ("kind", "share", "causes"),
+    [
+        *((kind, 0.02, set()) for kind in ATTEMPTS),
+        ("dns_unanswered", 0.04, set()),
+        ("dns_failures", 0.45, set()),
+        ("failed_opens", 0.45, set()),
+        ("dns_unanswered", 0.08, {"pod default/server"}),
+        ("retransmitted_syns", 0.08, {"pod default/server"}),
+        ("dns_failures", 0.6, {"pod default/server"}),
+        ("failed_opens", 0.6, {"pod default/server"}),
+    ],
 )
-@pytest.mark.parametrize("seed", range(5))
-def test_the_server_is_the_cause_of_unanswered_lookups_and_chance_is_none(
-    seed: int, unanswered: float, causes: set[str]
+@pytest.mark.parametrize("seed", range(3))
+def test_what_answers_too_few_of_everyone_is_the_cause_and_chance_is_none(
+    seed: int, kind: str, share: float, causes: set[str]
 ) -> None:
     random, incidents = np.random.default_rng(seed), Incidents(SETTINGS)
     pods = [f"app-{number}@n{number % 6}" for number in range(24)]
-    address = {pod.partition("@")[0]: f"10.1.0.{at}" for at, pod in enumerate([*pods, "dns-0"], 1)}
+    names = [*(pod.partition("@")[0] for pod in pods), "server"]
+    address = {name: f"10.1.0.{at}" for at, name in enumerate(names, 1)}
 
     def rows() -> list[dict[str, Any]]:
         found = [flow_row(*each) for each in permutations(pods, 2)]
         for pod in pods:
-            none, lookups = int(random.binomial(10, unanswered)), {"data_segments_sent": 0}
-            lookups |= {"dns_answers": 10 - none, "dns_unanswered": none}
-            found.append(flow_row(pod, "dns-0@n1", **lookups))
+            counts = ATTEMPTS[kind](int(random.binomial(10, share)))
+            found.append(flow_row(pod, "server@n1", data_segments_sent=0, **counts))
         for row in found:
             row |= {f"{end}_ip": address[row[f"{end}_pod"]] for end in ("src", "dst")}
         return found
