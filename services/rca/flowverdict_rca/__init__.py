@@ -18,6 +18,7 @@
 `failed_names` which names could not be looked up, by pair.
 `passage`    what became of the segments that one end sent, by the other end's count.
 `decisions`  whether each pair of a window is OK or FAIL.
+`comparable` which pairs can be compared with those that fail.
 `shares`     how many of a pair's attempts go wrong, and whether that is too many or chance.
 `detectors`  which ratio is too high for a pair, by a threshold or its past.
 `facts`      what the cluster itself knows about a window; `known` the causes that follow from it.

@@ -1,11 +1,12 @@
 """Whether each pair of a window is OK or FAIL."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import pdtr
 
 from flowverdict_contracts.verdicts import HalfOpen
 from flowverdict_flows.half_open import half_open
@@ -21,13 +22,13 @@ __all__ = [
     "PairStatus",
     "cannot_connect",
     "cannot_look_up",
-    "comparable",
     "decide",
     "passes_only_small",
     "retransmits",
 ]
 
 _SHOWN_HALF_OPEN = 20
+_BY_CHANCE = 0.05
 _QUIET = 4
 """A pair that sends less than a quarter of its mean rate has gone quiet, unless all do."""
 
@@ -172,47 +173,31 @@ def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
             undecided &= ~is_ok
     enough = _delivered(evidence) >= settings.min_segments
     status[undecided & enough & ~_went_quiet(panes, undecided)] = PairStatus.OK
-    would_not_show = _delivered(panes.sum(axis=0)) < _segments_that_show(
-        status, evidence, retransmits(evidence, limits, settings)
-    )
+    would_not_show = _may_lose_as_much(window, status, evidence, limits, settings)
     would_not_show |= _may_fail_to_look_up(window, status == PairStatus.FAIL, evidence, settings)
     status[(status == PairStatus.OK) & would_not_show] = PairStatus.UNDECIDED
     status[(status == PairStatus.FAIL) & _leaving(window)] = PairStatus.UNDECIDED
     return Decisions(window, status, evidence, limits, _half_open(window, settings))
 
 
-def comparable(decisions: Decisions, settings: RcaSettings) -> Decisions:
-    """The decisions, with pairs undecided that cannot be compared with those that fail.
-
-    If nothing but connection attempts fails, only callers tell something; if nothing but lookups
-    does, only those whose lookups are answered. If there are none, everyone does.
+def _may_lose_as_much(
+    window: Window, status: Numbers, evidence: Numbers, limits: Floats, settings: RcaSettings
+) -> Mask:
+    """Which pairs may lose as much as those that fail: they sent too little to lose one segment
+    most probably, or lost no less than chance explains.
     """
-    window, fails = decisions.window, decisions.status == PairStatus.FAIL
-    evidence = decisions.evidence[fails]
-    loses = retransmits(evidence, decisions.limits[fails], settings).any()
-    connects, looks_up = cannot_connect(evidence, settings), cannot_look_up(evidence, settings)
-    if loses or not fails.any():
-        return decisions
-    if connects.all() and not looks_up.any():
-        tells = window.calls >= 0
-    elif looks_up.all() and not connects.any():
-        tells = total(window.counts, "dns_answers") > 0
-    else:
-        return decisions
-    if not (tells & (decisions.status == PairStatus.OK)).any():
-        return decisions
-    status = np.where(fails | tells, decisions.status, PairStatus.UNDECIDED)
-    return replace(decisions, status=status)
-
-
-def _segments_that_show(status: Numbers, evidence: Numbers, retransmitting: Mask) -> float:
-    """How many segments a pair must send to lose one, most probably, if it loses as much as those
-    that fail.
-    """
-    fails = (status == PairStatus.FAIL) & retransmitting
-    sent = int(total(evidence[fails], "data_segments_sent").sum())
-    lost = int(lost_segments(evidence[fails]).sum())
-    return LOST_TO_SHOW * sent / lost if lost else 0.0
+    fails = (status == PairStatus.FAIL) & retransmits(evidence, limits, settings)
+    if not fails.any():
+        return np.zeros(len(status), np.bool_)
+    sent, lost = total(window.counts, "data_segments_sent"), lost_segments(window.counts)
+    share = (
+        lost_segments(evidence[fails]).sum() / total(evidence[fails], "data_segments_sent").sum()
+    )
+    sent_too_little: Mask = share * _delivered(window.counts) < LOST_TO_SHOW
+    # Pairs fail as soon as their newest panes show it, so these lose more than they do in the mean.
+    share = lost[fails].sum() / sent[fails].sum()
+    lost_as_much: Mask = (lost > 0) & (pdtr(lost, share * sent) > _BY_CHANCE)
+    return sent_too_little | lost_as_much
 
 
 def _went_quiet(panes: Numbers, healthy: Mask) -> Mask:
@@ -231,11 +216,9 @@ def _went_quiet(panes: Numbers, healthy: Mask) -> Mask:
 
 def _leaving(window: Window) -> Mask:
     """Whether an end of each pair is a pod that is being deleted or is gone: that was planned."""
-    leaving = np.array(
-        [window.facts.conditions.get(each) in LEAVING for each in window.endpoints], np.bool_
+    return window.pairs_with(
+        [window.facts.conditions.get(each) in LEAVING for each in window.endpoints]
     )
-    found: Mask = leaving[window.src] | leaving[window.dst]
-    return found
 
 
 def _delivered(counts: Numbers) -> Numbers:

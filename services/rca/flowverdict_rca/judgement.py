@@ -27,8 +27,9 @@ from flowverdict_contracts.verdicts import (
 from flowverdict_flows.pairs import Numbers
 from flowverdict_flows.ratios import CONNECT_RETRANSMISSION_RATIO, RETRANSMISSION_RATIO, Ratio
 from flowverdict_rca import measured_summary, summary
+from flowverdict_rca.comparable import comparable
 from flowverdict_rca.conditions import conditions_of_pairs
-from flowverdict_rca.decisions import Decisions, Floats, PairStatus, comparable, decide, retransmits
+from flowverdict_rca.decisions import Decisions, Floats, PairStatus, decide, retransmits
 from flowverdict_rca.failures import behind_failures
 from flowverdict_rca.kernel_logs import conditions_of, in_words, reports_about
 from flowverdict_rca.known import heard_alone, known_causes, without_aftermath

@@ -119,6 +119,17 @@ class Window:
         places: npt.NDArray[np.object_] = np.where((src != "") & (dst != ""), src + " " + dst, "")
         return places
 
+    def pairs_with(
+        self, is_so: Sequence[bool] | npt.NDArray[np.bool_], *, both: bool = False
+    ) -> npt.NDArray[np.bool_]:
+        """The pairs of which it is so of either endpoint, or of both; given for all `endpoints`."""
+        of_end = np.array(is_so, np.bool_)
+        if not len(of_end):
+            return np.zeros(0, np.bool_)
+        src, dst = of_end[self.src], of_end[self.dst]
+        found: npt.NDArray[np.bool_] = src & dst if both else src | dst
+        return found
+
     @cached_property
     def other_ways(self) -> tuple[Numbers, npt.NDArray[np.bool_]]:
         """For each pair the position of the one the other way, and whether there is one."""

@@ -44,7 +44,7 @@ def settled(window: Window) -> Mask:
         and not facts.nodes_of(each) & facts.recovering
         for each in window.endpoints
     ]
-    return _either(np.array(of_end, np.bool_), window, both=True)
+    return window.pairs_with(of_end, both=True)
 
 
 def table_of(window: Window, chosen: Mask) -> pd.DataFrame:
@@ -165,7 +165,7 @@ def pairs_of(component: Component, direction: Direction, window: Window) -> Mask
     if len(ends) == 1:
         (at,) = ends
         if direction == "both":
-            return _either(at, window)
+            return window.pairs_with(at)
         found: Mask = at[window.src if direction == "sending" else window.dst]
         return found
     this_way: Mask = ends[0][window.src] & ends[1][window.dst]
@@ -181,7 +181,7 @@ def answered_by(components: Iterable[Component], window: Window) -> Mask:
         any(str(component_of(pod)) in names for pod in window.facts.backends.get(each, ()))
         for each in window.endpoints
     ]
-    return _either(np.array(of_end, np.bool_), window)
+    return window.pairs_with(of_end)
 
 
 def _is_at(endpoint: Endpoint, window: Window, component: Component, which: int) -> bool:
@@ -195,11 +195,3 @@ def _is_at(endpoint: Endpoint, window: Window, component: Component, which: int)
         return False
     service = Endpoint("service", named.namespace, named.name)
     return endpoint in window.facts.backends.get(service, ())
-
-
-def _either(of_end: Mask, window: Window, *, both: bool = False) -> Mask:
-    if not len(of_end):
-        return np.zeros(0, np.bool_)
-    src, dst = of_end[window.src], of_end[window.dst]
-    found: Mask = src & dst if both else src | dst
-    return found

@@ -1,5 +1,6 @@
 """Windows over time to verdicts."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import permutations
 from typing import Any
@@ -464,3 +465,39 @@ def test_what_answers_too_few_of_everyone_is_the_cause_and_chance_is_none(
         verdicts += incidents.judge(judge(made, SETTINGS))
     assert {str(cause) for verdict in verdicts for cause in verdict.causes} == causes
     assert all(verdict.causes for verdict in verdicts)
+
+
+@pytest.mark.parametrize("segments", [10, 40, 200])
+@pytest.mark.parametrize(
+    ("suffers", "share", "causes"),
+    [
+        (lambda src, dst: True, 0.04, set()),
+        (lambda src, dst: True, 0.06, set()),
+        (lambda src, dst: "app-3@n3" in (src, dst), 0.04, {"pod default/app-3"}),
+        (lambda src, dst: "app-3@n3" in (src, dst), 0.06, {"pod default/app-3"}),
+        (lambda src, dst: "n1" in src[-2:] or "n1" in dst[-2:], 0.06, {"node n1"}),
+    ],
+)
+def test_what_loses_about_as_much_as_the_threshold_is_named_unless_everything_does(
+    suffers: Callable[[str, str], bool], share: float, causes: set[str], segments: int
+) -> None:
+    random, incidents = np.random.default_rng(1), Incidents(SETTINGS)
+    pods = [f"app-{number}@n{number % 4}" for number in range(12)]
+    address = {pod.partition("@")[0]: f"10.1.0.{at}" for at, pod in enumerate(pods, 1)}
+
+    def rows() -> list[dict[str, Any]]:
+        found = []
+        for src, dst in permutations(pods, 2):
+            lost = int(random.binomial(segments, share if suffers(src, dst) else 0.001))
+            counts = {"data_segments_sent": segments, "retransmitted_segments": lost}
+            row = flow_row(src, dst, **counts, retransmitted_data_segments=lost)
+            found.append(row | {f"{end}_ip": address[row[f"{end}_pod"]] for end in ("src", "dst")})
+        return found
+
+    verdicts: list[Verdict] = []
+    for number in range(10):
+        panes = [rows() for _ in range(SETTINGS.window_panes)]
+        made = window_of(*panes, settings=SETTINGS, second=1_000 + 2 * number)
+        verdicts += incidents.judge(judge(made, SETTINGS))
+    assert verdicts
+    assert {str(verdict.causes[0]) for verdict in verdicts if verdict.causes} == causes
