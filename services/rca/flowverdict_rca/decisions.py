@@ -197,6 +197,7 @@ def _may_lose_as_much(
     # Pairs fail as soon as their newest panes show it, so these lose more than they do in the mean.
     share = lost[fails].sum() / sent[fails].sum()
     lost_as_much: Mask = (lost > 0) & (pdtr(lost, share * sent) > _BY_CHANCE)
+    lost_as_much &= limits == settings.fail_ratio  # what is usual for a pair is not as bad
     return sent_too_little | lost_as_much
 
 
