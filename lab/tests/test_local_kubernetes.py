@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from flowverdict_lab.kubernetes import command
 from flowverdict_lab.kubernetes.build import KUBERNETES, programs
+from flowverdict_lab.kubernetes.cluster import Cluster
 from flowverdict_lab.kubernetes.images import Image, write_archive
 from flowverdict_lab.kubernetes.processes import ProcessError, alive, end, remember, wait_until
 from flowverdict_lab.servers import servers
@@ -95,3 +97,22 @@ def test_nothing_runs_is_a_sentence_and_no_error(tmp_path: Path) -> None:
         )
         assert done.returncode == 0
         assert text in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_cluster_that_is_being_used_is_removed_whatever_ends_the_command(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    monkeypatch.setattr("sys.argv", ["flowverdict-cluster", "test"])
+    monkeypatch.setattr(Cluster, "running", True)
+    monkeypatch.setattr(Cluster, "down", lambda cluster: removed.append(cluster.name))
+    monkeypatch.setattr(command, "_load_for_test", lambda *_: os.kill(os.getpid(), number))
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(each) for each in numbers]
+    try:
+        assert command.main() == command.INTERRUPTED
+    finally:
+        for each, handler in zip(numbers, before, strict=True):
+            signal.signal(each, handler)
+    assert removed == ["test"]

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -39,6 +40,8 @@ def main() -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args()
     console = Console(stderr=True, highlight=False)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     try:
         return int(options.run(options, console))
     except (BuildError, ProcessError) as error:
