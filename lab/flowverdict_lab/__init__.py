@@ -16,4 +16,5 @@
 `servers`             NATS, Prometheus and others, built from their modules.
 `free_port`           finds a port for a server.
 `arguments`           parsers for command-line values.
+`interruption`        signals that end a command: it cleans up first.
 """

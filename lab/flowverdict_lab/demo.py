@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from flowverdict_lab import report
 from flowverdict_lab.arguments import LONG_SECONDS, percentage, phase_seconds, whole_number
 from flowverdict_lab.cluster import SHAPES, make_cluster
 from flowverdict_lab.faults import FAULTS, FaultError, LossyHub, parse_fault
+from flowverdict_lab.interruption import interrupt_once
 from flowverdict_lab.live_support import why_not_live
 from flowverdict_lab.network import LabError
 from flowverdict_lab.phases import (
@@ -238,20 +238,6 @@ async def _run(arguments: argparse.Namespace, console: Console) -> Outcome:
         return await run_live(Run(cluster, fault, usual, seconds), folder, record, tell)
 
 
-def _handle_signals() -> None:
-    """The first signal stops the run; further ones must not interrupt the cleanup."""
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def interrupt(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        print("\nscript/demo: interrupted, cleaning up …", file=sys.stderr)
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, interrupt)
-
-
 def _demo(arguments: argparse.Namespace, console: Console) -> int:
     folder: Path = arguments.out
     outcome = asyncio.run(_run(arguments, console))
@@ -299,7 +285,7 @@ def main() -> None:
     if arguments.replay is not None and (ignored := _given(arguments)):
         complain("script/demo", f"--replay shows what was recorded; ignored: {', '.join(ignored)}")
     own_folders = _missing_folders(arguments.out)
-    _handle_signals()
+    interrupt_once("\nscript/demo: interrupted, cleaning up …")
     try:
         status = _demo(arguments, console)
     except FaultError as error:

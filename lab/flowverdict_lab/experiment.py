@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import json
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from flowverdict_lab.arguments import LONG_SECONDS, percentage, phase_seconds, whole_number
+from flowverdict_lab.interruption import ignore_signals, interrupt_once
 from flowverdict_lab.kubernetes_objects import (
     EXPERIMENT,
     FLOWVERDICT,
@@ -332,19 +332,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _ignore_signals() -> None:
-    """Ignore signals from here on: cleanup must not be interrupted."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
-
-
-def _interrupt(*_: object) -> None:
-    _ignore_signals()
-    raise KeyboardInterrupt
-
-
 def _remove(objects: Objects, keep_pods: bool, tell: Tell) -> None:
-    _ignore_signals()
+    ignore_signals()
     try:
         if keep_pods:
             _remove_helpers(objects)
@@ -387,8 +376,7 @@ def main() -> None:
     """Run the command line and exit with its status."""
     arguments = _parser().parse_args()
     console = Console(highlight=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    interrupt_once()
     try:
         sys.exit(_run_command(arguments, console))
     except ClusterError as error:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flowverdict_lab.interruption import SIGNALS
 from flowverdict_lab.kubernetes import command
 from flowverdict_lab.kubernetes.build import KUBERNETES, programs
 from flowverdict_lab.kubernetes.cluster import Cluster
@@ -99,7 +100,7 @@ def test_nothing_runs_is_a_sentence_and_no_error(tmp_path: Path) -> None:
         assert text in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", SIGNALS)
 def test_a_cluster_that_is_being_used_is_removed_whatever_ends_the_command(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,11 +109,10 @@ def test_a_cluster_that_is_being_used_is_removed_whatever_ends_the_command(
     monkeypatch.setattr(Cluster, "running", True)
     monkeypatch.setattr(Cluster, "down", lambda cluster: removed.append(cluster.name))
     monkeypatch.setattr(command, "_load_for_test", lambda *_: os.kill(os.getpid(), number))
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(each) for each in numbers]
+    before = [signal.getsignal(each) for each in SIGNALS]
     try:
         assert command.main() == command.INTERRUPTED
     finally:
-        for each, handler in zip(numbers, before, strict=True):
+        for each, handler in zip(SIGNALS, before, strict=True):
             signal.signal(each, handler)
     assert removed == ["test"]

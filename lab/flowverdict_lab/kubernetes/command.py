@@ -3,7 +3,6 @@
 import argparse
 import os
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from flowverdict_lab.arguments import whole_number
+from flowverdict_lab.interruption import interrupt_once
 from flowverdict_lab.kubernetes import docker
 from flowverdict_lab.kubernetes.build import KUBERNETES, BuildError, build, cache, programs
 from flowverdict_lab.kubernetes.cluster import Cluster, clusters
@@ -40,8 +40,7 @@ def main() -> int:
     """Run the command; returns its exit status."""
     options = _parser().parse_args()
     console = Console(stderr=True, highlight=False)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    interrupt_once()
     try:
         return int(options.run(options, console))
     except (BuildError, ProcessError) as error:
