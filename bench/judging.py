@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from bench.batches import batch_of
 from bench.figure import Figure
-from flowverdict_contracts.enriched import ARROW_SCHEMA, completed
 from flowverdict_contracts.interval_header import IntervalHeader
 from flowverdict_contracts.verdicts import Verdict
 from flowverdict_rca.panes import Panes
@@ -48,6 +48,7 @@ class _Cluster:
         self._src, self._dst = np.concatenate([one, other]), np.concatenate([other, one])
         self._is_client = np.arange(len(self._src)) < len(one)
         self._names = _named("src", self._src) | _named("dst", self._dst)
+        self._names["role"] = _texts(["server", "client"], self._is_client.astype(np.int64))
         self.pairs = len(self._src)
 
     def interval(self, lossy: int | None) -> pa.RecordBatch:
@@ -69,14 +70,9 @@ class _Cluster:
             "rtt_us": self._random.integers(200, 400, self.pairs),
             "rtt_variation_us": self._random.integers(50, 100, self.pairs),
             "answers": answers,
-            "answers_us": (answers * self._random.gamma(20, 250, self.pairs)).astype(np.int64),
+            "answers_us": answers * self._random.gamma(20, 250, self.pairs),
         }
-        columns = self._names | {
-            name: pa.array(values).cast(ARROW_SCHEMA.field(name).type)
-            for name, values in counts.items()
-        }
-        columns["role"] = _texts(["server", "client"], self._is_client.astype(np.int64))
-        return completed(pa.RecordBatch.from_pydict(columns))
+        return batch_of(self._names, counts)
 
 
 def _named(end: str, pods: Numbers) -> dict[str, pa.Array]:

@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from flowverdict_contracts.enriched import ARROW_SCHEMA, completed
+from bench.batches import batch_of
+from flowverdict_contracts.enriched import ARROW_SCHEMA
 
 __all__ = ["NO_DELAY", "CallGraph", "Delay"]
 
@@ -145,11 +146,7 @@ class CallGraph:
             "answers": np.concatenate([answers, none]),
             "answers_us": np.concatenate([answers_us, none]),
         }
-        columns = self._columns | {
-            name: pa.array(values.astype(np.int64)).cast(ARROW_SCHEMA.field(name).type)
-            for name, values in changing.items()
-        }
-        return completed(pa.RecordBatch.from_pydict(columns))
+        return batch_of(self._columns, changing)
 
     def _constant_columns(self, pods: list[str]) -> dict[str, Any]:
         address = {pod: f"10.0.0.{number}" for number, pod in enumerate(pods, 1)}
