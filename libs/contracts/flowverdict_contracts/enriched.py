@@ -21,7 +21,6 @@ from ipaddress import ip_address
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute
 
 from flowverdict_contracts import MalformedMessage
 from flowverdict_contracts.addresses import ADDRESSES, ENDS

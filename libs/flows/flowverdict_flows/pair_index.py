@@ -240,8 +240,9 @@ class PairIndex(Generic[E]):
     def _ids_of_rows(self, batch: pa.RecordBatch, end: str) -> Numbers:
         addresses = batch.column(f"{end}_ip")
         owners = self._read_ends(batch, end)
-        ids = np.array([_LOOPBACK if each is None else self._id_of(each) for each in owners])
-        of_rows: Numbers = ids[addresses.indices.to_numpy()] if len(ids) else ids.astype(np.int64)
+        found = [_LOOPBACK if each is None else self._id_of(each) for each in owners]
+        ids = np.array(found, np.int64)
+        of_rows: Numbers = ids[addresses.indices.to_numpy()] if len(ids) else ids
         return of_rows
 
     def _id_of(self, end: E) -> int:

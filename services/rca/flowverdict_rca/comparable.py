@@ -13,6 +13,7 @@ from flowverdict_rca.decisions import (
     cannot_look_up,
     retransmits,
 )
+from flowverdict_rca.engine.baseline import dispersion_of
 from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import lost_segments, total
 
@@ -74,12 +75,11 @@ def _loses_like_others(decisions: Decisions, settings: RcaSettings) -> Mask:
 
 
 def _is_one_rate(lost: Numbers, sent: Numbers) -> bool:
-    """Whether counts differ by no more than Poisson counts of one rate do: Pearson's statistic over
-    its degrees of freedom, within three standard deviations of 1. Not of a few pairs.
+    """Whether counts are dispersed by no more than Poisson counts of one rate are, within three
+    standard deviations. Not of a few pairs.
     """
     if len(sent) < _FEW:
         return False
     mean = lost.sum() / sent.sum() * sent
-    statistic = ((lost - mean) ** 2 / mean).mean()
     deviation = np.sqrt((2 + (1 / mean).mean()) / len(mean))
-    return bool(statistic < 1 + 3 * deviation)
+    return bool(dispersion_of(lost.astype(np.float64), mean) < 1 + 3 * deviation)

@@ -14,7 +14,7 @@ from flowverdict_flows.pairs import Numbers, ratios_of
 from flowverdict_flows.ratios import RETRANSMISSION_RATIO
 from flowverdict_rca.facts import LEAVING
 from flowverdict_rca.settings import RcaSettings
-from flowverdict_rca.shares import LOST_TO_SHOW, connects, lookups
+from flowverdict_rca.shares import LOST_TO_SHOW, Share, connects, lookups
 from flowverdict_rca.window import COUNTS, Pair, Window, lost_segments, total
 
 __all__ = [
@@ -114,26 +114,18 @@ def passes_only_small(evidence: Numbers, settings: RcaSettings) -> Mask:
 
 def cannot_connect(evidence: Numbers, settings: RcaSettings) -> Mask:
     """Whether most of its own connection attempts fail, or their SYNs go unanswered."""
-    failed, unanswered = connects(evidence, settings.fail_ratio, settings.min_retransmissions)
+    failed, unanswered = connects(evidence, settings)
     return failed.is_too_many() | unanswered.is_too_many()
 
 
 def cannot_look_up(evidence: Numbers, settings: RcaSettings) -> Mask:
     """Whether DNS lookups go unanswered, more often than a flow may lose segments, or most fail."""
-    unanswered, failed = lookups(evidence, settings.fail_ratio, settings.min_retransmissions)
+    unanswered, failed = lookups(evidence, settings)
     return unanswered.is_too_many() | failed.is_too_many()
 
 
-def _attempts_fail(window: Window, evidence: Numbers, settings: RcaSettings) -> Mask:
-    """Whether a pair cannot connect or look up, and not by chance: whom it asks answers others."""
-    found = np.zeros(len(evidence), np.bool_)
-    least = settings.fail_ratio, settings.min_retransmissions
-    for attempts in (connects, lookups):
-        for own, of_all in zip(
-            attempts(evidence, *least), attempts(window.counts, *least), strict=True
-        ):
-            found |= own.is_too_many() & ~own.is_chance(of_all, window.dst)
-    return found
+def _attempts(counts: Numbers, settings: RcaSettings) -> tuple[Share, ...]:
+    return *connects(counts, settings), *lookups(counts, settings)
 
 
 def _may_fail_to_look_up(
@@ -141,8 +133,8 @@ def _may_fail_to_look_up(
 ) -> Mask:
     """Which pairs may look up as badly as those that fail to."""
     found = np.zeros(len(fails), np.bool_)
-    least = settings.fail_ratio, settings.min_retransmissions
-    for own, of_all in zip(lookups(evidence, *least), lookups(window.counts, *least), strict=True):
+    both = zip(lookups(evidence, settings), lookups(window.counts, settings), strict=True)
+    for own, of_all in both:
         found |= of_all.may_be_as_bad(own.of(fails & own.is_too_many()))
     return found
 
@@ -155,16 +147,20 @@ def decide(window: Window, settings: RcaSettings, limits: Floats) -> Decisions:
     No more past panes are used than necessary: a failing flow sends less, so a healthy past would
     outweigh it. A pair fails as soon as the newest panes show it. It is OK if the newest pane alone
     has enough segments, or if the whole window does and the pair has not just gone quiet alone. But
-    if other pairs fail, it takes as many segments as would show what those lose.
+    if other pairs fail, it takes as many segments as would show what those lose. Attempts to
+    connect or look up count only if they fail more often than chance explains, where whom they ask
+    answers others well.
     """
     panes = window.panes
     status = np.full(panes.shape[1], PairStatus.UNDECIDED, np.int64)
     evidence = np.zeros(panes.shape[1:], np.int64)
     undecided = np.ones(panes.shape[1], np.bool_)
+    usual = [each.at(window.dst) for each in _attempts(window.counts, settings)]
     for number, pane in enumerate(panes):
         evidence[undecided] += pane[undecided]
         fails = retransmits(evidence, limits, settings)
-        fails |= _attempts_fail(window, evidence, settings)
+        for attempts, of_all in zip(_attempts(evidence, settings), usual, strict=True):
+            fails |= attempts.is_too_many() & ~attempts.is_chance(of_all)
         status[undecided & fails] = PairStatus.FAIL
         undecided &= ~fails
         if number == 0:

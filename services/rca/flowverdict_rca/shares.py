@@ -7,6 +7,7 @@ import numpy.typing as npt
 from scipy.special import pdtrc
 
 from flowverdict_flows.pairs import Numbers
+from flowverdict_rca.settings import RcaSettings
 from flowverdict_rca.window import total
 
 __all__ = ["LOST_TO_SHOW", "Share", "connects", "lookups"]
@@ -18,6 +19,7 @@ _MOST = 0.5
 _BY_CHANCE = 0.01
 
 Mask = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,18 +42,18 @@ class Share:
         found: Mask = (self.bad >= self.least) & (self.bad > self.limit * self.total)
         return found
 
-    def is_chance(self, of_all: "Share", at: Numbers) -> Mask:
-        """Whether so few of everyone's went wrong at the same end that these are no more than
-        chance explains: of a few, a share above the limit soon does.
+    def at(self, ends: Numbers) -> Floats:
+        """For each pair, the share of all pairs that have the same one of these ends."""
+        bad, of = (np.bincount(ends, each)[ends] for each in (self.bad, self.total))
+        found: Floats = bad / np.maximum(of, 1)
+        return found
 
-        Args:
-            of_all: the same, of a time that includes this one.
-            at: the end that they have in common, by pair.
+    def is_chance(self, usual: Floats) -> Mask:
+        """Whether these are no more than chance explains where the share is usually so large, and
+        not above the limit: of a few, a share above it soon goes wrong.
         """
-        bad, of = (np.bincount(at, each)[at] for each in (of_all.bad, of_all.total))
-        share = bad / np.maximum(of, 1)
-        found: Mask = pdtrc(np.maximum(self.bad - 1, 0), share * self.total) > _BY_CHANCE
-        found &= share <= self.limit
+        found: Mask = pdtrc(np.maximum(self.bad - 1, 0), usual * self.total) > _BY_CHANCE
+        found &= usual <= self.limit
         return found
 
     def may_be_as_bad(self, others: "Share") -> Mask:
@@ -67,29 +69,30 @@ class Share:
         return Share(self.bad[pairs], self.total[pairs], self.limit, self.least)
 
 
-def connects(counts: Numbers, ratio: float, least: int) -> tuple[Share, Share]:
+def connects(counts: Numbers, settings: RcaSettings) -> tuple[Share, Share]:
     """A pair's own connection attempts: those that fail, of which most must, and SYNs that go
-    unanswered, of which as many must as a flow may lose segments (`ratio`).
+    unanswered, of which as many must as a flow may lose segments.
 
     SYN-ACKs do not count: a connection request that never completes says nothing about the
     endpoint that answers it, and a lost SYN-ACK makes the client retransmit its SYN.
     """
     opens, failed = total(counts, "opens"), total(counts, "failed_opens")
-    attempts = opens + failed
+    attempts, least = opens + failed, settings.min_retransmissions
     return (
         Share(failed, attempts, _MOST, least),
-        Share(total(counts, "retransmitted_syns"), attempts, ratio, least),
+        Share(total(counts, "retransmitted_syns"), attempts, settings.fail_ratio, least),
     )
 
 
-def lookups(counts: Numbers, ratio: float, least: int) -> tuple[Share, Share]:
-    """A pair's DNS lookups: those unanswered, of which as many must be as a flow may lose segments
-    (`ratio`), and answers that are errors, of which most must be.
+def lookups(counts: Numbers, settings: RcaSettings) -> tuple[Share, Share]:
+    """A pair's DNS lookups: those unanswered, of which as many must be as a flow may lose segments,
+    and answers that are errors, of which most must be.
 
     A name that does not exist is no error. Other errors of a few are about those names.
     """
     answers, unanswered = total(counts, "dns_answers"), total(counts, "dns_unanswered")
+    least = settings.min_retransmissions
     return (
-        Share(unanswered, answers + unanswered, ratio, least),
+        Share(unanswered, answers + unanswered, settings.fail_ratio, least),
         Share(total(counts, "dns_failures"), answers, _MOST, least),
     )

@@ -19,7 +19,7 @@ LEAST_WINDOWS = 4
 
 _READINGS = ("values", "variations")
 _COLUMNS = (*_READINGS, "typical", "windows", "age")
-_VALUES, _TYPICAL, _WINDOWS, _AGE = map(_COLUMNS.index, ("values", "typical", "windows", "age"))
+_TYPICAL, _WINDOWS, _AGE = map(_COLUMNS.index, ("typical", "windows", "age"))
 _WARM_UP_WINDOWS = 2
 _FADING = 0.97
 _FORGOTTEN_AFTER = 240
@@ -46,10 +46,13 @@ class _Pairs:
     row_of: dict[str, int]
     table: Floats
 
-    def rows(self, pairs: npt.NDArray[np.object_]) -> Floats:
-        """The rows of some pairs; NaN for those that are not known."""
-        at = np.fromiter(map(self.row_of.get, pairs.tolist(), repeat(-1)), np.int64, len(pairs))
-        found = np.full((len(pairs), len(_COLUMNS)), np.nan)
+    def at(self, pairs: npt.NDArray[np.object_]) -> Numbers:
+        """Where some pairs are in the table; -1 for those that are not known."""
+        return np.fromiter(map(self.row_of.get, pairs.tolist(), repeat(-1)), np.int64, len(pairs))
+
+    def rows(self, at: Numbers) -> Floats:
+        """The rows there; NaN for what is not known."""
+        found = np.full((len(at), len(_COLUMNS)), np.nan)
         found[at >= 0] = self.table[at[at >= 0]]
         return found
 
@@ -103,7 +106,7 @@ class Usual:
             one; `age`, how many windows ago the last one was. NaN for pairs that are not known.
         """
         pairs = window.names_of_pairs, window.places_of_pairs
-        own, of_places = map(self._pairs.rows, pairs)
+        own, of_places = (self._pairs.rows(self._pairs.at(each)) for each in pairs)
         windows = own[:, _WINDOWS]
         is_new = (windows >= _WARM_UP_WINDOWS) & (windows < LEAST_WINDOWS)
         is_new &= of_places[:, _WINDOWS] >= LEAST_WINDOWS
@@ -116,24 +119,25 @@ class Usual:
         """
         names, places = window.names_of_pairs[chosen], window.places_of_pairs[chosen]
         # A pod that is new tells nothing about those before it in its place.
+        at_names, at_places = map(self._pairs.at, (names, places))
         is_known, has_known_place = (
-            self._pairs.rows(each)[:, _WINDOWS] >= LEAST_WINDOWS for each in (names, places)
+            self._pairs.rows(each)[:, _WINDOWS] >= LEAST_WINDOWS for each in (at_names, at_places)
         )
         tells = (places != "") & (is_known | ~has_known_place)
+
         pairs = [*names.tolist(), *places[tells].tolist()]
+        rows = np.concatenate([at_names, at_places[tells]])
         row_of = dict(self._pairs.row_of)
-        rows = np.fromiter(map(row_of.get, pairs, repeat(-1)), np.int64, len(pairs))
         for new_pair in np.flatnonzero(rows < 0).tolist():
             rows[new_pair] = row_of.setdefault(pairs[new_pair], len(row_of))
         new = np.zeros((len(row_of) - len(self._pairs.table), len(_COLUMNS)))
         table = np.concatenate([self._pairs.table, new])
         table[:, _AGE] += 1
+        measured = np.concatenate([np.flatnonzero(chosen), np.flatnonzero(chosen)[tells]])
         for column, name in enumerate(_READINGS):
-            values = getattr(now, name)[chosen]
             table[rows, column] *= _FADING
-            np.fmax.at(table[:, column], rows, np.concatenate([values, values[tells]]))
-        values, anew = now.values[chosen], accepted[chosen]
-        _add_to_typical(table, rows, *(np.concatenate([x, x[tells]]) for x in (values, anew)))
+            np.fmax.at(table[:, column], rows, getattr(now, name)[measured])
+        _add_to_typical(table, rows, now.values[measured], accepted[measured])
         table[rows, _WINDOWS] += 1  # once, however often a row is there
         table[rows, _AGE] = 0
         self._pairs = _Pairs(row_of, table).bounded()

@@ -240,13 +240,27 @@ def summary_of(name: str = "", **counts: int) -> tuple[str, tuple[str, ...]]:
 
 def verdict_on(rows: list[dict[str, Any]]) -> Verdict:
     """The one that opens an incident if these rows are seen for long enough."""
+    (opened,) = verdicts_on(lambda: [rows], SETTINGS.open_after)
+    return opened
+
+
+def verdicts_on(panes: Callable[[], list[list[dict[str, Any]]]], windows: int) -> list[Verdict]:
+    """All that is said about so many windows, of these panes each."""
     incidents = Incidents(SETTINGS)
     verdicts: list[Verdict] = []
-    for number in range(SETTINGS.open_after):
-        made = window_of(rows, settings=SETTINGS, second=1_000 + 2 * number)
+    for number in range(windows):
+        made = window_of(*panes(), settings=SETTINGS, second=1_000 + 2 * number)
         verdicts += incidents.judge(judge(made, SETTINGS))
-    (opened,) = verdicts
-    return opened
+    return verdicts
+
+
+def addressed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same rows, each pod of which has an address of its own."""
+    names = {row[f"{end}_pod"] for row in rows for end in ("src", "dst")}
+    address = {name: f"10.1.0.{at}" for at, name in enumerate(sorted(names), 1)}
+    return [
+        row | {f"{end}_ip": address[row[f"{end}_pod"]] for end in ("src", "dst")} for row in rows
+    ]
 
 
 def test_a_cause_that_only_refuses_is_described_by_that_and_the_advice_fits() -> None:
@@ -444,25 +458,17 @@ ATTEMPTS = {
 def test_what_answers_too_few_of_everyone_is_the_cause_and_chance_is_none(
     seed: int, kind: str, share: float, causes: set[str]
 ) -> None:
-    random, incidents = np.random.default_rng(seed), Incidents(SETTINGS)
+    random = np.random.default_rng(seed)
     pods = [f"app-{number}@n{number % 6}" for number in range(24)]
-    names = [*(pod.partition("@")[0] for pod in pods), "server"]
-    address = {name: f"10.1.0.{at}" for at, name in enumerate(names, 1)}
 
     def rows() -> list[dict[str, Any]]:
         found = [flow_row(*each) for each in permutations(pods, 2)]
         for pod in pods:
             counts = ATTEMPTS[kind](int(random.binomial(10, share)))
             found.append(flow_row(pod, "server@n1", data_segments_sent=0, **counts))
-        for row in found:
-            row |= {f"{end}_ip": address[row[f"{end}_pod"]] for end in ("src", "dst")}
-        return found
+        return addressed(found)
 
-    verdicts: list[Verdict] = []
-    for number in range(6):
-        panes = [rows() for _ in range(SETTINGS.window_panes)]
-        made = window_of(*panes, settings=SETTINGS, second=1_000 + 2 * number)
-        verdicts += incidents.judge(judge(made, SETTINGS))
+    verdicts = verdicts_on(lambda: [rows() for _ in range(SETTINGS.window_panes)], 6)
     assert {str(cause) for verdict in verdicts for cause in verdict.causes} == causes
     assert all(verdict.causes for verdict in verdicts)
 
@@ -481,23 +487,17 @@ def test_what_answers_too_few_of_everyone_is_the_cause_and_chance_is_none(
 def test_what_loses_about_as_much_as_the_threshold_is_named_unless_everything_does(
     suffers: Callable[[str, str], bool], share: float, causes: set[str], segments: int
 ) -> None:
-    random, incidents = np.random.default_rng(1), Incidents(SETTINGS)
+    random = np.random.default_rng(1)
     pods = [f"app-{number}@n{number % 4}" for number in range(12)]
-    address = {pod.partition("@")[0]: f"10.1.0.{at}" for at, pod in enumerate(pods, 1)}
 
     def rows() -> list[dict[str, Any]]:
         found = []
         for src, dst in permutations(pods, 2):
             lost = int(random.binomial(segments, share if suffers(src, dst) else 0.001))
             counts = {"data_segments_sent": segments, "retransmitted_segments": lost}
-            row = flow_row(src, dst, **counts, retransmitted_data_segments=lost)
-            found.append(row | {f"{end}_ip": address[row[f"{end}_pod"]] for end in ("src", "dst")})
-        return found
+            found.append(flow_row(src, dst, **counts, retransmitted_data_segments=lost))
+        return addressed(found)
 
-    verdicts: list[Verdict] = []
-    for number in range(10):
-        panes = [rows() for _ in range(SETTINGS.window_panes)]
-        made = window_of(*panes, settings=SETTINGS, second=1_000 + 2 * number)
-        verdicts += incidents.judge(judge(made, SETTINGS))
+    verdicts = verdicts_on(lambda: [rows() for _ in range(SETTINGS.window_panes)], 10)
     assert verdicts
     assert {str(verdict.causes[0]) for verdict in verdicts if verdict.causes} == causes

@@ -220,15 +220,9 @@ def _places(columns: pd.DataFrame) -> dict[Any, tuple[str, str]]:
     for end in ("src", "dst"):
         if f"{end}_pod" not in columns:
             return {}
-        names = [
-            name for each in ("pod", "workload", "node") if (name := f"{end}_{each}") in columns
-        ]
-        of_end = columns[names].drop_duplicates()
-        place = [
-            of_end[name].tolist() if (name := f"{end}_{each}") in of_end else [""] * len(of_end)
-            for each in ("workload", "node")
-        ]
-        for pod, workload, node in zip(of_end[f"{end}_pod"].tolist(), *place, strict=True):
+        names = [f"{end}_{each}" for each in ("pod", "workload", "node")]
+        of_end = columns.reindex(columns=names, fill_value="").drop_duplicates()
+        for pod, workload, node in of_end.itertuples(index=False, name=None):
             if isinstance(pod, str) and isinstance(workload, str) and workload:
                 found[pod] = (workload, node if isinstance(node, str) else "")
     return found

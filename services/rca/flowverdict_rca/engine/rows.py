@@ -71,10 +71,9 @@ def _hashable(column: "pd.Series[Any]") -> "pd.Series[Any]":
         return column
     values = column.to_numpy()
     # Rows mostly share their lists: each of these is read once.
-    distinct, row = np.unique(np.fromiter(map(id, values), np.int64), return_inverse=True)
-    first = np.empty(len(distinct), np.int64)
-    first[row] = np.arange(len(row))
-    read = np.empty(len(distinct), object)
+    ids = np.fromiter(map(id, values), np.int64, len(values))
+    _, first, row = np.unique(ids, return_index=True, return_inverse=True)
+    read = np.empty(len(first), object)
     read[:] = list(map(_as_json, values[first]))
     return pd.Series(read[row], column.index, dtype=object)
 
