@@ -178,6 +178,7 @@ def print_registered(module: str) -> None:
         for part, name, *arguments in (
             ("incidents", "Incidents"),
             ("nodes", "Nodes"),
+            ("nats_servers", "NatsServers"),
             ("lookups", "Lookups", 60),
             ("services", "Services", 60),
         ):

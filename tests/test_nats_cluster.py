@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,18 @@ class Cluster(UsersPipeline):
         self._processes[name] = start_process(argv, self.logs / f"{name}.log")
 
 
+def servers_up(cluster: Cluster) -> dict[str, int]:
+    """Whether each NATS server answers, as the exporter's page says."""
+    with urllib.request.urlopen(cluster.url("exporter", "/metrics"), timeout=5) as answer:
+        page = answer.read().decode()
+    return {
+        name: int(float(up))
+        for name, up in re.findall(
+            r'^flowverdict_nats_server_up\{server="(.+)"\} (.+)$', page, re.MULTILINE
+        )
+    }
+
+
 async def test_with_three_servers_and_tls_a_verdict_comes_though_one_is_killed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -88,6 +101,7 @@ async def test_with_three_servers_and_tls_a_verdict_comes_though_one_is_killed(
             leader = (await jetstream.stream_info(subjects.FLOWS_ENRICHED)).cluster
             assert leader is not None
             assert leader.leader in SERVERS
+            await eventually(lambda: servers_up(cluster) == dict.fromkeys(SERVERS, 1), 30)
             await reader.subscribe(subjects.SUBJECT_VERDICTS, cb=hear)
             await reader.flush()
             publishing = collector.jetstream(timeout=2)
@@ -103,6 +117,8 @@ async def test_with_three_servers_and_tls_a_verdict_comes_though_one_is_killed(
 
             await eventually(named, 90)
             assert named() == {"pod default/pod-a"}
+            down = dict.fromkeys(SERVERS, 1) | {leader.leader: 0}
+            await eventually(lambda: servers_up(cluster) == down, 90)
 
 
 async def test_what_starts_while_nats_has_no_quorum_is_ready_soon_after_it_has_one(

@@ -66,7 +66,7 @@ ADMINS = ("admin", "verdicts-admin")
 ALLOWED = {
     "collector": {"flows.raw.worker0"},
     "enricher": {"flows.enriched"},
-    "exporter": set(),
+    "exporter": {"$SYS.REQ.SERVER.PING.STATSZ"},
     "influx-writer": set(),
     "rca": {"rca.verdicts"},
     "reader": set(),

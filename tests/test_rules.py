@@ -179,7 +179,7 @@ async def posted(alertmanager: str, alerts: list[dict[str, str]]) -> None:
     [
         ({"alertname": "FlowverdictJudgingLate"}, ["FlowverdictNodeSilent"]),
         (
-            {"alertname": "FlowverdictServiceDown", "job": "flowverdict-nats"},
+            {"alertname": "FlowverdictNatsDown"},
             ["FlowverdictNodeSilent", "FlowverdictJudgingLate", "FlowverdictConsumerLag"],
         ),
         (

@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import logging
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
 from nats.aio.client import Client
-from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
 from flowverdict_runtime.context import Context
@@ -98,13 +97,13 @@ async def connected(
     name: str,
     context: Context,
     streams: Collection[str],
-    hears: Mapping[str, Callable[[Msg], Awaitable[None]]] | None = None,
+    prepare: Callable[[Client], Awaitable[object]] | None = None,
 ) -> AsyncIterator[JetStreamContext | None]:
     """JetStream, closed on exit; None if the service is stopped before NATS responds.
 
     The `streams` the service reads or writes exist by the time this yields. Waits for NATS
-    indefinitely. `hears` is called, by subject, with each message that is published while this is
-    connected, whoever else gets it from a stream.
+    indefinitely. `prepare` is called with the connection before that, once; it stays subscribed to
+    what `prepare` subscribes to.
 
     Raises:
         SettingsError: if the CA certificate file cannot be read.
@@ -129,8 +128,8 @@ async def connected(
         if created is None:
             yield None
             return
-        for subject, hear in (hears or {}).items():
-            await client.subscribe(subject, cb=hear)
+        if prepare is not None:
+            await prepare(client)
         context.health.ready(PART)
         yield jetstream
     finally:

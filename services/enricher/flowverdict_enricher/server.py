@@ -5,6 +5,7 @@ import gc
 import time
 from pathlib import Path
 
+from nats.aio.client import Client
 from prometheus_client import Gauge
 
 from flowverdict_contracts.subjects import FLOWS_ENRICHED, FLOWS_RAW, SUBJECT_RAW_ALL
@@ -59,8 +60,11 @@ async def run(settings: EnricherSettings, context: Context) -> None:
     enriching = Enriching(context, directory)
     try:
         streams = (FLOWS_RAW, FLOWS_ENRICHED)
-        hears = {SUBJECT_RAW_ALL: enriching.hear}
-        async with connected(settings, "enricher", context, streams, hears) as jetstream:
+
+        async def hear_all(client: Client) -> None:
+            await client.subscribe(SUBJECT_RAW_ALL, cb=enriching.hear)
+
+        async with connected(settings, "enricher", context, streams, hear_all) as jetstream:
             # A flow enriched before the names are known would stay unknown.
             while "names" in context.health.reasons() and not context.stopping.is_set():
                 if names.done():

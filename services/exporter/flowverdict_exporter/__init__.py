@@ -11,4 +11,5 @@
 `lookups`  DNS lookups by pod and name.
 `services` the addresses behind each service.
 `nodes`    each node: when it last reported, and what it lost.
+`nats_servers` each NATS server.
 """

@@ -10,6 +10,7 @@ from flowverdict_contracts.subjects import FLOWS_ENRICHED, RCA_VERDICTS
 from flowverdict_exporter.adding import Adding, Totals
 from flowverdict_exporter.incidents import Incidents
 from flowverdict_exporter.lookups import Lookups
+from flowverdict_exporter.nats_servers import NatsServers
 from flowverdict_exporter.nodes import Nodes
 from flowverdict_exporter.series import PairSeries
 from flowverdict_exporter.services import Services
@@ -46,7 +47,11 @@ async def run(settings: ExporterSettings, context: Context) -> None:
         incidents.add(verdicts.decode(message.data), age_seconds)
         return True
 
-    async with connected(settings, "exporter", context, [FLOWS_ENRICHED]) as jetstream:
+    servers = NatsServers()
+    REGISTRY.register(servers)
+    async with connected(
+        settings, "exporter", context, [FLOWS_ENRICHED], servers.listen
+    ) as jetstream:
         if jetstream is not None:
 
             async def subscribe(before: Adding | None) -> Adding:
@@ -61,6 +66,7 @@ async def run(settings: ExporterSettings, context: Context) -> None:
             await asyncio.gather(
                 consume(jetstream, context, FLOWS_ENRICHED, subscribe),
                 follow(jetstream, context, RCA_VERDICTS, reader),
+                servers.ask(context),
             )
 
 

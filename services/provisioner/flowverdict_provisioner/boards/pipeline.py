@@ -212,6 +212,77 @@ PIPELINE = Board(
             ),
         ),
         Row(
+            "NATS",
+            (
+                Panel(
+                    title="Servers",
+                    kind="timeseries",
+                    description="1 while a server answers, 0 if it has not for 40 seconds.",
+                    queries=(
+                        Query(
+                            f"max by (cluster, server) (flowverdict_nats_server_up{{{CLUSTER}}})",
+                            "{{cluster}} {{server}}",
+                        ),
+                    ),
+                    unit="none",
+                    thresholds=(Threshold(0, "red"), Threshold(1, "green")),
+                    maximum=1,
+                    empty="no NATS server has told the exporter how it is",
+                    width=6,
+                ),
+                Panel(
+                    title="Memory of NATS",
+                    kind="timeseries",
+                    description="Resident memory of each server.",
+                    queries=(
+                        Query(
+                            "max by (cluster, server)"
+                            f" (flowverdict_nats_server_memory_bytes{{{CLUSTER}}})",
+                            "{{cluster}} {{server}}",
+                        ),
+                    ),
+                    unit="bytes",
+                    empty="no NATS server has told the exporter how it is",
+                    width=6,
+                ),
+                Panel(
+                    title="Storage of NATS",
+                    kind="timeseries",
+                    description="How much of what a server may store is used. At 100%, it takes no"
+                    " message.",
+                    queries=(
+                        Query(
+                            "max by (cluster, server)"
+                            f" (flowverdict_nats_server_stored_bytes{{{CLUSTER}}}"
+                            f" / (flowverdict_nats_server_storage_limit_bytes{{{CLUSTER}}} > 0))",
+                            "{{cluster}} {{server}}",
+                        ),
+                    ),
+                    unit="percentunit",
+                    thresholds=(Threshold(0, "green"), Threshold(0.9, "red")),
+                    maximum=1,
+                    empty="no NATS server has told the exporter how it is",
+                    width=6,
+                ),
+                Panel(
+                    title="Clients that did not keep up",
+                    kind="timeseries",
+                    description="Clients that a server has disconnected for it. An enricher that"
+                    " missed something so knows fewer backends of services.",
+                    queries=(
+                        Query(
+                            "sum by (cluster, server)"
+                            f" (rate(flowverdict_nats_server_slow_consumers_total{{{CLUSTER}}}{_RATE}))",
+                            "{{cluster}} {{server}}",
+                        ),
+                    ),
+                    unit="cps",
+                    empty="no NATS server has told the exporter how it is",
+                    width=6,
+                ),
+            ),
+        ),
+        Row(
             "Attribution",
             (
                 Panel(
