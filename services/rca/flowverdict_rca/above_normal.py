@@ -14,6 +14,7 @@ from flowverdict_contracts.verdicts import Basis, Component, Direction
 from flowverdict_flows.components import link_from_to
 from flowverdict_flows.pairs import Numbers
 from flowverdict_rca.decisions import Decisions, PairStatus
+from flowverdict_rca.engine.baseline import Baseline
 from flowverdict_rca.engine.localise import localise
 from flowverdict_rca.engine.rows import Floats
 from flowverdict_rca.judgement import Judgement
@@ -47,6 +48,9 @@ _VARIES_BY_CHANCE = 5.0
 """By so much of what is normal, over the root of how many answers there are, their mean may exceed
 it by chance.
 """
+_HARDLY_ANY = Baseline(rate=0.01, windows=20)
+"""How many pairs are above what is normal for them where nothing is wrong."""
+_NEARLY_ALL, _MANY = 0.95, 20
 _SUSPECTED_WINDOWS = 10
 """What is above normal and has no cause yet may be the beginning of a fault, unless it lasts."""
 _MOSTLY = 500
@@ -142,7 +146,8 @@ class AboveNormal:
         is_known = (known["windows"] >= LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
         judged = now.enough & is_known
-        above = judged & self._is_above(now.values, known["values"], self._factor(now))
+        normal = known["values"] * self._common_factor(now.values[judged], usual[judged])
+        above = judged & self._is_above(now.values, normal, self._factor(now))
         high = above & ~self._always_waits(known)
         more = np.nan_to_num(np.maximum(now.values - usual, 0.0))
         waits = np.zeros(len(high), np.bool_)
@@ -196,7 +201,7 @@ class AboveNormal:
         if self._kind.way:  # the other end is not at fault
             other = "src_" if self._kind.way == "receiving" else "dst_"
             table[table.columns[table.columns.str.startswith(other)]] = None
-        found = localise(table, total="samples", bad="high")
+        found = localise(table, _HARDLY_ANY, total="samples", bad="high")
         suspects = [
             # Callers of a service do not know which of its pods answers them.
             replace(each, covers=each.covers | (high & answered_by([each.component], window)))
@@ -250,6 +255,16 @@ class AboveNormal:
             return _FACTOR
         varies = _VARIES_BY_CHANCE / np.sqrt(np.maximum(now.samples, 1))
         return 1 + np.clip(varies, _LEAST_FACTOR - 1, _FACTOR - 1)
+
+    def _common_factor(self, values: Numbers, usual: Floats) -> float:
+        """By how much nearly all pairs exceed what is usual for each, at least: what is longer
+        everywhere has no one to blame. Not for answers, which wait for each other.
+        """
+        compared = usual > 0
+        if self._basis not in ("latency", "jitter") or np.count_nonzero(compared) < _MANY:
+            return 1.0
+        rises = values[compared] / usual[compared]
+        return max(1.0, float(np.quantile(rises, 1 - _NEARLY_ALL)))
 
     def remember(self, window: Window, blamed: Iterable[Component]) -> None:
         """Remember the window that was just judged, but for the pairs of what is blamed, and those

@@ -89,6 +89,31 @@ def test_a_node_whose_round_trips_vary_is_named_and_not_its_pods() -> None:
     assert mesh.said() == [("opened", "node worker1")]
 
 
+def test_two_nodes_of_three_that_are_slow_are_named() -> None:
+    mesh = Mesh()
+    mesh.passes(150)
+    mesh.rtt_us = delayed(lambda src, dst: {PODS[src], PODS[dst]} != {"worker0"})
+    mesh.passes(120)
+    assert sorted(mesh.said()) == [("opened", "node worker1"), ("opened", "node worker2")]
+
+
+@pytest.mark.parametrize("factor", [10, 100])
+def test_what_is_slower_everywhere_has_no_one_to_blame(factor: int) -> None:
+    def usual(src: str, dst: str) -> float:
+        return 1_500 if {src, dst} in ({"pod-a", "pod-h"}, {"pod-c", "pod-e"}) else 300
+
+    mesh = Mesh()
+    mesh.rtt_us = usual
+    mesh.passes(150)
+    mesh.rtt_us = lambda src, dst: factor * usual(src, dst)
+    mesh.rtt_variation_us = lambda src, dst: 100 * factor
+    mesh.passes(300)
+    assert mesh.verdicts == []
+    mesh.rtt_us = delayed(lambda src, dst: "worker1" in (PODS[src], PODS[dst]), 20 * factor * 300)
+    mesh.passes(120)
+    assert mesh.said() == [("opened", "node worker1")]
+
+
 def test_some_acknowledgements_that_are_delayed_are_no_jitter() -> None:
     mesh = Mesh()
     mesh.passes(150)
