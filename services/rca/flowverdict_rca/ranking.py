@@ -32,6 +32,7 @@ _MIN_SCORE = 0.6
 _MAX_P_VALUE = 0.1
 _MAX_FINDINGS = 5
 _RUNNERS_UP = 4
+_SEVERAL = 3
 _SIGNS = ("retransmitted_data_segments", "retransmitted_syns", "failed_opens")
 _ENOUGH_SIGNS = 10
 # Of components with identical flows, the first is named and the others are alternatives.
@@ -99,7 +100,8 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
     """What the flows show about the `remaining` failing pairs.
 
     One fault may affect too few flows to be distinguished from chance while another masks it, so
-    the faults found are tested together: those that make chance least likely are kept.
+    the faults found are tested together: those that make chance least likely are kept. Where
+    nothing is OK, chance cannot be told, only what all have in common.
     """
     ok = decisions.status == PairStatus.OK
     failing, total = int(remaining.sum()), int(remaining.sum() + ok.sum())
@@ -125,11 +127,24 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
         p_values.append(
             hypergeometric_p_value(total, failing, explained + contradicting, explained)
         )
-    if failing == 1:
-        return found
+    if failing == 1 or (failing == total and found and _is_their_center(found[0], decisions)):
+        return found[:1]
     if not p_values or min(p_values) > _MAX_P_VALUE:
         return []
     return found[: 1 + p_values.index(min(p_values))]
+
+
+def _is_their_center(finding: Finding, decisions: Decisions) -> bool:
+    """Whether a cause is at one end of every failing pair, and several others are at the other end:
+    if nothing is OK, that is all there is to compare. One fault is likelier than many.
+    """
+    window, named = decisions.window, finding.causes[0]
+    if len(finding.explained) < np.count_nonzero(decisions.status == PairStatus.FAIL):
+        return False
+    is_it = np.array([_is_part(each, named) for each in window.endpoints], np.bool_)
+    src, dst = window.src[finding.explained], window.dst[finding.explained]
+    others = np.unique(np.where(is_it[src], dst, src))
+    return bool((is_it[src] != is_it[dst]).all()) and len(others) >= _SEVERAL
 
 
 def _is_enough(suspect: _Suspect, decisions: Decisions) -> bool:

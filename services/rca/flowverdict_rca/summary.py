@@ -90,12 +90,13 @@ def blamed(
     found = _symptoms(counts, loses_data, settings)
     found += ["connections open, but only small packets get through"] if stuck else []
     symptoms = " and ".join(found) or "they fail"
-    others = "flow is" if flows.ok == 1 else "flows are"
+    others = "1 other flow is" if flows.ok == 1 else f"{flows.ok} other flows are"
+    rest = f"while {others} fine" if flows.ok else "and no flow is fine"
     if cause.reported:
         symptoms += f"; {cause.reported}"
     parts = [
         f"{placed(cause)} is behind {len(evidence)} of {flows.failing} failing flows"
-        f"{DIRECTION[cause.direction]}: {symptoms}, while {flows.ok} other {others} fine."
+        f"{DIRECTION[cause.direction]}: {symptoms}, {rest}."
     ]
     parts += _lost(passage) if passage is not None and not cause.reported else []
     parts += _not_looked_up(failed_names) if _lookups(counts, settings) else []

@@ -501,3 +501,51 @@ def test_what_loses_about_as_much_as_the_threshold_is_named_unless_everything_do
     verdicts = verdicts_on(lambda: [rows() for _ in range(SETTINGS.window_panes)], 10)
     assert verdicts
     assert {str(verdict.causes[0]) for verdict in verdicts if verdict.causes} == causes
+
+
+def to_one_server(rows: Callable[[str, str], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Pods on three nodes that have nothing but this to do with a server on another node."""
+    return addressed(
+        [row for number in range(6) for row in rows(f"app-{number}@n{number % 3}", "db@n9")]
+    )
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda app, db: [flow_row(app, db, data_segments_sent=0, dns_unanswered=20)],
+        lambda app, db: [
+            flow_row(app, db, data_segments_sent=0, failed_opens=5, timed_out_opens=5)
+        ],
+        lambda app, db: [
+            flow_row(*ends, retransmitted_segments=30) for ends in ((app, db), (db, app))
+        ],
+    ],
+    ids=["lookups", "connects", "losses"],
+)
+def test_a_server_that_fails_all_and_is_all_that_is_asked_is_named(
+    rows: Callable[[str, str], list[dict[str, Any]]],
+) -> None:
+    opened = verdict_on(to_one_server(rows))
+    assert str(opened.causes[0]) == "pod default/db"
+    assert [str(each) for each in opened.causes[0].alternatives] == ["node n9"]
+    assert "no flow is fine" in opened.summary
+
+
+def test_the_pods_of_a_workload_that_fail_all_and_are_all_that_is_asked_are_that_workload() -> None:
+    rows = [
+        flow_row(f"app-{number}@n{number % 3}", server, data_segments_sent=0, dns_unanswered=20)
+        | {"dst_workload": "coredns", "dst_workload_kind": "Deployment"}
+        for number in range(6)
+        for server in ("dns-0@n1", "dns-1@n2")
+    ]
+    opened = verdict_on(addressed(rows))
+    assert str(opened.causes[0]) == "workload default/coredns"
+
+
+@pytest.mark.parametrize("nodes", [1, 4])
+def test_if_everything_fails_that_talks_to_each_other_nobody_is_blamed(nodes: int) -> None:
+    pods = [f"app-{number}@n{number % nodes}" for number in range(8)]
+    rows = [flow_row(*each, retransmitted_segments=30) for each in permutations(pods, 2)]
+    (opened,) = verdicts_on(lambda: [addressed(rows)], 20)[:1]
+    assert opened.causes == ()
