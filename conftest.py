@@ -71,6 +71,21 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_line(f"skipped {count}: {reason}")
 
 
+NATS_THAT_TELLS = """
+server_name: nats-0
+accounts {
+  "$SYS" { exports: [{ service: "$SYS.REQ.SERVER.PING.STATSZ", response_type: stream }] }
+  EVERYBODY {
+    jetstream: enabled
+    imports: [{ service: { account: "$SYS", subject: "$SYS.REQ.SERVER.PING.STATSZ" } }]
+    users: [{ user: somebody, password: somebody }]
+  }
+}
+no_auth_user: somebody
+"""
+"""Configuration of a NATS server that tells whoever asks how it is."""
+
+
 class NatsServer:
     """A nats-server with JetStream, for one test."""
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import nats
 import pytest
 
-from conftest import a_verdict, eventually
+from conftest import NATS_THAT_TELLS, a_verdict, eventually
 from flowverdict_contracts import verdicts
 from flowverdict_contracts.subjects import SUBJECT_VERDICTS
 from flowverdict_lab.cluster import make_cluster
@@ -98,6 +98,8 @@ def prometheus(
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "logs").mkdir()
     influx, writer_port = InfluxStandIn(), free_port()
+    nats_conf = folder / "nats.conf"
+    nats_conf.write_text(NATS_THAT_TELLS)
     with (
         Network(CLUSTER, folder / "logs") as network,
         Pipeline(
@@ -105,6 +107,7 @@ def prometheus(
             with_service(),
             namespaces=network.namespaces(),
             environ={"FLOWVERDICT_DNS": "on"},
+            nats_arguments=("-c", str(nats_conf)),
         ) as pipeline,
         contextlib.ExitStack() as running,
     ):

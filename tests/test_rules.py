@@ -183,6 +183,10 @@ async def posted(alertmanager: str, alerts: list[dict[str, str]]) -> None:
             ["FlowverdictNodeSilent", "FlowverdictJudgingLate", "FlowverdictConsumerLag"],
         ),
         (
+            {"alertname": "FlowverdictServiceDown", "job": "flowverdict-nats"},
+            ["FlowverdictNodeSilent", "FlowverdictJudgingLate", "FlowverdictConsumerLag"],
+        ),
+        (
             {"alertname": "FlowverdictServiceDown", "job": "flowverdict-rca"},
             ["FlowverdictJudgingLate", "FlowverdictServiceAbsent"],
         ),

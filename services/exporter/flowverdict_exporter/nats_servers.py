@@ -1,4 +1,4 @@
-"""Each NATS server, as it tells of itself: NATS has no page for Prometheus."""
+"""Each NATS server, as it reports itself: NATS has no page for Prometheus."""
 
 import contextlib
 import threading
@@ -51,7 +51,7 @@ class _State(msgspec.Struct):
     mem: int
     connections: int
     slow_consumers: int
-    jetstream: _JetStream = msgspec.field(default_factory=_JetStream)
+    jetstream: _JetStream | None = None
 
 
 class _Answer(msgspec.Struct):
@@ -97,7 +97,10 @@ class NatsServers(Collector):
     async def _hear(self, message: Msg) -> None:
         try:
             answer = _decoder.decode(message.data)
-        except msgspec.DecodeError:  # empty if nobody can answer: this NATS does not allow to ask
+        except (
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+        ):  # empty if nobody can answer: this NATS does not allow to ask
             return
         server = answer.server
         with self._lock:
@@ -161,6 +164,7 @@ class NatsServers(Collector):
                 memory.add_metric([name], state.mem)
                 connections.add_metric([name], state.connections)
                 slow.add_metric([name], state.slow_consumers)
-                stored.add_metric([name], state.jetstream.stats.storage)
-                limit.add_metric([name], state.jetstream.config.max_storage)
+                if state.jetstream is not None:
+                    stored.add_metric([name], state.jetstream.stats.storage)
+                    limit.add_metric([name], state.jetstream.config.max_storage)
         yield from (up, started, memory, connections, slow, stored, limit)

@@ -51,6 +51,7 @@ it by chance.
 _HARDLY_ANY = Baseline(rate=0.01, windows=20)
 """How many pairs are above what is normal for them where nothing is wrong."""
 _NEARLY_ALL, _MANY = 0.95, 20
+_FAR_LONGER = 5
 _SUSPECTED_WINDOWS = 10
 """What is above normal and has no cause yet may be the beginning of a fault, unless it lasts."""
 _MOSTLY = 500
@@ -99,7 +100,7 @@ class _Judged:
         now: what was measured of its pairs.
         known: what is normal for them.
         high: those that are above normal, and not because they wait for others.
-        more: by how much they are; 0 for the others.
+        more: by how much they are, and what is longer than it typically is; 0 for the others.
         waits: those that are above normal because they wait for others.
     """
 
@@ -135,8 +136,8 @@ class AboveNormal:
 
     @property
     def more(self) -> Floats:
-        """By how much each pair of the window that was just judged is above what is normal for it;
-        0 where that is no trouble.
+        """By how much each pair of the window that was just judged is above what is normal or
+        typical for it; 0 where that is no trouble.
         """
         return self._just_judged.more
 
@@ -146,15 +147,16 @@ class AboveNormal:
         is_known = (known["windows"] >= LEAST_WINDOWS).to_numpy()
         usual = np.where(is_known, known["values"], np.nan)
         judged = now.enough & is_known
-        normal = known["values"] * self._common_factor(now.values[judged], usual[judged])
-        above = judged & self._is_above(now.values, normal, self._factor(now))
+        factor = self._factor(now)
+        allowed = known["values"] + self._common_rise(now.values, usual, judged)
+        above = judged & self._is_above(now.values, allowed, factor)
         high = above & ~self._always_waits(known)
         more = np.nan_to_num(np.maximum(now.values - usual, 0.0))
         waits = np.zeros(len(high), np.bool_)
         if self._way is not None:
             waits = waits_for_others(window, high, more, self._way.more, now.samples)
             high &= ~waits
-        self._judged = _Judged(now, known, high, np.where(high, more, 0.0), waits)
+        self._judged = _Judged(now, known, high, self._longer(now, known, high, more), waits)
         unsteady = high & self._is_above(now.variations, known["variations"])
         unsteady &= self._basis == "latency"
         status = np.full(len(judged), PairStatus.UNDECIDED, np.int64)
@@ -256,15 +258,31 @@ class AboveNormal:
         varies = _VARIES_BY_CHANCE / np.sqrt(np.maximum(now.samples, 1))
         return 1 + np.clip(varies, _LEAST_FACTOR - 1, _FACTOR - 1)
 
-    def _common_factor(self, values: Numbers, usual: Floats) -> float:
-        """By how much nearly all pairs exceed what is usual for each, at least: what is longer
-        everywhere has no one to blame. Not for answers, which wait for each other.
+    def _longer(self, now: Measured, known: pd.DataFrame, high: Mask, more: Floats) -> Floats:
+        """By how much each pair is above what is normal, or typical in the long run: who waits for
+        a way that became slower like all others, or has been so for a while, still waits.
         """
-        compared = usual > 0
+        longer = np.where(high, more, 0.0)
+        if not self._kind.is_a_time:
+            return longer
+        is_longer = now.enough & self._is_above(now.values, known["typical"])
+        is_longer &= (known["typical"] > 0).to_numpy()
+        since = np.nan_to_num(now.values - known["typical"].to_numpy())
+        return np.where(is_longer, np.maximum(longer, since), longer)
+
+    def _common_rise(self, values: Numbers, usual: Floats, judged: Mask) -> Floats:
+        """By how much nearly all pairs have risen, for each: what is longer everywhere has no one
+        to blame. As a factor, but for a way that has always been far longer than most it is no
+        excuse that short ones take several times as long. Not for answers, which wait for each
+        other.
+        """
+        compared = judged & (usual > 0)
         if self._basis not in ("latency", "jitter") or np.count_nonzero(compared) < _MANY:
-            return 1.0
+            return np.zeros(len(usual))
         rises = values[compared] / usual[compared]
-        return max(1.0, float(np.quantile(rises, 1 - _NEARLY_ALL)))
+        factor = max(1.0, float(np.quantile(rises, 1 - _NEARLY_ALL)))
+        longest: Floats = np.minimum(np.nan_to_num(usual), _FAR_LONGER * np.median(usual[compared]))
+        return (factor - 1) * longest
 
     def remember(self, window: Window, blamed: Iterable[Component]) -> None:
         """Remember the window that was just judged, but for the pairs of what is blamed, and those

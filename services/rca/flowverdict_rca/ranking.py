@@ -100,8 +100,8 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
     """What the flows show about the `remaining` failing pairs.
 
     One fault may affect too few flows to be distinguished from chance while another masks it, so
-    the faults found are tested together: those that make chance least likely are kept. Where
-    nothing is OK, chance cannot be told, only what all have in common.
+    the faults found are tested together: those that make chance least likely are kept. If
+    hardly anything is OK, chance cannot be estimated; then it is what all have in common.
     """
     ok = decisions.status == PairStatus.OK
     failing, total = int(remaining.sum()), int(remaining.sum() + ok.sum())
@@ -127,7 +127,7 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
         p_values.append(
             hypergeometric_p_value(total, failing, explained + contradicting, explained)
         )
-    if failing == 1 or (failing == total and found and _is_their_center(found[0], decisions)):
+    if failing == 1 or (found and _is_their_center(found[0], decisions)):
         return found[:1]
     if not p_values or min(p_values) > _MAX_P_VALUE:
         return []
@@ -135,16 +135,29 @@ def _by_flows(decisions: Decisions, remaining: Mask) -> list[Finding]:
 
 
 def _is_their_center(finding: Finding, decisions: Decisions) -> bool:
-    """Whether a cause is at one end of every failing pair, and several others are at the other end:
-    if nothing is OK, that is all there is to compare. One fault is likelier than many.
+    """Whether a cause, or what fits as well, is at one end of every failing pair, several others
+    are at the other end, and hardly anything there is fine, not even what is too little to be OK.
+    One fault is likelier than many, however little there is to compare with.
     """
-    window, named = decisions.window, finding.causes[0]
-    if len(finding.explained) < np.count_nonzero(decisions.status == PairStatus.FAIL):
+    fails = decisions.status == PairStatus.FAIL
+    if len(finding.explained) < np.count_nonzero(fails) or len(finding.contradicting):
         return False
-    is_it = np.array([_is_part(each, named) for each in window.endpoints], np.bool_)
-    src, dst = window.src[finding.explained], window.dst[finding.explained]
-    others = np.unique(np.where(is_it[src], dst, src))
-    return bool((is_it[src] != is_it[dst]).all()) and len(others) >= _SEVERAL
+    cause = finding.causes[0]
+    return any(_is_center(each, fails, decisions.window) for each in (cause, *cause.alternatives))
+
+
+def _is_center(component: Component, fails: Mask, window: Window) -> bool:
+    is_it = np.array([_is_part(each, component) for each in window.endpoints], np.bool_)
+    has_one_end = is_it[window.src] != is_it[window.dst]
+    others = np.unique(np.where(is_it[window.src], window.dst, window.src)[fails])
+    worked = total_of(window.counts, "opens", "dns_answers", "data_segments_sent")
+    worked -= 2 * total_of(window.counts, "retransmitted_data_segments", "dns_failures")
+    fine = np.count_nonzero(has_one_end & ~fails & (worked > 0))
+    return bool(
+        has_one_end[fails].all()
+        and len(others) >= _SEVERAL
+        and _SEVERAL * fine < np.count_nonzero(fails)
+    )
 
 
 def _is_enough(suspect: _Suspect, decisions: Decisions) -> bool:

@@ -91,7 +91,7 @@ def blamed(
     found += ["connections open, but only small packets get through"] if stuck else []
     symptoms = " and ".join(found) or "they fail"
     others = "1 other flow is" if flows.ok == 1 else f"{flows.ok} other flows are"
-    rest = f"while {others} fine" if flows.ok else "and no flow is fine"
+    rest = f"while {others} fine" if flows.ok else "and no flow is known to be fine"
     if cause.reported:
         symptoms += f"; {cause.reported}"
     parts = [

@@ -529,7 +529,40 @@ def test_a_server_that_fails_all_and_is_all_that_is_asked_is_named(
     opened = verdict_on(to_one_server(rows))
     assert str(opened.causes[0]) == "pod default/db"
     assert [str(each) for each in opened.causes[0].alternatives] == ["node n9"]
-    assert "no flow is fine" in opened.summary
+    assert "no flow is known to be fine" in opened.summary
+
+
+@pytest.mark.parametrize("elsewhere", [1, 2])
+def test_a_few_flows_elsewhere_that_are_fine_do_not_take_the_name_away(elsewhere: int) -> None:
+    rows = to_one_server(
+        lambda app, db: [flow_row(app, db, data_segments_sent=0, failed_opens=5, timed_out_opens=5)]
+    )
+    rows += [flow_row(f"x-{each}@n0", f"y-{each}@n1") for each in range(elsewhere)]
+    assert str(verdict_on(addressed(rows)).causes[0]) == "pod default/db"
+
+
+def test_clients_on_one_node_and_a_server_that_fails_all_of_them_are_named_as_far_as_it_goes() -> (
+    None
+):
+    rows = [
+        flow_row(f"app-{each}@n0", "db@n9", data_segments_sent=0, dns_unanswered=20)
+        for each in range(6)
+    ]
+    (cause, *_) = verdict_on(addressed(rows)).causes
+    assert {"pod default/db", "node n9", "node n0"} <= {str(cause), *map(str, cause.alternatives)}
+
+
+def test_a_server_that_many_others_reach_too_seldom_to_be_ok_is_not_named() -> None:
+    rows = [
+        flow_row(f"app-{each}@n{each % 3}", "db@n9", data_segments_sent=0, failed_opens=5)
+        for each in range(3)
+    ]
+    rows += [
+        flow_row(f"other-{each}@n{each % 3}", "db@n9", data_segments_sent=0, opens=3)
+        for each in range(50)
+    ]
+    (opened,) = verdicts_on(lambda: [addressed(rows)], 20)[:1]
+    assert "pod default/db" not in {str(each) for each in opened.causes}
 
 
 def test_the_pods_of_a_workload_that_fail_all_and_are_all_that_is_asked_are_that_workload() -> None:

@@ -114,6 +114,15 @@ def test_what_is_slower_everywhere_has_no_one_to_blame(factor: int) -> None:
     assert mesh.said() == [("opened", "node worker1")]
 
 
+def test_that_short_ways_take_a_little_longer_does_not_hide_a_long_one_that_became_slow() -> None:
+    mesh = Mesh()
+    mesh.rtt_us = delayed(lambda src, dst: "pod-b" in (src, dst), 30_000)
+    mesh.passes(150)
+    mesh.rtt_us = lambda src, dst: 250_000 if "pod-b" in (src, dst) else 1_800
+    mesh.passes(120)
+    assert mesh.said() == [("opened", "pod default/pod-b")]
+
+
 def test_some_acknowledgements_that_are_delayed_are_no_jitter() -> None:
     mesh = Mesh()
     mesh.passes(150)

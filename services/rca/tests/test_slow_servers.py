@@ -79,6 +79,15 @@ def test_who_waits_for_a_slow_way_is_not_to_blame() -> None:
     assert shop.said() == [("opened", "pod default/pod-f")]
 
 
+@pytest.mark.parametrize("seconds", [90, 150])
+def test_if_all_ways_become_slower_no_server_is_to_blame_for_late_answers(seconds: int) -> None:
+    shop = Shop()
+    shop.serves(150)
+    shop.way_us = lambda src, dst: 100_000
+    shop.serves(seconds)
+    assert shop.verdicts == []
+
+
 def test_a_server_with_a_single_caller_is_named_once_it_is_slow() -> None:
     shop = Shop()
     shop.CALLERS, shop.SERVERS = ("pod-a",), ("pod-b",)

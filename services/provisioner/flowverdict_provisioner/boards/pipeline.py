@@ -267,8 +267,8 @@ PIPELINE = Board(
                 Panel(
                     title="Clients that did not keep up",
                     kind="timeseries",
-                    description="Clients that a server has disconnected for it. An enricher that"
-                    " missed something so knows fewer backends of services.",
+                    description="Clients disconnected because they read too slowly. An enricher that"
+                    " misses messages this way knows fewer of the pods behind services.",
                     queries=(
                         Query(
                             "sum by (cluster, server)"
