@@ -207,14 +207,20 @@ def nats_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Nats
     server.stop()
 
 
-@pytest.fixture
-async def nats_client(nats_server: NatsServer) -> AsyncIterator[Client]:
+async def connected_to(server: NatsServer) -> Client:
+    """A client that connects again whenever the server is back, without a word."""
+
     async def quiet(_: Exception) -> None:
         pass
 
-    client = await nats.connect(
-        nats_server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet
+    return await nats.connect(
+        server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet
     )
+
+
+@pytest.fixture
+async def nats_client(nats_server: NatsServer) -> AsyncIterator[Client]:
+    client = await connected_to(nats_server)
     yield client
     await client.close()
 

@@ -97,11 +97,8 @@ class NatsServers(Collector):
     async def _hear(self, message: Msg) -> None:
         try:
             answer = _decoder.decode(message.data)
-        except (
-            msgspec.DecodeError,
-            UnicodeDecodeError,
-        ):  # empty if nobody can answer: this NATS does not allow to ask
-            return
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return  # NATS itself answers with nothing if nobody else can
         server = answer.server
         with self._lock:
             self._heard.pop(server.name, None)
@@ -113,38 +110,20 @@ class NatsServers(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, for a scrape."""
-        up = GaugeMetricFamily(
-            "flowverdict_nats_server_up",
-            "Whether a NATS server answers; 0 for an hour after its last answer.",
-            labels=["server"],
+        up = _family("up", "Whether a NATS server answers; 0 for an hour after its last answer.")
+        started = _family(
+            "start_timestamp_seconds", "When a NATS server was started, as a Unix timestamp."
         )
-        started = GaugeMetricFamily(
-            "flowverdict_nats_server_start_timestamp_seconds",
-            "When a NATS server was started, as a Unix timestamp.",
-            labels=["server"],
-        )
-        memory = GaugeMetricFamily(
-            "flowverdict_nats_server_memory_bytes",
-            "Resident memory of a NATS server.",
-            labels=["server"],
-        )
-        connections = GaugeMetricFamily(
-            "flowverdict_nats_server_connections", "Clients of a NATS server.", labels=["server"]
-        )
+        memory = _family("memory_bytes", "Resident memory of a NATS server.")
+        connections = _family("connections", "Clients of a NATS server.")
         slow = CounterMetricFamily(
             "flowverdict_nats_server_slow_consumers",
             "Clients that a NATS server has disconnected because they did not keep up.",
             labels=["server"],
         )
-        stored = GaugeMetricFamily(
-            "flowverdict_nats_server_stored_bytes",
-            "What a NATS server stores of all streams.",
-            labels=["server"],
-        )
-        limit = GaugeMetricFamily(
-            "flowverdict_nats_server_storage_limit_bytes",
-            "What a NATS server may store; beyond that, it takes no message.",
-            labels=["server"],
+        stored = _family("stored_bytes", "What a NATS server stores of all streams.")
+        limit = _family(
+            "storage_limit_bytes", "What a NATS server may store; beyond that, it takes no message."
         )
         now = time.monotonic()
         with self._lock:
@@ -168,3 +147,7 @@ class NatsServers(Collector):
                     stored.add_metric([name], state.jetstream.stats.storage)
                     limit.add_metric([name], state.jetstream.config.max_storage)
         yield from (up, started, memory, connections, slow, stored, limit)
+
+
+def _family(name: str, what: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"flowverdict_nats_server_{name}", what, labels=["server"])

@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import nats
 import pytest
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from prometheus_client import CollectorRegistry, generate_latest
 
-from conftest import NATS_THAT_TELLS, NatsServer, eventually
+from conftest import NATS_THAT_TELLS, NatsServer, connected_to, eventually
 from flowverdict_exporter import nats_servers
 from flowverdict_exporter.nats_servers import NatsServers
 from flowverdict_runtime.context import Context
@@ -36,15 +35,6 @@ def named(tmp_path: Path, conf: str = NATS_THAT_TELLS) -> NatsServer:
     server = NatsServer(tmp_path, "-c", str(tmp_path / "nats.conf"))
     server.start()
     return server
-
-
-async def connected_to(server: NatsServer) -> Client:
-    async def quiet(_: Exception) -> None:
-        pass
-
-    return await nats.connect(
-        server.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1, error_cb=quiet
-    )
 
 
 UP = 'flowverdict_nats_server_up{server="nats-0"}'

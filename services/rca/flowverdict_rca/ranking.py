@@ -147,7 +147,7 @@ def _is_their_center(finding: Finding, decisions: Decisions) -> bool:
 
 
 def _is_center(component: Component, fails: Mask, window: Window) -> bool:
-    is_it = np.array([_is_part(each, component) for each in window.endpoints], np.bool_)
+    is_it = _are_part(component, window)
     has_one_end = is_it[window.src] != is_it[window.dst]
     others = np.unique(np.where(is_it[window.src], window.dst, window.src)[fails])
     worked = total_of(window.counts, "opens", "dns_answers", "data_segments_sent")
@@ -172,9 +172,7 @@ def _other_way(named: Component, window: Window) -> Mask:
     """All pairs of a pod that is blamed, whichever way: what else fails at it is the same fault."""
     if named.kind != "pod":
         return np.zeros(len(window.src), np.bool_)
-    is_it = np.array([_is_part(each, named) for each in window.endpoints], np.bool_)
-    found: Mask = is_it[window.src] | is_it[window.dst]
-    return found
+    return window.pairs_with(_are_part(named, window))
 
 
 def _reported(known: KnownCause, failing: int, decisions: Decisions) -> Finding:
@@ -306,6 +304,10 @@ def _candidates(named: Component, failing: Numbers, window: Window) -> tuple[str
 def _is_part(end: Endpoint, component: Component) -> bool:
     """Whether `component` is this endpoint, its workload or its node."""
     return len(component.ends) == 1 and is_part(end, component.ends[0])
+
+
+def _are_part(component: Component, window: Window) -> Mask:
+    return np.array([_is_part(each, component) for each in window.endpoints], np.bool_)
 
 
 def _endpoints_of(component: Component, pairs: Numbers, window: Window) -> set[Endpoint]:
